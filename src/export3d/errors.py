@@ -1,0 +1,105 @@
+"""Typed errors that a user can meet. Each says what, where, expected, got and what to do, and has its own exit code."""
+
+from __future__ import annotations
+
+
+class Export3DError(Exception):
+    """Base of all user-facing errors; the command line prints it without a traceback and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(Export3DError):
+    """A wrong option, preset name or combination of options."""
+
+    exit_code = 2
+
+
+class MissingExtraError(Export3DError):
+    """An optional dependency is not installed; the message names the extra to install."""
+
+    exit_code = 3
+
+
+class NoFaceError(Export3DError):
+    """No face in a source image, or no face in any frame of a clip."""
+
+    exit_code = 10
+
+
+class SeveralFacesError(Export3DError):
+    """Several faces and no choice was made with --face."""
+
+    exit_code = 11
+
+
+class FaceTooSmallError(Export3DError):
+    """A face smaller than the tracker can use."""
+
+    exit_code = 12
+
+
+class FaceCutOffError(Export3DError):
+    """A face that leaves the picture too far to be cropped."""
+
+    exit_code = 13
+
+
+class FaceLostError(Export3DError):
+    """The face was lost during a clip and the policy is `abort`."""
+
+    exit_code = 14
+
+
+class UnreadableImageError(Export3DError):
+    """Not an image, a truncated image, or an image of an unusable size."""
+
+    exit_code = 20
+
+
+class UnreadableVideoError(Export3DError):
+    """Not a video, a truncated video, no video stream, or zero frames."""
+
+    exit_code = 21
+
+
+class MotionFileError(Export3DError):
+    """An unreadable motion file, or one of a version or expression space that cannot be used."""
+
+    exit_code = 22
+
+
+class CheckpointError(Export3DError):
+    """An unreadable, damaged, wrong-version or mismatching checkpoint."""
+
+    exit_code = 23
+
+
+class DataError(Export3DError):
+    """A clip shard or data set that is damaged, incomplete or mixes extractors."""
+
+    exit_code = 24
+
+
+class HeadModelError(Export3DError):
+    """A head model file that is missing, damaged or not of the documented layout."""
+
+    exit_code = 25
+
+
+class ImageSizeError(Export3DError):
+    """An image too small or absurdly large."""
+
+    exit_code = 26
+
+
+class OutputError(Export3DError):
+    """The output cannot be written: folder missing or not writable, or the disk is full."""
+
+    exit_code = 30
+
+
+class TrainingError(Export3DError):
+    """Training cannot go on: NaN or infinite loss, or a configuration that does not match its checkpoint or data."""
+
+    exit_code = 40
