@@ -1,0 +1,1 @@
+"""Synthetic talking heads with exact ground truth: parametric head, appearance, renderer, motion, clips (Eq. 11)."""
