@@ -1,4 +1,4 @@
-"""Images: uint8 (H, W, 3) arrays <-> float (3, H, W) tensors in [-1, 1]. The only code that knows value ranges."""
+"""Images: uint8 (H, W, 3) arrays <-> float (3, H, W) tensors in [-1, 1]. Only this file knows ranges."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
-    """Float ``(..., 3, H, W)`` in [-1, 1] -> uint8 ``(..., H, W, 3)`` in 0..255; values outside are clipped."""
+    """Float ``(..., 3, H, W)`` in [-1, 1] -> uint8 ``(..., H, W, 3)`` in 0..255; clipped."""
     scaled = ((image.detach().float().clamp(-1.0, 1.0) + 1.0) * 127.5).round()
     return scaled.to(torch.uint8).movedim(-3, -1).cpu().numpy()
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read any still image as uint8 ``(H, W, 3)`` RGB; EXIF rotation is applied, transparency laid over black.
+    """Read any still image as uint8 ``(H, W, 3)`` RGB; EXIF rotation applied, transparency over black.
 
     Raises:
         UnreadableImageError: Missing, not an image, or truncated.
@@ -46,15 +46,23 @@ def read_image(path: str | Path) -> np.ndarray:
             width, height = opened.size
             if min(width, height) < MIN_SIDE_PX or width * height > MAX_PIXELS:
                 raise ImageSizeError(
-                    f"{path}: the image is {width}x{height}; expected at least {MIN_SIDE_PX} pixels on each side and "
-                    f"at most {MAX_PIXELS // 1_000_000} megapixels. Resize it first."
+                    f"{path}: the image is {width}x{height}; expected at least {MIN_SIDE_PX} pixels on each "
+                    f"side and at most {MAX_PIXELS // 1_000_000} megapixels. Resize it first."
                 )
             upright = ImageOps.exif_transpose(opened)
+            if upright.mode.startswith("I"):  # 16-bit grey: Pillow would clip it at 255 instead of scaling
+                upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 257).astype(np.uint8))
             if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
                 rgba = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
             return np.array(upright.convert("RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise ImageSizeError(
+            f"{path}: {error}; expected at most {MAX_PIXELS // 1_000_000} megapixels. Resize it first."
+        ) from error
+    except UnidentifiedImageError as error:
         raise UnreadableImageError(f"{path}: not an image that Pillow can read ({error}).") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise UnreadableImageError(f"{path}: the image is damaged or truncated ({error}). Export it again.") from error
+        raise UnreadableImageError(
+            f"{path}: the image is damaged or truncated ({error}). Export it again."
+        ) from error

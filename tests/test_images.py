@@ -1,0 +1,150 @@
+"""images.py: value ranges, and one typed error for each kind of bad picture."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from export3d.errors import ImageSizeError, UnreadableImageError
+from export3d.images import read_image, to_tensor, to_uint8
+
+
+def test_every_8_bit_value_survives_the_round_trip() -> None:
+    values = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    assert np.array_equal(to_uint8(to_tensor(values)), values)
+
+
+def test_black_is_minus_one_white_is_one_and_channels_come_first() -> None:
+    image = np.zeros((2, 3, 3), dtype=np.uint8)
+    image[0, 2] = (255, 0, 51)  # 51 / 127.5 - 1 = -0.6
+    tensor = to_tensor(image)
+    assert tensor.shape == (3, 2, 3)
+    assert torch.allclose(tensor[:, 0, 2], torch.tensor([1.0, -1.0, -0.6]), atol=1e-6)
+
+
+def test_a_batch_keeps_its_leading_dimensions() -> None:
+    clip = np.zeros((5, 4, 6, 3), dtype=np.uint8)
+    assert to_tensor(clip).shape == (5, 3, 4, 6)
+    assert to_uint8(to_tensor(clip)).shape == (5, 4, 6, 3)
+
+
+def test_values_outside_the_range_are_clipped_not_wrapped() -> None:
+    tensor = torch.tensor([-1.002, 1.002, 7.0]).reshape(3, 1, 1)
+    assert to_uint8(tensor).tolist() == [[[0, 255, 255]]]
+
+
+def test_a_float_image_is_refused_with_its_type_and_shape() -> None:
+    with pytest.raises(ValueError, match=r"image must be uint8 \(\.\.\., H, W, 3\); got float32 \(4, 4, 3\)"):
+        to_tensor(np.zeros((4, 4, 3), dtype=np.float32))
+
+
+def _picture(width: int = 40, height: int = 36) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_a_png_is_read_exactly(tmp_path: Path) -> None:
+    picture = _picture()
+    picture.save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.asarray(picture))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1"])
+def test_every_colour_mode_becomes_three_channels(tmp_path: Path, mode: str) -> None:
+    name = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    _picture().convert(mode).save(name)
+    image = read_image(name)
+    assert image.shape == (36, 40, 3) and image.dtype == np.uint8
+
+
+def test_a_16_bit_grey_image_keeps_its_greys(tmp_path: Path) -> None:
+    grey = np.full((40, 40), 128 * 257, dtype=np.uint16)  # 16-bit 32896 is 8-bit 128
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert np.abs(read_image(tmp_path / "a.png").astype(int) - 128).max() <= 1
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    picture = _picture()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned by 90 degrees: turn clockwise to show
+    picture.save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.rot90(np.asarray(picture), k=-1))
+
+
+def test_transparent_pixels_are_laid_over_black(tmp_path: Path) -> None:
+    pixels = np.full((32, 32, 4), 200, dtype=np.uint8)
+    pixels[:16, :, 3] = 0
+    pixels[16:, :, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert (image[:16] == 0).all() and (image[16:] == 200).all()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImageError, match=r"gone\.png: no such image file"):
+        read_image(tmp_path / "gone.png")
+
+
+def test_a_text_file_is_not_an_image(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("hello")
+    with pytest.raises(UnreadableImageError, match=r"a\.png: not an image"):
+        read_image(tmp_path / "a.png")
+
+
+def test_an_empty_file_is_not_an_image(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(UnreadableImageError, match=r"a\.png: not an image"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_truncated_image_says_so_and_what_to_do(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    _picture(200, 200).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UnreadableImageError, match=r"damaged or truncated .*Export it again"):
+        read_image(path)
+
+
+def test_a_one_pixel_image_is_too_small(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
+    with pytest.raises(ImageSizeError, match=r"the image is 1x1; expected at least 32 pixels"):
+        read_image(tmp_path / "a.png")
+
+
+def _png_that_claims(width: int, height: int) -> bytes:
+    """A PNG header of any size without the pixels, so that the test costs no memory."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (12_000, 9_000)])
+def test_an_absurdly_large_image_is_refused_before_it_is_decoded(
+    tmp_path: Path, width: int, height: int
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(_png_that_claims(width, height))
+    with pytest.raises(ImageSizeError, match="megapixels"):
+        read_image(path)
+
+
+def test_a_folder_is_not_an_image(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImageError, match="no such image file"):
+        read_image(tmp_path)
