@@ -1,0 +1,153 @@
+"""The manifest of a clip data set: every shard and its checksum, every clip and its place, one extractor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from export3d.errors import DataError, OutputError
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_FORMAT = "export3d-clips"
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """One tar file: its name, size in bytes and SHA-256."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipEntry:
+    """One clip: its shard, the byte range of its members there, frame count, identity and split."""
+
+    key: str
+    shard: str
+    offset: int
+    bytes: int
+    frames: int
+    identity: str
+    split: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All of a data set's bookkeeping. The file is written last: where it is, the set is complete."""
+
+    size: int
+    frame_format: str
+    extractor: dict[str, str]
+    shards: tuple[ShardEntry, ...]
+    clips: tuple[ClipEntry, ...]
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for clip in self.clips:
+            if clip.key in seen:
+                raise DataError(f"clip key '{clip.key}' appears twice; keys must be unique in a data set.")
+            seen.add(clip.key)
+
+    def save(self, folder: Path) -> Path:
+        """Write `manifest.json` atomically."""
+        path = folder / MANIFEST_NAME
+        content = {"format": MANIFEST_FORMAT, "version": MANIFEST_VERSION, **asdict(self)}
+        write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        return path
+
+    @staticmethod
+    def load(folder: str | Path) -> Manifest:
+        """Read a data set's manifest.
+
+        Raises:
+            DataError: The folder or the manifest is missing, is not JSON, or is of another format or version.
+        """
+        path = Path(folder) / MANIFEST_NAME
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no manifest; expected a folder of clip shards with {MANIFEST_NAME}. The manifest "
+                "is written "
+                "last: if preparing was interrupted, run the same command again."
+            )
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise DataError(f"{path}: the manifest is not valid JSON ({error}).") from error
+        if not isinstance(content, dict) or content.get("format") != MANIFEST_FORMAT:
+            given = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise DataError(f"{path}: expected format '{MANIFEST_FORMAT}'; got '{given}'.")
+        if content.get("version") != MANIFEST_VERSION:
+            raise DataError(
+                f"{path}: version {content.get('version')}; this export3d reads version {MANIFEST_VERSION}. "
+                "Prepare the data again or use the export3d that wrote it."
+            )
+        try:
+            return Manifest(
+                size=int(content["size"]),
+                frame_format=str(content["frame_format"]),
+                extractor={str(k): str(v) for k, v in content["extractor"].items()},
+                shards=tuple(ShardEntry(**entry) for entry in content["shards"]),
+                clips=tuple(ClipEntry(**entry) for entry in content["clips"]),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(
+                f"{path}: the manifest lacks or misnames a field ({error!r}); see docs/data.md."
+            ) from error
+
+
+def require_same_extractor(first: Mapping[str, Any], second: Mapping[str, Any], where: str) -> None:
+    """Refuse to mix coefficients of two extractors: their 64 numbers do not mean the same.
+
+    Raises:
+        DataError: Names both extractors.
+    """
+    if dict(first) != dict(second):
+        raise DataError(
+            f"{where}: made with the extractor {describe_extractor(second)}, but the data set holds clips of "
+            f"{describe_extractor(first)}. Their coefficients do not mean the same; use one extractor for "
+            "one data set."
+        )
+
+
+def describe_extractor(extractor: Mapping[str, Any]) -> str:
+    """`name version (space, hash)` for messages."""
+    digest = str(extractor.get("sha256", ""))[:12] or "no file"
+    name, version, space = (extractor.get(field) for field in ("name", "version", "expression_space"))
+    return f"'{name}' {version} ({space}, {digest})"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write to a temporary name in the same folder, flush to disk, rename.
+
+    Raises:
+        OutputError: The folder is missing or cannot be written, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}). Check folder and disk space."
+        ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
