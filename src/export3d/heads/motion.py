@@ -138,8 +138,8 @@ def expression_weights(values: Mapping[str, float]) -> np.ndarray:
 def resting_offset(seed: int) -> np.ndarray:
     """``(53,)`` weights of a person's resting face: about 30 % of the shapes, half-normal with sd 0.08.
 
-    Real people rest with brows or mouth corners off the mean. This is the only part of the motion that depends
-    on the identity; :func:`trajectory` and :func:`independent` can leave it out.
+    Real people rest with brows or mouth corners off the mean. It is the only part of the motion that belongs to
+    the identity; :func:`trajectory` and :func:`independent` can leave it out.
     """
     rng = _rng(seed, "rest")
     rest = np.abs(rng.normal(scale=0.08, size=len(EXPRESSION_NAMES))) * (
@@ -216,7 +216,7 @@ def trajectory(seed: int, num_frames: int, fps: float = 25.0, *, with_resting_of
 
 
 def gaze_to_weights(gaze: np.ndarray) -> dict[str, np.ndarray]:
-    """Gaze ``(T, 2)`` radians -> weights ``(T,)`` in [0, 1] of the eight eyeLook shapes (they move the lids)."""
+    """Gaze ``(T, 2)`` radians -> weights ``(T,)`` in [0, 1] of the eyeLook shapes, which move the lids."""
     return {
         name: np.clip(sign * gaze[:, axis] / GAZE_PER_WEIGHT_RAD, 0.0, 1.0)
         for name, (axis, sign) in _LOOK_AXES.items()

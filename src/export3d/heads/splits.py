@@ -1,4 +1,4 @@
-"""Train, validation and test identities as fixed seed ranges, so that nobody trains on a test head by accident."""
+"""Train, validation and test identities as fixed seed ranges: no test head is ever trained on."""
 
 from __future__ import annotations
 
