@@ -1,0 +1,46 @@
+"""Decoded picture -> upright RGB array with square pixels."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+_UNSPECIFIED_COLORSPACE = 2
+_HD_HEIGHT_PX = 720
+
+
+def to_upright_rgb(picture: Any, stream: Any) -> np.ndarray:
+    width = None
+    aspect = stream.sample_aspect_ratio
+    if aspect and aspect > 0 and aspect != 1:
+        width = max(2, round(picture.width * aspect))
+    colorspace = None
+    if picture.colorspace == _UNSPECIFIED_COLORSPACE and picture.height >= _HD_HEIGHT_PX:
+        colorspace = "ITU709"  # what players assume for untagged HD
+    rgb = picture.reformat(format="rgb24", width=width, src_colorspace=colorspace)
+    return np.ascontiguousarray(_apply_display_matrix(rgb.to_ndarray(), _display_matrix(picture)))
+
+
+def _display_matrix(picture: Any) -> tuple[int, int, int, int] | None:
+    """(a, b, c, d) of the display matrix, each -1, 0 or 1: shown x = a p + c q, y = b p + d q (y down)."""
+    for side_data in picture.side_data:
+        if side_data.type.name == "DISPLAYMATRIX":
+            numbers = struct.unpack("<9i", bytes(side_data)[:36])
+            a, b, c, d = (round(numbers[i] / 65536) for i in (0, 1, 3, 4))
+            if abs(a * d - b * c) == 1:  # right angles only; anything else is left as it is
+                return a, b, c, d
+    return None
+
+
+def _apply_display_matrix(image: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:
+    if matrix is None:
+        return image
+    a, b, c, d = matrix
+    if a == 0:  # rows and columns change places
+        image = image.transpose(1, 0, 2)
+        flip_x, flip_y = c < 0, b < 0
+    else:
+        flip_x, flip_y = a < 0, d < 0
+    return image[:: -1 if flip_y else 1, :: -1 if flip_x else 1]

@@ -1,0 +1,51 @@
+"""Checks of a place to write to, made before any long work starts."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+from export3d.errors import OutputError, UsageError
+
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""Output suffix -> container; all hold H.264."""
+
+
+def check_video_target(path: Path) -> str:
+    """Check that a video can be written at `path`; returns the container name.
+
+    Raises:
+        UsageError: Unknown suffix.
+        OutputError: The folder is missing or not writable, or the target is a folder.
+    """
+    container = CONTAINERS.get(path.suffix.lower())
+    if container is None:
+        raise UsageError(
+            f"{path}: cannot tell the video format; end the name in one of {', '.join(CONTAINERS)}."
+        )
+    check_writable(path)
+    return container
+
+
+def check_writable(path: Path) -> None:
+    """Check that a file can be made at `path` before any long work starts.
+
+    Raises:
+        OutputError: The folder is missing or not writable, or the target is a folder.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(
+            f"{path}: the folder {folder} does not exist. Make it first, or choose another name."
+        )
+    if path.is_dir():
+        raise OutputError(f"{path}: this is a folder; give the name of a file.")
+    probe = folder / f".{path.stem}.{uuid.uuid4().hex[:8]}.probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"{path}: the folder {folder} cannot be written ({error.strerror}). "
+            "Choose another folder or change its rights."
+        ) from error

@@ -1,0 +1,186 @@
+"""Encode frames as H.264 beside the target, and give the file its name when it is complete."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+
+from export3d.errors import Export3DError, OutputError, UsageError
+from export3d.video.audio import AudioCopy
+from export3d.video.target import check_video_target
+
+
+class VideoWriter:
+    """Encode H.264 (yuv420p, BT.709), copy the sound of another file; the target appears only when complete.
+
+    Frames go to a temporary file beside the target, which is renamed by a clean exit and removed by any
+    error, Ctrl-C included. Odd sizes are padded by one repeated row or column, because yuv420p has no odd sizes.
+
+    Args:
+        path: target, `.mp4`, `.m4v`, `.mov` or `.mkv`.
+        fps: nominal frame rate (exact).
+        size: (width, height) of the images that will be written.
+        time_base: clock of `pts`; 1 / fps when None.
+        copy_audio_from: file whose first sound track is copied packet by packet, or re-encoded to AAC where
+            the container cannot hold its codec.
+        crf: constant quality, 0 (lossless) to 51 (worst).
+        threads: encoder threads; 0 lets the encoder choose.
+
+    Raises:
+        OutputError: Folder missing or not writable, or the disk is full.
+        UsageError: Unknown suffix or quality.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        fps: Fraction | int,
+        size: tuple[int, int],
+        *,
+        time_base: Fraction | None = None,
+        copy_audio_from: str | Path | None = None,
+        crf: int = 18,
+        preset: str = "veryfast",
+        threads: int = 0,
+    ) -> None:
+        self.path = Path(path)
+        self.size = size
+        self.num_frames = 0
+        self._next_pts = 0
+        self.fps = Fraction(fps)
+        self.time_base = time_base or 1 / self.fps
+        container = check_video_target(self.path)
+        if not 0 <= crf <= 51:
+            raise UsageError(f"--crf must be from 0 (lossless) to 51 (worst); got {crf}.")
+        self._temporary = self.path.with_name(
+            f".{self.path.stem}.{uuid.uuid4().hex[:8]}.part{self.path.suffix}"
+        )
+        self._audio: AudioCopy | None = None
+        self._output: Any = None
+        try:
+            options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
+            self._output = av.open(
+                f"file:{self._temporary.absolute()}", "w", format=container, options=options
+            )
+            stream = self._output.add_stream(
+                "libx264", rate=self.fps, options={"crf": str(crf), "preset": preset}
+            )
+            width, height = size
+            stream.width, stream.height = width + width % 2, height + height % 2
+            stream.pix_fmt = "yuv420p"
+            codec = stream.codec_context
+            codec.time_base = self.time_base
+            codec.thread_count = threads
+            codec.color_range, codec.colorspace, codec.color_primaries, codec.color_trc = (
+                1,
+                1,
+                1,
+                1,
+            )  # BT.709, TV range
+            self._video = stream
+            if copy_audio_from is not None:
+                self._audio = AudioCopy.open(Path(copy_audio_from), self._output, container)
+        except av.error.FFmpegError as error:
+            self._discard()
+            raise self._output_error(error) from error
+        except BaseException:
+            self._discard()
+            raise
+
+    def write(self, image: np.ndarray, pts: int | None = None, duration: int | None = None) -> None:
+        """Encode one uint8 ``(H, W, 3)`` image at `pts` (`time_base` units; None: one period after the last)."""
+        width, height = self.size
+        if image.dtype != np.uint8 or image.shape != (height, width, 3):
+            raise ValueError(f"image must be uint8 ({height}, {width}, 3); got {image.dtype} {image.shape}")
+        if height % 2 or width % 2:
+            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        period = max(round(1 / self.fps / self.time_base), 1)
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        picture.pts = self._next_pts if pts is None else pts
+        picture.duration = duration or period
+        picture.time_base = self.time_base
+        self._next_pts = picture.pts + period
+        self._guard(lambda: self._mux(self._video.encode(picture)))
+        self.num_frames += 1
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        if self._output is None:
+            return
+        if self.num_frames == 0:
+            self._discard()
+            raise OutputError(f"{self.path}: no frame was written, so no file was made.")
+        self._guard(self._finish)
+
+    def abort(self) -> None:
+        """Throw the unfinished file away."""
+        self._discard()
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            if self._audio is not None and packet.dts is not None:
+                self._audio.copy_until(packet.dts * packet.time_base)
+            self._output.mux(packet)
+
+    def _finish(self) -> None:
+        self._mux(self._video.encode(None))
+        if self._audio is not None:
+            self._audio.copy_until(None)
+        output, self._output = self._output, None
+        output.close()
+        with open(self._temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(self._temporary, self.path)
+        if self._audio is not None:
+            self._audio.close()
+
+    def _guard(self, action: Any) -> None:
+        """Run one step; a failure removes the unfinished file and becomes a typed error."""
+        try:
+            action()
+        except Export3DError:
+            self._discard()
+            raise
+        except (av.error.FFmpegError, OSError) as error:
+            self._discard()
+            raise self._output_error(error) from error
+        except BaseException:
+            self._discard()
+            raise
+
+    def _output_error(self, error: BaseException) -> OutputError:
+        reason = getattr(error, "strerror", None) or str(error)
+        return OutputError(
+            f"{self.path}: writing the video failed ({reason}). Free some disk space or choose another folder. No "
+            "file was left behind."
+        )
+
+    def _discard(self) -> None:
+        output, self._output = self._output, None
+        if output is not None:
+            with suppress(av.error.FFmpegError, OSError, ValueError):
+                output.close()
+        if self._audio is not None:
+            self._audio.close()
+        self._temporary.unlink(missing_ok=True)
