@@ -23,7 +23,8 @@ class VideoWriter:
     """Encode H.264 (yuv420p, BT.709), copy the sound of another file; the target appears only when complete.
 
     Frames go to a temporary file beside the target, which is renamed by a clean exit and removed by any
-    error, Ctrl-C included. Odd sizes are padded by one repeated row or column, because yuv420p has no odd sizes.
+    error, Ctrl-C included. Odd sizes are padded by one repeated row or column,
+    because yuv420p has none.
 
     Args:
         path: target, `.mp4`, `.m4v`, `.mov` or `.mkv`.
@@ -97,7 +98,7 @@ class VideoWriter:
             raise
 
     def write(self, image: np.ndarray, pts: int | None = None, duration: int | None = None) -> None:
-        """Encode one uint8 ``(H, W, 3)`` image at `pts` (`time_base` units; None: one period after the last)."""
+        """Encode one uint8 ``(H, W, 3)`` image at `pts` in `time_base` units (None: the next)."""
         width, height = self.size
         if image.dtype != np.uint8 or image.shape != (height, width, 3):
             raise ValueError(f"image must be uint8 ({height}, {width}, 3); got {image.dtype} {image.shape}")
@@ -172,8 +173,8 @@ class VideoWriter:
     def _output_error(self, error: BaseException) -> OutputError:
         reason = getattr(error, "strerror", None) or str(error)
         return OutputError(
-            f"{self.path}: writing the video failed ({reason}). Free some disk space or choose another folder. No "
-            "file was left behind."
+            f"{self.path}: writing the video failed ({reason}). Free some disk space or choose another "
+            "folder. No file was left behind."
         )
 
     def _discard(self) -> None:

@@ -1,0 +1,191 @@
+"""The `export3d` command: one table of commands, each imported only when it is called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from export3d.errors import Export3DError, MissingExtraError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Where a command lives and the line of help it gets."""
+
+    module: str
+    function: str
+    summary: str
+    group: str
+
+
+USE, DATA, TRAIN = "Use a trained model", "Make and check data", "Train and measure"
+
+COMMANDS: dict[str, Command] = {
+    "animate": Command(
+        module="export3d.cli.animate",
+        function="animate_main",
+        summary="drive a portrait with a clip, a photo or a motion file",
+        group=USE,
+    ),
+    "orbit": Command(
+        module="export3d.cli.orbit",
+        function="orbit_main",
+        summary="turn the head of a portrait: novel views and depth",
+        group=USE,
+    ),
+    "track": Command(
+        module="export3d.cli.track",
+        function="track_main",
+        summary="turn a clip into a small motion file that can be reused",
+        group=USE,
+    ),
+    "demo": Command(
+        module="export3d.cli.demo",
+        function="demo_main",
+        summary="animate the bundled sample portrait with the bundled sample clip",
+        group=USE,
+    ),
+    "info": Command(
+        module="export3d.cli.info",
+        function="info_main",
+        summary="model, presets, versions, and what is missing and how to get it",
+        group=USE,
+    ),
+    "heads": Command(
+        module="export3d.cli.heads",
+        function="heads_main",
+        summary="render synthetic talking heads with exact labels",
+        group=DATA,
+    ),
+    "prepare": Command(
+        module="export3d.cli.prepare",
+        function="prepare_main",
+        summary="turn raw videos into training clips",
+        group=DATA,
+    ),
+    "data": Command(
+        module="export3d.cli.data",
+        function="data_main",
+        summary="look at a data set and check it",
+        group=DATA,
+    ),
+    "pretrain": Command(
+        module="export3d.cli.train",
+        function="pretrain_main",
+        summary="phase 0: contrastive pre-training of the expression basis",
+        group=TRAIN,
+    ),
+    "train": Command(
+        module="export3d.cli.train",
+        function="train_main",
+        summary="phases 1 and 2: reconstruction, then adversarial training",
+        group=TRAIN,
+    ),
+    "train-regressor": Command(
+        module="export3d.cli.track",
+        function="train_regressor_main",
+        summary="fit the landmark-to-coefficients network of the tracker",
+        group=TRAIN,
+    ),
+    "evaluate": Command(
+        module="export3d.cli.evaluate",
+        function="evaluate_main",
+        summary="compute the paper's metrics for a model",
+        group=TRAIN,
+    ),
+    "reproduce": Command(
+        module="export3d.cli.evaluate",
+        function="reproduce_main",
+        summary="rebuild the tables of the paper",
+        group=TRAIN,
+    ),
+}
+
+DISK_FULL_CODE = 30
+INTERRUPTED_CODE = 130
+BROKEN_PIPE_CODE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `export3d <command> ...`; returns the exit code. User errors are one clear message on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except Export3DError as error:
+        _complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain("Stopped. No unfinished file was left behind.")
+        return INTERRUPTED_CODE
+    except BrokenPipeError:
+        # The reader of our output (for example `head`) has gone; keep Python from complaining again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE_CODE
+
+
+def help_text() -> str:
+    """What `export3d --help` prints."""
+    lines = [
+        "Export3D: one portrait and a driving clip become a 3D-aware talking-head video.",
+        "",
+        "usage: export3d COMMAND [options]        export3d COMMAND --help shows the options of a command",
+    ]
+    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:<16} {c.summary}" for name, c in COMMANDS.items() if c.group == group]
+    lines += [
+        "",
+        "First steps:",
+        "  export3d demo --output out",
+        "  export3d animate --source photo.jpg --driving clip.mp4 -o talking.mp4",
+        "  export3d orbit --source photo.jpg -o turning.mp4",
+    ]
+    return "\n".join(lines)
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0 if arguments else UsageError.exit_code
+    if arguments[0] in ("--version", "-V"):
+        from export3d import __version__
+
+        print(f"export3d {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    command = COMMANDS.get(name)
+    if command is None:
+        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise UsageError(f"'{name}' is not a command.{hint} See them all with: export3d --help")
+    try:
+        entry = getattr(importlib.import_module(command.module), command.function)
+    except ModuleNotFoundError as error:
+        raise _missing_module(name, error) from error
+    try:
+        code = entry(rest)
+    except SystemExit as stop:  # the option parser has printed its own message
+        return stop.code if isinstance(stop.code, int) else (0 if stop.code is None else UsageError.exit_code)
+    return int(code or 0)
+
+
+def _missing_module(command: str, error: ModuleNotFoundError) -> Export3DError | ModuleNotFoundError:
+    missing = (error.name or "").split(".")[0]
+    if missing == "export3d":
+        return error  # a part of this package: a broken installation deserves its traceback
+    extras = {"mediapipe": "face", "webdataset": "train", "torchmetrics": "eval", "skimage": "eval", "ray": "cluster"}
+    extra = extras.get(missing)
+    how = f'pip install "export3d[{extra}]"' if extra else f"pip install {missing}"
+    return MissingExtraError(f"export3d {command} needs the package '{missing}', which is not installed. Run: {how}")
+
+
+def _complain(message: str) -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True, soft_wrap=True)
+    console.print("[bold red]error:[/bold red] ", end="")
+    console.print(message, markup=False, highlight=False)
