@@ -65,7 +65,9 @@ class Camera:
         Args:
             shift: optional ``(B, 3)`` camera displacement (x, y, distance) in scene units, before the rotation.
         """
-        angles = torch.broadcast_tensors(*(torch.as_tensor(a, dtype=torch.float32).reshape(-1) for a in (yaw, pitch, roll)))
+        angles = torch.broadcast_tensors(
+            *(torch.as_tensor(a, dtype=torch.float32).reshape(-1) for a in (yaw, pitch, roll))
+        )
         head = head_rotation(*angles)  # (B, 3, 3)
         batch = head.shape[0]
         position = torch.tensor([0.0, 0.0, radius], device=head.device).expand(batch, 3)

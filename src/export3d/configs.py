@@ -1,0 +1,66 @@
+"""Frozen dataclass configurations to and from plain dictionaries; unknown keys are refused with the nearest name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from typing import Any, TypeVar
+
+from export3d.errors import UsageError
+
+T = TypeVar("T")
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """A JSON-ready dictionary of a (nested) dataclass; tuples become lists."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def config_from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
+    """Build a (nested) dataclass from a dictionary.
+
+    Raises:
+        UsageError: On a key that the dataclass does not have; names it, its place and the nearest known key.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        place = f"{where}.{name}" if where else name
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.4)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise UsageError(f"configuration: unknown option '{place}'.{hint}")
+        hint_type = hints[name]
+        if dataclasses.is_dataclass(hint_type) and isinstance(value, dict):
+            value = config_from_dict(hint_type, value, place)  # type: ignore[arg-type]
+        elif isinstance(value, list):
+            value = tuple(value)
+        given[name] = value
+    return cls(**given)
+
+
+def config_difference(a: Any, b: Any) -> list[str]:
+    """Lines `path: a -> b` for every field in which two configurations differ; empty if they are equal."""
+    return _difference(config_to_dict(a), config_to_dict(b), "")
+
+
+def _difference(a: dict[str, Any], b: dict[str, Any], where: str) -> list[str]:
+    lines = []
+    for name in sorted({*a, *b}):
+        place = f"{where}.{name}" if where else name
+        left, right = a.get(name), b.get(name)
+        if isinstance(left, dict) and isinstance(right, dict):
+            lines += _difference(left, right, place)
+        elif left != right:
+            lines.append(f"{place}: {left} -> {right}")
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return config_to_dict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

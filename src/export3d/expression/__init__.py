@@ -1,0 +1,1 @@
+"""CLeBS, the contrastively learned basis scaling of Sec. 3.1."""

@@ -1,0 +1,223 @@
+"""One forward pass, top to bottom (Fig. 1): source -> encode -> planes(expression) -> render(camera) -> image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from export3d.camera import Camera
+from export3d.checks import check_shape
+from export3d.expression.lebs import LeBS, build_expression
+from export3d.model.background import SourceMatte, fill_background
+from export3d.model.config import ModelConfig
+from export3d.model.decoder import RadianceDecoder
+from export3d.model.generator import TriPlaneGenerator
+from export3d.model.pixel_aligned import PixelAligned
+from export3d.model.superres import SuperResolution, upsample2
+from export3d.model.triplane import RunningMeanPlanes, TriPlaneConfig, sample_planes
+from export3d.rendering.rays import Window, cast_rays
+from export3d.rendering.renderer import render_rays
+
+
+@dataclass(frozen=True)
+class SourceCode:
+    """What depends on the portrait only; computed once and reused for every frame.
+
+    Attributes:
+        tokens: ``(B, N, h)`` visual tokens (Eq. 4).
+        highres: high-resolution features ``(B, C, P, P)``, or None.
+        pixels: pixel-aligned features ``(B, C, H/2, W/2)``, or None.
+        camera: the portrait's camera.
+        background: ``(B, 3, H, W)`` in [-1, 1] with the head filled in, or None.
+        matte_logits: ``(B, 1, H/2, W/2)`` foreground of the portrait, or None.
+    """
+
+    tokens: Tensor
+    highres: Tensor | None
+    pixels: Tensor | None
+    camera: Camera
+    background: Tensor | None
+    matte_logits: Tensor | None
+
+
+@dataclass(frozen=True)
+class Render:
+    """A rendered batch; r is the raw size or the window side, s the output size or the side of the same window there.
+
+    Attributes:
+        image: ``(B, 3, s, s)`` in about [-1, 1] (D-hat), or None if only the raw image was asked for.
+        raw: ``(B, 3, r, r)`` in about [-1, 1] (D-hat raw).
+        depth: ``(B, 1, r, r)`` distance along the ray, scene units.
+        opacity: ``(B, 1, r, r)`` in [0, 1].
+        planes: ``(B, 3, C, P, P)`` the generator's output before the running mean is added (for Eq. 12's update).
+    """
+
+    image: Tensor | None
+    raw: Tensor
+    depth: Tensor
+    opacity: Tensor
+    planes: Tensor
+
+
+class Export3D(nn.Module):
+    """Source portrait, driving expression and driving camera -> driven portrait."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        plane_channels = config.triplane.channels
+        self.expression = build_expression(config.expression)  # f_e, Sec. 3.1
+        self.generator = TriPlaneGenerator(
+            config.generator, plane_channels, config.expression.dim
+        )  # G, Sec. 3.2
+        self.mean_planes = RunningMeanPlanes(config.triplane)  # T_EMA, Eq. 12
+        self.pixel_aligned = (
+            PixelAligned(config.pixel_aligned, plane_channels) if config.pixel_aligned.enabled else None
+        )
+        self.matte = SourceMatte(config.background) if config.background.mode == "apart" else None
+        extra = self.pixel_aligned.out_channels if self.pixel_aligned is not None else 0
+        self.decoder = RadianceDecoder(config.decoder, plane_channels + extra)  # Eq. 8
+        self.superres = SuperResolution(config.superres, config.decoder.colour_channels)  # Sec. 3.3
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, source: Tensor, source_camera: Camera, beta: Tensor, camera: Camera) -> Render:
+        """``source`` (B, 3, H, W) in [-1, 1], ``beta`` (B, 64), driving cameras -> Render. No side effects."""
+        code = self.encode(source, source_camera)
+        return self.render(self.planes(code, beta), camera, code)
+
+    def encode(self, source: Tensor, source_camera: Camera, source_mask: Tensor | None = None) -> SourceCode:
+        """The portrait's part of the work (Eq. 4).
+
+        Args:
+            source: ``(B, 3, H, W)`` in [-1, 1].
+            source_camera: B cameras of the portrait.
+            source_mask: ``(B, 1, H, W)`` true foreground in [0, 1]; given in training, where it replaces the model's own
+                matte in filling the background.
+        """
+        tokens, highres = self.generator.encode(source)
+        pixels = None if self.pixel_aligned is None else self.pixel_aligned.encode(source)
+        background = matte_logits = None
+        if self.matte is not None:
+            matte_logits = self.matte(source)
+            mask = source_mask
+            if mask is None:
+                mask = upsample2(torch.sigmoid(matte_logits.detach()))
+            background = fill_background(source.float(), mask)
+        return SourceCode(tokens, highres, pixels, source_camera, background, matte_logits)
+
+    def planes(self, code: SourceCode, beta: Tensor) -> Tensor:
+        """The expression's part (Eqs. 2-7): ``beta`` (B, 64) -> residual planes (B, 3, C, P, P)."""
+        check_shape("beta", beta, code.tokens.shape[0], None)
+        if self.config.generator.conditioning == "cross_attention":
+            assert isinstance(self.expression, LeBS)  # ModelConfig refuses the other combination
+            condition = self.expression.scaled_basis(beta)
+        else:
+            condition = self.expression(beta)  # beta'
+        return self.generator(code.tokens, code.highres, condition)
+
+    def render(
+        self,
+        planes: Tensor,
+        camera: Camera,
+        code: SourceCode,
+        *,
+        window: Window | None = None,
+        jitter: torch.Generator | None = None,
+        raw_size: int | None = None,
+    ) -> Render:
+        """The camera's part (Eqs. 8-12 and super-resolution).
+
+        Args:
+            planes: what `planes` returned.
+            camera: B driving cameras.
+            code: what `encode` returned (background and pixel-aligned features come from it).
+            window: render only a square of the image: (top (B,), left (B,), side) in rays.
+            jitter: random depths, for training; None is deterministic.
+            raw_size: another number of rays along each side; then only the raw image is made (`image` is None).
+        """
+        size = raw_size or self.config.renderer.raw_size
+        origins, directions = cast_rays(camera, size, window)  # (B, R, 3)
+        field = PortraitField(
+            self.mean_planes(planes), self.decoder, self.config.triplane, self.pixel_aligned, code
+        )
+        result = render_rays(field, origins, directions, self.config.renderer, jitter)
+        side = size if window is None else window[2]
+        features, depth, opacity = (
+            x.transpose(1, 2).reshape(x.shape[0], -1, side, side)
+            for x in (result.features, result.depth[..., None], result.opacity[..., None])
+        )
+        features = features * 2.0 - 1.0  # an empty ray is black (EG3D)
+        raw = features[:, :3]
+        if code.background is not None:
+            raw = raw + (1.0 - opacity) * (1.0 + background_window(code.background, size, window))
+        image = None if raw_size is not None else self._enlarge(features, raw, opacity, code, size, window)
+        return Render(image, raw, depth, opacity, planes)
+
+    def _enlarge(
+        self,
+        features: Tensor,
+        raw: Tensor,
+        opacity: Tensor,
+        code: SourceCode,
+        size: int,
+        window: Window | None,
+    ) -> Tensor:
+        features = features.contiguous(memory_format=torch.channels_last)
+        if code.background is None:
+            return self.superres(features, raw)
+        # The head alone is enlarged; the sharp background is put behind it at full size.
+        joined = torch.cat([raw, features[:, 3:]], dim=1)
+        image = self.superres(joined, features[:, :3])
+        scale = self.config.image_size // size
+        full = None if window is None else (window[0] * scale, window[1] * scale, window[2] * scale)
+        behind = background_window(code.background, self.config.image_size, full)
+        opacity = F.interpolate(opacity, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        return image + (1.0 - opacity) * (1.0 + behind)
+
+
+class PortraitField:
+    """The radiance field of one portrait in one expression: what the renderer asks for densities and colours."""
+
+    def __init__(
+        self,
+        planes: Tensor,
+        decoder: RadianceDecoder,
+        triplane: TriPlaneConfig,
+        pixel_aligned: PixelAligned | None,
+        code: SourceCode,
+    ) -> None:
+        self.planes_ = planes
+        self.decoder = decoder
+        self.triplane = triplane
+        self.pixel_aligned = pixel_aligned
+        self.code = code
+
+    def density(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """World points ``(B, P, 3)`` -> raw density ``(B, P)`` and the decoder's state."""
+        features = sample_planes(self.planes_, points, self.triplane)
+        if self.pixel_aligned is not None and self.code.pixels is not None:
+            own = self.pixel_aligned.lookup(self.code.pixels, self.code.camera, points, features)
+            features = torch.cat([features, own], dim=-1)
+        return self.decoder.density(features)
+
+    def colour(self, state: Tensor) -> Tensor:
+        """Decoder state -> colours ``(B, P, C)``."""
+        return self.decoder.colour(state)
+
+
+def background_window(background: Tensor, size: int, window: Window | None) -> Tensor:
+    """The background ``(B, 3, H, W)`` resized to `size` and cut to the window."""
+    if background.shape[-1] != size:
+        background = F.interpolate(background, size=(size, size), mode="area")
+    if window is None:
+        return background
+    top, left, side = window
+    return torch.stack(
+        [
+            image[:, t : t + side, s : s + side]
+            for image, t, s in zip(background, top.tolist(), left.tolist(), strict=True)
+        ]
+    )

@@ -1,0 +1,62 @@
+"""Super-resolution of the raw image (Sec. 3.3): EG3D's two blocks with plain convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from export3d.nn.conv import conv
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperResConfig:
+    """Two blocks of two convolutions; the second doubles the size."""
+
+    start_size: int | None = 128
+    """Both inputs are resized to this size first (EG3D Hybrid4X: 128 if smaller); None keeps the raw size."""
+    channels: tuple[int, int] = (128, 64)
+    """Channels of the block before and after the upsampling."""
+    slope: float = 0.2
+    """LeakyReLU slope (StyleGAN2: 0.2)."""
+
+
+class SuperResolution(nn.Module):
+    """Raw features -> image of twice the start size, with an RGB skip path."""
+
+    def __init__(self, config: SuperResConfig, in_channels: int) -> None:
+        super().__init__()
+        self.config = config
+        low, high = config.channels
+        self.low_first = conv(in_channels, low)
+        self.low_second = conv(low, low)
+        self.low_rgb = conv(low, 3, kernel=1)
+        self.up = nn.ConvTranspose2d(low, high, 4, stride=2, padding=1)  # cheaper than upsample-then-convolve
+        nn.init.normal_(self.up.weight, std=(2.0 / (4 * low)) ** 0.5)
+        nn.init.zeros_(self.up.bias)  # type: ignore[arg-type]
+        self.high_second = conv(high, high)
+        self.high_rgb = conv(high, 3, kernel=1)
+        nn.init.zeros_(self.low_rgb.weight)  # starts as plain bilinear enlargement of the raw image
+        nn.init.zeros_(self.high_rgb.weight)
+
+    def forward(self, features: Tensor, rgb: Tensor) -> Tensor:
+        """``features`` (B, C, r, r) and ``rgb`` (B, 3, r, r) in [-1, 1] -> (B, 3, 2s, 2s), s = the start size or r."""
+        start = self.config.start_size
+        if start is not None and start != rgb.shape[-1]:
+            features, rgb = (_resize(x, start) for x in (features, rgb))
+        x = F.leaky_relu(self.low_first(features), self.config.slope)
+        x = F.leaky_relu(self.low_second(x), self.config.slope)
+        rgb = rgb + self.low_rgb(x).float()
+        x = F.leaky_relu(self.up(x), self.config.slope)
+        x = F.leaky_relu(self.high_second(x), self.config.slope)
+        return upsample2(rgb) + self.high_rgb(x).float()
+
+
+def upsample2(x: Tensor) -> Tensor:
+    """Bilinear enlargement by 2 (pixel centres aligned by area)."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _resize(x: Tensor, size: int) -> Tensor:
+    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)

@@ -1,0 +1,1 @@
+"""Volume rendering (Eqs. 9-10): pure geometry, no networks."""
