@@ -1,0 +1,124 @@
+"""What tracking passes around: faces, and the Protocols of face trackers and coefficient models (Sec. 4,
+data)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from export3d.tracking.alignment import Alignment, Crop
+
+NUM_LANDMARKS = 68
+"""The 68 Multi-PIE points: 0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes, 48-67 mouth (image left to
+right)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Face:
+    """One face found in one frame."""
+
+    box: np.ndarray
+    """``(4,)`` x0, y0, x1, y1 in pixels of the frame; may reach outside it."""
+
+    landmarks_px: np.ndarray
+    """``(68, 2)`` float32, x right, y down, in pixels of the frame: the centre of the first pixel is at
+    (0.5, 0.5)."""
+
+    confidence: float
+    """0 to 1."""
+
+    blendshapes: np.ndarray | None = None
+    """``(52,)`` scores in 0..1 in the order of `BLENDSHAPE_NAMES`, where the tracker gives them."""
+
+    matrix: np.ndarray | None = None
+    """``(4, 4)`` head pose in the tracker's own metric space, where the tracker gives it."""
+
+    @property
+    def height_px(self) -> float:
+        """Height of the box."""
+        return float(self.box[3] - self.box[1])
+
+    @property
+    def area_px(self) -> float:
+        """Area of the box."""
+        return float(max(self.box[2] - self.box[0], 0.0) * max(self.box[3] - self.box[1], 0.0))
+
+
+@dataclass(frozen=True)
+class ExtractorInfo:
+    """What made a set of coefficients; stored with everything that is derived from them."""
+
+    name: str
+    version: str
+    sha256: str
+    """Hash of the weights file, or an empty string where there is none."""
+    expression_space: str
+    """`ict64`, `bfm64` or `arkit52`; an empty string for trackers that only give landmarks."""
+
+
+class FaceTracker(Protocol):
+    """Finds the faces of a frame. Frames of one clip come in order; `reset` starts another clip."""
+
+    info: ExtractorInfo
+
+    def detect(self, frame: np.ndarray) -> list[Face]:
+        """uint8 ``(H, W, 3)`` RGB -> the faces in it, in any order."""
+        ...
+
+    def reset(self) -> None:
+        """Forget the previous frame."""
+        ...
+
+    def close(self) -> None:
+        """Free what the tracker holds."""
+        ...
+
+
+class CoefficientModel(Protocol):
+    """Turns landmarks of an aligned crop into expression coefficients and a camera."""
+
+    info: ExtractorInfo
+    alignment: Alignment
+    """The crop that the model was made for."""
+
+    def coefficients(self, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``(N, 68, 2)`` in [0, 1] of the crop -> beta ``(N, 64)`` and camera p ``(N, 25)``, float32."""
+        ...
+
+
+@runtime_checkable
+class ObservingModel(Protocol):
+    """A coefficient model that needs more than landmarks: the pixels, the blendshapes or the matrix."""
+
+    info: ExtractorInfo
+    alignment: Alignment
+
+    def observe(self, frame: np.ndarray, face: Face, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
+        """Frame uint8 ``(H, W, 3)``, one of its faces and its crop -> beta ``(64,)`` and camera p ``(25,)``,
+        float32."""
+        ...
+
+
+def box_overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes ``(4,)``."""
+    low = np.maximum(a[:2], b[:2])
+    high = np.minimum(a[2:], b[2:])
+    shared = float(np.prod(np.clip(high - low, 0.0, None)))
+    total = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - shared
+    return shared / total if total > 0.0 else 0.0
+
+
+BLENDSHAPE_NAMES: tuple[str, ...] = (
+    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight",
+    "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft",
+    "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft",
+    "eyeLookUpRight", "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft",
+    "jawOpen", "jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft",
+    "mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft",
+    "mouthPressRight", "mouthPucker", "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower",
+    "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight",
+    "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
+)  # fmt: skip
+"""MediaPipe's 52 scores, in its order; Left and Right are the subject's own."""

@@ -1,0 +1,207 @@
+"""The motion file: what tracking found in a clip, as safetensors, to drive portraits again without the
+clip."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from export3d import __version__
+from export3d.errors import MotionFileError, OutputError
+from export3d.tracking.faces import ExtractorInfo
+
+FORMAT = "export3d-motion"
+VERSION = 1
+
+_ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
+    "beta": (np.float32, (64,)),
+    "camera": (np.float32, (25,)),
+    "confidence": (np.float32, ()),
+    "found": (np.bool_, ()),
+    "landmarks": (np.float32, (68, 2)),
+    "time_s": (np.float64, ()),
+    "crop": (np.float32, (3,)),
+}
+"""Name -> dtype and shape of one frame. The order is the order in the file."""
+
+_OPTIONAL = ("crop",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """Expression, camera and landmarks of each frame of a clip."""
+
+    beta: np.ndarray
+    """``(T, 64)`` float32."""
+    camera: np.ndarray
+    """``(T, 25)`` float32."""
+    confidence: np.ndarray
+    """``(T,)`` float32 in 0..1."""
+    found: np.ndarray
+    """``(T,)`` bool; false where the face was lost and the values are held."""
+    landmarks: np.ndarray
+    """``(T, 68, 2)`` float32 in [0, 1] of the crop."""
+    time_s: np.ndarray
+    """``(T,)`` float64, seconds from the start of the clip, increasing."""
+    fps: Fraction
+    """Nominal frame rate."""
+    extractor: ExtractorInfo
+    crop: np.ndarray | None = None
+    """``(T, 3)`` float32: centre x, centre y, side in pixels of the clip; zero where the face was lost."""
+
+    def __post_init__(self) -> None:
+        problem = _problem(self._arrays(), self.fps)
+        if problem:
+            raise ValueError(f"Motion: {problem}")
+
+    def __len__(self) -> int:
+        return len(self.beta)
+
+    def save(self, path: str | Path) -> None:
+        """Write the file under a temporary name, then rename it.
+
+        Raises:
+            OutputError: The folder is missing or not writable, or the disk is full.
+        """
+        path = Path(path)
+        metadata = {
+            "format": FORMAT,
+            "version": str(VERSION),
+            "fps": f"{self.fps.numerator}/{self.fps.denominator}",
+            "extractor": json.dumps(asdict(self.extractor)),
+            "created_by": f"export3d {__version__}",
+        }
+        arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
+        _write_atomically(path, save(arrays, metadata=metadata))
+
+    @staticmethod
+    def load(path: str | Path) -> Motion:
+        """Read and check a motion file.
+
+        Raises:
+            MotionFileError: Missing, damaged, not a motion file, another version, or of wrong contents.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise MotionFileError(f"{path}: no such motion file. Make one with: export3d track CLIP -o {path}")
+        try:
+            with safe_open(path, framework="numpy") as opened:
+                metadata = opened.metadata() or {}
+                _check_kind(path, metadata)
+                arrays = {name: opened.get_tensor(name) for name in opened.keys()}
+        except (SafetensorError, OSError) as error:
+            raise MotionFileError(
+                f"{path}: not a readable safetensors file ({error}). Track the clip again: export3d track."
+            ) from error
+        extractor, fps = _read_metadata(path, metadata)
+        unknown = sorted(set(arrays) - set(_ARRAYS))
+        missing = sorted(set(_ARRAYS) - set(arrays) - set(_OPTIONAL))
+        if unknown or missing:
+            raise MotionFileError(
+                f"{path}: expected the arrays {', '.join(_ARRAYS)}; missing: {', '.join(missing) or 'none'}; "
+                f"unknown: {', '.join(unknown) or 'none'}. Track the clip again: export3d track."
+            )
+        problem = _problem(arrays, fps)
+        if problem:
+            raise MotionFileError(f"{path}: {problem}. Track the clip again: export3d track.")
+        return Motion(
+            beta=arrays["beta"],
+            camera=arrays["camera"],
+            confidence=arrays["confidence"],
+            found=arrays["found"],
+            landmarks=arrays["landmarks"],
+            time_s=arrays["time_s"],
+            fps=fps,
+            extractor=extractor,
+            crop=arrays.get("crop"),
+        )
+
+    def require_space(self, expression_space: str, where: str = "the motion file") -> None:
+        """Check that the motion speaks the model's expression space.
+
+        Raises:
+            MotionFileError: It does not.
+        """
+        if self.extractor.expression_space != expression_space:
+            raise MotionFileError(
+                f"{where}: its coefficients are in the expression space '{self.extractor.expression_space}' "
+                f"(extractor {self.extractor.name} {self.extractor.version}); the model expects '{expression_space}'. "
+                "Track the clip again with the extractor that the model was trained with."
+            )
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {
+            "beta": self.beta,
+            "camera": self.camera,
+            "confidence": self.confidence,
+            "found": self.found,
+            "landmarks": self.landmarks,
+            "time_s": self.time_s,
+        }
+        return arrays if self.crop is None else arrays | {"crop": self.crop}
+
+
+def _problem(arrays: dict[str, np.ndarray], fps: Fraction) -> str | None:
+    """What is wrong with the contents, or None."""
+    frames = len(arrays["beta"]) if arrays["beta"].ndim else 0
+    if frames == 0:
+        return "beta holds no frames"
+    for name, array in arrays.items():
+        dtype, tail = _ARRAYS[name]
+        if array.shape != (frames, *tail) or array.dtype != dtype:
+            return f"{name} must be {np.dtype(dtype).name} of shape {(frames, *tail)}; got {array.dtype} {array.shape}"
+        if array.dtype != np.bool_ and not np.isfinite(array).all():
+            bad = int(np.argmax(~np.isfinite(array).reshape(frames, -1).all(axis=1)))
+            return f"{name} holds a value that is not finite, first in frame {bad}"
+    if frames > 1 and (np.diff(arrays["time_s"]) <= 0.0).any():
+        return "time_s does not increase"
+    if fps <= 0:
+        return f"the frame rate must be positive; got {fps}"
+    return None
+
+
+def _check_kind(path: Path, metadata: dict[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise MotionFileError(
+            f"{path}: expected the format '{FORMAT}'; got '{metadata.get('format', 'none')}'. "
+            "This is another kind of file; motion files are made by: export3d track."
+        )
+    if metadata.get("version") != str(VERSION):
+        raise MotionFileError(
+            f"{path}: the motion file has version {metadata.get('version', 'none')}; this export3d reads version "
+            f"{VERSION}. Upgrade export3d, or track the clip again."
+        )
+
+
+def _read_metadata(path: Path, metadata: dict[str, str]) -> tuple[ExtractorInfo, Fraction]:
+    try:
+        extractor = ExtractorInfo(**json.loads(metadata["extractor"]))
+        fps = Fraction(metadata["fps"])
+    except (KeyError, ValueError, TypeError, ZeroDivisionError) as error:
+        raise MotionFileError(
+            f"{path}: the entries 'extractor' and 'fps' of the header are missing or damaged ({error!r}). "
+            "Track the clip again: export3d track."
+        ) from error
+    return extractor, fps
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}). Choose another place with -o, or free disk space."
+        ) from error
