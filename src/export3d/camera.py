@@ -124,7 +124,7 @@ class Camera:
         return torch.stack([yaw, pitch, roll], dim=-1)
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """World points ``(B, P, 3)`` -> image positions ``(B, P, 2)`` in [0, 1] (x right, y down) and z-depth ``(B, P)``."""
+        """World points ``(B, P, 3)`` -> positions ``(B, P, 2)`` in [0, 1] (x right, y down), z-depth ``(B, P)``."""
         check_shape("points", points, self.cam_to_world.shape[0], None, 3)
         local = (points - self.cam_to_world[:, None, :3, 3]) @ self.cam_to_world[:, :3, :3]
         depth = local[..., 2]

@@ -103,20 +103,16 @@ def read_checkpoint(path: str | Path, kind: str, device: str = "cpu") -> Checkpo
     try:
         with safe_open(path, framework="pt", device=device) as opened:
             header = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: the checkpoint is damaged or not a safetensors file ({error})."
-        ) from error
+        raise CheckpointError(f"{path}: the checkpoint is damaged or not a safetensors file ({error}).") from error
     if header.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not an Export3D checkpoint (format '{header.get('format')}', expected '{FORMAT}')."
         )
     version = int(header["version"])
     if version > VERSION:
-        raise CheckpointError(
-            f"{path}: has version {version}, this export3d reads 1-{VERSION}; upgrade export3d."
-        )
+        raise CheckpointError(f"{path}: has version {version}, this export3d reads 1-{VERSION}; upgrade export3d.")
     if header["kind"] != kind:
         raise CheckpointError(f"{path}: holds a '{header['kind']}' model; expected '{kind}'.")
     if header["sha256"] != tensors_digest(tensors):

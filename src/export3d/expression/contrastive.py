@@ -46,9 +46,7 @@ def contrastive_loss(
 
 def cosine_matrix(expression_codes: Tensor, image_codes: Tensor) -> Tensor:
     """``(C, K, K)`` cosines; row k holds anchor beta'_k against every image j of its clip."""
-    return F.normalize(expression_codes.float(), dim=-1) @ F.normalize(image_codes.float(), dim=-1).transpose(
-        1, 2
-    )
+    return F.normalize(expression_codes.float(), dim=-1) @ F.normalize(image_codes.float(), dim=-1).transpose(1, 2)
 
 
 def retrieval_accuracy(expression_codes: Tensor, image_codes: Tensor) -> Tensor:

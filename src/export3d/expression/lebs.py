@@ -1,4 +1,4 @@
-"""LeBS, learned basis scaling (Eqs. 2-3): beta -> coefficients lambda -> beta' = sum_i lambda_i v_i on an orthonormal basis."""
+"""LeBS, learned basis scaling (Eqs. 2-3): beta -> coefficients lambda -> beta' = sum_i lambda_i v_i."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ class LeBSConfig:
         check_choice("expression.space", self.space, SPACES)
         check_choice("expression.activation", self.activation, ("leaky_relu", "none"))
         if not 1 <= self.num_basis <= self.dim:
-            raise ValueError(
-                f"expression.num_basis must be between 1 and dim = {self.dim}; got {self.num_basis}"
-            )
+            raise ValueError(f"expression.num_basis must be between 1 and dim = {self.dim}; got {self.num_basis}")
 
 
 class LeBS(nn.Module):
@@ -103,9 +101,7 @@ class DirectExpression(nn.Module):
         super().__init__()
         self.config = config
         middle = nn.LeakyReLU(0.2) if config.activation == "leaky_relu" else nn.Identity()
-        self.layers = nn.Sequential(
-            nn.Linear(BETA_DIM, config.hidden), middle, nn.Linear(config.hidden, config.dim)
-        )
+        self.layers = nn.Sequential(nn.Linear(BETA_DIM, config.hidden), middle, nn.Linear(config.hidden, config.dim))
 
     def forward(self, beta: Tensor) -> Tensor:
         """``beta`` (B, 64) -> (B, d)."""

@@ -20,12 +20,8 @@ class ExpressionSpace:
 SPACES = {
     space.name: space
     for space in (
-        ExpressionSpace(
-            "ict64", 64, "53 whitened PCA modes of ICT-FaceKit's expressions + 11 identity-residual modes"
-        ),
-        ExpressionSpace(
-            "bfm64", 64, "Deep3DFaceRecon coefficients 80:144 (BFM-2009 with Guo et al.'s expressions)"
-        ),
+        ExpressionSpace("ict64", 64, "53 whitened PCA modes of ICT-FaceKit's expressions + 11 identity-residual modes"),
+        ExpressionSpace("bfm64", 64, "Deep3DFaceRecon coefficients 80:144 (BFM-2009 with Guo et al.'s expressions)"),
         ExpressionSpace("arkit52", 52, "52 ARKit-named blendshape scores, padded with zeros"),
     )
 }

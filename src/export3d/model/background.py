@@ -1,4 +1,4 @@
-"""Background apart (not in the paper; off there): the head is rendered with opacity over the portrait's own background."""
+"""Background apart (not in the paper, off there): the head is composited over the portrait's own background."""
 
 from __future__ import annotations
 

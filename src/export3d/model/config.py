@@ -1,4 +1,4 @@
-"""Model presets as a table of data; every decision where the paper is silent is a field here or in the parts' configs."""
+"""Model presets as a table of data; a decision where the paper is silent is a field here or in a part's config."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ SMALL = ModelConfig(
         hidden=192,
         blocks=4,
         final_norm=True,
-        up_channels=(48,),
-        highres_channels=(32, 40),
-        head_channels=(64, 64),
+        up_channels=(32,),
+        highres_channels=(24, 32),
+        head_channels=(48,),
         head_vit_dim=0,
         tail_channels=(),
         slope=0.1,

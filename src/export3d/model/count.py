@@ -26,7 +26,5 @@ def _count(module: nn.Module) -> int:
 
 
 if __name__ == "__main__":
-    for part, number in count_parameters(
-        Export3D(preset(sys.argv[1] if len(sys.argv) > 1 else "paper"))
-    ).items():
+    for part, number in count_parameters(Export3D(preset(sys.argv[1] if len(sys.argv) > 1 else "paper"))).items():
         print(f"{part:24s} {number:>12,d}")

@@ -70,9 +70,7 @@ class Export3D(nn.Module):
         self.config = config
         plane_channels = config.triplane.channels
         self.expression = build_expression(config.expression)  # f_e, Sec. 3.1
-        self.generator = TriPlaneGenerator(
-            config.generator, plane_channels, config.expression.dim
-        )  # G, Sec. 3.2
+        self.generator = TriPlaneGenerator(config.generator, plane_channels, config.expression.dim)  # G, Sec. 3.2
         self.mean_planes = RunningMeanPlanes(config.triplane)  # T_EMA, Eq. 12
         self.pixel_aligned = (
             PixelAligned(config.pixel_aligned, plane_channels) if config.pixel_aligned.enabled else None
@@ -140,9 +138,7 @@ class Export3D(nn.Module):
         """
         size = raw_size or self.config.renderer.raw_size
         origins, directions = cast_rays(camera, size, window)  # (B, R, 3)
-        field = PortraitField(
-            self.mean_planes(planes), self.decoder, self.config.triplane, self.pixel_aligned, code
-        )
+        field = PortraitField(self.mean_planes(planes), self.decoder, self.config.triplane, self.pixel_aligned, code)
         result = render_rays(field, origins, directions, self.config.renderer, jitter)
         side = size if window is None else window[2]
         features, depth, opacity = (

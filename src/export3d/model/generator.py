@@ -69,9 +69,7 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         check_choice("generator.conditioning", self.conditioning, ("eadaln", "cross_attention"))
         if self.image_size % (self.token_stride):
-            raise ValueError(
-                f"generator.image_size must be a multiple of {self.token_stride}; got {self.image_size}"
-            )
+            raise ValueError(f"generator.image_size must be a multiple of {self.token_stride}; got {self.image_size}")
 
     @property
     def token_stride(self) -> int:
@@ -109,16 +107,12 @@ class TriPlaneGenerator(nn.Module):
         low_width = 3 * plane_channels if config.head_vit_dim else widths[-1]
         self.highres = None
         if config.highres_channels:
-            self.highres = ConvStack(
-                (in_channels, *config.highres_channels), config.slope, config.stem_kernel, 2
-            )
+            self.highres = ConvStack((in_channels, *config.highres_channels), config.slope, config.stem_kernel, 2)
         joined = low_width + (config.highres_channels[-1] if config.highres_channels else 0)
         self.head = ConvStack((joined, *config.head_channels), config.slope)
         if config.head_vit_dim:
             self.head_merge = OverlapPatchMerge(config.head_channels[-1], config.head_vit_dim)
-            self.head_vit = ViTBlock(
-                config.head_vit_dim, config.heads, config.mlp_ratio, config.head_vit_reduction
-            )
+            self.head_vit = ViTBlock(config.head_vit_dim, config.heads, config.mlp_ratio, config.head_vit_reduction)
             tail_in = config.head_vit_dim // 4 + low_width
         else:
             tail_in = config.head_channels[-1]

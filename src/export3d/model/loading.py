@@ -19,9 +19,7 @@ BUNDLED = {"small": "small.safetensors"}
 """Models that ship with the package."""
 
 
-def save_model(
-    path: str | Path, model: Export3D, *, extra: dict[str, Any] | None = None, half: bool = False
-) -> str:
+def save_model(path: str | Path, model: Export3D, *, extra: dict[str, Any] | None = None, half: bool = False) -> str:
     """Write a model file; `half` stores float16 weights. Returns the digest of the tensors."""
     tensors = model.state_dict()
     if half:
@@ -57,7 +55,5 @@ def checkpoint_path(name_or_path: str | Path | None = None) -> Path:
     name = BUNDLED[check_choice("model", text, BUNDLED)]
     path = Path(str(resources.files("export3d"))) / "assets" / name
     if not path.is_file():
-        raise CheckpointError(
-            f"{path}: the bundled model is missing from this installation; reinstall export3d."
-        )
+        raise CheckpointError(f"{path}: the bundled model is missing from this installation; reinstall export3d.")
     return path

@@ -59,9 +59,7 @@ class PixelAligned(nn.Module):
         features = self.to_features(self.encoder(source))
         return torch.cat([features.float(), F.avg_pool2d(source.float(), 2)], dim=1)
 
-    def lookup(
-        self, feature_map: Tensor, source_camera: Camera, points: Tensor, plane_features: Tensor
-    ) -> Tensor:
+    def lookup(self, feature_map: Tensor, source_camera: Camera, points: Tensor, plane_features: Tensor) -> Tensor:
         """Features of each point in the source view.
 
         Args:

@@ -38,9 +38,7 @@ class ResidualBlock(nn.Module):
 class ConvStack(nn.Sequential):
     """3x3 convolutions with LeakyReLU after each: `channels` = (in, c1, c2, ...)."""
 
-    def __init__(
-        self, channels: tuple[int, ...], slope: float, kernel: int = 3, first_stride: int = 1
-    ) -> None:
+    def __init__(self, channels: tuple[int, ...], slope: float, kernel: int = 3, first_stride: int = 1) -> None:
         layers: list[nn.Module] = []
         for index, (before, after) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
             first = index == 0

@@ -44,9 +44,7 @@ class RendererConfig:
     def __post_init__(self) -> None:
         check_choice("renderer.depth_range", self.depth_range, ("fixed", "around_origin"))
         if self.num_coarse < 4 or self.num_fine < 2:
-            raise ValueError(
-                f"renderer: num_coarse >= 4 and num_fine >= 2; got {self.num_coarse}, {self.num_fine}"
-            )
+            raise ValueError(f"renderer: num_coarse >= 4 and num_fine >= 2; got {self.num_coarse}, {self.num_fine}")
 
 
 class RadianceField(Protocol):

@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def stratified_depths(
-    near: Tensor, far: Tensor, rays: int, count: int, jitter: torch.Generator | None
-) -> Tensor:
+def stratified_depths(near: Tensor, far: Tensor, rays: int, count: int, jitter: torch.Generator | None) -> Tensor:
     """Evenly spaced depths, each moved forward by part of one step (EG3D: the last may pass `far`).
 
     Args:
@@ -58,11 +56,7 @@ def importance_depths(
     cdf = F.pad(inner.cumsum(dim=-1), (1, 0))
     cdf = (cdf / cdf[:, -1:]).contiguous()
     if jitter is None:
-        quantiles = (
-            ((torch.arange(count, device=depths.device) + 0.5) / count)
-            .expand(batch * rays, count)
-            .contiguous()
-        )
+        quantiles = ((torch.arange(count, device=depths.device) + 0.5) / count).expand(batch * rays, count).contiguous()
     else:
         quantiles = torch.rand(batch * rays, count, generator=jitter, device=depths.device)
     above = torch.searchsorted(cdf, quantiles, right=True).clamp(1, cdf.shape[1] - 1)
