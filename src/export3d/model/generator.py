@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -102,7 +103,7 @@ class TriPlaneGenerator(nn.Module):
         self.norm = nn.LayerNorm(config.hidden, eps=1e-6) if config.final_norm else nn.Identity()
         self.lowpass = GaussianLowPass(config.lowpass_taps, config.lowpass_sigma_px)
         widths = (config.hidden // 4, *config.up_channels)
-        self.ups = nn.ModuleList(conv(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.ups = nn.ModuleList(conv(a, b) for a, b in itertools.pairwise(widths))
         self.low_out = conv(widths[-1], 3 * plane_channels) if config.head_vit_dim else nn.Identity()
         low_width = 3 * plane_channels if config.head_vit_dim else widths[-1]
         self.highres = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -40,7 +41,7 @@ class ConvStack(nn.Sequential):
 
     def __init__(self, channels: tuple[int, ...], slope: float, kernel: int = 3, first_stride: int = 1) -> None:
         layers: list[nn.Module] = []
-        for index, (before, after) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
+        for index, (before, after) in enumerate(itertools.pairwise(channels)):
             first = index == 0
             layers += [
                 conv(before, after, kernel if first else 3, first_stride if first else 1),

@@ -89,7 +89,7 @@ def render_rays(
         config: sampling.
         jitter: random depths for training; None is deterministic (facts 9.26).
     """
-    batch, rays, _ = origins.shape
+    rays = origins.shape[1]
     near, far = _depth_range(origins, config)
     coarse = stratified_depths(near, far, rays, config.num_coarse, jitter)  # (B, R, N)
     if config.composite_coarse:
