@@ -72,9 +72,7 @@ def test_tarfile_and_webdataset_read_a_shard(folder: Path, make_clip) -> None:
     with tarfile.open(folder / "clips-000000.tar") as archive:
         names = archive.getnames()
         member = archive.extractfile("clip-0.beta.npy")
-        assert member is not None and np.array_equal(
-            np.load(io.BytesIO(member.read())), expected.arrays["beta"]
-        )
+        assert member is not None and np.array_equal(np.load(io.BytesIO(member.read())), expected.arrays["beta"])
     assert names[:5] == ["clip-0.json", *(f"clip-0.{t:04d}.png" for t in range(4))]
     assert names[5:10] == [f"clip-0.{a}.npy" for a in ("beta", "camera", "landmarks", "confidence", "crop")]
     samples = list(webdataset.WebDataset(str(folder / "clips-000000.tar"), shardshuffle=False).decode("rgb8"))
@@ -120,9 +118,7 @@ def test_mixed_extractors_are_refused_with_both_names(tmp_path: Path, make_clip)
         ({"format": "other"}, "expected format 'export3d-clip'; got 'other'"),
     ],
 )
-def test_an_invalid_clip_is_refused_before_anything_is_written(
-    tmp_path: Path, make_clip, change, message
-) -> None:
+def test_an_invalid_clip_is_refused_before_anything_is_written(tmp_path: Path, make_clip, change, message) -> None:
     clip = make_clip("a")
     clip.meta.update(change)
     if "key" in change:
@@ -182,9 +178,7 @@ def test_an_overwritten_header_and_an_overwritten_image_are_named(folder: Path) 
         ClipDataset(folder).frame(2, 0)
     shard = folder / "clips-000000.tar"
     content = bytearray(shard.read_bytes())
-    content[1024 + 512 : 1024 + 600] = bytes(
-        88
-    )  # json header, one json block, png header, then the first picture
+    content[1024 + 512 : 1024 + 600] = bytes(88)  # json header, one json block, png header, then the first picture
     shard.write_bytes(content)
     with pytest.raises(DataError, match=r"clip clip-0, member 0000\.png: the image cannot be decoded"):
         ClipDataset(folder).frame(0, 0)
@@ -228,8 +222,7 @@ def test_threads_and_a_pickled_copy_read_the_same_frames(folder: Path) -> None:
     fresh = pickle.loads(pickle.dumps(data))
     results: list[list[int]] = []
     threads = [
-        threading.Thread(target=lambda: results.append([fresh.frame(i, 1).sum() for i in range(5)]))
-        for _ in range(8)
+        threading.Thread(target=lambda: results.append([fresh.frame(i, 1).sum() for i in range(5)])) for _ in range(8)
     ]
     for thread in threads:
         thread.start()

@@ -61,9 +61,7 @@ def test_contrastive_frames_are_33_different_ones_spread_over_the_clip(tmp_path:
         clip, frames = contrastive_clip_at(data, 0, step, 0)
         assert data.keys[clip] == "long" and frames.shape == (33,)
         assert (np.diff(frames) >= 1).all() and 0 <= frames[0] and frames[-1] < 100
-        assert (frames // 10).min() == 0 and len(
-            set((frames // 10).tolist())
-        ) == 10  # every tenth of the clip
+        assert (frames // 10).min() == 0 and len(set((frames // 10).tolist())) == 10  # every tenth of the clip
     assert np.array_equal(frames, contrastive_clip_at(data, 0, 49, 0)[1])
 
 

@@ -118,9 +118,7 @@ def validate_clip(clip: Clip) -> None:
     _expect(clip.key, "frames", frames, np.dtype(np.uint8), (count, size, size, 3))
     for name in REQUIRED_ARRAYS:
         if name not in clip.arrays:
-            raise DataError(
-                f"clip {clip.key}: array '{name}' is missing; expected {', '.join(REQUIRED_ARRAYS)}."
-            )
+            raise DataError(f"clip {clip.key}: array '{name}' is missing; expected {', '.join(REQUIRED_ARRAYS)}.")
     for name, array in clip.arrays.items():
         check_array(clip.key, name, array, count)
     if clip.masks is not None:
@@ -143,15 +141,11 @@ def check_key(key: str) -> None:
 def check_array(key: str, name: str, array: np.ndarray, num_frames: int) -> None:
     """Raise `DataError` unless the array is known, float32, finite, and of the documented shape."""
     if name not in ARRAY_SHAPES:
-        raise DataError(
-            f"clip {key}: array '{name}' is not part of the format; known: {', '.join(ARRAY_SHAPES)}."
-        )
+        raise DataError(f"clip {key}: array '{name}' is not part of the format; known: {', '.join(ARRAY_SHAPES)}.")
     shape = tuple(num_frames if side == "T" else int(side) for side in ARRAY_SHAPES[name])
     _expect(key, name, array, np.dtype(np.float32), shape)
     if not np.isfinite(array).all():
-        raise DataError(
-            f"clip {key}: array '{name}' holds NaN or infinity. Drop those frames before writing."
-        )
+        raise DataError(f"clip {key}: array '{name}' holds NaN or infinity. Drop those frames before writing.")
 
 
 def check_meta(meta: Mapping[str, Any], key: str) -> None:
@@ -185,9 +179,7 @@ def check_meta(meta: Mapping[str, Any], key: str) -> None:
     if meta["frame_format"] not in FRAME_FORMATS:
         raise DataError(f"clip {key}: frame format '{meta['frame_format']}'; expected png or jpg.")
     if meta["num_frames"] < 1 or meta["size"] < 1:
-        raise DataError(
-            f"clip {key}: {meta['num_frames']} frames of {meta['size']} px; expected at least one of each."
-        )
+        raise DataError(f"clip {key}: {meta['num_frames']} frames of {meta['size']} px; expected at least one of each.")
 
 
 def _expect(key: str, name: str, array: np.ndarray, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:

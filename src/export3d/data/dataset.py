@@ -44,9 +44,7 @@ class ClipDataset:
         for shard in self.manifest.shards:
             path = self.folder / shard.name
             if not path.is_file():
-                raise DataError(
-                    f"{path}: the shard is missing; the manifest lists it. Copy the data set again."
-                )
+                raise DataError(f"{path}: the shard is missing; the manifest lists it. Copy the data set again.")
             if path.stat().st_size != shard.bytes:
                 raise DataError(
                     f"{path}: damaged tar: {path.stat().st_size} bytes; the manifest says {shard.bytes}. "
@@ -57,9 +55,7 @@ class ClipDataset:
             check_choice("split", split, SPLITS)
             clips = tuple(clip for clip in clips if clip.split == split)
         if not clips:
-            raise DataError(
-                f"{self.folder}: no clip{'' if split is None else f' of split {split}'} in the data set."
-            )
+            raise DataError(f"{self.folder}: no clip{'' if split is None else f' of split {split}'} in the data set.")
         self._clips: tuple[ClipEntry, ...] = clips
         self._prepare_caches()
 
@@ -143,12 +139,8 @@ class ClipDataset:
             frames=np.stack([self.frame(index, time) for time in times]),
             arrays=dict(self.arrays(index)),
             meta=self.meta(index),
-            masks=np.stack([self.mask(index, t) for t in times])
-            if self.has(index, "0000.mask.png")
-            else None,
-            depths=np.stack([self.depth(index, t) for t in times])
-            if self.has(index, "0000.depth.png")
-            else None,
+            masks=np.stack([self.mask(index, t) for t in times]) if self.has(index, "0000.mask.png") else None,
+            depths=np.stack([self.depth(index, t) for t in times]) if self.has(index, "0000.depth.png") else None,
             background=self.background(index) if self.has(index, "background.png") else None,
         )
 
@@ -208,8 +200,7 @@ class ClipDataset:
         image = decode_image(self._member(index, name), self._where(index, name))
         if image.shape != shape or image.dtype != dtype:
             raise DataError(
-                f"{self._where(index, name)}: expected {np.dtype(dtype)} {shape}; got {image.dtype} "
-                f"{image.shape}."
+                f"{self._where(index, name)}: expected {np.dtype(dtype)} {shape}; got {image.dtype} {image.shape}."
             )
         return image
 

@@ -98,9 +98,7 @@ class Manifest:
                 clips=tuple(ClipEntry(**entry) for entry in content["clips"]),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise DataError(
-                f"{path}: the manifest lacks or misnames a field ({error!r}); see docs/data.md."
-            ) from error
+            raise DataError(f"{path}: the manifest lacks or misnames a field ({error!r}); see docs/data.md.") from error
 
 
 def require_same_extractor(first: Mapping[str, Any], second: Mapping[str, Any], where: str) -> None:

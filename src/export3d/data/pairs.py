@@ -54,9 +54,7 @@ def pair_at(
     clip = int(rng.integers(len(dataset)))
     count = dataset.num_frames(clip)
     if count < 2:
-        raise DataError(
-            f"{dataset.folder}: clip {dataset.keys[clip]} has one frame; a training pair needs two."
-        )
+        raise DataError(f"{dataset.folder}: clip {dataset.keys[clip]} has one frame; a training pair needs two.")
     if max_source_yaw_deg is None and max_source_pitch_deg is None:
         source = int(rng.integers(count))
     else:
@@ -87,9 +85,7 @@ def contrastive_clip_at(
     """
     eligible = dataset.clips_of_length(num_frames)
     if not len(eligible):
-        raise DataError(
-            f"{dataset.folder}: no clip has {num_frames} frames, which a contrastive batch needs."
-        )
+        raise DataError(f"{dataset.folder}: no clip has {num_frames} frames, which a contrastive batch needs.")
     rng = counter_rng(seed, _CONTRASTIVE_STREAM, step, index_in_batch)
     clip = int(eligible[rng.integers(len(eligible))])
     edges = np.arange(num_frames + 1) * dataset.num_frames(clip) // num_frames

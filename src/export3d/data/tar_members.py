@@ -55,9 +55,7 @@ def tar_header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
-def scan_members(
-    read: Callable[[int, int], bytes], start: int, end: int, where: str
-) -> dict[str, tuple[int, int]]:
+def scan_members(read: Callable[[int, int], bytes], start: int, end: int, where: str) -> dict[str, tuple[int, int]]:
     """Find the members in a byte range of an archive.
 
     Args:
@@ -77,9 +75,7 @@ def scan_members(
         header = read(position, BLOCK)
         name, size = parse_header(header, f"{where}, byte {position}")
         if position + BLOCK + size > end:
-            raise DataError(
-                f"{where}: damaged tar: member '{name}' runs past the end of its clip. Prepare it again."
-            )
+            raise DataError(f"{where}: damaged tar: member '{name}' runs past the end of its clip. Prepare it again.")
         members[name] = (position + BLOCK, size)
         position += BLOCK + size + (-size % BLOCK)
     return members
@@ -88,9 +84,7 @@ def scan_members(
 def parse_header(header: bytes, where: str) -> tuple[str, int]:
     """Name and size from a ustar header; `DataError` if it is cut short or its checksum is wrong."""
     if len(header) < BLOCK or header[257:262] != b"ustar":
-        raise DataError(
-            f"{where}: damaged tar: no member header here. Copy the shard again or prepare it again."
-        )
+        raise DataError(f"{where}: damaged tar: no member header here. Copy the shard again or prepare it again.")
     try:
         stored = int(header[148:156].rstrip(b"\0 "), 8)
         size = int(header[124:136].rstrip(b"\0 "), 8)
@@ -98,9 +92,7 @@ def parse_header(header: bytes, where: str) -> tuple[str, int]:
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{where}: damaged tar: unreadable member header ({error}).") from error
     if sum(header) - sum(header[148:156]) + 8 * 32 != stored:
-        raise DataError(
-            f"{where}: damaged tar: wrong header checksum. Copy the shard again or prepare it again."
-        )
+        raise DataError(f"{where}: damaged tar: wrong header checksum. Copy the shard again or prepare it again.")
     return name, size
 
 

@@ -95,13 +95,9 @@ class ShardWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(
-                f"{self.folder}: the folder cannot be made ({error.strerror or error})."
-            ) from error
+            raise OutputError(f"{self.folder}: the folder cannot be made ({error.strerror or error}).") from error
         if (self.folder / MANIFEST_NAME).exists():
-            raise DataError(
-                f"{self.folder}: already holds a data set. Choose another folder or remove it first."
-            )
+            raise DataError(f"{self.folder}: already holds a data set. Choose another folder or remove it first.")
 
     def write(self, clip: Clip) -> None:
         """Add one clip."""
@@ -113,9 +109,7 @@ class ShardWriter:
             self._size = clip.meta["size"]
         require_same_extractor(self._extractor, clip.meta["extractor"], f"clip {clip.key}")
         if clip.meta["size"] != self._size:
-            raise DataError(
-                f"clip {clip.key}: frames are {clip.meta['size']} px; the data set has {self._size} px."
-            )
+            raise DataError(f"clip {clip.key}: frames are {clip.meta['size']} px; the data set has {self._size} px.")
         content = clip_bytes(clip, self.frame_format)
         if self._shard is None:
             self._shard = ShardFile(self.folder, shard_name(len(self._shards)))

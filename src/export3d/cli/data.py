@@ -1,0 +1,120 @@
+"""`export3d data check DIR` and `export3d data show DIR`: look into a data set (docs/data.md)."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from export3d.checks import check_choice
+from export3d.data import ClipDataset
+from export3d.data.check import check_dataset
+from export3d.data.manifest import describe_extractor, write_atomically
+from export3d.data.sheet import contact_sheet
+from export3d.errors import DataError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Read a whole data set and list everything that is wrong with it."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder with manifest.json."""
+
+    quick: bool = False
+    """Decode only the first and last picture of each clip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    """Make a contact sheet of a data set, with landmarks and the head's axes drawn on top."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder with manifest.json."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("sheet.png")
+    """PNG or JPEG to write."""
+
+    clips: int = 12
+    """Clips shown, spread over the data set."""
+
+    columns: int = 6
+    """Frames of each clip."""
+
+    tile: int = 192
+    """Side of one picture in pixels."""
+
+    plain: bool = False
+    """Draw nothing on top."""
+
+    split: str | None = None
+    """Only clips of this split: train, val or test."""
+
+
+DataOptions = (
+    Annotated[CheckOptions, tyro.conf.subcommand("check")] | Annotated[ShowOptions, tyro.conf.subcommand("show")]
+)
+
+
+def data_main(argv: list[str] | None = None) -> None:
+    """Entry point of `export3d data`; `argv` without the words `export3d data`."""
+    options = tyro.cli(
+        DataOptions,  # type: ignore[arg-type]
+        args=argv,
+        prog="export3d data",
+    )
+    if isinstance(options, CheckOptions):
+        _check(options)
+    else:
+        _show(options)
+
+
+def _check(options: CheckOptions) -> None:
+    console = Console()
+    with Progress(console=console, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
+
+        result = check_dataset(options.folder, every_frame=not options.quick, progress=report)
+    for problem in result.problems:
+        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    if result.problems:
+        raise DataError(
+            f"{options.folder}: {len(result.problems)} problem(s) in {result.clips} clips; they are listed above."
+        )
+    extractor = describe_extractor(ClipDataset(options.folder).extractor)
+    console.print(
+        f"{options.folder}: {result.clips} clips, {result.frames} frames, {result.identities} identities, "
+        f"extractor {extractor}: no problem found.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _show(options: ShowOptions) -> None:
+    for name, value in (("--clips", options.clips), ("--columns", options.columns), ("--tile", options.tile)):
+        if value < 1:
+            raise UsageError(f"{name}: expected at least 1; got {value}.")
+    suffix = check_choice("--output ending", options.output.suffix.lower(), (".png", ".jpg", ".jpeg"))
+    sheet = contact_sheet(
+        ClipDataset(options.folder, split=options.split),
+        max_clips=options.clips,
+        columns=options.columns,
+        tile_px=options.tile,
+        draw=not options.plain,
+    )
+    content = io.BytesIO()
+    Image.fromarray(sheet).save(content, "PNG" if suffix == ".png" else "JPEG")
+    write_atomically(options.output, content.getvalue())
+    Console().print(f"wrote {options.output}", markup=False, highlight=False, soft_wrap=True)
