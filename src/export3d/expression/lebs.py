@@ -66,7 +66,7 @@ class LeBS(nn.Module):
 
     @property
     def basis(self) -> Tensor:
-        """V, ``(d, n)`` with orthonormal columns v_i."""
+        """V (Eq. 2), ``(d, n)`` with orthonormal columns v_i."""
         return self.stored_basis if self.config.pretrained else orthonormal_basis(self.free_basis)
 
     def coefficients(self, beta: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class LeBS(nn.Module):
         return self.layers(beta) * self.coeff_scale
 
     def forward(self, beta: Tensor) -> Tensor:
-        """beta' = sum_i lambda_i v_i (Eq. 2): ``beta`` (B, 64) -> (B, d)."""
+        """beta' = sum_i lambda_i v_i (Eq. 3): ``beta`` (B, 64) -> (B, d)."""
         return self.coefficients(beta) @ self.basis.T
 
     def scaled_basis(self, beta: Tensor) -> Tensor:

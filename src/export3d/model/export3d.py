@@ -27,7 +27,7 @@ class SourceCode:
     """What depends on the portrait only; computed once and reused for every frame.
 
     Attributes:
-        tokens: ``(B, N, h)`` visual tokens (Eq. 4).
+        tokens: ``(B, N, h)`` visual tokens (Sec. 3.2).
         highres: high-resolution features ``(B, C, P, P)``, or None.
         pixels: pixel-aligned features ``(B, C, H/2, W/2)``, or None.
         camera: the portrait's camera.
@@ -87,7 +87,7 @@ class Export3D(nn.Module):
         return self.render(self.planes(code, beta), camera, code)
 
     def encode(self, source: Tensor, source_camera: Camera, source_mask: Tensor | None = None) -> SourceCode:
-        """The portrait's part of the work (Eq. 4).
+        """The portrait's part of the work (Sec. 3.2).
 
         Args:
             source: ``(B, 3, H, W)`` in [-1, 1].
@@ -107,7 +107,7 @@ class Export3D(nn.Module):
         return SourceCode(tokens, highres, pixels, source_camera, background, matte_logits)
 
     def planes(self, code: SourceCode, beta: Tensor) -> Tensor:
-        """The expression's part (Eqs. 2-7): ``beta`` (B, 64) -> residual planes (B, 3, C, P, P)."""
+        """The expression's part (Eqs. 3, 5, 6): ``beta`` (B, 64) -> residual planes (B, 3, C, P, P)."""
         check_shape("beta", beta, code.tokens.shape[0], None)
         if self.config.generator.conditioning == "cross_attention":
             assert isinstance(self.expression, LeBS)  # ModelConfig refuses the other combination
@@ -126,7 +126,7 @@ class Export3D(nn.Module):
         jitter: torch.Generator | None = None,
         raw_size: int | None = None,
     ) -> Render:
-        """The camera's part (Eqs. 8-12 and super-resolution).
+        """The camera's part (Eqs. 7-10, 12 and super-resolution).
 
         Args:
             planes: what `planes` returned.
@@ -162,11 +162,12 @@ class Export3D(nn.Module):
         window: Window | None,
     ) -> Tensor:
         features = features.contiguous(memory_format=torch.channels_last)
+        share = 1.0 if window is None else window[2] / size
         if code.background is None:
-            return self.superres(features, raw)
+            return self.superres(features, raw, share)
         # The head alone is enlarged; the sharp background is put behind it at full size.
         joined = torch.cat([raw, features[:, 3:]], dim=1)
-        image = self.superres(joined, features[:, :3])
+        image = self.superres(joined, features[:, :3], share)
         scale = self.config.image_size // size
         full = None if window is None else (window[0] * scale, window[1] * scale, window[2] * scale)
         behind = background_window(code.background, self.config.image_size, full)

@@ -1,4 +1,4 @@
-"""Hybrid tri-plane generator G (Sec. 3.2, Eqs. 4-7): convolutions, EAdaLN-ViT, pixel shuffle, ViT and convolutions."""
+"""Hybrid tri-plane generator G (Sec. 3.2, Eqs. 4-6): convolutions, EAdaLN-ViT, pixel shuffle, ViT and convolutions."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class TriPlaneGenerator(nn.Module):
         self.to_planes = conv((tail_in, *config.tail_channels)[-1], 3 * plane_channels)
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What depends on the portrait only (Eq. 4): ``source`` (B, 3, H, W) in [-1, 1] -> tokens (B, N, h) and the
+        """What depends on the portrait only: ``source`` (B, 3, H, W) in [-1, 1] -> tokens (B, N, h) and the
         high-resolution features (B, C, P, P) or None."""
         size = self.config.image_size
         check_shape("source", source, None, 3, size, size)
@@ -131,13 +131,13 @@ class TriPlaneGenerator(nn.Module):
         return tokens, None if self.highres is None else self.highres(x)
 
     def forward(self, tokens: Tensor, highres: Tensor | None, condition: Tensor) -> Tensor:
-        """Eqs. 5-7: tokens, high-resolution features and the condition -> residual planes (B, 3, C, P, P).
+        """Eqs. 5-6: tokens, high-resolution features and the condition -> residual planes (B, 3, C, P, P) (Eq. 4).
 
         ``condition`` is beta' (B, d), or for cross-attention the scaled basis (B, n, d).
         """
         grid = self.config.token_grid
         for block in self.blocks:
-            tokens = block(tokens, grid, condition)  # Eqs. 5-6
+            tokens = block(tokens, grid, condition)  # Eq. 5
         x = self._shuffle(self.norm(tokens), grid)  # (B, h/4, 2 * grid)
         for up in self.ups:
             x = F.relu(up(F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)))

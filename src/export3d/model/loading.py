@@ -20,10 +20,16 @@ BUNDLED = {"small": "small.safetensors"}
 
 
 def save_model(path: str | Path, model: Export3D, *, extra: dict[str, Any] | None = None, half: bool = False) -> str:
-    """Write a model file; `half` stores float16 weights. Returns the digest of the tensors."""
+    """Write a model file. Returns the digest of the tensors.
+
+    `half` stores float16 weights, except for f_e: its basis must stay orthonormal.
+    """
     tensors = model.state_dict()
     if half:
-        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+        tensors = {
+            name: t.half() if t.is_floating_point() and not name.startswith("expression.") else t
+            for name, t in tensors.items()
+        }
     return write_checkpoint(path, tensors, kind="export3d", config=config_to_dict(model.config), extra=extra)
 
 

@@ -40,9 +40,13 @@ class SuperResolution(nn.Module):
         nn.init.zeros_(self.low_rgb.weight)  # starts as plain bilinear enlargement of the raw image
         nn.init.zeros_(self.high_rgb.weight)
 
-    def forward(self, features: Tensor, rgb: Tensor) -> Tensor:
-        """``features`` (B, C, r, r) and ``rgb`` (B, 3, r, r) in [-1, 1] -> (B, 3, 2s, 2s), s = the start size or r."""
-        start = self.config.start_size
+    def forward(self, features: Tensor, rgb: Tensor, share: float = 1.0) -> Tensor:
+        """``features`` (B, C, r, r) and ``rgb`` (B, 3, r, r) in [-1, 1] -> (B, 3, 2s, 2s), s = the start size or r.
+
+        `share` is the side of a window over the side of the whole raw image; the start size shrinks with it, so that a
+        window is enlarged as much as the whole image is.
+        """
+        start = None if self.config.start_size is None else round(self.config.start_size * share)
         if start is not None and start != rgb.shape[-1]:
             features, rgb = (_resize(x, start) for x in (features, rgb))
         x = F.leaky_relu(self.low_first(features), self.config.slope)

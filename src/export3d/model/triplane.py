@@ -62,7 +62,7 @@ class RunningMeanPlanes(nn.Module):
 
 
 def sample_planes(planes: Tensor, points: Tensor, config: TriPlaneConfig) -> Tensor:
-    """Mean of the three bilinear lookups of each point.
+    """Mean of the three bilinear lookups of each point (Eq. 7).
 
     Planes in order xy, yz, zx with (width, height) axes (x, y), (z, y), (x, z); the height axis of xy and yz is flipped,
     so that row 0 of the xy plane is the top, as in the image.
