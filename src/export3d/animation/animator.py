@@ -1,0 +1,130 @@
+"""The animator: a portrait is encoded once, then every expression and camera gives an image (Fig. 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export3d.camera import Camera
+from export3d.errors import UsageError
+from export3d.images import read_image, to_tensor, to_uint8
+from export3d.model import Export3D, Render, SourceCode
+from export3d.tracking import Crop, Tracker, crop_image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A portrait that is ready to be driven.
+
+    Attributes:
+        image: uint8 ``(H, W, 3)``, the photo as it was given.
+        crop: the square of the photo that the network sees.
+        beta: ``(64,)`` float32, the portrait's own expression.
+        camera: ``(25,)`` float32, the portrait's own camera.
+        code: what the network keeps of the portrait.
+    """
+
+    image: np.ndarray
+    crop: Crop
+    beta: np.ndarray
+    camera: np.ndarray
+    code: SourceCode
+
+    def picture(self, size: int) -> np.ndarray:
+        """The aligned portrait as uint8 ``(size, size, 3)``."""
+        return crop_image(self.image, self.crop, size)
+
+
+class Animator:
+    """Drives one portrait after another with a trained model.
+
+    Nothing is computed twice: the portrait is encoded once, the planes are kept while the expression stays the same,
+    and the picture while the camera does too.
+
+    Args:
+        model: from `load_model`.
+        tracker: finds the face in the portrait; the default is MediaPipe with the bundled regressor.
+
+    Raises:
+        UsageError: The tracker's coefficients are not in the model's expression space.
+    """
+
+    def __init__(self, model: Export3D, tracker: Tracker | None = None) -> None:
+        self.model = model
+        self.tracker = tracker if tracker is not None else Tracker(size=model.config.image_size)
+        given, wanted = self.tracker.info.expression_space, model.config.expression.space
+        if given != wanted:
+            raise UsageError(
+                f"the tracker '{self.tracker.info.name}' gives coefficients in the expression space '{given}', "
+                f"but the model was trained on '{wanted}'. Use a tracker for '{wanted}' or another model."
+            )
+        self.device = next(model.parameters()).device
+        self.subject: Subject | None = None
+        self._beta: np.ndarray | None = None
+        self._planes: Tensor | None = None
+        self._camera: np.ndarray | None = None
+        self._render: Render | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Side of the rendered image, pixels."""
+        return self.model.config.image_size
+
+    def portrait(self, image: np.ndarray | str | Path, where: str | None = None) -> Subject:
+        """Take a new portrait: find its face, crop it, encode it.
+
+        Args:
+            image: a file, or uint8 ``(H, W, 3)`` RGB of any size.
+            where: what to call it in error texts.
+
+        Raises:
+            UnreadableImageError, ImageSizeError: The file cannot be used.
+            NoFaceError, SeveralFacesError, FaceTooSmallError, FaceCutOffError: The face cannot be used.
+        """
+        if not isinstance(image, np.ndarray):
+            where = where or str(image)
+            image = read_image(image)
+        found = self.tracker.portrait(image, where=where or "the source image")
+        self.subject = self.encode(image, found.crop, found.beta, found.camera)
+        return self.subject
+
+    def encode(self, image: np.ndarray, crop: Crop, beta: np.ndarray, camera: np.ndarray) -> Subject:
+        """Encode a portrait whose crop, expression and camera are known already, and make it the current one."""
+        source = to_tensor(crop_image(image, crop, self.image_size))[None].to(self.device)
+        with torch.inference_mode():
+            code = self.model.encode(source, self._to_camera(camera))
+        self._beta = self._planes = self._camera = self._render = None
+        self.subject = Subject(image=image, crop=crop, beta=beta, camera=camera, code=code)
+        return self.subject
+
+    def frame(self, beta: np.ndarray, camera: np.ndarray | Camera) -> np.ndarray:
+        """The portrait with expression `beta` (64,), seen by `camera` (25,), as uint8 ``(S, S, 3)``."""
+        image = self.render(beta, camera).image
+        assert image is not None  # only raw renderings have none
+        return to_uint8(image[0])
+
+    def render(self, beta: np.ndarray, camera: np.ndarray | Camera) -> Render:
+        """Like `frame`, with depth, opacity and the raw image."""
+        if self.subject is None:
+            raise RuntimeError("Animator: give a portrait first: animator.portrait(image)")
+        vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
+        beta = np.asarray(beta, dtype=np.float32)
+        with torch.inference_mode():
+            if self._planes is None or not np.array_equal(beta, self._beta):  # type: ignore[arg-type]
+                betas = torch.from_numpy(beta)[None].to(self.device)
+                self._planes, self._beta, self._render = (
+                    self.model.planes(self.subject.code, betas),
+                    beta.copy(),
+                    None,
+                )
+            if self._render is None or not np.array_equal(vector, self._camera):  # type: ignore[arg-type]
+                self._render = self.model.render(self._planes, self._to_camera(vector), self.subject.code)
+                self._camera = vector.copy()
+        return self._render
+
+    def _to_camera(self, vector: np.ndarray) -> Camera:
+        return Camera.from_vector(torch.from_numpy(np.asarray(vector, dtype=np.float32))[None]).to(self.device)

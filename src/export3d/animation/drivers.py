@@ -1,0 +1,194 @@
+"""What drives a portrait: a clip tracked on the fly, a photo, or a motion file. All give the same frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from export3d.errors import UnreadableVideoError
+from export3d.images import read_image
+from export3d.tracking import Motion, Tracker
+from export3d.video import VideoReader
+
+MOTION_SUFFIX = ".safetensors"
+
+MOTION_CLOCK = Fraction(1, 90_000)
+"""Time base of motion files, whose times are seconds: fine enough for every usual frame rate."""
+
+STILL_FPS = Fraction(25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrivingFrame:
+    """One moment of the driving motion.
+
+    Attributes:
+        beta: ``(64,)`` float32.
+        camera: ``(25,)`` float32.
+        found: false where no face was found; beta and camera mean nothing then.
+        index: number of the frame in the clip, from 0.
+        pts, duration: in units of the driver's time base.
+        image: the frame itself, uint8 ``(H, W, 3)``, or None where there is none (motion files).
+    """
+
+    beta: np.ndarray
+    camera: np.ndarray
+    found: bool
+    index: int
+    pts: int
+    duration: int
+    image: np.ndarray | None = None
+
+
+class Driver(Protocol):
+    """A stream of driving frames and its clock."""
+
+    name: str
+    fps: Fraction
+    time_base: Fraction
+    num_frames_hint: int | None
+    audio: Path | None
+
+    def __iter__(self) -> Iterator[DrivingFrame]: ...
+
+    def close(self) -> None: ...
+
+
+class ClipDriver:
+    """Tracks a video while it is played; memory does not depend on its length."""
+
+    def __init__(self, path: str | Path, tracker: Tracker, *, threads: int = 0) -> None:
+        self.name = str(path)
+        self._reader = VideoReader(path, threads=threads)
+        self._tracker = tracker
+        self.fps = self._reader.fps
+        self.time_base = self._reader.time_base
+        self.num_frames_hint = self._reader.num_frames_hint
+        self.audio: Path | None = Path(path) if self._reader.has_audio else None
+
+    def __iter__(self) -> Iterator[DrivingFrame]:
+        self._tracker.reset()
+        for frame in self._reader:
+            where = f"{self.name}, frame {frame.index} at {frame.time_s:.2f} s"
+            tracked = self._tracker.frame(frame.image, where=where)
+            yield DrivingFrame(
+                beta=tracked.beta,
+                camera=tracked.camera,
+                found=tracked.found,
+                index=frame.index,
+                pts=frame.pts,
+                duration=frame.duration,
+                image=frame.image,
+            )
+
+    def close(self) -> None:
+        """Release the file."""
+        self._reader.close()
+
+
+class MotionDriver:
+    """Plays a motion file: the clip itself is not needed, so there is no picture and no sound."""
+
+    audio: Path | None = None
+
+    def __init__(self, motion: Motion, *, name: str = "the motion file") -> None:
+        self.name = name
+        self._motion = motion
+        self.fps = motion.fps
+        self.time_base = MOTION_CLOCK
+        self.num_frames_hint: int | None = len(motion)
+
+    def __iter__(self) -> Iterator[DrivingFrame]:
+        motion = self._motion
+        pts = [round(Fraction(float(time_s)) / self.time_base) for time_s in motion.time_s]
+        last = max(round(1 / self.fps / self.time_base), 1)
+        durations = [*(int(d) for d in np.diff(np.asarray(pts, dtype=np.int64))), last]
+        for index in range(len(motion)):
+            yield DrivingFrame(
+                beta=motion.beta[index],
+                camera=motion.camera[index],
+                found=bool(motion.found[index]),
+                index=index,
+                pts=pts[index],
+                duration=durations[index],
+            )
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class PhotoDriver:
+    """A single picture: one frame, or `seconds` of it as a still film."""
+
+    audio: Path | None = None
+
+    def __init__(self, image: np.ndarray, tracker: Tracker, *, name: str, seconds: float = 0.0) -> None:
+        self.name = name
+        self._image = image
+        self._portrait = tracker.portrait(image, where=name)
+        self.fps = STILL_FPS
+        self.time_base = 1 / STILL_FPS
+        self.num_frames_hint: int | None = max(1, round(seconds * float(STILL_FPS)))
+
+    def __iter__(self) -> Iterator[DrivingFrame]:
+        for index in range(self.num_frames_hint or 1):
+            yield DrivingFrame(
+                beta=self._portrait.beta,
+                camera=self._portrait.camera,
+                found=True,
+                index=index,
+                pts=index,
+                duration=1,
+                image=self._image,
+            )
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def open_driver(
+    path: str | Path,
+    make_tracker: Callable[[], Tracker],
+    *,
+    expression_space: str,
+    still_seconds: float = 0.0,
+    threads: int = 0,
+) -> Driver:
+    """Open whatever drives: a motion file by its suffix, a still picture by its contents, else a video.
+
+    Args:
+        make_tracker: called only where a picture must be tracked.
+        expression_space: what the model's beta means; a motion file in another space is refused.
+        still_seconds: how long a still picture shall last.
+
+    Raises:
+        MotionFileError, UnreadableVideoError, UnreadableImageError, ImageSizeError: The file cannot be used.
+        NoFaceError, SeveralFacesError, FaceTooSmallError, FaceCutOffError: A still picture has no usable face.
+    """
+    path = Path(path)
+    if path.suffix.lower() == MOTION_SUFFIX:
+        motion = Motion.load(path)
+        motion.require_space(expression_space, where=str(path))
+        return MotionDriver(motion, name=str(path))
+    if not path.is_file():
+        raise UnreadableVideoError(f"{path}: no such file. --driving takes a video, a photo or a motion file.")
+    if is_still_image(path):
+        return PhotoDriver(read_image(path), make_tracker(), name=str(path), seconds=still_seconds)
+    return ClipDriver(path, make_tracker(), threads=threads)
+
+
+def is_still_image(path: Path) -> bool:
+    """Whether Pillow knows the file as a picture of one frame (a moving GIF or WebP is a video)."""
+    try:
+        with Image.open(path) as opened:
+            return getattr(opened, "n_frames", 1) == 1
+    except Image.DecompressionBombError:
+        return True  # `read_image` refuses it with the right words
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return False

@@ -1,0 +1,60 @@
+"""What to do with frames in which the face is lost: hold the last expression, skip them, or stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from export3d.animation.drivers import Driver, DrivingFrame
+from export3d.checks import check_choice
+from export3d.errors import FaceLostError, NoFaceError
+
+POLICIES = ("hold", "skip", "abort")
+
+
+class LostFaces:
+    """Passes driving frames on and counts those without a face.
+
+    `hold` repeats the last expression and camera (those of the portrait until a face appears), so that picture and
+    sound keep their length. `skip` leaves the frames out; the times of all others stay, so the sound stays in step.
+
+    Args:
+        policy: `hold`, `skip` or `abort`.
+        beta, camera: what to show before the first face.
+    """
+
+    def __init__(self, policy: str, beta: np.ndarray, camera: np.ndarray) -> None:
+        self.policy = check_choice("--on-lost", policy, POLICIES)
+        self.num_found = 0
+        self.num_lost = 0
+        self._beta, self._camera = beta, camera
+
+    def __call__(self, driver: Driver) -> Iterator[DrivingFrame]:
+        """The driver's frames under the policy.
+
+        Raises:
+            FaceLostError: A face was lost and the policy is `abort`.
+            NoFaceError: Not one frame had a face (raised at the end).
+        """
+        for frame in driver:
+            if frame.found:
+                self.num_found += 1
+                self._beta, self._camera = frame.beta, frame.camera
+                yield frame
+                continue
+            self.num_lost += 1
+            if self.policy == "abort":
+                at = float(frame.pts * driver.time_base)
+                raise FaceLostError(
+                    f"{driver.name}: no face in frame {frame.index} at {at:.2f} s. Cut the clip there, or use "
+                    "--on-lost hold (keep the last expression) or --on-lost skip (leave such frames out)."
+                )
+            if self.policy == "hold":
+                yield replace(frame, beta=self._beta, camera=self._camera)
+        if self.num_found == 0:
+            raise NoFaceError(
+                f"{driver.name}: no face was found in any of its {self.num_lost} frames. Use a clip in which one "
+                "face looks roughly towards the camera and fills a good part of the picture."
+            )

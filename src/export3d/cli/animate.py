@@ -1,0 +1,123 @@
+"""`export3d animate`: drive a portrait with a clip, a photo or a motion file (Fig. 1 at inference)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from export3d.cli.common import parse, progress_bar, refuse_overwriting_inputs, result_line, say, set_threads
+
+STILL_FILM_S = 2.0
+"""Length of a film that is driven by a single photo."""
+
+SMOOTH_S = 0.06
+"""Standard deviation of `--smooth`: 1.5 frames at 25 fps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnimateOptions:
+    """Make a portrait speak and turn like a driving clip.
+
+    The driving file is a video (its sound is kept), a photo, or a motion file made by `export3d track`.
+    """
+
+    source: Path
+    """Photo of the person to animate; one face, roughly frontal."""
+
+    driving: Path
+    """Video, photo or motion file (.safetensors) whose expression and head pose are taken over."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """What to write: .mp4, .mov, .mkv or .m4v for a film, .png or .jpg for a still."""
+
+    model: str | None = None
+    """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
+
+    side_by_side: bool = False
+    """Show portrait, driving clip and result next to each other."""
+
+    expression_only: bool = False
+    """Take over the expression; keep the portrait's own head pose."""
+
+    pose_only: bool = False
+    """Take over the head pose; keep the portrait's own expression."""
+
+    relative: bool = False
+    """Add the driver's changes since its first face to the portrait's own expression and pose."""
+
+    smooth: bool = False
+    """Calm tracking jitter with a short Gaussian over time, without delay."""
+
+    on_lost: Literal["hold", "skip", "abort"] = "hold"
+    """Frames without a face: hold the last expression, skip them (the others keep their times), or stop."""
+
+    face: str | None = None
+    """Which face of the portrait: largest, left, right, or a number (0 is the leftmost)."""
+
+    driving_face: str | None = None
+    """Which face of the driving file; the same words."""
+
+    size: int | None = None
+    """Height of the film in pixels; the model's own size when left out."""
+
+    crf: int = 18
+    """Quality of the film: 0 is lossless, 51 the worst."""
+
+    threads: int = 0
+    """Threads for network and encoder; 0 is automatic."""
+
+
+def animate_main(argv: Sequence[str]) -> int:
+    """Run `export3d animate` with these arguments."""
+    options = parse(AnimateOptions, argv, command="animate")
+    say(run(options))
+    return 0
+
+
+def run(options: AnimateOptions) -> str:
+    """Animate as asked; returns the result line."""
+    # Imported here: `export3d animate --help` should not wait for PyTorch.
+    from export3d.animation import Animator, TransferOptions, animate_film, open_driver
+    from export3d.animation.film import FilmOptions, check_target, is_still
+    from export3d.model import load_model
+    from export3d.tracking import Tracker
+
+    film = FilmOptions(size=options.size, side_by_side=options.side_by_side, crf=options.crf, threads=options.threads)
+    motion = TransferOptions(
+        expression_only=options.expression_only,
+        pose_only=options.pose_only,
+        relative=options.relative,
+        smooth_s=SMOOTH_S if options.smooth else 0.0,
+    )
+    set_threads(options.threads)
+    check_target(options.output)
+    refuse_overwriting_inputs(options.output, options.source, options.driving)
+    model = load_model(options.model)
+    with Tracker(choice=options.face, size=model.config.image_size) as tracker:
+        animator = Animator(model, tracker)
+        animator.portrait(options.source)
+        driver = open_driver(
+            options.driving,
+            lambda: Tracker(tracker.face_tracker, tracker.coefficients, choice=options.driving_face),
+            expression_space=model.config.expression.space,
+            still_seconds=0.0 if is_still(options.output) else STILL_FILM_S,
+            threads=options.threads,
+        )
+        try:
+            with progress_bar("animating", driver.num_frames_hint) as progress:
+                report = animate_film(
+                    animator,
+                    driver,
+                    options.output,
+                    film=film,
+                    motion=motion,
+                    on_lost=options.on_lost,
+                    progress=progress,
+                )
+        finally:
+            driver.close()
+    return result_line(report)

@@ -1,0 +1,75 @@
+"""What the commands share: option parsing, progress bars, the tracker, the one result line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from export3d.errors import UsageError
+
+if TYPE_CHECKING:
+    from export3d.animation import FilmReport
+    from export3d.animation.film import Progress
+
+Options = TypeVar("Options")
+
+
+def parse(options: type[Options], argv: Sequence[str], *, command: str) -> Options:
+    """Read a command's options; a wrong one is explained on stderr with the nearest name, exit code 2."""
+    import tyro
+
+    return tyro.cli(
+        options,
+        args=list(argv),
+        prog=f"export3d {command}",
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+
+
+@contextmanager
+def progress_bar(label: str, total: int | None) -> Iterator[Progress]:
+    """A progress bar on stderr; where stderr is not a terminal nothing is drawn."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done, total=max(done, total) if total else None)
+
+
+def result_line(report: FilmReport) -> str:
+    """The one line on stdout that says what was made."""
+    if report.frames == 1:
+        made = "1 picture"
+    else:
+        made = f"{report.frames} frames, {float(report.fps):.6g} fps"
+    lost = f", face lost in {report.lost} frames" if report.lost else ""
+    return f"{report.path}: {made}, {report.width}x{report.height}{lost}, {report.ms_per_frame:.0f} ms per frame"
+
+
+def refuse_overwriting_inputs(output: Path, *inputs: Path) -> None:
+    """Raise a `UsageError` where the output is one of the files that are read."""
+    for given in inputs:
+        if given.exists() and output.exists() and given.samefile(output):
+            raise UsageError(f"{output}: the output would overwrite the input {given}. Choose another -o name.")
+
+
+def set_threads(threads: int) -> None:
+    """Let PyTorch use so many threads; 0 leaves its own choice."""
+    if threads < 0:
+        raise UsageError(f"--threads must be 0 (automatic) or more; got {threads}.")
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def say(line: str) -> None:
+    """Print a result on stdout at once."""
+    print(line, file=sys.stdout, flush=True)

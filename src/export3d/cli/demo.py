@@ -1,0 +1,117 @@
+"""`export3d demo`: the bundled sample portrait, driven by the bundled sample clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from export3d.cli.common import parse, progress_bar, result_line, say, set_threads
+from export3d.errors import OutputError, UsageError
+
+FRAME_RATE = Fraction(25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Write animated.mp4 (portrait, driving clip and result), orbit.mp4 (turning head and depth) and depth.png."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("out/demo")
+    """Folder to write to; it is made if it does not exist."""
+
+    portrait: int = 1
+    """Number of the bundled sample portrait."""
+
+    model: str | None = None
+    """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
+
+    size: int = 256
+    """Height of the films in pixels."""
+
+    threads: int = 0
+    """Threads for network and encoder; 0 is automatic."""
+
+
+def demo_main(argv: Sequence[str]) -> int:
+    """Run `export3d demo` with these arguments."""
+    options = parse(DemoOptions, argv, command="demo")
+    run(options)
+    return 0
+
+
+def sample_portraits() -> list[Path]:
+    """The bundled portraits, in the order of their numbers."""
+    return sorted(samples_folder().glob("portrait_*.png"), key=lambda path: (len(path.name), path.name))
+
+
+def samples_folder() -> Path:
+    """Where the bundled portraits and the driving clip lie."""
+    return Path(str(resources.files("export3d"))) / "assets" / "samples"
+
+
+def run(options: DemoOptions) -> None:
+    """Make the three files and print one line for each."""
+    from export3d.animation import Animator, TransferOptions, animate_film, open_driver, orbit_film
+    from export3d.animation.film import FilmOptions, check_target, render_depth, write_picture
+    from export3d.animation.paths import OrbitOptions, orbit_cameras
+    from export3d.model import load_model
+    from export3d.tracking import Tracker
+
+    portraits = sample_portraits()
+    driving = samples_folder() / "driving.mp4"
+    if not portraits or not driving.is_file():
+        raise UsageError(
+            f"{samples_folder()}: the sample portraits or the sample clip are missing; reinstall export3d."
+        )
+    if not 1 <= options.portrait <= len(portraits):
+        raise UsageError(f"--portrait must be from 1 to {len(portraits)}; got {options.portrait}.")
+    source = portraits[options.portrait - 1]
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{options.output}: the folder cannot be made ({error.strerror}).") from error
+    animated, orbit, depth = (options.output / name for name in ("animated.mp4", "orbit.mp4", "depth.png"))
+    check_target(animated)
+    set_threads(options.threads)
+    model = load_model(options.model)
+    with Tracker(choice="largest", size=model.config.image_size) as tracker:
+        animator = Animator(model, tracker)
+        subject = animator.portrait(source)
+        driver = open_driver(
+            driving,
+            lambda: Tracker(tracker.face_tracker, tracker.coefficients, choice="largest"),
+            expression_space=model.config.expression.space,
+        )
+        try:
+            with progress_bar("animating", driver.num_frames_hint) as progress:
+                report = animate_film(
+                    animator,
+                    driver,
+                    animated,
+                    film=FilmOptions(size=options.size, side_by_side=True, threads=options.threads),
+                    motion=TransferOptions(),
+                    progress=progress,
+                )
+        finally:
+            driver.close()
+        say(result_line(report))
+        path = OrbitOptions(num_frames=75)
+        with progress_bar("turning", path.num_frames) as progress:
+            report = orbit_film(
+                animator,
+                orbit,
+                orbit=path,
+                film=FilmOptions(size=options.size, threads=options.threads),
+                fps=FRAME_RATE,
+                with_depth=True,
+                progress=progress,
+            )
+        say(result_line(report))
+        frontal = orbit_cameras(OrbitOptions(num_frames=1)).to_vector()[0].numpy()
+        write_picture(depth, render_depth(animator.render(subject.beta, frontal), options.size))
+        say(f"{depth}: depth of the portrait, light is near, {options.size}x{options.size}")

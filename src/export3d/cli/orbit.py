@@ -1,0 +1,105 @@
+"""`export3d orbit`: a portrait seen from a moving camera, with its depth beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from export3d.cli.common import parse, progress_bar, refuse_overwriting_inputs, result_line, say, set_threads
+from export3d.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrbitCommand:
+    """Turn the head of a portrait: new views of one photo, its own expression kept."""
+
+    source: Path
+    """Photo of the person; one face, roughly frontal."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """What to write: .mp4, .mov, .mkv or .m4v for a film, .png or .jpg for the first view."""
+
+    model: str | None = None
+    """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
+
+    depth: bool = False
+    """Show the depth next to the picture: light is near, dark is far."""
+
+    path: Literal["sweep", "circle"] = "sweep"
+    """sweep: left and right, then up and down. circle: both at once."""
+
+    yaw_deg: float = 30.0
+    """Largest turn to either side, degrees."""
+
+    pitch_deg: float = 15.0
+    """Largest nod up and down, degrees."""
+
+    seconds: float = 4.0
+    """Length of the film."""
+
+    fps: int = 25
+    """Frames per second."""
+
+    face: str | None = None
+    """Which face of the portrait: largest, left, right, or a number (0 is the leftmost)."""
+
+    size: int | None = None
+    """Height of the film in pixels; the model's own size when left out."""
+
+    crf: int = 18
+    """Quality of the film: 0 is lossless, 51 the worst."""
+
+    threads: int = 0
+    """Threads for network and encoder; 0 is automatic."""
+
+
+def orbit_main(argv: Sequence[str]) -> int:
+    """Run `export3d orbit` with these arguments."""
+    options = parse(OrbitCommand, argv, command="orbit")
+    say(run(options))
+    return 0
+
+
+def run(options: OrbitCommand) -> str:
+    """Film the orbit as asked; returns the result line."""
+    # Imported here: `export3d orbit --help` should not wait for PyTorch.
+    from export3d.animation import Animator, orbit_film
+    from export3d.animation.film import FilmOptions, check_target
+    from export3d.animation.paths import OrbitOptions
+    from export3d.model import load_model
+    from export3d.tracking import Tracker
+
+    if not 1 <= options.fps <= 240 or not 0 < options.seconds <= 3600:
+        raise UsageError(
+            f"orbit: --fps must be 1-240 and --seconds above 0 and at most 3600; got {options.fps}, {options.seconds}."
+        )
+    orbit = OrbitOptions(
+        kind=options.path,
+        yaw_deg=options.yaw_deg,
+        pitch_deg=options.pitch_deg,
+        num_frames=max(1, round(options.seconds * options.fps)),
+    )
+    film = FilmOptions(size=options.size, crf=options.crf, threads=options.threads)
+    set_threads(options.threads)
+    check_target(options.output)
+    refuse_overwriting_inputs(options.output, options.source)
+    model = load_model(options.model)
+    with Tracker(choice=options.face, size=model.config.image_size) as tracker:
+        animator = Animator(model, tracker)
+        animator.portrait(options.source)
+        with progress_bar("turning", orbit.num_frames) as progress:
+            report = orbit_film(
+                animator,
+                options.output,
+                orbit=orbit,
+                film=film,
+                fps=Fraction(options.fps),
+                with_depth=options.depth,
+                progress=progress,
+            )
+    return result_line(report)
