@@ -70,8 +70,7 @@ class Crop:
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """68 points ``(..., 68, 2)`` -> ``(..., 5, 2)``: eye centres (mean of the corners), nose tip, mouth
-    corners."""
+    """68 points ``(..., 68, 2)`` -> ``(..., 5, 2)``: eye centres (mean of the corners), nose tip, mouth corners."""
     points = np.asarray(landmarks, dtype=np.float64)
     if points.shape[-2:] != (68, 2):
         raise ValueError(f"landmarks must have shape (..., 68, 2); got {points.shape}")
@@ -79,19 +78,25 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
     return np.concatenate([eyes, points[..., [30, 48, 54], :]], axis=-2)
 
 
-def crop_squares(landmarks: np.ndarray, alignment: Alignment = EG3D_ALIGNMENT) -> np.ndarray:
-    """Crop squares of many faces at once: ``(..., 68, 2)`` -> ``(..., 3)`` centre x, centre y, side, same
-    unit.
+def fit_affine(five: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least squares of an affine camera from the standard face to five points ``(..., 5, 2)``, y down.
 
-    An affine camera (2x3 matrix and translation) is fitted to the five points by least squares; the mean
-    length of its two rows is the scale, the image of `alignment.origin` the centre.
+    Returns:
+        The matrix ``(..., 2, 3)`` and the translation ``(..., 2)``, in the unit of the points but with y up.
     """
-    five = five_points(landmarks)
-    five = five * np.array([1.0, -1.0])  # the standard face has y up
-    rows = _INVERSE @ five  # (..., 4, 2): 3 rows of the transposed matrix, then the translation
-    lengths = np.linalg.norm(rows[..., :3, :], axis=-2)  # (..., 2)
-    scale = lengths.mean(axis=-1)
-    centre = rows[..., 3, :] + np.asarray(alignment.origin) @ rows[..., :3, :]
+    rows = _INVERSE @ (np.asarray(five, dtype=np.float64) * np.array([1.0, -1.0]))  # (..., 4, 2)
+    return np.swapaxes(rows[..., :3, :], -1, -2), rows[..., 3, :]
+
+
+def crop_squares(landmarks: np.ndarray, alignment: Alignment = EG3D_ALIGNMENT) -> np.ndarray:
+    """Crop squares of many faces: ``(..., 68, 2)`` -> ``(..., 3)`` centre x, centre y, side, in the same unit.
+
+    An affine camera is fitted to the five points by least squares; the mean length of the two rows of its matrix is
+    the scale, the image of `alignment.origin` the centre.
+    """
+    matrix, translation = fit_affine(five_points(landmarks))
+    scale = np.linalg.norm(matrix, axis=-1).mean(axis=-1)
+    centre = translation + matrix @ np.asarray(alignment.origin)
     side = scale * alignment.crop / alignment.rescale
     return np.stack([centre[..., 0], -centre[..., 1], side], axis=-1)
 

@@ -1,0 +1,73 @@
+"""MediaPipe's blendshape scores as a coefficient model: the expression space `arkit52` (issue: face coefficients)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from export3d.camera import RADIUS, Camera, default_intrinsics
+from export3d.errors import UsageError
+from export3d.tracking.alignment import EG3D_ALIGNMENT, Alignment, Crop
+from export3d.tracking.faces import ExtractorInfo, Face
+
+BETA_DIM = 64
+_TO_OPENCV = np.diag([1.0, -1.0, -1.0])
+
+
+class BlendshapeModel:
+    """An `ObservingModel`: beta is the 52 scores, padded with zeros to 64; the camera comes from the facial matrix.
+
+    Args:
+        tracker: what made the faces; its name, version and file hash become the extractor's, since the scores are its.
+    """
+
+    alignment: Alignment = EG3D_ALIGNMENT
+
+    def __init__(self, tracker: ExtractorInfo) -> None:
+        self.info = ExtractorInfo(f"{tracker.name}-blendshapes", tracker.version, tracker.sha256, "arkit52")
+
+    def observe(self, frame: np.ndarray, face: Face, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
+        """One face -> beta ``(64,)``, camera p ``(25,)``. The pixels are not looked at.
+
+        Raises:
+            UsageError: The tracker gives no blendshapes.
+        """
+        if face.blendshapes is None or face.matrix is None:
+            raise UsageError(
+                "arkit52 coefficients need MediaPipe's Face Landmarker file, since FaceMesh gives no blendshapes. Pass "
+                "--face-landmarker face_landmarker.task, or choose --coefficients regressor."
+            )
+        beta = np.zeros(BETA_DIM, dtype=np.float32)
+        beta[: len(face.blendshapes)] = face.blendshapes
+        return beta, camera_from_matrix(face.matrix)
+
+
+def camera_from_matrix(matrix: np.ndarray) -> np.ndarray:
+    """Camera p ``(25,)`` float32 from a facial matrix ``(4, 4)``.
+
+    The matrix maps the canonical face (x right, y up, z towards the viewer) to the space of a camera at 0 that looks
+    along -z. A face off the optical axis is seen from the side even if it looks straight ahead; the crop's camera
+    looks along the line of sight, so that angle is taken out first. The camera stands at EG3D's distance.
+    """
+    left, _, right = np.linalg.svd(matrix[:3, :3].astype(np.float64))
+    rotation = left @ right  # the nearest rotation: the matrix also holds a scale
+    head = _line_of_sight(matrix[:3, 3].astype(np.float64)).T @ rotation
+    world = np.eye(4)
+    world[:3, :3] = head.T @ _TO_OPENCV
+    world[:3, 3] = head.T @ np.array([0.0, 0.0, RADIUS])
+    camera = Camera(torch.from_numpy(world)[None], default_intrinsics(1, dtype=torch.float64))
+    return camera.to_vector()[0].float().numpy()
+
+
+def _line_of_sight(position: np.ndarray) -> np.ndarray:
+    """The smallest rotation ``(3, 3)`` that turns the optical axis (0, 0, -1) to the direction of `position`."""
+    length = float(np.linalg.norm(position))
+    if length == 0.0:
+        return np.eye(3)
+    axis, target = np.array([0.0, 0.0, -1.0]), position / length
+    cross = np.cross(axis, target)
+    cosine = float(axis @ target)
+    if cosine <= -1.0 + 1e-9:  # behind the camera: no face is there, and the rotation would not be unique
+        return np.eye(3)
+    skew = np.array([[0.0, -cross[2], cross[1]], [cross[2], 0.0, -cross[0]], [-cross[1], cross[0], 0.0]])
+    return np.eye(3) + skew + skew @ skew / (1.0 + cosine)

@@ -1,0 +1,273 @@
+"""Training of the landmark regressor on projected landmarks of synthetic heads (Sec. 4, data; Eq. 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from export3d.camera import Camera, rotation_angle_deg
+from export3d.heads.extractor import LinearExtractor, add_noise, draw_alpha
+from export3d.heads.motion import independent
+from export3d.heads.parametric import WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
+from export3d.tracking.alignment import Alignment, crop_squares, fit_affine, five_points
+from export3d.tracking.faces import ExtractorInfo
+from export3d.tracking.regressor import (
+    NAME,
+    VERSION,
+    LandmarkRegressor,
+    RegressorConfig,
+    RegressorNet,
+    pose_from_camera,
+)
+
+REFERENCE_SIZE = 256
+"""Noise is given in pixels of a crop of this size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressorTraining:
+    """Settings of one training."""
+
+    identities: int = 2500
+    """Number of random heads."""
+    frames: int = 24
+    """Random frames of each head."""
+    epochs: int = 60
+    batch: int = 512
+    rate: float = 2e-3
+    """Highest learning rate of Adam; it falls to zero along a cosine."""
+    noise_px: tuple[float, float] = (0.5, 2.0)
+    """Range of the standard deviation of the noise on the points, pixels of a 256-pixel crop; drawn per face."""
+    face_offset_px: float = 1.0
+    """Standard deviation of offsets that many faces share: how a tracker's points differ from the head model's."""
+    missing_share: float = 0.2
+    """Share of faces in which some points are missing."""
+    aligned_share: float = 0.6
+    """Share of faces that are cropped by the alignment; the others keep the crop of the clips."""
+    pose_weight: float = 3.0
+    """Weight of the camera in the loss; beta has 1."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.identities, self.frames, self.epochs, self.batch) < 1 or self.rate <= 0.0:
+            raise ValueError("RegressorTraining: identities, frames, epochs, batch and rate must be positive")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Frames of random heads: points in the world ``(N, 68, 3)``, cameras and beta-hat ``(N, 64)``."""
+
+    points: Tensor
+    camera: Camera
+    beta: Tensor
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def landmarks(self) -> Tensor:
+        """``(N, 68, 2)`` exact positions in [0, 1]."""
+        return self.camera.project(self.points)[0]
+
+
+def draw_samples(
+    head: ParametricHead,
+    extractor: LinearExtractor,
+    seeds: Sequence[int],
+    frames: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Samples:
+    """Independent frames of the heads with these seeds; beta is the extractor's fit to its own noisy landmarks."""
+    points, cameras, betas = [], [], []
+    for number, seed in enumerate(seeds):
+        rng = np.random.default_rng([11, seed])
+        motion = independent(seed, frames)
+        camera = motion.camera()
+        world = _landmark_points(head, torch.from_numpy(draw_alpha(rng)), torch.from_numpy(motion.weights))
+        seen = add_noise(camera.project(world)[0], rng, extractor.config.noise_px)
+        points.append(world)
+        cameras.append(camera.to_vector())
+        betas.append(extractor.fit(seen, camera))
+        if progress:
+            progress(number + 1, len(seeds))
+    return Samples(torch.cat(points), Camera.from_vector(torch.cat(cameras)), torch.cat(betas))
+
+
+def fit_alignment(samples: Samples) -> Alignment:
+    """The five-point alignment whose crops look like the clips: the head's pivot at the centre, the same size.
+
+    EG3D's alignment puts another point of the head at the centre, and shows it larger, than the camera of the
+    synthetic heads does. Origin and scale are fitted by least squares over all samples, so that on average the crop
+    of a frame is the frame itself.
+    """
+    matrix, translation = fit_affine(five_points(samples.landmarks.numpy()))
+    # The camera looks at the world origin up to its shift, so the wanted centre is (0.5, 0.5) on average.
+    wanted = np.array([0.5, -0.5]) - translation
+    origin = np.linalg.lstsq(matrix.reshape(-1, 3), wanted.reshape(-1), rcond=None)[0]
+    scale = np.linalg.norm(matrix, axis=-1).mean(axis=-1)
+    rescale = float(np.exp(np.log(scale).mean())) * 700.0
+    return Alignment(rescale=rescale, target=1024.0, crop=700.0, origin=(0.0, float(origin[1]), float(origin[2])))
+
+
+def fold_crop(camera: Camera, squares: Tensor, points: Tensor) -> Camera:
+    """Cameras with the same intrinsics that see a crop of the picture as the old cameras see the whole.
+
+    The camera turns until its axis goes through the centre of the crop, which moves the picture exactly up to a slight
+    keystone. Magnification is folded into the position: with the new rotation, projection is linear in the position
+    once both sides are multiplied by the depth, so the position that reprojects the points best is a 3 x 3 solve. What
+    remains is the difference between a longer lens and a nearer camera, a fraction of a pixel.
+
+    Args:
+        camera: N cameras of the whole picture.
+        squares: ``(N, 3)`` centre x, centre y and side of the crops in [0, 1] of the picture.
+        points: ``(N, 68, 3)`` points in the world that are to be reprojected.
+    """
+    focal = camera.intrinsics[:, 0, 0, None]
+    wanted = (camera.project(points)[0] - squares[:, None, :2]) / squares[:, None, 2:]  # (N, 68, 2) about the centre
+    axis = torch.cat([(squares[:, :2] - camera.intrinsics[:, :2, 2]) / focal, torch.ones_like(focal)], dim=1)
+    rotation = camera.cam_to_world[:, :3, :3] @ _turn_to(nn.functional.normalize(axis, dim=1))
+    turned = points @ rotation  # camera axes, up to the translation t that is sought
+    # wanted_x (z + t_z) = focal (x + t_x), and the same for y: two equations for each point.
+    zero, lens = torch.zeros_like(turned[..., 0]), focal.expand(turned.shape[:2])
+    rows = [torch.stack(row, dim=-1) for row in ((lens, zero, -wanted[..., 0]), (zero, lens, -wanted[..., 1]))]
+    left = torch.cat(rows, dim=1)  # (N, 136, 3)
+    right = (wanted * turned[..., 2:] - lens[..., None] * turned[..., :2]).transpose(1, 2).flatten(1)  # (N, 136)
+    normal = left.transpose(1, 2) @ left
+    translation = torch.linalg.solve(normal, left.transpose(1, 2) @ right[..., None])
+    world = camera.cam_to_world.clone()
+    world[:, :3, :3] = rotation
+    world[:, :3, 3] = -(rotation @ translation)[..., 0]
+    return Camera(world, camera.intrinsics)
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the network sees: points ``(N, 68, 2)``, presence ``(N, 68)``; and the camera it should answer."""
+
+    landmarks: Tensor
+    present: Tensor
+    camera: Camera
+
+
+def disturb(samples: Samples, alignment: Alignment, settings: RegressorTraining, rng: np.random.Generator) -> Views:
+    """Points as a face tracker would give them: noisy, partly missing, in the clips' crop or in an aligned crop.
+
+    The alignment sees the noisy points, as it does at run time; the camera is that of the exact crop that results.
+    """
+    count = len(samples)
+    noise = rng.uniform(*settings.noise_px, size=(count, 1, 1)) / REFERENCE_SIZE
+    noisy = samples.landmarks.double().numpy() + noise * rng.normal(size=(count, 68, 2))
+    groups = rng.normal(size=(64, 68, 2)) * settings.face_offset_px / REFERENCE_SIZE
+    noisy += groups[rng.integers(len(groups), size=count)]
+    squares = np.tile(np.array([0.5, 0.5, 1.0]), (count, 1))
+    aligned = rng.random(count) < settings.aligned_share
+    squares[aligned] = crop_squares(noisy[aligned], alignment)
+    landmarks = (noisy - squares[:, None, :2]) / squares[:, None, 2:] + 0.5
+    folded = fold_crop(samples.camera, torch.from_numpy(squares).float(), samples.points).to_vector()
+    camera = torch.where(torch.from_numpy(aligned)[:, None], folded, samples.camera.to_vector())
+    share = rng.uniform(0.0, 0.4, size=(count, 1)) * (rng.random((count, 1)) < settings.missing_share)
+    present = rng.random((count, 68)) >= share
+    return Views(torch.from_numpy(landmarks).float(), torch.from_numpy(present).float(), Camera.from_vector(camera))
+
+
+def train_regressor(
+    samples: Samples,
+    config: RegressorConfig,
+    settings: RegressorTraining,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> RegressorNet:
+    """Fit the network. `progress` is called after each epoch with its number, the number of epochs and the loss."""
+    torch.manual_seed(settings.seed)
+    rng = np.random.default_rng([settings.seed, 1])
+    net = RegressorNet(config)
+    first = disturb(samples, config.alignment, settings, rng)
+    pose = pose_from_camera(first.camera)
+    net.get_buffer("point_mean").copy_(first.landmarks.mean(0))
+    net.get_buffer("point_scale").copy_(first.landmarks.std(0))
+    net.get_buffer("pose_mean").copy_(pose.mean(0))
+    net.get_buffer("pose_scale").copy_(pose.std(0).clamp_min(1e-3))
+    optimizer = torch.optim.Adam(net.parameters(), lr=settings.rate)
+    steps = -(-len(samples) // settings.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.rate, total_steps=settings.epochs * steps, pct_start=0.05
+    )
+    for epoch in range(settings.epochs):
+        views = disturb(samples, config.alignment, settings, rng)
+        wanted = (pose_from_camera(views.camera) - net.get_buffer("pose_mean")) / net.get_buffer("pose_scale")
+        total = 0.0
+        for batch in torch.from_numpy(rng.permutation(len(samples))).split(settings.batch):
+            pose, beta = net(views.landmarks[batch], views.present[batch])
+            pose = (pose - net.get_buffer("pose_mean")) / net.get_buffer("pose_scale")
+            loss = settings.pose_weight * (pose - wanted[batch]).square().mean()
+            loss = loss + (beta - samples.beta[batch]).square().mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += float(loss.detach()) * len(batch)
+        if progress:
+            progress(epoch + 1, settings.epochs, total / len(samples))
+    return net
+
+
+def make_regressor(net: RegressorNet, offsets: np.ndarray | None, notes: dict[str, object]) -> LandmarkRegressor:
+    """Wrap a trained network; the hash is known once it is saved and loaded."""
+    return LandmarkRegressor(net, ExtractorInfo(NAME, str(VERSION), "", net.config.expression_space), offsets, notes)
+
+
+def measure(regressor: LandmarkRegressor, samples: Samples, noise_px: float, *, aligned: bool) -> dict[str, object]:
+    """Errors on held-out heads: R^2 of beta per mode, camera angle in degrees, reprojection in pixels at 256."""
+    settings = RegressorTraining(
+        noise_px=(noise_px, noise_px), face_offset_px=0.0, missing_share=0.0, aligned_share=1.0 if aligned else 0.0
+    )
+    views = disturb(samples, regressor.alignment, settings, np.random.default_rng(12345))
+    beta, p = (torch.from_numpy(a) for a in regressor.coefficients_of_head_points(views.landmarks.numpy()))
+    camera = Camera.from_vector(p)
+    residual = (beta - samples.beta).square().sum(0)
+    spread = (samples.beta - samples.beta.mean(0)).square().sum(0)
+    r2 = 1.0 - residual / spread
+    angle = rotation_angle_deg(camera, views.camera)
+    drift = (camera.project(samples.points)[0] - views.camera.project(samples.points)[0]).norm(dim=-1) * REFERENCE_SIZE
+    origin, wanted = pose_from_camera(camera)[:, 6:], pose_from_camera(views.camera)[:, 6:]
+    distance = camera.cam_to_world[:, :3, 3].norm(dim=1)
+    return {
+        "noise_px": noise_px,
+        "aligned": aligned,
+        "beta_r2_per_mode": [round(float(value), 4) for value in r2],
+        "beta_r2_mean": float(r2.mean()),
+        "beta_r2_first_10": float(r2[:10].mean()),
+        "beta_r2_residual_modes": float(r2[53:].mean()),
+        "angle_error_deg_mean": float(angle.mean()),
+        "angle_error_deg_p95": float(angle.quantile(0.95)),
+        "angles_error_deg_mean": _per_angle_error(camera, views.camera),
+        "reprojection_px_mean": float(drift.mean()),
+        "origin_error_mean": [float(v) for v in (origin - wanted).abs().mean(0)],
+        "shift_sd": [float(v) for v in origin.std(0)],
+        "distance_mean": float(distance.mean()),
+        "distance_sd_share": float(distance.std() / distance.mean()),
+    }
+
+
+def _per_angle_error(camera: Camera, truth: Camera) -> dict[str, float]:
+    errors = (camera.head_angles() - truth.head_angles()).abs().rad2deg().mean(0)
+    return {name: float(value) for name, value in zip(("yaw", "pitch", "roll"), errors, strict=True)}
+
+
+def _landmark_points(head: ParametricHead, alpha: Tensor, weights: Tensor) -> Tensor:
+    """Eq. 11 at the 68 landmarks, in scene units: alpha ``(80,)``, weights ``(T, 53)`` -> ``(T, 68, 3)``."""
+    chosen = head.landmark_vertices
+    shape = head.vertices[chosen] + torch.tensordot(alpha, head.identity_basis[: len(alpha), chosen], 1)
+    shape = shape + torch.tensordot(weights, head.expression_basis[:, chosen], 1)
+    return ((shape - torch.tensor(WORLD_ORIGIN_CM)) * WORLD_SCALE).float()
+
+
+def _turn_to(axis: Tensor) -> Tensor:
+    """``(N, 3, 3)`` smallest rotations that bring the z axis to the unit vectors `axis` ``(N, 3)`` (z positive)."""
+    x, y, z = axis.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, zero, x, zero, zero, y, -x, -y, zero], dim=-1).reshape(-1, 3, 3)
+    return torch.eye(3, dtype=axis.dtype) + cross + cross @ cross / (1.0 + z)[:, None, None]
