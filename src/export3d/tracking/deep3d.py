@@ -212,18 +212,13 @@ def network_input(frame: np.ndarray, landmarks_px: np.ndarray) -> np.ndarray:
     new_width, new_height = max(int(width * scale), 1), max(int(height * scale), 1)
     left = int(new_width / 2 - INPUT_PX / 2 + (crop.center_x - width / 2) * scale)
     top = int(new_height / 2 - INPUT_PX / 2 + (crop.center_y - height / 2) * scale)
-    # Only the part that the square can see is resized: a large frame around a tiny face would need too much memory.
-    box = (
-        max(left / scale, 0.0),
-        max(top / scale, 0.0),
-        min((left + INPUT_PX) / scale, float(width)),
-        min((top + INPUT_PX) / scale, float(height)),
-    )
+    # Only the part that the square can see is computed: a large frame around a tiny face would need too much memory.
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(left + INPUT_PX, new_width), min(top + INPUT_PX, new_height)
     canvas = Image.new("RGB", (INPUT_PX, INPUT_PX))
-    if box[0] < box[2] and box[1] < box[3]:
-        x0, y0 = max(left, 0), max(top, 0)
-        x1, y1 = min(left + INPUT_PX, new_width), min(top + INPUT_PX, new_height)
-        if x1 > x0 and y1 > y0:
-            part = Image.fromarray(frame).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, box=box)
-            canvas.paste(part, (x0 - left, y0 - top))
-    return np.asarray(canvas)
+    if x0 < x1 and y0 < y1:
+        per_x, per_y = width / new_width, height / new_height
+        box = (x0 * per_x, y0 * per_y, min(x1 * per_x, width), min(y1 * per_y, height))
+        part = Image.fromarray(frame).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, box=box)
+        canvas.paste(part, (x0 - left, y0 - top))
+    return np.array(canvas)
