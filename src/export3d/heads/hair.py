@@ -1,0 +1,375 @@
+"""Hair: lofted, alpha-tested shells over the skull with strand noise baked to a texture (no paper section).
+
+A shell is a grid of (polar angle from the crown, azimuth) on the identity's own skull, ears left out; long styles go on
+below the ears as a curtain. One texture holds the strands, the tone and the distance from the hair's border, so that
+drawing a pixel of hair is one texture lookup.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from export3d.heads.appearance import AppearanceOptions, Traits
+from export3d.heads.appearance_fields import (
+    grid_triangles,
+    interpolate_table,
+    shared_noise,
+    smoothstep,
+    vertex_normals,
+)
+from export3d.heads.parametric import ParametricHead
+
+SKULL_CENTER_CM = (0.0, 4.5, 1.0)
+_ROWS, _COLUMNS = 40, 96
+_MAX_POLAR = 2.5
+_CURTAIN_POLAR = 1.62  # polar angle, just below the ears' tops, where long hair leaves the skull
+_CURTAIN_ROWS = 22
+_DEG = math.pi / 180.0
+# Hairline: polar angle (degrees from the crown) where hair ends, by |azimuth| (0 = face, 90 = ear, 180 = nape).
+_AZIMUTH = (0.0, 18.0, 32.0, 44.0, 54.0, 61.0, 67.0, 74.0, 82.0, 90.0, 104.0, 120.0, 150.0, 180.0)
+_MASCULINE = (56.0, 55.5, 54.0, 60.0, 73.0, 90.0, 106.0, 113.0, 108.0, 100.0, 116.0, 130.0, 139.0, 142.0)
+_FEMININE = (55.0, 56.0, 59.0, 65.0, 74.0, 86.0, 98.0, 106.0, 105.0, 100.0, 115.0, 128.0, 138.0, 141.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HairStyle:
+    """Numbers of one style; lengths in cm, angles in radians."""
+
+    thickness: float
+    """Of the outer shell above the skull."""
+    taper: float = 0.2
+    """Share of the thickness that is left at the border."""
+    top: float = 0.0
+    """Extra thickness on top."""
+    shift: float = 0.0
+    """Moves the hairline down (+)."""
+    fringe: float = 0.0
+    """How far the hairline comes down over the forehead."""
+    crown: tuple[float, float] = (40.0, 0.0)
+    """Where strands start: degrees forwards from the top, degrees to the side."""
+    sides: float = 1.0
+    """Thickness of sides and nape relative to the top."""
+    curtain: tuple[float, float] | None = None
+    """Long hair: height of the ends and outward flare."""
+    part: float = 0.0
+    """Depth of the parting's gap in the hairline."""
+    wave: float = 0.0
+    curl: float = 0.0
+    bun: bool = False
+    locks: float = 0.25
+    """Height of the locks relative to the thickness."""
+    tip: float = 0.10
+    """Unevenness of the ends, radians of the border."""
+
+
+STYLES: dict[str, HairStyle | None] = {
+    "bald": None,
+    "buzz": HairStyle(thickness=0.22, taper=0.5, crown=(-25, 0), locks=0.0, tip=0.05),
+    "short": HairStyle(thickness=1.2, top=0.9, crown=(-30, 12), sides=0.42, locks=0.35, fringe=0.04, tip=0.07),
+    "quiff": HairStyle(thickness=1.3, top=2.1, crown=(65, 25), sides=0.40, locks=0.3, tip=0.06),
+    "sidepart": HairStyle(thickness=1.4, top=1.0, crown=(30, -42), sides=0.5, shift=0.01, fringe=0.05, tip=0.07),
+    "fringe": HairStyle(thickness=1.5, taper=0.5, crown=(-35, 5), fringe=0.30, shift=0.03, sides=0.8, tip=0.12),
+    "curly": HairStyle(thickness=2.6, taper=0.45, top=0.8, crown=(-20, 0), curl=0.6, sides=0.6, fringe=0.08, tip=0.12),
+    "bob": HairStyle(thickness=1.7, taper=0.4, top=0.3, crown=(30, -12), curtain=(-6.0, 0.12), part=0.30, fringe=0.05),
+    "bobfringe": HairStyle(thickness=1.7, taper=0.5, crown=(-10, 0), curtain=(-5.0, 0.05), fringe=0.34, shift=0.05),
+    "long": HairStyle(thickness=1.6, taper=0.4, top=0.5, crown=(38, 8), curtain=(-19.0, 0.25), part=0.30),
+    "wavy": HairStyle(
+        thickness=2.1, taper=0.4, top=0.6, crown=(35, -20), curtain=(-14.0, 0.5), part=0.30, fringe=0.03, wave=1.0
+    ),
+    "updo": HairStyle(thickness=0.9, crown=(70, 0), bun=True, locks=0.2, tip=0.05),
+    "afro": HairStyle(thickness=4.6, taper=0.6, crown=(-20, 0), curl=1.0, fringe=0.02, shift=0.02),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HairPatch:
+    """L shells over one grid of G vertices.
+
+    Attributes:
+        layers: ``(L, G, 3)`` cm, innermost first.
+        height: ``(L,)`` relative height of each layer in (0, 1].
+        triangles: ``(F, 3)`` into a layer's vertices; those without hair are dropped.
+        uv: ``(G, 2)`` place in the texture, [0, 1].
+        tangent: ``(G, 3)`` unit direction of the strands, away from the root.
+        normal: ``(G, 3)`` unit, outwards; one field through skull and curtain, or the seam would show.
+        texture: ``(rows, columns, 4)`` strands of even layers, of odd layers, tone, distance to the border (radians).
+        curl: 0 straight .. 1 tight curls.
+        short: Whether the hair is too short to be see-through between strands.
+        sway: Whether the patch follows the neck (long hair).
+    """
+
+    layers: Tensor
+    height: Tensor
+    triangles: Tensor
+    uv: Tensor
+    tangent: Tensor
+    normal: Tensor
+    texture: Tensor
+    curl: float
+    short: bool
+    sway: bool
+
+
+def hairline(azimuth: Tensor, femininity: float, recession: float = 0.0) -> Tensor:
+    """Polar angle (radians) of the hairline at azimuths in [-pi, pi]; `recession` in [0, 1] raises forehead and temples."""
+    x = azimuth.abs() / _DEG
+    mix = min(max(0.5 + 0.5 * femininity, 0.0), 1.0)
+    masculine = interpolate_table(x, _AZIMUTH, _MASCULINE)
+    feminine = interpolate_table(x, _AZIMUTH, _FEMININE)
+    line = masculine + (feminine - masculine) * mix
+    back = recession * (6.0 * smoothstep(50.0, 20.0, x) + 9.0 * torch.exp(-(((x - 36.0) / 10.0) ** 2)))
+    return (line - back) * _DEG
+
+
+def spherical(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Azimuth (0 = face, positive to the image right) and polar angle from the crown of ``(..., 3)`` points in cm."""
+    d = points - points.new_tensor(SKULL_CENTER_CM)
+    return torch.atan2(d[..., 0], d[..., 2]), torch.acos((d[..., 1] / d.norm(dim=-1)).clamp(-1, 1))
+
+
+def recession_of(traits: Traits) -> float:
+    """How far the hairline went back, from age, for masculine faces."""
+    if traits.is_feminine:
+        return 0.0
+    spread = (traits.seed * 0.3819660113) % 1.0
+    return float(np.clip((traits.age - 25.0) / 45.0, 0.0, 1.0)) * (0.3 + 0.9 * spread)
+
+
+@functools.lru_cache(maxsize=4)
+def _skull_grid(head: ParametricHead) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Polar angle and azimuth ``(R, C)`` of the grid, and the vertices and weights that carry each grid point."""
+    device = head.vertices.device
+    chosen = head.vertices_of("face", "head_neck")
+    v = head.vertices
+    ear = (v[:, 0].abs() > 6.75) & (v[:, 1] < 6.5) & (v[:, 1] > -4.5) & (v[:, 2] < 3.5) & (v[:, 2] > -5)
+    index = (chosen & ~ear & (v[:, 1] > -9.0)).nonzero()[:, 0]
+    direction = F.normalize(v[index] - v.new_tensor(SKULL_CENTER_CM), dim=1)
+    polar = torch.linspace(0.001, _MAX_POLAR, _ROWS, device=device)
+    azimuth = torch.linspace(-math.pi, math.pi, _COLUMNS + 1, device=device)
+    tt, pp = torch.meshgrid(polar, azimuth, indexing="ij")
+    grid = torch.stack([tt.sin() * pp.sin(), tt.cos(), tt.sin() * pp.cos()], -1).reshape(-1, 3)
+    closeness, nearest = (grid @ direction.T).topk(24, dim=1)
+    weights = torch.softmax((closeness - 1.0) / 0.004, 1)
+    return tt, pp, index[nearest], weights
+
+
+def build_hair(
+    head: ParametricHead, vertices: Tensor, traits: Traits, options: AppearanceOptions
+) -> tuple[HairPatch, ...]:
+    """Shells of an identity.
+
+    Args:
+        vertices: ``(V, 3)`` the identity's resting head in cm.
+        traits: Its look.
+        options: Layers and texture size.
+
+    Returns:
+        No patch for a bald head, one for hair, two for hair with a bun.
+    """
+    style = STYLES[traits.style]
+    if style is None:
+        return ()
+    rng = np.random.default_rng([traits.seed, 5])
+    offset = vertices.new_tensor(rng.uniform(0, 30, 3))
+    mirror = 1.0 if rng.random() < 0.5 else -1.0
+    tt, pp, index, weights = _skull_grid(head)
+    center = vertices.new_tensor(SKULL_CENTER_CM)
+    base = (vertices[index] * weights[..., None]).sum(1).reshape(*tt.shape, 3)
+    radius = (base - center).norm(dim=-1)
+    out = torch.stack([tt.sin() * pp.sin(), tt.cos(), tt.sin() * pp.cos()], -1)
+    cu, su, along, tangent = _strand_field(out, style, mirror)
+    line = _border(pp, style, traits, offset, mirror)
+    slope = torch.gradient(line, dim=1)[0] / (2 * math.pi / _COLUMNS)
+    edge = (line - tt) / (1 + 0.35 * slope**2).sqrt()
+    noise = shared_noise(31)
+    lump = noise((out * 2.2 + offset).reshape(-1, 3)).reshape(pp.shape)
+    lock = noise(torch.stack([cu * 5.0, su * 5.0, along * 0.9], -1).reshape(-1, 3) + offset).reshape(pp.shape)
+    top = smoothstep(1.25, 0.3, tt) * smoothstep(-0.6, 0.8, out[..., 2]) * style.top
+    thick = style.thickness * (style.sides + (1 - style.sides) * smoothstep(1.55, 0.75, tt)) + top
+    thick = thick * (style.taper + (1 - style.taper) * smoothstep(-0.05, 0.5, edge))
+    thick = thick * (1 + 0.16 * lump + style.locks * lock)
+    num_layers = options.hair_layers + (2 if style.curl > 0.8 else 0)
+    if traits.style == "buzz":
+        num_layers = min(num_layers, 3)
+    heights = torch.arange(1, num_layers + 1, device=vertices.device) / num_layers
+    layers = center + out * (radius + thick * heights[:, None, None] + 0.08)[..., None]  # (L, R, C, 3)
+    if style.curtain is not None:
+        layers, edge, cu, su, along, tangent = _curtain(layers, edge, cu, su, along, tangent, tt, pp, style, offset)
+    rows, columns = layers.shape[1:3]
+    outer = layers[-1].reshape(-1, 3)
+    triangles = grid_triangles(rows, columns, vertices.device)
+    normal = vertex_normals(outer[None], triangles)[0].reshape(rows, columns, 3)
+    normal[:, 0] = normal[:, -1] = F.normalize(normal[:, 0] + normal[:, -1], dim=-1)  # the azimuth's closing column
+    away = outer.reshape(rows, columns, 3) - center
+    away = away * away.new_tensor([1.0, 0.35, 1.0])
+    normal = torch.where((normal * away).sum(-1, keepdim=True) < 0, -normal, normal)
+    triangles = triangles[(edge.reshape(-1)[triangles] > -0.14).any(1)]
+    down = torch.linspace(0, 1, rows, device=vertices.device)[:, None].expand(rows, columns)
+    across = torch.linspace(0, 1, columns, device=vertices.device)[None].expand(rows, columns)
+    texture = _bake(torch.stack([cu, su, along, edge], -1), layers[-1], style, options, offset)
+    main = HairPatch(
+        layers=layers.reshape(num_layers, -1, 3),
+        height=heights,
+        triangles=triangles,
+        uv=torch.stack([across, down], -1).reshape(-1, 2),
+        tangent=F.normalize(tangent.reshape(-1, 3), dim=1),
+        normal=normal.reshape(-1, 3),
+        texture=texture,
+        curl=style.curl,
+        short=style.thickness < 0.5,
+        sway=style.curtain is not None,
+    )
+    return (main, _bun(vertices, options, offset)) if style.bun else (main,)
+
+
+def _strand_field(out: Tensor, style: HairStyle, mirror: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Coordinates across the strands (two, periodic), along them, and their direction, around a tilted crown."""
+    a, b = style.crown[0] * _DEG, style.crown[1] * _DEG * mirror
+    axis = F.normalize(out.new_tensor([math.sin(b) * math.cos(a), math.cos(b) * math.cos(a), math.sin(a)]), dim=0)
+    first = F.normalize(torch.linalg.cross(axis, out.new_tensor([1.0, 0.0, 0.0])), dim=0)
+    second = torch.linalg.cross(axis, first)
+    cosine = (out @ axis).clamp(-1, 1)
+    cu, su = out @ first, out @ second
+    sine = torch.hypot(cu, su).clamp(min=0.05)
+    tangent = (cosine[..., None] * out - axis) / sine[..., None]
+    return cu / sine, su / sine, torch.acos(cosine), tangent
+
+
+def _border(pp: Tensor, style: HairStyle, traits: Traits, offset: Tensor, mirror: float) -> Tensor:
+    """``(R, C)`` polar angle where the hair ends."""
+    noise = shared_noise(32)
+
+    def wobble(frequency: float, shift: float) -> Tensor:
+        ring = torch.stack([pp.sin() * frequency, pp.cos() * frequency, torch.full_like(pp, shift)], -1)
+        return noise(ring.reshape(-1, 3) + offset).reshape(pp.shape)
+
+    recession = 0.0 if style.curtain is not None or style.fringe > 0.2 else recession_of(traits)
+    line = hairline(pp, traits.femininity, recession) + style.shift
+    line = line + style.fringe * smoothstep(0.98, 0.25, pp.abs()) * (1 + 0.3 * wobble(1.5, 0.0))
+    line = line + 0.05 * wobble(3.0, 4.0)
+    if style.part:
+        gap = smoothstep(0.0, 0.85, (pp - 0.18 * mirror).abs()) - 0.35
+        line = line + style.part * gap * smoothstep(1.4, 1.0, pp.abs())
+    return line
+
+
+def _curtain(
+    layers: Tensor,
+    edge: Tensor,
+    cu: Tensor,
+    su: Tensor,
+    along: Tensor,
+    tangent: Tensor,
+    tt: Tensor,
+    pp: Tensor,
+    style: HairStyle,
+    offset: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Replace the grid below the ears' tops by a curtain that falls to the style's length, open at the face."""
+    assert style.curtain is not None
+    end, flare = style.curtain
+    noise = shared_noise(33)
+    start = int((tt[:, 0] - _CURTAIN_POLAR).abs().argmin())
+    azimuth = pp[0]
+    center = layers.new_tensor(SKULL_CENTER_CM)
+    fall = torch.linspace(0, 1, _CURTAIN_ROWS + 1, device=layers.device)[1:, None]  # (rows, 1)
+    ring = torch.stack([azimuth.sin() * 3, azimuth.cos() * 3, torch.zeros_like(azimuth)], -1) + offset
+    uneven, phase = noise(ring)[:, 0], noise(ring * 0.7 + 5)[:, 0]
+    root = layers[:, start]  # (L, C, 3)
+    horizontal = (root - center) * layers.new_tensor([1.0, 0.0, 1.0])
+    reach = horizontal.norm(dim=-1, keepdim=True)
+    heading = horizontal / reach
+    drop = (root[..., 1] - (end + 1.0 * uneven))[:, None] * fall  # (L, rows, C)
+    profile = reach[:, None, :, 0] * (
+        1 + 0.2 * flare * torch.sin(fall * 2.2) - 0.12 * (1 - flare) * smoothstep(0.3, 1, fall)
+    )
+    profile = profile + 2.2 * flare * fall**2
+    profile = profile + (0.12 + style.wave) * 0.5 * torch.sin(fall * 11 + 9 * phase) * fall.sqrt()
+    lock = noise(torch.stack([ring[:, 0] * 2.4, ring[:, 1] * 2.4, ring[:, 2]], -1))[:, 0]
+    height = torch.arange(1, layers.shape[0] + 1, device=layers.device)[:, None, None] / layers.shape[0]
+    profile = profile + 0.35 * lock * height * fall.sqrt()
+    hanging = center + heading[:, None] * profile[..., None]
+    hanging = torch.stack([hanging[..., 0], root[:, None, :, 1] - drop, hanging[..., 2]], -1)
+    layers = torch.cat([layers[:, : start + 1], hanging], 1)
+    # The border: beside the face the curtain covers temples and ears; below, it ends at the tips and at the opening.
+    beside = (azimuth.abs() - 1.0) * 1.2
+    upper = torch.where(tt[: start + 1] < 1.7, torch.maximum(edge[: start + 1], beside[None]), edge[: start + 1])
+    lower = torch.minimum(beside[None].expand(_CURTAIN_ROWS, -1).clamp(max=0.5), (1 - fall) * 1.6)
+    edge = torch.cat([upper, lower])
+    along = torch.cat([along[: start + 1], along[start] + drop[-1] / 9.0])
+    cu = torch.cat([cu[: start + 1], cu[start].expand(_CURTAIN_ROWS, -1)])
+    su = torch.cat([su[: start + 1], su[start].expand(_CURTAIN_ROWS, -1)])
+    path = torch.gradient(layers[-1], dim=0)[0]
+    settle = smoothstep(0.75, _CURTAIN_POLAR - 0.15, tt[: start + 1])[..., None]  # no kink where the curtain starts
+    skull = (1 - settle) * tangent[: start + 1] + settle * F.normalize(path[: start + 1], dim=-1)
+    tangent = torch.cat([skull, F.normalize(path[start + 1 :], dim=-1)])
+    return layers, edge, cu, su, along, tangent
+
+
+def _bake(fields: Tensor, surface: Tensor, style: HairStyle, options: AppearanceOptions, offset: Tensor) -> Tensor:
+    """Strand texture from ``(R, C, 4)`` fields (two across, along, border distance) -> ``(rows, columns, 4)``."""
+    rows, columns = (176, 704) if options.quality == "fast" else (320, 1280)
+    grid = torch.cat([fields, surface], -1).permute(2, 0, 1)[None]
+    fine = (
+        F.interpolate(grid, size=(rows, columns), mode="bilinear", align_corners=True)[0]
+        .permute(1, 2, 0)
+        .reshape(-1, 7)
+    )
+    across, along, edge, place = fine[:, :2], fine[:, 2:3], fine[:, 3], fine[:, 4:]
+    noise = shared_noise(34)
+
+    def look(frequency: float, run: float, shift: float, bend: Tensor | float = 0.0) -> Tensor:
+        return noise(torch.cat([across * frequency + bend, along * run], 1) + offset + shift)[:, 0]
+
+    bend = look(3.0, 1.5, 0.0)
+    lock = look(11.0, 0.8, 2.0, bend[:, None] * 0.5)
+    tone = look(6.0, 0.5, 3.0) * 0.5 + 0.5
+    strands = []
+    for shift in (0.0, 13.7):
+        if style.curl:
+            swirl = noise(place * 0.9 + shift)[:, :1]
+            point = place * (2.6 - 0.9 * style.curl) + 1.1 * swirl + offset + shift
+            one, two = noise(point)[:, 0], noise(point * 2.2 + 9)[:, 0]
+            strands.append(0.5 + 0.33 * one + 0.25 * two + 0.10 * lock)
+        else:
+            turn = bend[:, None] * (0.8 + 1.5 * style.wave)
+            one = look(30.0, 1.1, shift + 5.7, turn)
+            two = look(66.0, 2.2, shift + 9.0, turn * 2)
+            strands.append(0.5 + 0.25 * one + 0.22 * two + 0.16 * lock)
+    edge = edge + style.tip * (0.65 * lock + 0.6 * (strands[0] - 0.5))
+    return torch.stack([*strands, tone, edge], -1).reshape(rows, columns, 4)
+
+
+def _bun(vertices: Tensor, options: AppearanceOptions, offset: Tensor) -> HairPatch:
+    """A knot at the back of the crown."""
+    polar = torch.linspace(0, math.pi, 16, device=vertices.device)
+    azimuth = torch.linspace(-math.pi, math.pi, 33, device=vertices.device)
+    uu, vv = torch.meshgrid(polar, azimuth, indexing="ij")
+    out = torch.stack([uu.sin() * vv.cos(), uu.cos(), uu.sin() * vv.sin()], -1)
+    heights = torch.tensor([0.5, 0.8, 1.0], device=vertices.device)
+    top = vertices[:, 1].amax()
+    center = torch.stack([top.new_tensor(0.0), top - 1.4, top.new_tensor(-6.8)])
+    layers = center + out * out.new_tensor([3.0, 2.6, 2.6]) * (0.86 + 0.14 * heights)[:, None, None, None]
+    tangent = torch.stack([-out[..., 1], out[..., 0], out[..., 2] * 0.2], -1)
+    fields = torch.stack([out[..., 2], uu.cos() * 0.3, torch.atan2(out[..., 1], out[..., 0]).abs(), uu * 0 + 1], -1)
+    across = torch.linspace(0, 1, 33, device=vertices.device)[None].expand(16, 33)
+    down = torch.linspace(0, 1, 16, device=vertices.device)[:, None].expand(16, 33)
+    return HairPatch(
+        layers=layers.reshape(3, -1, 3),
+        height=heights,
+        triangles=grid_triangles(16, 33, vertices.device),
+        uv=torch.stack([across, down], -1).reshape(-1, 2),
+        tangent=F.normalize(tangent.reshape(-1, 3) + 1e-4, dim=1),
+        normal=out.reshape(-1, 3).contiguous(),
+        texture=_bake(fields, layers[-1], HairStyle(thickness=1.0), options, offset),
+        curl=0.0,
+        short=False,
+        sway=False,
+    )
