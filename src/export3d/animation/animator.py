@@ -94,7 +94,8 @@ class Animator:
 
     def encode(self, image: np.ndarray, crop: Crop, beta: np.ndarray, camera: np.ndarray) -> Subject:
         """Encode a portrait whose crop, expression and camera are known already, and make it the current one."""
-        source = to_tensor(crop_image(image, crop, self.image_size))[None].to(self.device)
+        own = np.array(crop_image(image, crop, self.image_size))  # a writable copy, as PyTorch wants it
+        source = to_tensor(own)[None].to(self.device)
         with torch.inference_mode():
             code = self.model.encode(source, self._to_camera(camera))
         self._beta = self._planes = self._camera = self._render = None

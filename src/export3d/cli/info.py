@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
 from export3d.cli.common import parse, say
 from export3d.errors import CheckpointError
 

@@ -20,7 +20,7 @@ def to_upright_rgb(picture: Any, stream: Any) -> np.ndarray:
     if picture.colorspace == _UNSPECIFIED_COLORSPACE and picture.height >= _HD_HEIGHT_PX:
         colorspace = "ITU709"  # what players assume for untagged HD
     rgb = picture.reformat(format="rgb24", width=width, src_colorspace=colorspace)
-    return np.ascontiguousarray(_apply_display_matrix(rgb.to_ndarray(), _display_matrix(picture)))
+    return np.ascontiguousarray(apply_display_matrix(rgb.to_ndarray(), _display_matrix(picture)))
 
 
 def _display_matrix(picture: Any) -> tuple[int, int, int, int] | None:
@@ -34,7 +34,7 @@ def _display_matrix(picture: Any) -> tuple[int, int, int, int] | None:
     return None
 
 
-def _apply_display_matrix(image: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:
+def apply_display_matrix(image: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:
     if matrix is None:
         return image
     a, b, c, d = matrix

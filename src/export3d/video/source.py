@@ -59,6 +59,10 @@ def video_stream(container: Any, path: Path) -> Any:
 
 
 def check_size(path: Path, width: int, height: int) -> None:
+    if min(width, height) <= 0:
+        raise UnreadableVideoError(
+            f"{path}: the size of its frames cannot be read (damaged, or far too large). Export the clip again."
+        )
     if min(width, height) < MIN_SIDE_PX or width * height > MAX_PIXELS:
         raise ImageSizeError(
             f"{path}: the frames are {width}x{height}; expected at least {MIN_SIDE_PX} pixels on each side "
