@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 import wave
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import clip_facts, make_clip, panned_frames
 from PIL import Image
 
+from clips import clip_facts, make_clip, panned_frames
 from export3d.errors import ImageSizeError, UnreadableVideoError
 from export3d.video import VideoReader
 from export3d.video.orientation import apply_display_matrix
@@ -162,7 +163,7 @@ def test_a_video_without_frames_is_refused(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.mkv", num_frames=1, audio_s=0.5)
     damaged = path.read_bytes().replace(b"\x00\x00\x00\x01", b"\x00\x00\x00\x00")
     path.write_bytes(_without_video_blocks(damaged))
-    with pytest.raises(UnreadableVideoError, match="no frame|damaged"):
+    with pytest.raises(UnreadableVideoError, match=r"no frame|damaged"):
         VideoReader(path)
 
 
@@ -178,8 +179,11 @@ def test_tiny_frames_are_refused(tmp_path: Path) -> None:
 
 
 def test_absurdly_large_frames_are_refused_before_decoding(tmp_path: Path) -> None:
-    path = tmp_path / "huge.y4m"  # raw video with a header in plain text
-    path.write_bytes(b"YUV4MPEG2 W20000 H20000 F25:1 Ip A1:1 C420\nFRAME\n" + bytes(4096))
+    path = make_clip(tmp_path / "clip.avi", codec="rawvideo", audio=None, num_frames=1)
+    content = bytearray(path.read_bytes())
+    header = content.index(b"strf") + 8 + 4  # chunk name and size, then the header's own size
+    content[header : header + 8] = struct.pack("<II", 20_000, 20_000)
+    path.write_bytes(content)
     with pytest.raises(ImageSizeError, match=r"20000x20000; .*at most 67 megapixels"):
         VideoReader(path)
 

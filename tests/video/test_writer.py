@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import clip_facts, make_clip, panned_frames
 
+from clips import clip_facts, make_clip, panned_frames
 from export3d.errors import OutputError, UsageError
 from export3d.video import VideoReader, VideoWriter, check_writable
 
