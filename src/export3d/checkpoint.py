@@ -110,19 +110,22 @@ def read_checkpoint(path: str | Path, kind: str, device: str = "cpu") -> Checkpo
         raise CheckpointError(
             f"{path}: not an Export3D checkpoint (format '{header.get('format')}', expected '{FORMAT}')."
         )
-    version = int(header["version"])
+    try:
+        version, kind_there, digest = int(header["version"]), header["kind"], header["sha256"]
+        config, extra = json.loads(header["config"]), json.loads(header["extra"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: the header of the checkpoint is damaged ({error!r}). Copy it again.") from error
     if version > VERSION:
         raise CheckpointError(f"{path}: has version {version}, this export3d reads 1-{VERSION}; upgrade export3d.")
-    if header["kind"] != kind:
-        raise CheckpointError(f"{path}: holds a '{header['kind']}' model; expected '{kind}'.")
-    if header["sha256"] != tensors_digest(tensors):
+    if kind_there != kind:
+        raise CheckpointError(f"{path}: holds a '{kind_there}' model; expected '{kind}'.")
+    if digest != tensors_digest(tensors):
         raise CheckpointError(
             f"{path}: the tensors do not match the stored checksum; the file is damaged. Copy it again."
         )
-    config = json.loads(header["config"])
     for old in range(version, VERSION):
         tensors, config = MIGRATIONS[old](tensors, config)
-    return Checkpoint(kind, config, json.loads(header["extra"]), tensors, header["sha256"])
+    return Checkpoint(kind, config, extra, tensors, digest)
 
 
 def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:

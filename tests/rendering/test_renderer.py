@@ -60,7 +60,7 @@ def test_constant_density_has_the_exact_transmittance(sigma: float, both: bool) 
     config = RendererConfig(num_coarse=48, num_fine=48, composite_coarse=both, importance_floor=1e6)
     result = render_rays(field, *_rays(), config)
     # Coarse depths run from 2.25 + step / 2 to 3.3 + step / 2, step = 1.05 / 47: length L = 1.05.
-    # Fine-only (the large floor makes them even): the first and last quantile 0.5 / 48 of the N - 3 inner bins: 45 steps, less 2 x 0.5 / 48 of them.
+    # Fine-only (the large floor makes them even): from quantile 0.5 / 48 to 47.5 / 48 of the N - 3 = 45 inner bins.
     length = 1.05 if both else 45 * 1.05 / 47 * (1 - 1 / 48)
     assert torch.allclose(result.opacity, torch.full((2, 36), 1 - math.exp(-sigma * length)), atol=1e-5)
     assert torch.allclose(result.features, result.opacity[..., None].expand(2, 36, 3), atol=1e-5)
