@@ -44,7 +44,7 @@ def test_variable_frame_rate_survives_in_every_container(tmp_path: Path, suffix:
     # Matroska knows no negative times, so the encoder's lead-in of the sound (23 ms) shifts everything alike.
     assert [(time - got.times[0]) * 1000 for time in got.times] == pts
     assert got.times[0] <= (Fraction(23, 1000) if suffix == ".mkv" else 0)
-    assert got.num_samples == clip_facts(source).num_samples
+    assert got.num_samples - clip_facts(source).num_samples == (1024 if suffix == ".mkv" else 0)
 
 
 def test_sound_that_mp4_cannot_hold_is_encoded_again_at_the_same_length(tmp_path: Path) -> None:
