@@ -1,0 +1,285 @@
+"""`export3d pretrain` and `export3d train`: parse, build, run the loop, print one result line (docs/training.md)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from export3d.checks import check_choice
+from export3d.configs import config_to_dict
+from export3d.data.dataset import ClipDataset
+from export3d.errors import Export3DError, UsageError
+from export3d.training.config import TRAIN_PRESETS, TrainConfig
+from export3d.training.distributed import World, joined_world
+from export3d.training.loop import LoopOptions, LoopResult, Task, run_loop
+from export3d.training.loop import Progress as LoopProgress
+from export3d.training.pretrain import PRETRAIN_PRESETS, PretrainConfig, PretrainTask, load_expression
+from export3d.training.run_folder import RunFolder
+from export3d.training.train import TrainTask, check_same_extractor
+
+SIGTERM_CODE = 143
+O = TypeVar("O")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """Where and how fast; none of it is part of the configuration that a resumed run must repeat."""
+
+    device: str = "auto"
+    """`auto` (a GPU if there is one), `cpu` or `cuda`."""
+    threads: int = 0
+    """CPU threads of this process; 0 keeps PyTorch's choice (OMP_NUM_THREADS, or all cores)."""
+    cache_gb: float = 4.0
+    """Memory for decoded frames; what does not fit is decoded each time it is drawn."""
+    dry_run: bool = False
+    """Print the resolved configuration, parameters, memory and time estimates; train nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions:
+    """Phase 0: learn the expression basis from clips by contrast within each clip (CLeBS, Sec. 3.1).
+
+    Rerunning the same command resumes.
+    """
+
+    data: Path
+    """Folder of clip shards (export3d heads, export3d prepare)."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Run folder."""
+    preset: str = "small"
+    """`paper`, `small` or `tiny`; every value can be changed by its own option."""
+    split: str = "train"
+    """Clips of this split are trained on."""
+    config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
+    loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(default_factory=LoopOptions)
+    machine: Annotated[MachineOptions, tyro.conf.arg(name="")] = field(default_factory=MachineOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Phases 1 and 2: reconstruct the driving frame, then also against a discriminator (Secs. 3.4, 6.3, 6.4).
+
+    Rerunning the same command resumes.
+    """
+
+    data: Path
+    """Folder of clip shards (export3d heads, export3d prepare)."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Run folder."""
+    preset: str = "small"
+    """`paper`, `small` or `tiny`; every value can be changed by its own option."""
+    split: str = "train"
+    """Clips of this split are trained on."""
+    expression: Path | None = None
+    """Run folder of `export3d pretrain` (or its expression.safetensors)."""
+    face_network: Path | None = None
+    """Run folder or face_network.safetensors for --perceptual face_network; by default the --expression run."""
+    vgg: Path | None = None
+    """VGG16 weights for --perceptual lpips (docs/training.md says which file)."""
+    lpips_heads: Path | None = None
+    """LPIPS's linear layers for VGG16."""
+    start: Path | None = None
+    """Begin with this model's weights instead of random ones."""
+    ablation: str = "full"
+    """Variant of Tables 3 and 4: full, direct-3dmm, e2e-lebs-n25, e2e-lebs-n10, e2e-lebs-n5, cross-attention."""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(default_factory=LoopOptions)
+    machine: Annotated[MachineOptions, tyro.conf.arg(name="")] = field(default_factory=MachineOptions)
+
+
+def pretrain_main(argv: list[str]) -> int:
+    """Entry point of `export3d pretrain`; returns the exit code."""
+    default = PretrainOptions(
+        data=tyro.MISSING, output=tyro.MISSING, config=PRETRAIN_PRESETS[_preset(argv, PRETRAIN_PRESETS)]
+    )
+    options = _parse(PretrainOptions, argv, default, "export3d pretrain")
+    with _world(options.machine) as world:
+        dataset = ClipDataset(options.data, split=options.split)
+        task = PretrainTask(options.config, dataset, world, cache_gb=options.machine.cache_gb)
+        if options.machine.dry_run:
+            return _print_dry_run(options.config, task, task.module, dataset, world)
+        return _run("pretrain", options.output, options.config, dataset, {}, task, options.loop, world)
+
+
+def train_main(argv: list[str]) -> int:
+    """Entry point of `export3d train`; returns the exit code."""
+    default = TrainOptions(data=tyro.MISSING, output=tyro.MISSING, config=TRAIN_PRESETS[_preset(argv, TRAIN_PRESETS)])
+    options = _parse(TrainOptions, argv, default, "export3d train")
+    with _world(options.machine) as world:
+        dataset = ClipDataset(options.data, split=options.split)
+        config, task, inputs = _train_task(options, dataset, world)
+        if options.machine.dry_run:
+            return _print_dry_run(config, task, task.model, dataset, world)
+        return _run("train", options.output, config, dataset, inputs, task, options.loop, world)
+
+
+def _train_task(
+    options: TrainOptions, dataset: ClipDataset, world: World
+) -> tuple[TrainConfig, TrainTask, dict[str, Any]]:
+    from export3d.model.config import ablation
+    from export3d.training.sheets import make_sheet
+    from export3d.training.train_inputs import find_perceptual, start_weights
+
+    config = replace(options.config, model=ablation(options.config.model, options.ablation))
+    inputs: dict[str, Any] = {}
+    expression = None
+    if config.model.expression.pretrained and options.expression is not None:
+        expression, notes = load_expression(options.expression)
+        check_same_extractor(notes, dataset.extractor)
+        inputs["expression_step"] = notes["step"]
+    face_network = options.face_network or options.expression
+    perceptual, inputs["perceptual"] = find_perceptual(config, face_network, options.vgg, options.lpips_heads)
+    start = None
+    if options.start is not None:
+        start, inputs["start"] = start_weights(options.start, config.model)
+    task = TrainTask(
+        config,
+        dataset,
+        world,
+        expression=expression,
+        perceptual=perceptual,
+        start=start,
+        notes=inputs,
+        sheet_clips=_held_out(options.data),
+        cache_gb=options.machine.cache_gb,
+    )
+    task.make_sheet = make_sheet
+    return config, task, inputs
+
+
+def _held_out(folder: Path) -> ClipDataset | None:
+    """The validation clips, else the test clips, else none."""
+    splits = {clip.split for clip in ClipDataset(folder).manifest.clips}
+    for split in ("val", "test"):
+        if split in splits:
+            return ClipDataset(folder, split=split)
+    return None
+
+
+def _run(
+    command: str,
+    output: Path,
+    config: PretrainConfig | TrainConfig,
+    dataset: ClipDataset,
+    inputs: dict[str, Any],
+    task: Task[Any],
+    loop: LoopOptions,
+    world: World,
+) -> int:
+    console = Console(stderr=True)
+    run = None
+    if world.is_main:
+        shards = [shard.sha256 for shard in dataset.manifest.shards]
+        data = {"extractor": dataset.extractor, "shards": shards, "split": dataset.split, "inputs": inputs}
+        run = RunFolder(output, command, config_to_dict(config), data)
+    try:
+        with _display(console, world) as show:
+            result = run_loop(task, run, loop, world, show)
+    finally:
+        if run is not None:
+            run.close()
+    if world.is_main:
+        console.print(_result_line(output, task, result), markup=False, highlight=False, soft_wrap=True)
+    if result.stopped_by == "SIGTERM":
+        return SIGTERM_CODE
+    return 130 if result.stopped_by == "SIGINT" else 0
+
+
+def _result_line(output: Path, task: Task[Any], result: LoopResult) -> str:
+    done = f"{output}: step {result.step} of {task.total_steps}, {result.samples_per_s:.1f} samples/s"
+    if result.finished:
+        return f"{done}. Finished."
+    return f"{done}. Stopped by {result.stopped_by}; the same command goes on from here."
+
+
+class _display:
+    """A progress bar in the main process, nothing in the others."""
+
+    def __init__(self, console: Console, world: World) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not world.is_main,
+        )
+        self._task = self._bar.add_task("training", total=1)
+        self._console = console
+        self._shown: dict[str, float] = {}
+
+    def __enter__(self) -> Callable[[LoopProgress], None]:
+        self._bar.start()
+        return self._show
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _show(self, progress: LoopProgress) -> None:
+        if progress.message is not None:
+            self._console.print(progress.message, markup=False, highlight=False)
+        self._bar.update(
+            self._task,
+            completed=progress.step,
+            total=progress.total_steps,
+            description=f"{progress.samples_per_s:.1f} samples/s",
+        )
+        if progress.metrics and progress.metrics is not self._shown:
+            self._shown = progress.metrics
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in sorted(progress.metrics.items()))
+            self._console.print(f"step {progress.step}: {numbers}", markup=False, highlight=False)
+
+
+def _preset(argv: list[str], presets: dict[str, Any]) -> str:
+    """The preset must be known before parsing, because it gives every other option its default."""
+    name = "small"
+    for place, word in enumerate(argv):
+        if word == "--preset" and place + 1 < len(argv):
+            name = argv[place + 1]
+        elif word.startswith("--preset="):
+            name = word.removeprefix("--preset=")
+    return check_choice("--preset", name, presets)
+
+
+def _parse(cls: type[O], argv: list[str], default: O, program: str) -> O:
+    try:
+        return tyro.cli(cls, args=list(argv), default=default, prog=program)
+    except Export3DError:
+        raise
+    except ValueError as error:  # a configuration's own check
+        raise UsageError(f"{program}: {error}") from error
+
+
+def _world(machine: MachineOptions) -> Any:
+    if machine.threads > 0:
+        torch.set_num_threads(machine.threads)
+    elif "OMP_NUM_THREADS" not in os.environ and "WORLD_SIZE" in os.environ:
+        torch.set_num_threads(1)
+    return joined_world(machine.device)
+
+
+def _print_dry_run(
+    config: PretrainConfig | TrainConfig,
+    task: PretrainTask | TrainTask,
+    module: torch.nn.Module,
+    dataset: ClipDataset,
+    world: World,
+) -> int:
+    import json
+
+    from export3d.training.estimate import estimate_run
+
+    if world.is_main:
+        console = Console()
+        console.print_json(json.dumps(config_to_dict(config)))
+        for line in estimate_run(task, module, dataset):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,353 @@
+"""Training batches as a pure function of (seed, step, places in the batch), from cached clip frames (Sec. 3.4)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export3d.camera import Camera
+from export3d.data.dataset import ClipDataset
+from export3d.data.pairs import contrastive_clip_at, counter_rng, pair_at
+from export3d.training.augment import AugmentConfig, Change, draw_change, recolor, replace_background
+
+_AUGMENT_STREAM = 11
+_WINDOW_STREAM = 12
+_CLIP_AUGMENT_STREAM = 13
+
+DEPTH_UNITS = 16384.0
+"""Stored depth levels per scene unit (docs/architecture.md, clip shards)."""
+
+EYES = slice(36, 48)
+MOUTH = slice(48, 68)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSampling:
+    """Which source frames and which windows of the raw image a pair batch holds."""
+
+    frontal_share: float = 0.0
+    """Share of pairs whose source is drawn among near-frontal frames (paper: 0, any frame)."""
+    frontal_deg: float = 15.0
+    """Yaw and pitch up to which a frame counts as near-frontal."""
+    raw_size: int = 64
+    """Side of the model's raw image, in rays."""
+    window: int | None = None
+    """Side of the square window of rays that is rendered; None renders the whole raw image (paper)."""
+    centred_share: float = 0.7
+    """Share of windows centred near the mouth, the eyes or the face; the others lie anywhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch:
+    """B pairs of one step, still as stored (uint8), so that a transfer to a device is small."""
+
+    source: Tensor
+    """``(B, H, W, 3)`` uint8."""
+    driving: Tensor
+    """``(B, H, W, 3)`` uint8."""
+    source_camera: Tensor
+    """``(B, 25)``."""
+    camera: Tensor
+    """``(B, 25)`` of the driving frame."""
+    beta: Tensor
+    """``(B, 64)`` of the driving frame."""
+    landmarks: Tensor
+    """``(B, 68, 2)`` of the driving frame, [0, 1]."""
+    window_top: Tensor
+    """``(B,)`` int64, first ray row of the window."""
+    window_left: Tensor
+    """``(B,)`` int64, first ray column."""
+    mask: Tensor | None = None
+    """``(B, H, W)`` uint8 foreground alpha of the driving frame; only if every clip of the batch has one."""
+    source_mask: Tensor | None = None
+    """``(B, H, W)`` uint8 foreground alpha of the source."""
+    depth: Tensor | None = None
+    """``(B, H, W)`` float32 distance along the ray, scene units, 0 where unknown."""
+
+    def to(self, device: torch.device) -> PairBatch:
+        """The same batch on a device."""
+        if device.type == "cpu":
+            return self
+        moved = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            stays = value is None or field.name in ("window_top", "window_left")  # read on the CPU
+            moved[field.name] = value if stays else value.to(device, non_blocking=True)
+        return PairBatch(**moved)  # pyright: ignore[reportArgumentType]
+
+    def __getitem__(self, index: slice) -> PairBatch:
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return PairBatch(**{name: None if value is None else value[index] for name, value in parts.items()})
+
+    def __len__(self) -> int:
+        return self.source.shape[0]
+
+    def without_truth(self) -> PairBatch:
+        """Without masks and depth (as on real clips)."""
+        return replace(self, mask=None, source_mask=None, depth=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipBatch:
+    """Several clips' frames for the contrastive loss."""
+
+    images: Tensor
+    """``(K, N, H, W, 3)`` uint8: N frames of each of K clips."""
+    beta: Tensor
+    """``(K, N, 64)``."""
+    landmarks: Tensor
+    """``(K, N, 68, 2)`` in [0, 1]."""
+    camera: Tensor
+    """``(K, N, 25)``."""
+
+
+class FrameStore:
+    """Decoded frames of a data set, kept in memory as uint8 up to a limit; beyond it frames are decoded each time.
+
+    Args:
+        limit_bytes: memory for decoded pictures; 0 caches none.
+    """
+
+    def __init__(self, dataset: ClipDataset, limit_bytes: int) -> None:
+        self.dataset = dataset
+        self._limit = limit_bytes
+        self._used = 0
+        self._pictures: dict[tuple[str, int, int], np.ndarray] = {}
+        self._arrays: dict[int, dict[str, np.ndarray]] = {}
+        self._truth: dict[int, bool] = {}
+        self._backgrounds: dict[int, bool] = {}
+        self._lock = threading.Lock()
+
+    def frame(self, clip: int, time: int) -> np.ndarray:
+        """``(H, W, 3)`` uint8; do not change it."""
+        return self._picture("frame", clip, time)
+
+    def mask(self, clip: int, time: int) -> np.ndarray:
+        """``(H, W)`` uint8."""
+        return self._picture("mask", clip, time)
+
+    def depth(self, clip: int, time: int) -> np.ndarray:
+        """``(H, W)`` uint16."""
+        return self._picture("depth", clip, time)
+
+    def background(self, clip: int) -> np.ndarray:
+        """``(H, W, 3)`` uint8."""
+        return self._picture("background", clip, 0)
+
+    def arrays(self, clip: int) -> dict[str, np.ndarray]:
+        """The clip's arrays; these are small and always kept."""
+        found = self._arrays.get(clip)
+        if found is None:
+            found = self._arrays[clip] = self.dataset.arrays(clip)
+        return found
+
+    def has_truth(self, clip: int) -> bool:
+        """Whether the clip has masks and depths."""
+        known = self._truth.get(clip)
+        if known is None:
+            known = self.dataset.has(clip, "0000.mask.png") and self.dataset.has(clip, "0000.depth.png")
+            self._truth[clip] = known
+        return known
+
+    def has_background(self, clip: int) -> bool:
+        """Whether the clip has masks and its clean background."""
+        known = self._backgrounds.get(clip)
+        if known is None:
+            known = self.dataset.has(clip, "0000.mask.png") and self.dataset.has(clip, "background.png")
+            self._backgrounds[clip] = known
+        return known
+
+    def _picture(self, kind: str, clip: int, time: int) -> np.ndarray:
+        key = (kind, clip, time)
+        found = self._pictures.get(key)
+        if found is not None:
+            return found
+        if kind == "background":
+            picture = self.dataset.background(clip)
+        else:
+            read = {"frame": self.dataset.frame, "mask": self.dataset.mask, "depth": self.dataset.depth}[kind]
+            picture = read(clip, time)
+        with self._lock:
+            if self._used + picture.nbytes <= self._limit and key not in self._pictures:
+                self._pictures[key] = picture
+                self._used += picture.nbytes
+        return picture
+
+
+def pair_batch(
+    store: FrameStore,
+    seed: int,
+    step: int,
+    places: Sequence[int],
+    *,
+    sampling: PairSampling,
+    augment: AugmentConfig,
+    with_truth: bool = False,
+) -> PairBatch:
+    """The pairs at `places` of batch `step`: nothing but the arguments decides what is drawn.
+
+    Args:
+        places: places in the whole batch (over all processes) that this process needs.
+        with_truth: also read masks, and depth of the driving frame, where all drawn clips have them.
+    """
+    rows = [_pair(store, seed, step, place, sampling, augment, with_truth) for place in places]
+    stacked: dict[str, Tensor | None] = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        complete = all(value is not None for value in values)
+        stacked[name] = torch.from_numpy(np.stack([np.asarray(v) for v in values])) if complete else None
+    camera, source_camera = stacked["camera"], stacked["source_camera"]
+    mirrored = torch.tensor([bool(row["mirrored"]) for row in rows])
+    assert camera is not None and source_camera is not None
+    stacked["camera"] = _mirror_cameras(camera, mirrored)
+    stacked["source_camera"] = _mirror_cameras(source_camera, mirrored)
+    del stacked["mirrored"]
+    return PairBatch(**stacked)  # pyright: ignore[reportArgumentType]
+
+
+def clip_batch(
+    store: FrameStore, seed: int, step: int, places: Sequence[int], *, num_frames: int, augment: AugmentConfig
+) -> ClipBatch:
+    """Clips at `places` of contrastive batch `step`; each clip's frames get one common change."""
+    images, betas, landmarks, cameras = [], [], [], []
+    for place in places:
+        clip, times = contrastive_clip_at(store.dataset, seed, step, place, num_frames=num_frames)
+        rng = counter_rng(seed, _CLIP_AUGMENT_STREAM, step, place)
+        change = _possible_change(store, clip, draw_change(augment, rng))
+        arrays = store.arrays(clip)
+        images.append(np.stack([_changed_frame(store, clip, int(t), change) for t in times]))
+        betas.append(arrays["beta_mirror" if change.mirrored else "beta"][times])
+        landmarks.append(_mirror_points(arrays["landmarks"][times], change.mirrored))
+        camera = torch.from_numpy(arrays["camera"][times])
+        cameras.append(_mirror_cameras(camera, torch.full((len(times),), change.mirrored)))
+    return ClipBatch(
+        images=torch.from_numpy(np.stack(images)),
+        beta=torch.from_numpy(np.stack(betas)),
+        landmarks=torch.from_numpy(np.stack(landmarks)),
+        camera=torch.stack(cameras),
+    )
+
+
+def _pair(
+    store: FrameStore,
+    seed: int,
+    step: int,
+    place: int,
+    sampling: PairSampling,
+    augment: AugmentConfig,
+    with_truth: bool,
+) -> dict[str, np.ndarray | bool | None]:
+    rng = counter_rng(seed, _AUGMENT_STREAM, step, place)
+    bound = sampling.frontal_deg if rng.random() < sampling.frontal_share else None
+    clip, source, driving = pair_at(
+        store.dataset, seed, step, place, max_source_yaw_deg=bound, max_source_pitch_deg=bound
+    )
+    change = _possible_change(store, clip, draw_change(augment, rng))
+    arrays = store.arrays(clip)
+    landmarks = _mirror_points(arrays["landmarks"][driving], change.mirrored)
+    source_image = _changed_frame(store, clip, source, change)
+    if change.noise > 0:
+        noisy = source_image + rng.normal(0.0, change.noise, source_image.shape)
+        source_image = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+    mask = source_mask = depth = None
+    if with_truth and store.has_truth(clip):
+        kept = (store.mask(clip, driving), store.mask(clip, source), store.depth(clip, driving))
+        mask, source_mask, stored = (np.ascontiguousarray(k[:, ::-1]) if change.mirrored else k for k in kept)
+        depth = stored.astype(np.float32) / np.float32(DEPTH_UNITS)
+    top, left = _window(landmarks, counter_rng(seed, _WINDOW_STREAM, step, place), sampling)
+    return {
+        "source": source_image,
+        "driving": _changed_frame(store, clip, driving, change),
+        "source_camera": arrays["camera"][source],
+        "camera": arrays["camera"][driving],
+        "beta": arrays["beta_mirror" if change.mirrored else "beta"][driving],
+        "landmarks": landmarks,
+        "window_top": np.asarray(top, dtype=np.int64),
+        "window_left": np.asarray(left, dtype=np.int64),
+        "mask": mask,
+        "source_mask": source_mask,
+        "depth": depth,
+        "mirrored": change.mirrored,
+    }
+
+
+def _possible_change(store: FrameStore, clip: int, change: Change) -> Change:
+    """Without what the clip's stored members do not allow."""
+    if change.background != "own" and not store.has_background(clip):
+        change = replace(change, background="own")
+    if change.mirrored and "beta_mirror" not in store.arrays(clip):
+        change = replace(change, mirrored=False)
+    return change
+
+
+def _changed_frame(store: FrameStore, clip: int, time: int, change: Change) -> np.ndarray:
+    image = store.frame(clip, time)
+    if change.background != "own":
+        other: np.ndarray = change.flat_color
+        if change.background == "other":
+            chosen = int(change.background_draw * len(store.dataset))
+            other = store.background(chosen) if store.has_background(chosen) else change.flat_color
+        image = replace_background(image, store.mask(clip, time), store.background(clip), other)
+    image = recolor(image, change.table)
+    return np.ascontiguousarray(image[:, ::-1]) if change.mirrored else image
+
+
+def _mirror_points(points: np.ndarray, mirrored: bool) -> np.ndarray:
+    """Mirror ``(..., 68, 2)`` points in [0, 1]; the order of left and right points is swapped too."""
+    if not mirrored:
+        return points
+    flipped = points[..., MIRRORED_LANDMARKS, :].copy()
+    flipped[..., 0] = 1.0 - flipped[..., 0]
+    return flipped
+
+
+def _mirror_cameras(p: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror the cameras ``(B, 25)`` of the samples where `mirrored` ``(B,)`` is true."""
+    if not bool(mirrored.any()):
+        return p
+    return torch.where(mirrored[:, None], Camera.from_vector(p).mirrored().to_vector(), p)
+
+
+def _window(landmarks: np.ndarray, rng: np.random.Generator, sampling: PairSampling) -> tuple[int, int]:
+    """First row and column of the window of rays: near mouth, eyes or face, or anywhere."""
+    size = sampling.window
+    if size is None or size >= sampling.raw_size:
+        return 0, 0
+    kind, anywhere, jitter = rng.random(), rng.random(2), rng.normal(size=2)
+    free = sampling.raw_size - size
+    if kind < sampling.centred_share:
+        third = int(3 * kind / sampling.centred_share)
+        points = (landmarks[MOUTH], landmarks[EYES], landmarks)[third]
+        centre = points.mean(axis=0) + 0.05 * jitter  # x, y in [0, 1]
+        left, top = np.rint(centre * sampling.raw_size - size / 2)
+    else:
+        left, top = np.floor(anywhere * (free + 1))
+    return int(np.clip(top, 0, free)), int(np.clip(left, 0, free))
+
+
+def _mirror_order() -> np.ndarray:
+    """For each of the 68 points, the index of its mirror image (Multi-PIE order)."""
+    order = np.arange(68)
+    groups = [
+        list(range(17)),  # jaw
+        list(range(17, 27)),  # brows
+        list(range(31, 36)),  # under the nose
+        list(range(48, 55)),  # upper outer lip
+        [59, 58, 57, 56, 55],  # lower outer lip
+        list(range(60, 65)),  # upper inner lip
+        [67, 66, 65],  # lower inner lip
+    ]
+    for group in groups:
+        order[group] = group[::-1]
+    for left, right in ((36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)):  # eyes
+        order[left], order[right] = right, left
+    return order
+
+
+MIRRORED_LANDMARKS = _mirror_order()
+"""``(68,)`` index of each point's mirror image."""

@@ -1,0 +1,31 @@
+"""Whether bf16 autocast pays on this machine: measured at start-up, since some processors emulate it very slowly."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+_SIDE = 384
+_REPEATS = 3
+_WORTH = 1.2  # bf16 must be at least this much faster to be chosen
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Turn `auto`, `bf16` or `fp32` into a yes or no for this device."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return _matmul_seconds(torch.float32) > _WORTH * _matmul_seconds(torch.bfloat16)
+
+
+def _matmul_seconds(dtype: torch.dtype) -> float:
+    a = torch.ones(_SIDE, _SIDE, dtype=dtype)
+    torch.mm(a, a)
+    best = float("inf")
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        torch.mm(a, a)
+        best = min(best, time.perf_counter() - start)
+    return best

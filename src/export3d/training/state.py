@@ -1,0 +1,98 @@
+"""The whole training state in one place: written to `state-<step>.pt` atomically, read with `weights_only=True`."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from export3d.errors import CheckpointError, OutputError
+
+STATE_FORMAT = "export3d-training-state"
+STATE_VERSION = 1
+
+
+def state_path(folder: Path, step: int) -> Path:
+    """`state-00001000.pt`: sorted by name is sorted by step."""
+    return folder / f"state-{step:08d}.pt"
+
+
+def list_states(folder: Path) -> list[Path]:
+    """All state files, oldest first."""
+    return sorted(folder.glob("state-????????.pt"))
+
+
+def save_state(folder: Path, step: int, content: dict[str, Any]) -> Path:
+    """Write the state under a temporary name, flush it to disk, then rename it.
+
+    Args:
+        content: tensors, numbers, strings, and dictionaries or lists of them: nothing that needs code to be read.
+
+    Raises:
+        OutputError: The disk is full or the folder cannot be written; earlier states stay as they are.
+    """
+    path = state_path(folder, step)
+    temporary = folder / f".{path.name}.tmp{os.getpid()}"
+    whole = {"format": STATE_FORMAT, "version": STATE_VERSION, "step": step, **content}
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(whole, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    # PyTorch's zip writer reports a failed write as RuntimeError.
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        kept = list_states(folder)
+        hint = f"The last good state is {kept[-1].name}." if kept else "No earlier state exists."
+        raise OutputError(
+            f"{path}: the training state cannot be written ({error}). {hint} Free space and rerun."
+        ) from error
+    return path
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a state file.
+
+    Raises:
+        CheckpointError: Damaged, not a training state, or of another version.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: the training state is damaged ({type(error).__name__}: {error}).") from error
+    if not isinstance(content, dict) or content.get("format") != STATE_FORMAT:
+        raise CheckpointError(f"{path}: not a training state of export3d.")
+    if content.get("version") != STATE_VERSION:
+        raise CheckpointError(
+            f"{path}: version {content.get('version')}; this export3d reads version {STATE_VERSION}. "
+            "Finish the run with the export3d that began it."
+        )
+    return content
+
+
+def newest_readable_state(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest state that can be read, and one line for each newer one that cannot.
+
+    Raises:
+        CheckpointError: There are states, but none can be read.
+    """
+    complaints: list[str] = []
+    paths = list_states(folder)
+    for path in reversed(paths):
+        try:
+            return load_state(path), complaints
+        except CheckpointError as error:
+            complaints.append(str(error))
+    if paths:
+        raise CheckpointError(f"{folder}: none of {len(paths)} training states can be read. " + " ".join(complaints))
+    return None, complaints
+
+
+def drop_old_states(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` states."""
+    for path in list_states(folder)[: -max(keep, 1)]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,284 @@
+"""One generator step and one discriminator step as modules (Eqs. 11-14): batch in, loss terms out, no side effects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from export3d.camera import Camera
+from export3d.model.export3d import Export3D, Render, SourceCode
+from export3d.rendering.rays import Window
+from export3d.training.batches import EYES, MOUTH, PairBatch
+from export3d.training.losses import (
+    LossWeights,
+    PerceptualFunction,
+    Prediction,
+    Target,
+    discriminator_adversarial_loss,
+    generator_adversarial_loss,
+    r1_penalty,
+    reconstruction_terms,
+    total_loss,
+    weighted_sum,
+)
+from export3d.training.pretrain import to_tensor_of
+
+_INSIDE_SHARE = 0.75  # a pixel of the shrunk depth counts if this share of it is head
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What part of the driving frame a step renders."""
+
+    window: int | None = None
+    """Side of the window in rays; None is the whole raw image."""
+    coarse_size: int | None = None
+    """Render the whole frame with this many rays a side and no super-resolution."""
+    pixel_share: float = 1.0
+    """Share of the samples that see the pixel-aligned features of the portrait, if the model has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOutput:
+    """What a generator step hands to the optimiser and to the discriminator's step."""
+
+    terms: dict[str, Tensor]
+    """Scalars; `total` is what is differentiated."""
+    planes: Tensor
+    """The generator's output, detached, for the running mean (Eq. 12)."""
+    fake: tuple[Tensor, Tensor] | None
+    """Final and raw image, detached."""
+    real: tuple[Tensor, Tensor] | None
+
+
+class GeneratorStep(nn.Module):
+    """The model and its loss as one module, so that DistributedDataParallel sees one forward pass.
+
+    Args:
+        focus: extra weight of the pixel terms around eyes and mouth (0: none).
+        edge_px: pixels along the border of a window that the terms of the final image leave out, because the
+            super-resolution misses context there.
+        weight_rec, weight_adv: Eq. 14.
+    """
+
+    def __init__(
+        self,
+        model: Export3D,
+        weights: LossWeights,
+        perceptual: PerceptualFunction | None,
+        *,
+        focus: float = 0.0,
+        edge_px: int = 0,
+        weight_rec: float = 1.0,
+        weight_adv: float = 0.01,
+        autocast: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._weights = weights
+        self._perceptual = [perceptual]  # in a list: its weights are no part of this module
+        self._focus = focus
+        self._edge_px = edge_px
+        self._weight_rec = weight_rec
+        self._weight_adv = weight_adv
+        self._autocast = autocast
+
+    def forward(
+        self,
+        batch: PairBatch,
+        view: View,
+        jitter: torch.Generator | None,
+        discriminator: nn.Module | None = None,
+    ) -> StepOutput:
+        """Render the batch and compute every term; with a discriminator, also the adversarial one."""
+        source = to_tensor_of(batch.source)
+        driving = to_tensor_of(batch.driving)
+        window: Window | None = None
+        if view.coarse_size is None and view.window is not None:
+            window = (batch.window_top, batch.window_left, view.window)
+        with torch.autocast(source.device.type, torch.bfloat16, enabled=self._autocast):
+            render, code = self._render(batch, source, view, window, jitter)
+        raw_size = view.coarse_size or self.model.config.renderer.raw_size
+        target = self._target(batch, driving, render, code, raw_size, window)
+        prediction = Prediction(
+            raw=render.raw.float(),
+            image=None if render.image is None else render.image.float(),
+            depth=render.depth,
+            opacity=render.opacity,
+            matte_logits=code.matte_logits,
+        )
+        if window is not None and self._edge_px and prediction.image is not None and target.image is not None:
+            prediction = replace(prediction, image=_trim(prediction.image, self._edge_px))
+            target = replace(
+                target,
+                image=_trim(target.image, self._edge_px),
+                weight=None if target.weight is None else _trim(target.weight, self._edge_px),
+            )
+        weights = self._weights
+        if prediction.image is None:  # the coarse stage: pixel, gradient and geometry terms only
+            weights = replace(weights, perceptual_raw=0.0, perceptual=0.0)
+        terms = reconstruction_terms(prediction, target, weights, self._perceptual[0])
+        total = reconstruction = weighted_sum(terms, weights)
+        terms["reconstruction"] = reconstruction
+        fake = real = None
+        if discriminator is not None and render.image is not None:
+            image, raw = render.image.float(), render.raw.float()
+            wanted = _driving_window(driving, self.model.config.image_size, raw_size, window)
+            terms["adversarial"] = generator_adversarial_loss(discriminator(image, raw, batch.camera))
+            total = total_loss(reconstruction, terms["adversarial"], self._weight_rec, self._weight_adv)
+            fake = (image.detach(), raw.detach())
+            real = (wanted, target.raw)
+        terms["total"] = total
+        return StepOutput(terms=terms, planes=render.planes.detach(), fake=fake, real=real)
+
+    def _render(
+        self,
+        batch: PairBatch,
+        source: Tensor,
+        view: View,
+        window: Window | None,
+        jitter: torch.Generator | None,
+    ) -> tuple[Render, SourceCode]:
+        model = self.model
+        mask = None if batch.source_mask is None else batch.source_mask[:, None].float() / 255.0
+        code = model.encode(source, Camera.from_vector(batch.source_camera), mask)
+        if code.pixels is not None and view.pixel_share < 1.0:
+            seen = torch.rand(len(batch), generator=jitter, device=source.device) < view.pixel_share
+            code = replace(code, pixels=code.pixels * seen[:, None, None, None])
+        planes = model.planes(code, batch.beta)
+        camera = Camera.from_vector(batch.camera)
+        render = model.render(planes, camera, code, window=window, jitter=jitter, raw_size=view.coarse_size)
+        return render, code
+
+    def _target(
+        self,
+        batch: PairBatch,
+        driving: Tensor,
+        render: Render,
+        code: SourceCode,
+        raw_size: int,
+        window: Window | None,
+    ) -> Target:
+        weights = self._weights
+        raw = cut(resize(driving, raw_size), window)
+        image = None
+        if render.image is not None:
+            image = _driving_window(driving, self.model.config.image_size, raw_size, window)
+        depth = inside = opacity = matte = None
+        if weights.depth > 0 and batch.depth is not None:
+            depth, inside = shrink_depth(batch.depth[:, None], raw_size)
+            depth, inside = cut(depth, window), cut(inside, window)
+        if weights.opacity > 0 and batch.mask is not None:
+            opacity = cut(shrink_mask(batch.mask, raw_size), window)
+        if weights.matte > 0 and batch.source_mask is not None and code.matte_logits is not None:
+            matte = shrink_mask(batch.source_mask, code.matte_logits.shape[-1])
+        weight_raw = weight = None
+        if self._focus > 0:
+            weight_raw = cut(focus_weight(batch.landmarks, raw_size, self._focus), window)
+            if image is not None:
+                weight = F.interpolate(weight_raw, size=image.shape[-2:], mode="nearest")
+        return Target(
+            raw=raw,
+            image=image,
+            depth=depth,
+            inside=inside,
+            opacity=opacity,
+            matte=matte,
+            weight_raw=weight_raw,
+            weight=weight,
+        )
+
+
+class DiscriminatorStep(nn.Module):
+    """Binary cross-entropy of the discriminator, and the R1 penalty on the steps that have it."""
+
+    def __init__(self, discriminator: nn.Module) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(
+        self,
+        real: tuple[Tensor, Tensor],
+        fake: tuple[Tensor, Tensor],
+        camera: Tensor,
+        r1_weight: float,
+    ) -> dict[str, Tensor]:
+        """`r1_weight` is gamma / 2 times the number of steps between penalties; 0 leaves the penalty out."""
+        if r1_weight > 0:
+            real = (real[0].detach().requires_grad_(True), real[1].detach().requires_grad_(True))
+        real_logits = self.discriminator(real[0], real[1], camera)
+        fake_logits = self.discriminator(fake[0], fake[1], camera)
+        terms = {"discriminator": discriminator_adversarial_loss(real_logits, fake_logits)}
+        total = terms["discriminator"]
+        if r1_weight > 0:
+            terms["r1"] = r1_penalty(real_logits, real)
+            total = total + r1_weight * terms["r1"]
+        terms["discriminator_total"] = total
+        return terms
+
+
+def resize(image: Tensor, size: int) -> Tensor:
+    """Antialiased bilinear resize of ``(B, C, H, W)`` to a square of `size` (decision 9.19)."""
+    if image.shape[-1] == size:
+        return image
+    return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def cut(image: Tensor, window: Window | None, scale: int = 1) -> Tensor:
+    """The window of each sample: ``(B, C, H, W)`` -> ``(B, C, side * scale, side * scale)``."""
+    if window is None:
+        return image
+    side = window[2] * scale
+    places = zip(window[0].tolist(), window[1].tolist(), strict=True)
+    parts = [
+        image[i, :, top * scale : top * scale + side, left * scale : left * scale + side]
+        for i, (top, left) in enumerate(places)
+    ]
+    return torch.stack(parts)
+
+
+def shrink_mask(mask: Tensor, size: int) -> Tensor:
+    """``(B, H, W)`` uint8 alpha -> ``(B, 1, size, size)`` covered share in [0, 1]."""
+    return F.interpolate(mask[:, None].float() / 255.0, size=(size, size), mode="area")
+
+
+def shrink_depth(depth: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Mean depth of the head's pixels in each cell, and where enough of the cell is head.
+
+    Args:
+        depth: ``(B, 1, H, W)`` scene units, 0 where there is no head.
+
+    Returns:
+        depth and inside, each ``(B, 1, size, size)``.
+    """
+    known = (depth > 0).float()
+    share = F.interpolate(known, size=(size, size), mode="area")
+    mean = F.interpolate(depth, size=(size, size), mode="area") / share.clamp(min=1e-6)
+    return mean, (share >= _INSIDE_SHARE).float()
+
+
+def focus_weight(landmarks: Tensor, size: int, focus: float) -> Tensor:
+    """1 everywhere plus `focus` inside boxes around each eye and the mouth: ``(B, 1, size, size)``."""
+    centre = (torch.arange(size, device=landmarks.device, dtype=torch.float32) + 0.5) / size
+    boxes = torch.zeros(landmarks.shape[0], size, size, device=landmarks.device)
+    middle = (EYES.start + EYES.stop) // 2
+    for part in (slice(EYES.start, middle), slice(middle, EYES.stop), MOUTH):
+        points = landmarks[:, part]  # (B, K, 2)
+        low, high = points.amin(dim=1), points.amax(dim=1)
+        margin = 0.3 * (high - low).amax(dim=1, keepdim=True)
+        low, high = low - margin, high + margin
+        in_x = (centre >= low[:, :1]) & (centre <= high[:, :1])  # (B, size)
+        in_y = (centre >= low[:, 1:]) & (centre <= high[:, 1:])
+        boxes = torch.maximum(boxes, (in_y[:, :, None] & in_x[:, None, :]).float())
+    return (1.0 + focus * boxes)[:, None]
+
+
+def _driving_window(driving: Tensor, image_size: int, raw_size: int, window: Window | None) -> Tensor:
+    return cut(resize(driving, image_size), window, image_size // raw_size)
+
+
+def _trim(image: Tensor, edge: int) -> Tensor:
+    return image[..., edge:-edge, edge:-edge]

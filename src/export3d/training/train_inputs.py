@@ -1,0 +1,59 @@
+"""What `export3d train` reads besides clips: perceptual networks and starting weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from export3d.checkpoint import read_checkpoint
+from export3d.configs import config_difference, config_from_dict
+from export3d.errors import TrainingError, UsageError
+from export3d.model.config import ModelConfig
+from export3d.training.config import TrainConfig
+from export3d.training.perceptual import FaceNetworkDistance
+from export3d.training.pretrain import load_face_network
+
+
+def find_perceptual(
+    config: TrainConfig, face_network: Path | None, vgg: Path | None, lpips_heads: Path | None
+) -> tuple[nn.Module | None, dict[str, Any]]:
+    """The perceptual distance that the configuration names, and what to write down about it.
+
+    Raises:
+        UsageError: A file that it needs was not given.
+        CheckpointError: A file cannot be read.
+    """
+    weights = config.weights
+    if weights.perceptual == 0 and weights.perceptual_raw == 0:
+        return None, {"kind": "none"}
+    if config.perceptual == "face_network":
+        if face_network is None:
+            raise UsageError(
+                "--perceptual face_network needs the network: give --face-network RUN (or --expression RUN) of a "
+                "pre-training run, or --perceptual none --weights.perceptual 0 --weights.perceptual-raw 0."
+            )
+        encoder, digest = load_face_network(face_network)
+        return FaceNetworkDistance(encoder), {"kind": "face_network", "sha256": digest}
+    raise UsageError(
+        "--perceptual lpips needs --vgg and --lpips-heads (docs/training.md names the files); without them use "
+        "--perceptual face_network with the network of a pre-training run."
+    )
+
+
+def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], str]:
+    """Weights of a model file of the same configuration, and its digest.
+
+    Raises:
+        TrainingError: The configurations differ; the differences are shown.
+    """
+    stored = read_checkpoint(path, kind="export3d")
+    differences = config_difference(config_from_dict(ModelConfig, stored.config), config)
+    if differences:
+        raise TrainingError(
+            f"{path}: the model differs from the one to train (there -> here): " + "; ".join(differences)
+        )
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.tensors.items()
+    }, stored.sha256
