@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from export3d.camera import Camera
@@ -111,10 +112,12 @@ class FrameStore:
 
     Args:
         limit_bytes: memory for decoded pictures; 0 caches none.
+        size: side to which larger frames, masks and backgrounds are reduced before they are kept; None keeps them.
     """
 
-    def __init__(self, dataset: ClipDataset, limit_bytes: int) -> None:
+    def __init__(self, dataset: ClipDataset, limit_bytes: int, size: int | None = None) -> None:
         self.dataset = dataset
+        self._size = size if size is not None and size < dataset.size else None
         self._limit = limit_bytes
         self._used = 0
         self._pictures: dict[tuple[str, int, int], np.ndarray] = {}
@@ -172,6 +175,9 @@ class FrameStore:
         else:
             read = {"frame": self.dataset.frame, "mask": self.dataset.mask, "depth": self.dataset.depth}[kind]
             picture = read(clip, time)
+        if self._size is not None and kind != "depth":
+            shrunk = Image.fromarray(picture).resize((self._size, self._size), Image.Resampling.BILINEAR)
+            picture = np.asarray(shrunk)
         with self._lock:
             if self._used + picture.nbytes <= self._limit and key not in self._pictures:
                 self._pictures[key] = picture

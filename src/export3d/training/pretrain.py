@@ -159,7 +159,7 @@ class PretrainTask:
         self._places = world.places(config.clips)
         self._extractor = dataset.extractor
         check_space(dataset.extractor, config.expression.space, str(dataset.folder))
-        self._store = FrameStore(dataset, int(cache_gb * 2**30))
+        self._store = FrameStore(dataset, int(cache_gb * 2**30), size=config.image_encoder.image_size)
         torch.manual_seed(config.seed)
         self.module = ContrastiveStep(config).to(world.device)
         self.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
