@@ -58,9 +58,7 @@ class RegressorConfig:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> RegressorConfig:
         """The inverse of `dataclasses.asdict`; unknown keys raise a TypeError."""
-        alignment = dict(values["alignment"])
-        alignment["origin"] = tuple(alignment["origin"])
-        return RegressorConfig(**{**values, "alignment": Alignment(**alignment)})
+        return RegressorConfig(**{**values, "alignment": _alignment(values["alignment"])})
 
 
 class RegressorNet(nn.Module):
@@ -99,6 +97,7 @@ class LandmarkRegressor:
         info: name, version, hash of the file, expression space.
         offsets: ``(68, 2)`` in [0, 1] of the crop: mean difference of the face tracker's points from the head model's;
             taken off before the network.
+        alignment: the crop for that tracker's points; default: the one that the network was trained with.
         notes: how it was trained, for `export3d info`.
     """
 
@@ -107,11 +106,12 @@ class LandmarkRegressor:
         net: RegressorNet,
         info: ExtractorInfo,
         offsets: np.ndarray | None = None,
+        alignment: Alignment | None = None,
         notes: dict[str, Any] | None = None,
     ) -> None:
         self.net = net.eval().requires_grad_(False)
         self.info = info
-        self.alignment = net.config.alignment
+        self.alignment = alignment or net.config.alignment
         self.offsets = np.zeros((68, 2), np.float32) if offsets is None else np.asarray(offsets, np.float32)
         self.notes = notes or {}
 
@@ -138,6 +138,10 @@ class LandmarkRegressor:
         pose, beta = self.net(points, present.float())
         return beta.numpy(), camera_from_pose(pose).to_vector().numpy()
 
+    def adapted(self, alignment: Alignment, offsets: np.ndarray) -> LandmarkRegressor:
+        """The same network for the points of a face tracker: its crop and its offsets ``(68, 2)``."""
+        return LandmarkRegressor(self.net, self.info, offsets, alignment, self.notes)
+
     @staticmethod
     def load(path: str | Path | None = None) -> LandmarkRegressor:
         """Read a regressor file; None is the bundled one.
@@ -154,6 +158,7 @@ class LandmarkRegressor:
             "format": FORMAT,
             "version": str(VERSION),
             "config": json.dumps(asdict(self.net.config)),
+            "tracker_alignment": json.dumps(asdict(self.alignment)),
             "notes": json.dumps(self.notes),
             "created_by": f"export3d {__version__}",
         }
@@ -195,6 +200,10 @@ def pose_from_camera(camera: Camera) -> Tensor:
     return torch.cat([rotation[:, :, 0], rotation[:, :, 1], origin], dim=1)
 
 
+def _alignment(values: dict[str, Any]) -> Alignment:
+    return Alignment(**{**values, "origin": tuple(values["origin"])})
+
+
 @cache
 def _load_bundled() -> LandmarkRegressor:
     return _load(Path(__file__).resolve().parent.parent / "assets" / "regressor.safetensors")
@@ -218,6 +227,7 @@ def _load(path: Path) -> LandmarkRegressor:
         )
     try:
         config = RegressorConfig.from_dict(json.loads(metadata["config"]))
+        alignment = _alignment(json.loads(metadata["tracker_alignment"]))
         notes = json.loads(metadata["notes"])
         offsets = tensors.pop("offsets").numpy()
         net = RegressorNet(config)
@@ -228,4 +238,4 @@ def _load(path: Path) -> LandmarkRegressor:
         ) from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     info = ExtractorInfo(NAME, str(VERSION), digest, config.expression_space)
-    return LandmarkRegressor(net, info, offsets, notes)
+    return LandmarkRegressor(net, info, offsets, alignment, notes)

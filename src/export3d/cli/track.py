@@ -1,0 +1,161 @@
+"""`export3d track`: a clip to a motion file; `export3d train-regressor`: the tracker's own network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from export3d.cli.common import parse, progress_bar, refuse_overwriting_inputs, say
+from export3d.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from export3d.tracking import CoefficientModel, ObservingModel
+    from export3d.tracking.mediapipe_tracker import MediaPipeTracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackCommand:
+    """Track the face in a clip once and keep what was found: a motion file drives portraits without the clip."""
+
+    clip: tyro.conf.Positional[Path]
+    """Video with a face in it."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Motion file to write, .safetensors."""
+
+    face: str | None = None
+    """Which face, where there are several: largest, left, right, or a number (0 is the leftmost)."""
+
+    on_lost: Literal["hold", "skip", "abort"] = "hold"
+    """Frames without a face: hold the last expression, skip the frame, or abort."""
+
+    smooth: bool = False
+    """Average over a few frames, against trembling."""
+
+    coefficients: Literal["regressor", "arkit52", "deep3d"] = "regressor"
+    """What beta is. The bundled model needs regressor; arkit52 needs --face-landmarker, deep3d --deep3d-checkpoint."""
+
+    face_landmarker: Path | None = None
+    """MediaPipe's face_landmarker.task; the variable EXPORT3D_FACE_LANDMARKER does the same. Not needed for regressor."""
+
+    deep3d_checkpoint: Path | None = None
+    """Checkpoint of Deep3DFaceRecon (epoch_20.pth), for --coefficients deep3d."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRegressorCommand:
+    """Train the landmark regressor on synthetic heads; takes a few minutes on one core."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Regressor file to write, .safetensors."""
+
+    head_model: Path | None = None
+    """Head model (.npz); the variable EXPORT3D_HEAD_MODEL, else the procedural head, when left out."""
+
+    data: Path | None = None
+    """Rendered clips with exact landmarks. MediaPipe looks at them, and its mean offset of each point is learned."""
+
+    report: Path | None = None
+    """Write the measured errors to this JSON file."""
+
+    identities: int = 2500
+    """Random heads that are drawn."""
+
+    frames: int = 24
+    """Random frames of each head."""
+
+    epochs: int = 60
+    """Passes over them."""
+
+    seed: int = 0
+    """Seed of everything that is random."""
+
+
+def track_main(argv: Sequence[str]) -> int:
+    """Run `export3d track` with these arguments."""
+    say(track(parse(TrackCommand, argv, command="track")))
+    return 0
+
+
+def train_regressor_main(argv: Sequence[str]) -> int:
+    """Run `export3d train-regressor` with these arguments."""
+    say(train(parse(TrainRegressorCommand, argv, command="train-regressor")))
+    return 0
+
+
+def track(options: TrackCommand) -> str:
+    """Track as asked; returns the result line."""
+    from export3d.tracking import Tracker
+    from export3d.tracking.clip import track_clip
+    from export3d.tracking.mediapipe_tracker import MediaPipeTracker
+    from export3d.tracking.smoothing import smooth_motion
+    from export3d.video import VideoReader
+
+    _check_output(options.output)
+    refuse_overwriting_inputs(options.output, options.clip)
+    with VideoReader(options.clip) as reader:
+        faces = MediaPipeTracker(options.face_landmarker)
+        with Tracker(faces, _coefficients(options, faces), options.face) as tracker:
+            with progress_bar("tracking", reader.num_frames_hint) as progress:
+                motion = track_clip(
+                    tracker, reader, reader.fps, on_lost=options.on_lost, name=str(options.clip), progress=progress
+                )
+    if options.smooth:
+        motion = smooth_motion(motion)
+    motion.save(options.output)
+    lost = int((~motion.found).sum())
+    return (
+        f"{options.output}: {len(motion)} frames, {float(motion.fps):.6g} fps, face lost in {lost}, "
+        f"{motion.extractor.name} {motion.extractor.version} ({motion.extractor.expression_space})"
+    )
+
+
+def train(options: TrainRegressorCommand) -> str:
+    """Train, measure and write as asked; returns the result line."""
+    from export3d.training.regressor import RegressorTraining
+    from export3d.training.regressor_build import build_regressor
+
+    _check_output(options.output)
+    if options.report is not None:
+        _check_output(options.report, ".json")
+    settings = RegressorTraining(
+        identities=options.identities, frames=options.frames, epochs=options.epochs, seed=options.seed
+    )
+    with progress_bar("training the regressor", None) as progress:
+        report = build_regressor(
+            options.output,
+            settings,
+            head_model=options.head_model,
+            data=options.data,
+            report_path=options.report,
+            progress=lambda stage, done, total: progress(done),
+        )
+    return report.line(options.output)
+
+
+def _coefficients(options: TrackCommand, faces: MediaPipeTracker) -> CoefficientModel | ObservingModel:
+    if options.coefficients == "arkit52":
+        from export3d.tracking.arkit import BlendshapeModel
+
+        return BlendshapeModel(faces.info)
+    if options.coefficients == "deep3d":
+        from export3d.tracking.deep3d import Deep3DModel
+
+        if options.deep3d_checkpoint is None:
+            raise UsageError("track: --coefficients deep3d needs --deep3d-checkpoint epoch_20.pth.")
+        return Deep3DModel(options.deep3d_checkpoint)
+    from export3d.tracking.regressor import LandmarkRegressor
+
+    return LandmarkRegressor.load()
+
+
+def _check_output(path: Path, suffix: str = ".safetensors") -> None:
+    """Fail before the work, not after it."""
+    if path.suffix.lower() != suffix:
+        raise UsageError(f"-o {path}: the file's name must end in {suffix}.")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"{path}: the folder {path.absolute().parent} does not exist. Make it first.")

@@ -1,0 +1,101 @@
+"""A whole clip to a motion: tracking frame by frame, and what happens where the face is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+
+from export3d.checks import check_choice
+from export3d.errors import FaceLostError, NoFaceError, UnreadableVideoError
+from export3d.tracking.motion import Motion
+from export3d.tracking.tracker import TrackedFrame, Tracker
+
+ON_LOST = ("hold", "skip", "abort")
+
+
+class TimedFrame(Protocol):
+    """A frame of a clip, as `export3d.video.VideoReader` yields them."""
+
+    @property
+    def image(self) -> np.ndarray:
+        """uint8 ``(H, W, 3)`` RGB."""
+        ...
+
+    @property
+    def time_s(self) -> float:
+        """Presentation time in seconds."""
+        ...
+
+
+def track_clip(
+    tracker: Tracker,
+    frames: Iterable[TimedFrame],
+    fps: Fraction,
+    *,
+    on_lost: str = "hold",
+    name: str = "the clip",
+    progress: Callable[[int], None] | None = None,
+) -> Motion:
+    """Track every frame of a clip.
+
+    Args:
+        on_lost: for frames without a face: `hold` keeps the values of the frame before (before the first face: of the
+            first face) and marks the frame as not found; `skip` leaves it out; `abort` raises an error.
+        name: the clip's name, for error texts.
+        progress: called with the number of frames done.
+
+    Raises:
+        NoFaceError: No frame has a face.
+        FaceLostError: A frame has none, and `on_lost` is `abort`.
+        SeveralFacesError: Several faces and no choice.
+        UnreadableVideoError: No frames at all.
+    """
+    check_choice("--on-lost", on_lost, ON_LOST)
+    tracker.reset()
+    tracked: list[TrackedFrame] = []
+    times: list[float] = []
+    done = 0
+    for frame in frames:
+        found = tracker.frame(frame.image, where=f"{name}, frame {done} at {frame.time_s:.2f} s")
+        if not found.found and on_lost == "abort":
+            raise FaceLostError(
+                f"{name}: no face in frame {done} at {frame.time_s:.2f} s. Cut the clip there, or use --on-lost hold (keep "
+                "the last expression) or --on-lost skip (leave such frames out)."
+            )
+        done += 1
+        if found.found or on_lost == "hold":
+            tracked.append(found)
+            times.append(frame.time_s)
+        if progress:
+            progress(done)
+    if done == 0:
+        raise UnreadableVideoError(f"{name}: the clip has no frames. Export it again.")
+    if not any(frame.found for frame in tracked):
+        raise NoFaceError(
+            f"{name}: no face was found in any of its {done} frames. Use a clip in which one face looks roughly towards "
+            "the camera and fills a good part of the picture."
+        )
+    return _motion(tracked, times, fps, tracker)
+
+
+def _motion(tracked: list[TrackedFrame], times: list[float], fps: Fraction, tracker: Tracker) -> Motion:
+    held: list[TrackedFrame] = []
+    last = next(frame for frame in tracked if frame.found)
+    for frame in tracked:
+        last = frame if frame.found else last
+        held.append(last)
+    crops = [(f.crop.center_x, f.crop.center_y, f.crop.side) if f.crop else (0.0, 0.0, 0.0) for f in tracked]
+    return Motion(
+        beta=np.stack([frame.beta for frame in held]),
+        camera=np.stack([frame.camera for frame in held]),
+        confidence=np.array([frame.confidence for frame in tracked], dtype=np.float32),
+        found=np.array([frame.found for frame in tracked]),
+        landmarks=np.stack([frame.landmarks for frame in held]),
+        time_s=np.array(times, dtype=np.float64),
+        fps=fps,
+        extractor=tracker.info,
+        crop=np.array(crops, dtype=np.float32),
+    )
