@@ -1,29 +1,30 @@
-"""The extractor of synthetic clips: a per-frame fit of a linear 3DMM (Eq. 11) to noisy landmarks gives beta-hat.
+"""The extractor of synthetic clips: a a fit of a linear 3DMM (Eq. 11) to noisy landmarks gives beta-hat.
 
-Identity and expression bases overlap, and 68 points do not tell them apart; so the fit's expression coefficients carry
-identity, as those of real extractors do (Sec. 3.1, Fig. 8a). Nothing is injected to get that.
+Identity and expression bases overlap, and 68 points do not tell them apart; so the fit's expression coefficients
+carry identity, as those of real extractors do (Sec. 3.1, Fig. 8a). Nothing is injected to get that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from export3d.camera import Camera
 from export3d.checks import check_shape
+from export3d.data.manifest import write_atomically
 from export3d.errors import HeadModelError
+from export3d.heads.appearance import AppearanceOptions, draw_alpha, draw_resting, draw_traits
+from export3d.heads.identity import RESTING_SQUINT
 from export3d.heads.motion import Motion, independent
-from export3d.heads.parametric import WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
+from export3d.heads.parametric import EXPRESSION_NAMES, WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
 
 NUM_IDENTITY = 80
 """Identity coefficients alpha of Eq. 11."""
@@ -66,7 +67,8 @@ class ExtractorConfig:
     statistics_frames: int = 10
     """Random frames of each of them."""
     least_scale: float = 0.3
-    """Coefficients that the landmarks hardly determine have a tiny spread; they are divided by no less than this."""
+    """Coefficients that the landmarks hardly determine have a small spread; no coefficient is divided by less than
+    this, so that noise is not blown up to unit variance."""
 
     def __post_init__(self) -> None:
         if self.noise_px <= 0 or self.alpha_sd <= 0 or self.least_scale <= 0:
@@ -106,16 +108,18 @@ class LinearExtractor:
 
     @staticmethod
     def build(head: ParametricHead, config: ExtractorConfig | None = None) -> LinearExtractor:
-        """Make the extractor of a head: modes by PCA, then the spread of beta-hat over random heads and frames.
+        """Make the extractor of a head: modes by PCA, then the spread of beta-hat over random heads.
 
         Deterministic: the random heads and frames have fixed seeds outside every split.
         """
         config = config or ExtractorConfig()
-        motions = [
-            independent(_STATISTICS_SEED + i, config.statistics_frames)
-            for i in range(config.statistics_identities)
-        ]
-        mean_weights, weights_to_scores, scores_to_weights = _principal_modes(head, motions)
+        if head.expression_names != EXPRESSION_NAMES:
+            raise HeadModelError(
+                f"extractor: head model '{head.name}' must have the {NUM_EXPRESSION} expression modes of "
+                "`ParametricHead.procedural()` in that order; import it with `export3d heads import`."
+            )
+        people = [_draw_person(head, config, number) for number in range(config.statistics_identities)]
+        mean_weights, weights_to_scores, scores_to_weights = _principal_modes(head, [p.motion for p in people])
         points = head.landmark_vertices
         identity = head.identity_basis[: NUM_IDENTITY + NUM_RESIDUAL, points].double()  # (91, 68, 3)
         expression = head.expression_basis[:, points].double()  # (53, 68, 3)
@@ -125,7 +129,7 @@ class LinearExtractor:
             [
                 identity[:NUM_IDENTITY] * config.alpha_sd,
                 torch.tensordot(scores_to_weights, expression, 1),
-                identity[NUM_IDENTITY:],
+                identity[NUM_IDENTITY:] * config.alpha_sd,
             ]
         )
         size = NUM_EXPRESSION + NUM_RESIDUAL
@@ -141,7 +145,9 @@ class LinearExtractor:
             },
             _hash_of(head, config),
         )
-        raw = torch.cat(list(extractor._statistics_sample(head, motions)))
+        noise_px = config.noise_px
+        samples = [(add_noise(p.landmarks, p.rng, noise_px), p.motion.camera()) for p in people]
+        raw = torch.cat([extractor.coefficients(*sample)[:, NUM_IDENTITY:] for sample in samples])
         tensors = dict(extractor._tensors)
         tensors["beta_mean"] = raw.mean(0)
         tensors["beta_scale"] = raw.std(0).clamp_min(config.least_scale)
@@ -161,7 +167,7 @@ class LinearExtractor:
         return ((raw - self._beta_mean) / self._beta_scale).float()
 
     def coefficients(self, landmarks: Tensor, camera: Camera) -> Tensor:
-        """``(T, 144)`` float64: maximum a posteriori of [80 identity | 53 expression | 11 residual], unit priors."""
+        """``(T, 144)`` float64 in prior units, maximum a posteriori: 80 identity, 53 expression, 11 residual."""
         check_shape("landmarks", landmarks, len(camera), 68, 2)
         landmarks = landmarks.double()
         view = Camera(camera.cam_to_world.double(), camera.intrinsics.double())
@@ -175,16 +181,14 @@ class LinearExtractor:
             projected, slope = _project_with_slope(points, view)
             # (T, 136, 144): how each coefficient moves the 136 numbers of the picture.
             jacobian = torch.einsum("tlij,klj->tlik", slope, self._modes_world).reshape(frames, 136, -1)
-            residual = (landmarks - projected).reshape(frames, 136) + (jacobian @ coefficients[..., None])[
-                ..., 0
-            ]
+            residual = (landmarks - projected).reshape(frames, 136) + (jacobian @ coefficients[..., None])[..., 0]
             gram = jacobian @ jacobian.transpose(1, 2) + noise
             solved = torch.linalg.solve(gram, residual[..., None])
             coefficients = (jacobian.transpose(1, 2) @ solved)[..., 0]
         return coefficients
 
     def true_beta(self, weights: Tensor) -> Tensor:
-        """Exact expression of ``(T, 53)`` weights in the same modes: ``(T, 64)`` float32, unit variance, then 11 zeros."""
+        """Exact expression of weights ``(T, 53)``: ``(T, 64)`` float32, 53 modes of unit variance and 11 zeros."""
         check_shape("weights", weights, None, NUM_EXPRESSION)
         scores = (weights.double() - self._mean_weights) @ self._weights_to_scores
         return torch.cat([scores, scores.new_zeros(len(scores), NUM_RESIDUAL)], dim=1).float()
@@ -193,14 +197,8 @@ class LinearExtractor:
         """Write the extractor as safetensors; the name appears only when the file is complete."""
         path = Path(path)
         metadata = {"format": "export3d-extractor", "config": json.dumps(asdict(self.config), sort_keys=True)}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            save_file(
-                {k: v.contiguous() for k, v in self._tensors.items()}, temporary, {**metadata, **self.info}
-            )
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        content = to_bytes({k: v.contiguous() for k, v in self._tensors.items()}, {**metadata, **self.info})
+        write_atomically(path, content)
 
     @staticmethod
     def load(path: str | Path) -> LinearExtractor:
@@ -217,9 +215,7 @@ class LinearExtractor:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}
         except (SafetensorError, OSError) as error:
-            raise HeadModelError(
-                f"extractor: {path} is not a readable safetensors file ({error})."
-            ) from error
+            raise HeadModelError(f"extractor: {path} is not a readable safetensors file ({error}).") from error
         if metadata.get("format") != "export3d-extractor" or metadata.get("version") != EXTRACTOR_VERSION:
             raise HeadModelError(
                 f"extractor: {path} must have format export3d-extractor, version {EXTRACTOR_VERSION}; got "
@@ -227,31 +223,37 @@ class LinearExtractor:
             )
         return LinearExtractor(ExtractorConfig(**json.loads(metadata["config"])), tensors, metadata["sha256"])
 
-    def _statistics_sample(self, head: ParametricHead, motions: list[Motion]) -> Iterator[Tensor]:
-        """Yield raw coefficients ``(T, 64)`` of the random heads."""
-        for number, motion in enumerate(motions):
-            rng = np.random.default_rng([_STATISTICS_SEED, number])
-            alpha = draw_alpha(rng)
-            landmarks = project_landmarks(
-                head, torch.from_numpy(alpha), torch.from_numpy(motion.weights), motion.camera()
-            )
-            yield self.coefficients(add_noise(landmarks, rng, self.config.noise_px), motion.camera())[
-                :, NUM_IDENTITY:
-            ]
+
+@dataclass(frozen=True)
+class _Person:
+    """A random head and its frames, without its look."""
+
+    motion: Motion
+    landmarks: Tensor
+    rng: np.random.Generator
 
 
-def draw_alpha(rng: np.random.Generator) -> np.ndarray:
-    """``(80,)`` float32 identity coefficients as random heads have them: 0.85 N(0, 1), cut at 2.2 standard deviations."""
-    return (0.85 * np.clip(rng.normal(size=NUM_IDENTITY), -2.2, 2.2)).astype(np.float32)
+def _draw_person(head: ParametricHead, config: ExtractorConfig, number: int) -> _Person:
+    """As :class:`Identity` draws people, with resting face and resting lids."""
+    seed = _STATISTICS_SEED + number
+    options = AppearanceOptions()
+    traits = draw_traits(seed, options)
+    identity = torch.cat(draw_alpha(head, seed, traits.femininity))
+    motion = independent(seed, config.statistics_frames, resting=draw_resting(head, seed, options).numpy())
+    weights = torch.from_numpy(motion.weights).clone()
+    for side in "LR":
+        blink, squint = (head.expression_index[f"{name}_{side}"] for name in ("eyeBlink", "eyeSquint"))
+        weights[:, blink] = weights[:, blink] * (1.0 - traits.resting_blink) + traits.resting_blink
+        weights[:, squint] += RESTING_SQUINT
+    rng = np.random.default_rng([seed, 4])
+    return _Person(motion, project_landmarks(head, identity, weights, motion.camera()), rng)
 
 
-def project_landmarks(head: ParametricHead, alpha: Tensor, weights: Tensor, camera: Camera) -> Tensor:
-    """Exact landmarks of Eq. 11's mesh: alpha ``(80,)``, weights ``(T, 53)`` -> ``(T, 68, 2)`` in [0, 1] of the crop."""
+def project_landmarks(head: ParametricHead, identity: Tensor, weights: Tensor, camera: Camera) -> Tensor:
+    """Exact landmarks of Eq. 11: identity ``(K,)``, weights ``(T, 53)`` -> ``(T, 68, 2)`` in [0, 1] of the crop."""
     points = head.landmark_vertices
-    identity = torch.tensordot(alpha, head.identity_basis[: len(alpha), points], 1)
-    shape_cm = (
-        head.vertices[points] + identity + torch.tensordot(weights, head.expression_basis[:, points], 1)
-    )
+    neutral = head.vertices[points] + torch.tensordot(identity, head.identity_basis[: len(identity), points], 1)
+    shape_cm = neutral + torch.tensordot(weights, head.expression_basis[:, points], 1)
     return camera.project((shape_cm - torch.tensor(WORLD_ORIGIN_CM)) * WORLD_SCALE)[0]
 
 
@@ -269,12 +271,10 @@ def mirror_landmarks(landmarks: Tensor) -> Tensor:
 
 
 def _project_with_slope(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
-    """World points ``(T, 68, 3)`` -> positions ``(T, 68, 2)`` and their derivative ``(T, 68, 2, 3)`` by the points."""
+    """World points ``(T, 68, 3)`` -> positions ``(T, 68, 2)`` and their derivatives ``(T, 68, 2, 3)``."""
     rotation = camera.cam_to_world[:, :3, :3]
     local = (points - camera.cam_to_world[:, None, :3, 3]) @ rotation
-    focal = torch.stack([camera.intrinsics[:, 0, 0], camera.intrinsics[:, 1, 1]], dim=-1)[
-        :, None
-    ]  # (T, 1, 2)
+    focal = torch.stack([camera.intrinsics[:, 0, 0], camera.intrinsics[:, 1, 1]], dim=-1)[:, None]  # (T, 1, 2)
     centre = camera.intrinsics[:, None, :2, 2]
     depth = local[..., 2:]
     ratio = local[..., :2] / depth
@@ -287,8 +287,8 @@ def _project_with_slope(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor]
 def _principal_modes(head: ParametricHead, motions: list[Motion]) -> tuple[Tensor, Tensor, Tensor]:
     """Mean weights ``(53,)`` and the maps weights -> scores, scores -> weights, ``(53, 53)`` each, float64.
 
-    Scores are whitened principal components of the displacement of the face's vertices. With G the Gram matrix of the
-    shapes, G = R R, and C the covariance of the weights, they are the eigenvectors U of R C R: scores = w R U / s.
+    Scores are whitened principal components of the displacement of the face's vertices. With G = R R the Gram
+    matrix of the shapes and C the covariance of the weights, R C R = U s^2 U^T gives scores = w R U / s.
     """
     weights = torch.from_numpy(np.concatenate([motion.weights for motion in motions])).double()
     mean = weights.mean(0)
@@ -297,14 +297,12 @@ def _principal_modes(head: ParametricHead, motions: list[Motion]) -> tuple[Tenso
     root, inverse_root = _square_root(shapes @ shapes.T / shapes.shape[1])
     variance, axes = torch.linalg.eigh(root @ covariance @ root)
     variance, axes = variance.flip(0), axes.flip(1)
-    # Shapes that always move together (gaze) leave modes without variance: bound them, so that their scores stay near 0.
+    # Shapes that always move together (gaze) leave modes without variance; bounded, their scores stay near 0.
     spread = variance.clamp_min(0.0).sqrt()
     spread = spread.clamp_min(1e-3 * float(spread[0]))
     to_scores = root @ axes / spread
     to_weights = (axes * spread).T @ inverse_root
-    largest = to_weights.gather(1, to_weights.abs().argmax(1, keepdim=True))[
-        :, 0
-    ]  # an eigenvector's sign is free
+    largest = to_weights.gather(1, to_weights.abs().argmax(1, keepdim=True))[:, 0]  # an eigenvector's sign is free
     return mean, to_scores * largest.sign(), to_weights * largest.sign()[:, None]
 
 
@@ -316,10 +314,8 @@ def _square_root(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _hash_of(head: ParametricHead, config: ExtractorConfig) -> str:
-    """Hash of what the extractor depends on, in steps of 1/1024 cm, so that rounding of other machines does not count."""
-    digest = hashlib.sha256(
-        json.dumps([EXTRACTOR_NAME, EXTRACTOR_VERSION, asdict(config)], sort_keys=True).encode()
-    )
+    """Hash of what the extractor depends on; in steps of 1/1024 cm, so that a machine's rounding does not count."""
+    digest = hashlib.sha256(json.dumps([EXTRACTOR_NAME, EXTRACTOR_VERSION, asdict(config)], sort_keys=True).encode())
     identity = head.identity_basis[: NUM_IDENTITY + NUM_RESIDUAL, head.landmark_vertices]
     expression = head.expression_basis[:, head.vertices_of("face")]
     for tensor in (head.vertices[head.landmark_vertices], identity, expression):

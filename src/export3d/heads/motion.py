@@ -135,22 +135,7 @@ def expression_weights(values: Mapping[str, float]) -> np.ndarray:
     return weights
 
 
-def resting_offset(seed: int) -> np.ndarray:
-    """``(53,)`` weights of a person's resting face: about 30 % of the shapes, half-normal with sd 0.08.
-
-    Real people rest with brows or mouth corners off the mean. It is the only part of the motion that belongs to
-    the identity; :func:`trajectory` and :func:`independent` can leave it out.
-    """
-    rng = _rng(seed, "rest")
-    rest = np.abs(rng.normal(scale=0.08, size=len(EXPRESSION_NAMES))) * (
-        rng.random(len(EXPRESSION_NAMES)) < 0.3
-    )
-    rest *= 1.0 - 0.7 * expression_weights({"jawOpen": 1.0, "mouthClose": 1.0, "eyeBlink": 1.0})
-    rest[[_INDEX[name] for name in _LOOK_AXES]] = 0.0  # where the eyes look is not a trait
-    return rest.astype(np.float32)
-
-
-def independent(seed: int, num_frames: int, *, with_resting_offset: bool = True) -> Motion:
+def independent(seed: int, num_frames: int, *, resting: np.ndarray | None = None) -> Motion:
     """Frames drawn independently, for training: expressions from weak to strong, poses to |yaw| 0.75.
 
     The first :data:`NEAR_FRONTAL_FRAMES` frames are near-frontal (yaw sd 0.13), a third nearly neutral.
@@ -158,10 +143,10 @@ def independent(seed: int, num_frames: int, *, with_resting_offset: bool = True)
     Args:
         seed: Identity seed; a longer motion of the same seed starts with the shorter one.
         num_frames: T, at least 1.
-        with_resting_offset: Add :func:`resting_offset` of the seed.
+        resting: ``(53,)`` weights of the person's resting face (`Identity.resting_weights`), added to every frame.
     """
     rng = _rng(seed, "independent")
-    rest = resting_offset(seed) if with_resting_offset else np.zeros(len(EXPRESSION_NAMES), np.float32)
+    rest = 0.0 if resting is None else resting
     weights, gaze, pose, shift = [], [], [], []
     for frame in range(num_frames):
         expression = _draw_expression(rng)
@@ -181,14 +166,14 @@ def independent(seed: int, num_frames: int, *, with_resting_offset: bool = True)
     return _motion(np.array(weights), np.array(gaze), np.array(pose), np.array(shift))
 
 
-def trajectory(seed: int, num_frames: int, fps: float = 25.0, *, with_resting_offset: bool = True) -> Motion:
+def trajectory(seed: int, num_frames: int, fps: float = 25.0, *, resting: np.ndarray | None = None) -> Motion:
     """A continuous talking sequence: speech, blinks, brows, smiles, glances and a wandering head.
 
     Args:
         seed: Identity seed; the same seed gives the same motion.
         num_frames: T, at least 1.
         fps: Frames per second.
-        with_resting_offset: Add :func:`resting_offset` of the seed.
+        resting: ``(53,)`` weights of the person's resting face (`Identity.resting_weights`), added to every frame.
     """
     if not fps > 0:
         raise ValueError(f"fps must be positive; got {fps}")
@@ -204,11 +189,9 @@ def trajectory(seed: int, num_frames: int, fps: float = 25.0, *, with_resting_of
         (_SNEER, 0.05, 0.5),
     ):
         weights += _envelopes(rng, time_s, end_s, rate_hz, duration_s)[:, None] * expression_weights(recipe)
-    if with_resting_offset:
-        weights += resting_offset(seed)
-    pose = np.stack(
-        [_wander(rng, num_frames, fps, sd, tau) for sd, tau in ((0.22, 0.8), (0.10, 0.6), (0.06, 0.7))], 1
-    )
+    if resting is not None:
+        weights += resting
+    pose = np.stack([_wander(rng, num_frames, fps, sd, tau) for sd, tau in ((0.22, 0.8), (0.10, 0.6), (0.06, 0.7))], 1)
     shift_sd = (SHIFT_SD, SHIFT_SD, DISTANCE_SD * RADIUS)
     shift = np.stack([_wander(rng, num_frames, fps, sd, 1.0) for sd in shift_sd], 1)
     gaze = _glances(rng, time_s, end_s) - np.stack([0.5 * pose[:, 0], -0.3 * pose[:, 1]], 1)
@@ -218,8 +201,7 @@ def trajectory(seed: int, num_frames: int, fps: float = 25.0, *, with_resting_of
 def gaze_to_weights(gaze: np.ndarray) -> dict[str, np.ndarray]:
     """Gaze ``(T, 2)`` radians -> weights ``(T,)`` in [0, 1] of the eyeLook shapes, which move the lids."""
     return {
-        name: np.clip(sign * gaze[:, axis] / GAZE_PER_WEIGHT_RAD, 0.0, 1.0)
-        for name, (axis, sign) in _LOOK_AXES.items()
+        name: np.clip(sign * gaze[:, axis] / GAZE_PER_WEIGHT_RAD, 0.0, 1.0) for name, (axis, sign) in _LOOK_AXES.items()
     }
 
 
