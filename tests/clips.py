@@ -11,6 +11,8 @@ import av
 import numpy as np
 from skimage import data
 
+from export3d.tracking import ExtractorInfo, Motion
+
 AUDIO_RATE_HZ = 44_100
 
 
@@ -109,3 +111,37 @@ def clip_facts(path: Path) -> ClipFacts:
             num_samples = sum(frame.samples for frame in container.decode(sound))
             duration = num_samples / sound.codec_context.sample_rate
     return ClipFacts(len(times), rate, times, num_samples, duration, name, size)
+
+
+def face_points(center: tuple[float, float] = (80.0, 80.0), scale: float = 40.0, mouth: float = 0.15) -> np.ndarray:
+    """68 landmarks ``(68, 2)`` of a drawn face in pixels; `mouth` is how far it is open, in units of `scale`."""
+    angle = np.linspace(0.0, np.pi, 17)
+    jaw = np.stack([-np.cos(angle), 0.1 + 1.1 * np.sin(angle)], axis=1)
+    row = np.linspace(0.0, 1.0, 5)
+    left_brow = np.stack([-0.75 + 0.55 * row, np.full(5, -0.45)], axis=1)
+    right_brow = np.stack([0.2 + 0.55 * row, np.full(5, -0.45)], axis=1)
+    bridge = np.stack([np.zeros(4), np.linspace(-0.2, 0.25, 4)], axis=1)
+    nostrils = np.stack([np.linspace(-0.18, 0.18, 5), np.full(5, 0.35)], axis=1)
+    eye = np.array([[-0.17, 0.0], [-0.06, -0.06], [0.06, -0.06], [0.17, 0.0], [0.06, 0.06], [-0.06, 0.06]])
+    left_eye, right_eye = eye - np.array([0.43, 0.2]), eye + np.array([0.43, -0.2])
+    turn = 2.0 * np.pi * np.arange(12) / 12
+    outer = np.stack([-0.32 * np.cos(turn), 0.7 - (0.1 + mouth) * np.sin(turn)], axis=1)
+    turn = 2.0 * np.pi * np.arange(8) / 8
+    inner = np.stack([-0.22 * np.cos(turn), 0.7 - mouth * np.sin(turn)], axis=1)
+    parts = [jaw, left_brow, right_brow, bridge, nostrils, left_eye, right_eye, outer, inner]
+    return (np.concatenate(parts) * scale + np.asarray(center)).astype(np.float32)
+
+
+def a_motion(num_frames: int = 4, space: str = "ict64", fps: Fraction = Fraction(30000, 1001)) -> Motion:
+    """A motion whose last frame has no face."""
+    generator = np.random.default_rng(0)
+    return Motion(
+        beta=generator.normal(size=(num_frames, 64)).astype(np.float32),
+        camera=np.tile(np.append(np.eye(4), np.eye(3)).astype(np.float32), (num_frames, 1)),
+        confidence=np.ones(num_frames, dtype=np.float32),
+        found=np.array([True] * (num_frames - 1) + [False]),
+        landmarks=np.zeros((num_frames, 68, 2), dtype=np.float32),
+        time_s=np.array([float(index / fps) for index in range(num_frames)]),
+        fps=fps,
+        extractor=ExtractorInfo("test", "1", "", space),
+    )

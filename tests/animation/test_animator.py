@@ -1,0 +1,97 @@
+"""The animator gives what the model gives, whatever it has kept from earlier frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from export3d.animation import Animator
+from export3d.camera import Camera
+from export3d.errors import NoFaceError, UnreadableImageError, UsageError
+from export3d.images import to_uint8
+from export3d.model import Export3D
+from export3d.tracking import Tracker
+from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
+
+
+def direct(animator: Animator, beta: np.ndarray, camera: Camera) -> np.ndarray:
+    """The same picture by the model's three verbs, with nothing kept."""
+    subject = animator.subject
+    assert subject is not None
+    with torch.inference_mode():
+        planes = animator.model.planes(subject.code, torch.from_numpy(beta)[None])
+        image = animator.model.render(planes, camera, subject.code).image
+    assert image is not None
+    return to_uint8(image[0])
+
+
+def test_frames_equal_the_model_in_any_order_of_expressions_and_cameras(animator: Animator) -> None:
+    generator = np.random.default_rng(0)
+    betas = [generator.normal(size=64).astype(np.float32) for _ in range(2)]
+    cameras = [Camera.look_at_head(yaw) for yaw in (0.0, 0.4)]
+    for b, c in [(0, 0), (0, 0), (0, 1), (1, 1), (0, 1), (1, 0), (1, 0)]:
+        assert np.array_equal(animator.frame(betas[b], cameras[c]), direct(animator, betas[b], cameras[c]))
+    pictures = [direct(animator, beta, camera) for beta in betas for camera in cameras]
+    assert len({picture.tobytes() for picture in pictures}) == 4  # or the test could not fail
+
+
+def test_a_camera_and_its_vector_give_the_same_frame(animator: Animator) -> None:
+    camera = Camera.look_at_head(0.2, 0.1)
+    beta = np.zeros(64, dtype=np.float32)
+    first = animator.frame(beta, camera)
+    animator.frame(beta, Camera.look_at_head(0.0))
+    assert np.array_equal(animator.frame(beta, camera.to_vector()[0].numpy()), first)
+
+
+def test_a_caller_who_changes_his_array_in_place_gets_a_new_frame(animator: Animator) -> None:
+    beta, camera = np.zeros(64, dtype=np.float32), Camera.look_at_head(0.0)
+    animator.frame(beta, camera)
+    before = animator.frame(beta, camera)
+    beta += 3.0
+    assert not np.array_equal(direct(animator, beta, camera), before)  # or the test could not fail
+    assert np.array_equal(animator.frame(beta, camera), direct(animator, beta, camera))
+
+
+def test_a_new_portrait_replaces_the_old_one(animator: Animator, photo: np.ndarray) -> None:
+    beta, camera = np.zeros(64, dtype=np.float32), Camera.look_at_head(0.0)
+    before = animator.frame(beta, camera)
+    animator.portrait(255 - photo)
+    after = animator.frame(beta, camera)
+    assert np.array_equal(after, direct(animator, beta, camera)) and not np.array_equal(after, before)
+
+
+def test_frames_are_uint8_pictures_of_the_models_size(animator: Animator) -> None:
+    image = animator.frame(np.zeros(64, dtype=np.float32), Camera.look_at_head(0.0))
+    assert image.shape == (32, 32, 3) and image.dtype == np.uint8 and animator.image_size == 32
+
+
+def test_the_portraits_picture_has_the_size_asked_for(animator: Animator) -> None:
+    assert animator.subject is not None
+    assert animator.subject.picture(48).shape == (48, 48, 3)
+
+
+def test_a_frame_before_the_portrait_says_what_is_missing(
+    tiny_model: Export3D, make_tracker: Callable[..., Tracker]
+) -> None:
+    with pytest.raises(RuntimeError, match="give a portrait first"):
+        Animator(tiny_model, make_tracker()).frame(np.zeros(64), Camera.look_at_head(0.0))
+
+
+def test_a_tracker_in_another_expression_space_is_refused(tiny_model: Export3D) -> None:
+    tracker = Tracker(GivenLandmarks([[]]), MeasuredCoefficients("arkit52"))
+    with pytest.raises(UsageError, match=r"expression space 'arkit52', but the model was trained on 'ict64'"):
+        Animator(tiny_model, tracker)
+
+
+def test_a_portrait_without_a_face_is_named(tiny_model: Export3D, photo: np.ndarray) -> None:
+    tracker = Tracker(GivenLandmarks([[]]), MeasuredCoefficients(), size=32)
+    with pytest.raises(NoFaceError, match=r"cat\.png: no face"):
+        Animator(tiny_model, tracker).portrait(photo, where="cat.png")
+
+
+def test_a_missing_portrait_file_is_named(animator: Animator) -> None:
+    with pytest.raises(UnreadableImageError, match=r"nobody\.jpg: no such image file"):
+        animator.portrait("nobody.jpg")

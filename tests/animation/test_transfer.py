@@ -1,0 +1,145 @@
+"""Absolute and relative motion, expression or pose alone, and smoothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from export3d.animation import DrivingFrame, TransferOptions
+from export3d.animation.transfer import relative_camera, smooth, transfer
+from export3d.camera import Camera
+from export3d.errors import UsageError
+
+CLOCK = Fraction(1, 25)
+
+
+def camera(yaw_deg: float, pitch_deg: float = 0.0, roll_deg: float = 0.0, shift: float = 0.0) -> np.ndarray:
+    angles = (math.radians(angle) for angle in (yaw_deg, pitch_deg, roll_deg))
+    moved = torch.tensor([[shift, 0.0, 0.0]])
+    return Camera.look_at_head(*angles, shift=moved).to_vector()[0].numpy()
+
+
+def angles_deg(vector: np.ndarray) -> list[float]:
+    return torch.rad2deg(Camera.from_vector(torch.from_numpy(vector)[None]).head_angles())[0].tolist()
+
+
+def frames(betas: list[float], yaws: list[float], found: list[bool] | None = None) -> list[DrivingFrame]:
+    return [
+        DrivingFrame(
+            beta=np.full(64, beta, dtype=np.float32),
+            camera=camera(yaw),
+            found=True if found is None else found[index],
+            index=index,
+            pts=index,
+            duration=1,
+        )
+        for index, (beta, yaw) in enumerate(zip(betas, yaws, strict=True))
+    ]
+
+
+OWN_BETA, OWN_CAMERA = np.full(64, 10.0, dtype=np.float32), camera(5.0, -3.0, 2.0)
+
+
+def run(given: list[DrivingFrame], **options: object) -> list[DrivingFrame]:
+    chosen = TransferOptions(**options)  # type: ignore[arg-type]
+    return list(transfer(given, chosen, beta=OWN_BETA, camera=OWN_CAMERA, time_base=CLOCK))
+
+
+def test_the_default_is_the_drivers_motion_as_it_is() -> None:
+    given = frames([1.0, 2.0], [0.0, 10.0])
+    for got, wanted in zip(run(given), given, strict=True):
+        assert np.array_equal(got.beta, wanted.beta) and np.array_equal(got.camera, wanted.camera)
+
+
+def test_expression_only_keeps_the_portraits_camera() -> None:
+    got = run(frames([1.0, 2.0], [0.0, 10.0]), expression_only=True)
+    assert [frame.beta[0] for frame in got] == [1, 2]
+    assert all(np.array_equal(frame.camera, OWN_CAMERA) for frame in got)
+
+
+def test_pose_only_keeps_the_portraits_expression() -> None:
+    got = run(frames([1.0, 2.0], [0.0, 10.0]), pose_only=True)
+    assert all(np.array_equal(frame.beta, OWN_BETA) for frame in got)
+    assert angles_deg(got[1].camera)[0] == pytest.approx(10.0, abs=1e-3)
+
+
+def test_relative_starts_at_the_portrait_and_adds_the_change() -> None:
+    got = run(frames([1.0, 4.0], [20.0, 20.0]), relative=True)
+    assert [frame.beta[0] for frame in got] == [10, 13]  # 10 + (1 - 1), 10 + (4 - 1)
+    np.testing.assert_allclose(got[0].camera, OWN_CAMERA, atol=1e-6)
+
+
+def test_relative_turns_add_up_about_one_axis() -> None:
+    # The driver turns from 20 to 50 degrees; the portrait stands at 10: 10 + 30 = 40.
+    assert angles_deg(relative_camera(camera(50), camera(20), camera(10))) == pytest.approx([40, 0, 0], abs=1e-3)
+
+
+def test_relative_moves_add_up() -> None:
+    moved = relative_camera(camera(0, shift=0.3), camera(0, shift=0.1), camera(0, shift=-0.05))
+    np.testing.assert_allclose(moved, camera(0, shift=0.15), atol=1e-6)
+
+
+def test_relative_cameras_are_rigid() -> None:
+    moved = relative_camera(camera(40, 20, -15), camera(-10, 5, 8), camera(12, -9, 3))
+    rotation = moved[:16].reshape(4, 4)[:3, :3].astype(np.float64)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-6)
+    assert np.linalg.det(rotation) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_relative_counts_from_the_first_face_and_rests_before_it() -> None:
+    got = run(frames([7.0, 1.0, 3.0], [0.0, 0.0, 0.0], found=[False, True, True]), relative=True)
+    assert [frame.beta[0] for frame in got] == [10, 10, 12]
+    np.testing.assert_allclose(got[0].camera, OWN_CAMERA, atol=1e-6)
+
+
+def test_expression_and_pose_alone_exclude_each_other() -> None:
+    with pytest.raises(UsageError, match="--expression-only and --pose-only exclude each other"):
+        TransferOptions(expression_only=True, pose_only=True)
+
+
+def test_smoothing_leaves_a_constant_alone() -> None:
+    for frame in smooth(frames([3.0] * 9, [15.0] * 9), 0.06, CLOCK):
+        np.testing.assert_allclose(frame.beta, 3.0, atol=1e-6)
+        np.testing.assert_allclose(frame.camera, camera(15.0), atol=1e-6)
+
+
+def test_smoothing_leaves_a_steady_change_alone_inside() -> None:
+    got = list(smooth(frames([float(k) for k in range(21)], [2.0 * k for k in range(21)]), 0.06, CLOCK))
+    for index in range(5, 16):  # three sigma are 4.5 frames
+        assert got[index].beta[0] == pytest.approx(index, abs=1e-5)
+        assert angles_deg(got[index].camera) == pytest.approx([2.0 * index, 0, 0], abs=1e-3)
+
+
+def test_smoothing_weights_are_a_gaussian() -> None:
+    # Sigma is one frame and the reach three, so all five frames count: weights exp(-k^2 / 2) around the middle one.
+    betas = [0.0, 0.0, 1.0, 0.0, 0.0]
+    got = list(smooth(frames(betas, [0.0] * 5), 0.04, CLOCK))
+    total = 1 + 2 * math.exp(-0.5) + 2 * math.exp(-2.0)
+    assert got[2].beta[0] == pytest.approx(1 / total, rel=1e-5)
+    one_sided = 1 + math.exp(-0.5) + math.exp(-2.0) + math.exp(-4.5)
+    assert got[0].beta[0] == pytest.approx(math.exp(-2.0) / one_sided, rel=1e-5)
+
+
+def test_smoothing_hands_out_every_frame_in_order_and_keeps_few() -> None:
+    pulled = 0
+
+    def source() -> Iterator[DrivingFrame]:
+        nonlocal pulled
+        for frame in frames([0.0] * 60, [0.0] * 60):
+            pulled += 1
+            yield frame
+
+    ahead = [pulled - frame.index for frame in smooth(source(), 0.06, CLOCK)]
+    assert len(ahead) == 60
+    assert max(ahead[:50]) <= 6  # ceil(4.5 frames) ahead, and the frame itself
+
+
+def test_smoothing_follows_time_and_not_the_number_of_the_frame() -> None:
+    given = frames([0.0, 8.0], [0.0, 0.0])
+    far = [given[0], DrivingFrame(**{**vars(given[1]), "pts": 100})]  # four seconds later
+    assert [frame.beta[0] for frame in smooth(far, 0.06, CLOCK)] == [0, 8]
