@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -105,14 +106,30 @@ def along_curve(line: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     return position, side * distance[row, nearest]
 
 
-def vertex_normals(vertices: Tensor, triangles: Tensor) -> Tensor:
-    """``(B, V, 3)`` unit normals of ``(B, V, 3)`` vertices, weighted by area."""
+def vertex_normals(vertices: Tensor, triangles: Tensor, gather: Tensor | None = None) -> Tensor:
+    """``(B, V, 3)`` unit normals of ``(B, V, 3)`` vertices, weighted by area; `gather` from :func:`face_gather`."""
     a, b, c = (vertices.index_select(1, triangles[:, k]) for k in range(3))
     face = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices)
-    for k in range(3):
-        total.index_add_(1, triangles[:, k], face)
-    return F.normalize(total, dim=-1)
+    if gather is None:
+        gather = face_gather(triangles, vertices.shape[1])
+    flat = face.permute(1, 0, 2).reshape(len(triangles), -1)
+    return F.normalize((gather @ flat).reshape(vertices.shape[1], -1, 3).permute(1, 0, 2), dim=-1)
+
+
+def face_gather(triangles: Tensor, num_vertices: int) -> Tensor:
+    """Sparse ``(V, F)`` operator that sums the values of the triangles around each vertex."""
+    order = triangles.reshape(-1).argsort(stable=True)
+    counts = torch.bincount(triangles.reshape(-1), minlength=num_vertices)
+    starts = F.pad(counts.cumsum(0), (1, 0))
+    ones = torch.ones(order.shape[0], device=triangles.device)
+    return csr_matrix(starts, torch.div(order, 3, rounding_mode="floor"), ones, (num_vertices, len(triangles)))
+
+
+def csr_matrix(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A sparse CSR matrix, without PyTorch's warning that the layout is in beta."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse")
+        return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)
 
 
 def grid_triangles(rows: int, columns: int, device: torch.device | str | None = None) -> Tensor:

@@ -92,11 +92,16 @@ def build_clothes(head: ParametricHead, vertices: Tensor, seed: int) -> Clothes:
     )
     return Clothes(
         vertices=grid.reshape(-1, 3),
-        triangles=grid_triangles(rows, columns, device),
+        triangles=cloth_triangles(device),
         uv=uv.reshape(-1, 2),
         texture=_cloth_texture(grid, down, rng, offset),
         collar_y=-11.9 - dip,
     )
+
+
+def cloth_triangles(device: torch.device | None = None) -> Tensor:
+    """The triangles of any garment: all have the same grid."""
+    return grid_triangles(_ROWS, _COLUMNS + 1, device)
 
 
 def _cloth_texture(grid: Tensor, down: Tensor, rng: np.random.Generator, offset: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from export3d.heads.appearance_fields import smoothstep
 from export3d.heads.hair import HairPatch
-from export3d.heads.light import harmonics9, irradiance
+from export3d.heads.light import irradiance
 
-HAIR_ATTRIBUTES = 12
-"""Columns of :func:`light_hair`: diffuse 3, white highlights 2, tinted highlights 2, texture place 2, facing 1, tone 2."""
+HAIR_ATTRIBUTES = 15
+"""Columns of :func:`light_hair`: diffuse 3, white highlights 2, tinted highlights 2, texture place 2, slide of the
+texture place per thickness 2, cosine to the view 1, thickness 1, bend 1, distance 1."""
 
 
 def sample_bilinear(texture: Tensor, column: Tensor, row: Tensor) -> Tensor:
@@ -79,36 +80,38 @@ def quadratic_irradiance(normal: Tensor, matrix: Tensor, image: Tensor) -> Tenso
 
 def light_hair(
     patch: HairPatch,
+    outer: Tensor,
     transfer: Tensor,
     harmonics: Tensor,
     directions: Tensor,
     colors: Tensor,
     eye: Tensor,
-    color: Tensor,
 ) -> Tensor:
-    """Light the vertices of a patch once for all its layers (Kajiya-Kay).
+    """Light the vertices of a patch (Kajiya-Kay) and find how the view slides over the shells below.
 
     Args:
         patch: The hair.
+        outer: ``(B, G, 3)`` cm, its surface in each frame.
         transfer: ``(G, 9)`` shadowed transfer.
         harmonics: ``(B, 3, 9)``.
         directions: ``(B, L, 3)`` towards the lights.
         colors: ``(L, 3)``.
         eye: ``(B, 3)`` camera position, cm.
-        color: ``(3,)`` hair colour.
 
     Returns:
-        ``(B * G, 12)`` attributes, see :data:`HAIR_ATTRIBUTES`.
+        ``(B * G, 15)`` attributes, see :data:`HAIR_ATTRIBUTES`.
     """
     batch = harmonics.shape[0]
-    position = patch.layers[-1]
-    view = F.normalize(eye[:, None] - position, dim=-1)  # (B, G, 3)
+    offset = eye[:, None] - outer
+    distance = offset.norm(dim=-1, keepdim=True)
+    view = offset / distance  # (B, G, 3)
     normal, tangent = patch.normal, patch.tangent
+    facing = (normal * view).sum(-1, keepdim=True)
     open_light = irradiance(F.normalize(normal * 0.8 + view * 0.2, dim=-1), harmonics).clamp(min=0.02)
     shadowed = (transfer @ harmonics.transpose(1, 2)).clamp(min=0.0)
     diffuse = (0.45 * open_light + 0.55 * shadowed) * 0.85
-    lit = ((harmonics9(normal)[:, :1] * 0 + transfer[:, :1]) / 0.2821).clamp(0, 1)  # share of the sky that is open
-    white = torch.zeros(batch, position.shape[0], 2, device=position.device)
+    open_sky = (transfer[:, 0] / 0.2821).clamp(0, 1)
+    white = torch.zeros(batch, outer.shape[1], 2, device=outer.device)
     tinted = torch.zeros_like(white)
     along_view = (tangent * view).sum(-1)
     across_view = (1 - along_view**2).clamp(min=0).sqrt()
@@ -116,54 +119,86 @@ def light_hair(
         toward = directions[:, k, None]  # (B, 1, 3)
         along = (tangent * toward).sum(-1)
         across = (1 - along**2).clamp(min=0).sqrt()
-        wrap = ((normal * toward).sum(-1) * 0.6 + 0.4).clamp(min=0) * colors[k].mean() * (0.35 + 0.65 * lit[:, 0])
+        wrap = ((normal * toward).sum(-1) * 0.6 + 0.4).clamp(min=0) * colors[k].mean() * (0.35 + 0.65 * open_sky)
         for side, shift in enumerate((-0.07, 0.07)):  # strands shift the highlight; the texture's tone picks between
-            cosine = (across * across_view - (along + shift) * along_view).clamp(1e-3, 1)
-            white[..., side] += wrap * cosine**60
-            tinted[..., side] += wrap * cosine**14
-    facing = (normal * view).sum(-1, keepdim=True)
-    place = patch.uv[None].expand(batch, -1, -1)
-    filler = torch.zeros(batch, position.shape[0], 2, device=position.device)
-    del color
-    return torch.cat([diffuse, white, tinted, place, facing, filler], -1).reshape(-1, HAIR_ATTRIBUTES)
+            cosine = (across * across_view - (along + shift) * along_view).clamp(1e-3, 1).log()
+            white[..., side] += wrap * (60 * cosine).exp()
+            tinted[..., side] += wrap * (14 * cosine).exp()
+    sideways = (facing * normal - view) / facing.abs().clamp(min=0.3)
+    slide = torch.einsum("gkx,bgx->bgk", patch.uv_per_cm, sideways) * patch.thickness[:, None]
+    fixed = torch.stack([patch.thickness, patch.bend], -1).expand(batch, -1, -1)
+    place = patch.uv.expand(batch, -1, -1)
+    parts = [diffuse, white, tinted, place, slide, facing, fixed, distance]
+    return torch.cat(parts, -1).reshape(-1, HAIR_ATTRIBUTES)
 
 
-def shade_hair(patch: HairPatch, attributes: Tensor, layer: Tensor, color: Tensor) -> tuple[Tensor, Tensor]:
-    """Colour and opacity of visible shell points.
+def shade_hair(patch: HairPatch, a: Tensor, room: Tensor, color: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Walk down through the shells below each visible surface point.
 
     Args:
         patch: The hair.
-        attributes: ``(N, 12)`` interpolated from :func:`light_hair`.
-        layer: ``(N,)`` index of the shell.
+        a: ``(N, 15)`` interpolated from :func:`light_hair`; points seen from outside.
+        room: ``(N,)`` cm along the ray from the surface to what lies behind the hair.
         color: ``(3,)`` linear hair colour.
 
     Returns:
-        ``(N, 3)`` linear colour and ``(N,)`` opacity.
+        ``(N, 3)`` linear colour premultiplied by opacity, ``(N,)`` opacity, ``(N,)`` depth of the hair below the
+        surface along the ray, cm.
     """
-    rows, columns, _ = patch.texture.shape
-    texel = sample_bilinear(patch.texture, attributes[:, 7] * (columns - 1), attributes[:, 8] * (rows - 1))
-    strand = torch.where(layer % 2 == 0, texel[:, 0], texel[:, 1])
-    tone, height = texel[:, 2], patch.height[layer]
-    edge = texel[:, 3] - 0.07 * height * (0.0 if patch.curl > 0.8 else 1.0)
-    if patch.short:
-        threshold = 0.35 + 0.3 * height + 0.5 * smoothstep(0.16, 0.0, edge)
-        soft = 0.14
-    elif patch.curl > 0.3:
-        threshold = 0.28 + 0.30 * height + 0.4 * smoothstep(0.22, 0.0, edge)
-        soft = 0.2
-    else:
-        threshold = 0.06 + 0.50 * height**1.5 + 0.6 * smoothstep(0.22, -0.02, edge)
-        soft = 0.12
-    opacity = smoothstep(-1.0, 1.0, (strand - threshold) / soft) * smoothstep(-0.02, 0.035, edge)
-    if not patch.short:
-        root = smoothstep(0.0, 0.16, edge + 0.12 * (strand - 0.5)) * (height <= 0.36)
-        opacity = torch.maximum(opacity, root)
-    base = color * (0.42 + 0.80 * strand + 0.5 * (tone - 0.5))[:, None].clamp(min=0.1)
-    buried = 0.30 + 0.70 * height  # inner shells are shadowed by outer ones
-    buried = buried * torch.where(attributes[:, 9] < 0, 0.45, 1.0)  # the inside of a curtain
-    white = torch.lerp(attributes[:, 3], attributes[:, 4], tone)
-    tinted = torch.lerp(attributes[:, 5], attributes[:, 6], tone)
+    facing, thickness, bend = a[:, 11].clamp(min=0.02), a[:, 12], a[:, 13]
+    slant = 1.0 / facing.clamp(min=0.3)
+    left = torch.ones_like(facing)
+    base, shine, depth = torch.zeros_like(facing), torch.zeros_like(facing), torch.zeros_like(facing)
+    heights = [float(h) for h in patch.height]
+    for layer in range(len(heights) - 1, -1, -1):
+        height = heights[layer]
+        below = 1.0 - height
+        texel = _hair_texel(patch, a[:, 7:9] + below * a[:, 9:11])
+        strand, tone = texel[:, layer % 2], texel[:, 2]
+        opacity = _shell_opacity(patch, strand, texel[:, 3], height)
+        if below > 0.0:
+            sunk = (1.0 - below * bend).clamp(min=0.0)
+            rim = (1.0 - sunk * sunk).clamp(min=0.0).sqrt()  # a flatter ray passes above this shell
+            opacity = opacity * smoothstep(-0.10, 0.10, facing - rim) * (below * thickness * slant < room + 0.3)
+        weight = left * opacity
+        lit = weight * (0.30 + 0.70 * height)  # inner shells are shadowed by outer ones
+        base = base + lit * (0.42 + 0.80 * strand + 0.5 * (tone - 0.5)).clamp(min=0.1)
+        shine = shine + lit * strand * torch.lerp(a[:, 3], a[:, 4], tone)
+        depth = depth + weight * below
+        left = left - weight
+    opacity = 1.0 - left
     gloss = 1.0 - 0.75 * patch.curl
-    shine = 0.024 * white * strand * 1.4 * gloss
-    lit = base * (attributes[:, :3] + (0.36 * gloss * tinted * strand * 1.2)[:, None]) + shine[:, None]
-    return lit * buried[:, None], opacity
+    tinted = 0.5 * (a[:, 5] + a[:, 6]) * 0.26 * gloss
+    shade = color * base[:, None] * (a[:, :3] + tinted[:, None]) + (0.034 * gloss * shine)[:, None]
+    return shade, opacity, depth / opacity.clamp(min=1e-3) * thickness * slant
+
+
+def shade_hair_inside(patch: HairPatch, a: Tensor, color: Tensor) -> tuple[Tensor, Tensor]:
+    """Colour (premultiplied) and opacity of the inside of a curtain: dark, without shells."""
+    texel = _hair_texel(patch, a[:, 7:9])
+    sunk = 1.0 - 0.7 * a[:, 13]
+    rim = (1.0 - sunk * sunk).clamp(min=0.0).sqrt()  # a grazing ray sees single strands, not a dark wall
+    opacity = smoothstep(0.0, 0.10, texel[:, 3]) * smoothstep(-0.05, 0.2, -a[:, 11] - rim)
+    tone = 0.20 * (0.42 + 0.80 * texel[:, 1])
+    return color * a[:, :3] * (tone * opacity)[:, None], opacity
+
+
+def _hair_texel(patch: HairPatch, uv: Tensor) -> Tensor:
+    rows, columns, _ = patch.texture.shape
+    u = uv[:, 0] - uv[:, 0].floor()  # the azimuth closes
+    return sample_bilinear(patch.texture, u * (columns - 1), uv[:, 1] * (rows - 1))
+
+
+def _shell_opacity(patch: HairPatch, strand: Tensor, edge: Tensor, height: float) -> Tensor:
+    """Opacity of a shell from its strands and the distance to the hair's border."""
+    edge = edge - 0.07 * height * (0.0 if patch.curl > 0.8 else 1.0)  # outer shells end earlier
+    if patch.short:
+        threshold, soft = 0.35 + 0.3 * height + 0.5 * smoothstep(0.16, 0.0, edge), 0.14
+    elif patch.curl > 0.3:
+        threshold, soft = 0.28 + 0.30 * height + 0.4 * smoothstep(0.22, 0.0, edge), 0.2
+    else:
+        threshold, soft = 0.06 + 0.50 * height**1.5 + 0.6 * smoothstep(0.22, -0.02, edge), 0.12
+    opacity = smoothstep(-1.0, 1.0, (strand - threshold) / soft) * smoothstep(-0.02, 0.035, edge)
+    if height <= 0.36 and not patch.short:
+        opacity = torch.maximum(opacity, smoothstep(0.0, 0.16, edge + 0.12 * (strand - 0.5)))
+    return opacity

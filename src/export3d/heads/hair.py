@@ -1,6 +1,6 @@
-"""Hair: lofted, alpha-tested shells over the skull with strand noise baked to a texture (no paper section).
+"""Hair: a lofted volume over the skull, cut into shells, with strand noise baked to a texture (no paper section).
 
-A shell is a grid of (polar angle from the crown, azimuth) on the identity's own skull, ears left out; long styles go on
+The volume is a grid of (polar angle from the crown, azimuth) on the identity's own skull, ears left out; long styles go on
 below the ears as a curtain. One texture holds the strands, the tone and the distance from the hair's border, so that
 drawing a pixel of hair is one texture lookup.
 """
@@ -90,25 +90,34 @@ STYLES: dict[str, HairStyle | None] = {
 
 @dataclass(frozen=True, kw_only=True)
 class HairPatch:
-    """L shells over one grid of G vertices.
+    """A volume of hair below one surface, cut into L shells.
+
+    Only the outer surface is rasterised. The shells below it are found by parallax: a ray that meets the surface at
+    texture place p meets the shell at depth d near p + d * slide, unless it grazes by and never gets that deep.
 
     Attributes:
-        layers: ``(L, G, 3)`` cm, innermost first.
-        height: ``(L,)`` relative height of each layer in (0, 1].
-        triangles: ``(F, 3)`` into a layer's vertices; those without hair are dropped.
+        outer: ``(G, 3)`` cm, the outer surface.
+        thickness: ``(G,)`` cm, depth of the innermost root below `outer`.
+        bend: ``(G,)`` thickness relative to the radius of curvature; says which shells a grazing ray can reach.
+        height: ``(L,)`` relative height of each shell in (0, 1], innermost first.
+        triangles: ``(F, 3)``; those without hair are dropped. Counter-clockwise from outside.
         uv: ``(G, 2)`` place in the texture, [0, 1].
+        uv_per_cm: ``(G, 2, 3)`` change of uv for a step along the surface.
         tangent: ``(G, 3)`` unit direction of the strands, away from the root.
         normal: ``(G, 3)`` unit, outwards; one field through skull and curtain, or the seam would show.
-        texture: ``(rows, columns, 4)`` strands of even layers, of odd layers, tone, distance to the border (radians).
+        texture: ``(rows, columns, 4)`` strands of even shells, of odd shells, tone, distance to the border (radians).
         curl: 0 straight .. 1 tight curls.
         short: Whether the hair is too short to be see-through between strands.
-        sway: Whether the patch follows the neck (long hair).
+        sway: Whether the patch follows the neck and its inside can be seen (long hair).
     """
 
-    layers: Tensor
+    outer: Tensor
+    thickness: Tensor
+    bend: Tensor
     height: Tensor
     triangles: Tensor
     uv: Tensor
+    uv_per_cm: Tensor
     tangent: Tensor
     normal: Tensor
     texture: Tensor
@@ -198,35 +207,75 @@ def build_hair(
     num_layers = options.hair_layers + (2 if style.curl > 0.8 else 0)
     if traits.style == "buzz":
         num_layers = min(num_layers, 3)
-    heights = torch.arange(1, num_layers + 1, device=vertices.device) / num_layers
-    layers = center + out * (radius + thick * heights[:, None, None] + 0.08)[..., None]  # (L, R, C, 3)
+    ends = torch.tensor([0.2, 1.0], device=vertices.device)
+    layers = center + out * (radius + thick * ends[:, None, None] + 0.08)[..., None]  # (2, R, C, 3) near roots, outer
     if style.curtain is not None:
         layers, edge, cu, su, along, tangent = _curtain(layers, edge, cu, su, along, tangent, tt, pp, style, offset)
-    rows, columns = layers.shape[1:3]
-    outer = layers[-1].reshape(-1, 3)
-    triangles = grid_triangles(rows, columns, vertices.device)
-    normal = vertex_normals(outer[None], triangles)[0].reshape(rows, columns, 3)
-    normal[:, 0] = normal[:, -1] = F.normalize(normal[:, 0] + normal[:, -1], dim=-1)  # the azimuth's closing column
-    away = outer.reshape(rows, columns, 3) - center
-    away = away * away.new_tensor([1.0, 0.35, 1.0])
-    normal = torch.where((normal * away).sum(-1, keepdim=True) < 0, -normal, normal)
-    triangles = triangles[(edge.reshape(-1)[triangles] > -0.14).any(1)]
-    down = torch.linspace(0, 1, rows, device=vertices.device)[:, None].expand(rows, columns)
-    across = torch.linspace(0, 1, columns, device=vertices.device)[None].expand(rows, columns)
     texture = _bake(torch.stack([cu, su, along, edge], -1), layers[-1], style, options, offset)
-    main = HairPatch(
-        layers=layers.reshape(num_layers, -1, 3),
-        height=heights,
-        triangles=triangles,
-        uv=torch.stack([across, down], -1).reshape(-1, 2),
-        tangent=F.normalize(tangent.reshape(-1, 3), dim=1),
-        normal=normal.reshape(-1, 3),
-        texture=texture,
+    main = _patch(
+        layers,
+        edge,
+        tangent,
+        texture,
+        num_layers,
+        center,
         curl=style.curl,
         short=style.thickness < 0.5,
         sway=style.curtain is not None,
     )
     return (main, _bun(vertices, options, offset)) if style.bun else (main,)
+
+
+def _patch(
+    layers: Tensor,
+    edge: Tensor,
+    tangent: Tensor,
+    texture: Tensor,
+    num_layers: int,
+    center: Tensor,
+    *,
+    curl: float,
+    short: bool,
+    sway: bool,
+) -> HairPatch:
+    """A patch from ``(2, R, C, 3)`` surfaces at relative heights 0.2 and 1."""
+    outer = layers[1]
+    rows, columns = outer.shape[:2]
+    device = outer.device
+    triangles = grid_triangles(rows, columns, device)
+    normal = vertex_normals(outer.reshape(1, -1, 3), triangles)[0].reshape(rows, columns, 3)
+    normal[:, 0] = normal[:, -1] = F.normalize(normal[:, 0] + normal[:, -1], dim=-1)  # the azimuth's closing column
+    away = (outer - center) * outer.new_tensor([1.0, 0.35, 1.0])
+    if float((normal * away).sum()) < 0:
+        normal, triangles = -normal, triangles.flip(1)
+    thickness = (layers[1] - layers[0]).norm(dim=-1) / 0.8
+    curvature = (outer - center).mul(outer.new_tensor([1.0, 0.5, 1.0])).norm(dim=-1).clamp(min=6.0)
+    down = torch.linspace(0, 1, rows, device=device)[:, None].expand(rows, columns)
+    across = torch.linspace(0, 1, columns, device=device)[None].expand(rows, columns)
+    step_u = torch.gradient(outer, dim=1)[0] * (columns - 1)  # cm for a step of 1 in u
+    step_v = torch.gradient(outer, dim=0)[0] * (rows - 1)
+    per_cm = torch.stack(
+        [
+            step_u / (step_u**2).sum(-1, keepdim=True).clamp(min=25.0),
+            step_v / (step_v**2).sum(-1, keepdim=True).clamp(min=25.0),
+        ],
+        -2,
+    )
+    return HairPatch(
+        outer=outer.reshape(-1, 3),
+        thickness=thickness.reshape(-1),
+        bend=(thickness / curvature).reshape(-1).clamp(0, 0.9),
+        height=torch.arange(1, num_layers + 1, device=device) / num_layers,
+        triangles=triangles[(edge.reshape(-1)[triangles] > -0.14).any(1)],
+        uv=torch.stack([across, down], -1).reshape(-1, 2),
+        uv_per_cm=per_cm.reshape(-1, 2, 3),
+        tangent=F.normalize(tangent.reshape(-1, 3) + 1e-6, dim=1),
+        normal=normal.reshape(-1, 3),
+        texture=texture,
+        curl=curl,
+        short=short,
+        sway=sway,
+    )
 
 
 def _strand_field(out: Tensor, style: HairStyle, mirror: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -293,7 +342,7 @@ def _curtain(
     profile = profile + 2.2 * flare * fall**2
     profile = profile + (0.12 + style.wave) * 0.5 * torch.sin(fall * 11 + 9 * phase) * fall.sqrt()
     lock = noise(torch.stack([ring[:, 0] * 2.4, ring[:, 1] * 2.4, ring[:, 2]], -1))[:, 0]
-    height = torch.arange(1, layers.shape[0] + 1, device=layers.device)[:, None, None] / layers.shape[0]
+    height = layers.new_tensor([0.2, 1.0])[:, None, None]
     profile = profile + 0.35 * lock * height * fall.sqrt()
     hanging = center + heading[:, None] * profile[..., None]
     hanging = torch.stack([hanging[..., 0], root[:, None, :, 1] - drop, hanging[..., 2]], -1)
@@ -353,23 +402,12 @@ def _bun(vertices: Tensor, options: AppearanceOptions, offset: Tensor) -> HairPa
     azimuth = torch.linspace(-math.pi, math.pi, 33, device=vertices.device)
     uu, vv = torch.meshgrid(polar, azimuth, indexing="ij")
     out = torch.stack([uu.sin() * vv.cos(), uu.cos(), uu.sin() * vv.sin()], -1)
-    heights = torch.tensor([0.5, 0.8, 1.0], device=vertices.device)
     top = vertices[:, 1].amax()
     center = torch.stack([top.new_tensor(0.0), top - 1.4, top.new_tensor(-6.8)])
-    layers = center + out * out.new_tensor([3.0, 2.6, 2.6]) * (0.86 + 0.14 * heights)[:, None, None, None]
+    knot = out * out.new_tensor([3.0, 2.6, 2.6])
+    layers = torch.stack([center + 0.85 * knot, center + knot])
     tangent = torch.stack([-out[..., 1], out[..., 0], out[..., 2] * 0.2], -1)
     fields = torch.stack([out[..., 2], uu.cos() * 0.3, torch.atan2(out[..., 1], out[..., 0]).abs(), uu * 0 + 1], -1)
-    across = torch.linspace(0, 1, 33, device=vertices.device)[None].expand(16, 33)
-    down = torch.linspace(0, 1, 16, device=vertices.device)[:, None].expand(16, 33)
-    return HairPatch(
-        layers=layers.reshape(3, -1, 3),
-        height=heights,
-        triangles=grid_triangles(16, 33, vertices.device),
-        uv=torch.stack([across, down], -1).reshape(-1, 2),
-        tangent=F.normalize(tangent.reshape(-1, 3) + 1e-4, dim=1),
-        normal=out.reshape(-1, 3).contiguous(),
-        texture=_bake(fields, layers[-1], HairStyle(thickness=1.0), options, offset),
-        curl=0.0,
-        short=False,
-        sway=False,
-    )
+    texture = _bake(fields, layers[-1], HairStyle(thickness=1.0), options, offset)
+    edge = torch.ones_like(uu)
+    return _patch(layers, edge, tangent, texture, 4, center, curl=0.0, short=False, sway=False)

@@ -19,8 +19,8 @@ from export3d.heads.appearance import (
     draw_traits,
 )
 from export3d.heads.appearance_atlas import ALBEDO, canvas, paint
-from export3d.heads.appearance_fields import shared_noise, smoothstep, vertex_normals
-from export3d.heads.appearance_scene import Clothes, build_background, build_clothes
+from export3d.heads.appearance_fields import csr_matrix, face_gather, shared_noise, smoothstep, vertex_normals
+from export3d.heads.appearance_scene import Clothes, build_background, build_clothes, cloth_triangles
 from export3d.heads.hair import STYLES, HairPatch, build_hair, hairline, recession_of, spherical
 from export3d.heads.light import COSINE_LOBE, Lights, draw_lights, harmonics9, shadow_transfer
 from export3d.heads.parametric import WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
@@ -160,6 +160,12 @@ class Identity:
         )
 
     @functools.cached_property
+    def surface(self) -> tuple[Tensor, Tensor]:
+        """All triangles of head and garment, and the operator that gathers them around vertices, for normals."""
+        triangles = torch.cat([self.head.triangles, self.clothes.triangles + self.rest.shape[0]])
+        return triangles, _face_gather(self.head, len(self.clothes.vertices), len(self.clothes.triangles))
+
+    @functools.cached_property
     def lid_color(self) -> Tensor:
         """``(3,)`` linear albedo of the skin, for what is seen between shut lids."""
         return self.mean_skin()
@@ -243,9 +249,20 @@ def _smoothing(head: ParametricHead) -> Tensor:
     degree = torch.bincount(pairs[:, 0], minlength=count).clamp(min=1)
     diagonal = torch.arange(count, device=t.device)
     lonely = torch.bincount(pairs[:, 0], minlength=count) == 0
-    index = torch.cat([pairs.T, diagonal.expand(2, -1)], 1)
     value = torch.cat([0.6 / degree[pairs[:, 0]].float(), torch.where(lonely, 1.0, 0.4)])
-    return torch.sparse_coo_tensor(index, value, (count, count)).coalesce().to_sparse_csr()
+    row, column = torch.cat([pairs[:, 0], diagonal]), torch.cat([pairs[:, 1], diagonal])
+    order = row.argsort(stable=True)
+    starts = F.pad(torch.bincount(row, minlength=count).cumsum(0), (1, 0))
+    return csr_matrix(starts, column[order], value[order], (count, count))
+
+
+@functools.lru_cache(maxsize=4)
+def _face_gather(head: ParametricHead, num_cloth_vertices: int, num_cloth_triangles: int) -> Tensor:
+    """The normals' operator for head and garment; every garment has the same grid, so one per head is enough."""
+    start = head.vertices.shape[0]
+    cloth = cloth_triangles(head.vertices.device)
+    assert len(cloth) == num_cloth_triangles
+    return face_gather(torch.cat([head.triangles, cloth + start]), start + num_cloth_vertices)
 
 
 def _light_transfer(
@@ -261,12 +278,12 @@ def _light_transfer(
     receivers, normals = [rest, clothes.vertices], [head_normals, cloth_normals]
     start = num_head + len(clothes.vertices)
     for patch in hair:
-        layer = patch.layers[max(0, round(0.67 * len(patch.layers)) - 1)]
+        layer = patch.outer - 0.33 * patch.thickness[:, None] * patch.normal
         casters.append(layer)
         border = _texture_at(patch.texture, patch.uv)[:, 3]
         caster_triangles.append(patch.triangles[(border[patch.triangles] > 0.05).all(1)] + start)
         start += len(layer)
-        receivers.append(patch.layers[-1])
+        receivers.append(patch.outer)
         normals.append(patch.normal)
     total = shadow_transfer(
         torch.cat(receivers),
@@ -291,7 +308,7 @@ def _light_transfer(
     scattered = torch.where(plain, sharp[:, None].expand(-1, 3, -1), scattered)
     garment = total[num_head : num_head + len(clothes.vertices), None].expand(-1, 3, -1)
     rest_of = total[num_head + len(clothes.vertices) :]
-    return torch.cat([scattered, garment]), rest_of.split([patch.layers.shape[1] for patch in hair])
+    return torch.cat([scattered, garment]), rest_of.split([len(patch.outer) for patch in hair])
 
 
 def _texture_at(texture: Tensor, uv: Tensor) -> Tensor:

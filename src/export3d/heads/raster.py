@@ -37,11 +37,12 @@ class Fragments:
         return self.pixel.shape[0]
 
     def __getitem__(self, index: Tensor) -> Fragments:
-        return Fragments(self.pixel[index], self.triangle[index], self.image[index], self.weights[index])
+        picked = (t.index_select(0, index) for t in (self.pixel, self.triangle, self.image, self.weights))
+        return Fragments(*picked)
 
     def corners(self, triangles: Tensor, num_vertices: int) -> Tensor:
         """``(N, 3)`` indices of the corners in attributes of shape ``(B * V, ...)``."""
-        return triangles[self.triangle] + (self.image * num_vertices)[:, None]
+        return triangles.index_select(0, self.triangle) + (self.image * num_vertices)[:, None]
 
     def interpolate(self, attributes: Tensor, corners: Tensor) -> Tensor:
         """Interpolate ``(B * V, C)`` attributes at the corners of :meth:`corners` -> ``(N, C)``."""
@@ -77,21 +78,19 @@ def rasterize(
             camera when its corners run counter-clockwise for the eye (clockwise in x right, y down).
 
     Returns:
-        Fragments, ordered by pixel.
+        Fragments, in the order of images and triangles.
     """
     hits = _cover(points_px, depth, triangles, height, width, cull)
-    inverse = hits.weights / hits.corner_depth[hits.row]  # w_i / z_i; their sum is 1 / z
+    inverse = hits.weights / hits.corner_depth.index_select(0, hits.row)  # w_i / z_i; their sum is 1 / z
     inverse_depth = inverse.sum(1)
     # Positive floats sort like their bits, so the low half can carry the triangle.
     key = (inverse_depth.reciprocal().view(torch.int32).long() << 32) | hits.triangle
     nearest = torch.full((points_px.shape[0] * height * width,), _EMPTY, dtype=torch.int64, device=key.device)
     nearest.scatter_reduce_(0, hits.pixel, key, "amin")
-    seen = (nearest[hits.pixel] == key).nonzero()[:, 0]
-    pixel = hits.pixel[seen]
-    order = pixel.argsort()
-    seen, pixel = seen[order], pixel[order]
-    weights = inverse[seen] / inverse_depth[seen, None]
-    return Fragments(pixel, hits.triangle[seen], hits.image[seen], weights)
+    seen = (nearest.index_select(0, hits.pixel) == key).nonzero()[:, 0]
+    weights = inverse.index_select(0, seen) / inverse_depth.index_select(0, seen)[:, None]
+    pixel, triangle, image = (t.index_select(0, seen) for t in (hits.pixel, hits.triangle, hits.image))
+    return Fragments(pixel, triangle, image, weights)
 
 
 def depth_maps(points_px: Tensor, depth: Tensor, triangles: Tensor, size: int) -> Tensor:
@@ -104,7 +103,7 @@ def depth_maps(points_px: Tensor, depth: Tensor, triangles: Tensor, size: int) -
         size: Rows and columns.
     """
     hits = _cover(points_px, depth, triangles, size, size, None)
-    value = (hits.weights * hits.corner_depth[hits.row]).sum(1)
+    value = (hits.weights * hits.corner_depth.index_select(0, hits.row)).sum(1)
     maps = torch.full((points_px.shape[0] * size * size,), torch.inf, device=value.device)
     maps.scatter_reduce_(0, hits.pixel, value, "amin")
     return maps.reshape(-1, size, size)
@@ -116,36 +115,30 @@ def _cover(points_px: Tensor, depth: Tensor, triangles: Tensor, height: int, wid
     check_shape("depth", depth, points_px.shape[0], points_px.shape[1])
     check_shape("triangles", triangles, None, 3)
     batch, num_triangles = points_px.shape[0], triangles.shape[0]
-    x, y = points_px[..., 0], points_px[..., 1]
-    x0, x1, x2 = (x[:, triangles[:, k]].reshape(-1) for k in range(3))
-    y0, y1, y2 = (y[:, triangles[:, k]].reshape(-1) for k in range(3))
+    packed = torch.cat([points_px, depth[..., None]], -1)
+    c0, c1, c2 = (packed.index_select(1, triangles[:, k]) for k in range(3))  # (B, F, 3) x, y, z
+    x0, y0, x1, y1, x2, y2 = c0[..., 0], c0[..., 1], c1[..., 0], c1[..., 1], c2[..., 0], c2[..., 1]
     area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
     left = (torch.minimum(torch.minimum(x0, x1), x2) - 0.5).ceil_().clamp_(min=0)
     right = (torch.maximum(torch.maximum(x0, x1), x2) - 0.5).floor_().clamp_(max=width - 1)
     top = (torch.minimum(torch.minimum(y0, y1), y2) - 0.5).ceil_().clamp_(min=0)
     bottom = (torch.maximum(torch.maximum(y0, y1), y2) - 0.5).floor_().clamp_(max=height - 1)
     drawn = (right >= left) & (bottom >= top)
-    if cull is None:
-        drawn &= area.abs() > 1e-9
-    else:
-        drawn &= (area < -1e-9) | (~cull.repeat(batch) & (area > 1e-9))
-    kept = drawn.nonzero()[:, 0]
+    drawn &= (area.abs() > 1e-9) if cull is None else (area < -1e-9) | (~cull & (area > 1e-9))
+    kept = drawn.reshape(-1).nonzero()[:, 0]
+    c0, c1, c2 = (c.reshape(-1, 3).index_select(0, kept) for c in (c0, c1, c2))
+    corner_depth = torch.stack([c0[:, 2], c1[:, 2], c2[:, 2]], 1)
+    behind = corner_depth.amin(1) <= 0.0
+    if bool(behind.any()):
+        front = (~behind).nonzero()[:, 0]
+        kept, corner_depth = kept[front], corner_depth[front]
+        c0, c1, c2 = c0[front], c1[front], c2[front]
     image = torch.div(kept, num_triangles, rounding_mode="floor")
     triangle = kept - image * num_triangles
-    corner_depth = torch.stack(
-        [depth.reshape(-1)[triangles[triangle, k] + image * depth.shape[1]] for k in range(3)], 1
-    )
-    in_front = (corner_depth.amin(1) > 0.0).nonzero()[:, 0]
-    if in_front.shape[0] < kept.shape[0]:
-        kept, image, triangle, corner_depth = (
-            kept[in_front],
-            image[in_front],
-            triangle[in_front],
-            corner_depth[in_front],
-        )
-    area, x0, y0, x1, y1, x2, y2 = (t[kept] for t in (area, x0, y0, x1, y1, x2, y2))
-    left, top = left[kept], top[kept]
-    columns, rows = (right[kept] - left).long() + 1, (bottom[kept] - top).long() + 1
+    area, left, right, top, bottom = (t.reshape(-1).index_select(0, kept) for t in (area, left, right, top, bottom))
+    x0, y0, x1, y1, x2, y2 = c0[:, 0], c0[:, 1], c1[:, 0], c1[:, 1], c2[:, 0], c2[:, 1]
+    columns, rows = (right - left).long() + 1, (bottom - top).long() + 1
+    first = (image * height + top.long()) * width + left.long()
     # One row per triangle, gathered once per test: weight k is a linear function of the pixel's offset in the box.
     scale = area.reciprocal()
     dx, dy = left + 0.5 - x0, top + 0.5 - y0
@@ -154,19 +147,17 @@ def _cover(points_px: Tensor, depth: Tensor, triangles: Tensor, height: int, wid
     linear = torch.stack([w1x * dx + w1y * dy, w1x, w1y, w2x * dx + w2y * dy, w2x, w2y], 1)
     tests = columns * rows
     row = torch.repeat_interleave(torch.arange(kept.shape[0], device=kept.device), tests)
-    place = torch.arange(row.shape[0], device=kept.device) - (tests.cumsum(0) - tests)[row]
-    wide = columns[row]
-    down = torch.div(place, wide, rounding_mode="floor")
-    across = place - down * wide
-    plane = linear[row]
+    box = torch.stack([tests.cumsum(0) - tests, columns, first], 1).index_select(0, row)
+    place = torch.arange(row.shape[0], device=kept.device) - box[:, 0]
+    down = torch.div(place, box[:, 1], rounding_mode="floor")
+    across = place - down * box[:, 1]
+    plane = linear.index_select(0, row)
     across_f, down_f = across.float(), down.float()
-    w1 = plane[:, 0] + plane[:, 1] * across_f + plane[:, 2] * down_f
-    w2 = plane[:, 3] + plane[:, 4] * across_f + plane[:, 5] * down_f
+    w1 = torch.addcmul(plane[:, 0], plane[:, 1], across_f).addcmul_(plane[:, 2], down_f)
+    w2 = torch.addcmul(plane[:, 3], plane[:, 4], across_f).addcmul_(plane[:, 5], down_f)
     w0 = 1.0 - w1 - w2
-    inside = ((w0 >= 0.0) & (w1 >= 0.0) & (w2 >= 0.0)).nonzero()[:, 0]
-    row = row[inside]
-    image = image[row]
-    first = (image * height + top.long()[row]) * width + left.long()[row]
-    pixel = first + down[inside] * width + across[inside]
-    weights = torch.stack([w0[inside], w1[inside], w2[inside]], 1)
-    return _Hits(pixel, triangle[row], image, weights, row, corner_depth)
+    inside = (torch.minimum(torch.minimum(w0, w1), w2) >= 0.0).nonzero()[:, 0]
+    row = row.index_select(0, inside)
+    pixel = (box[:, 2] + down * width + across).index_select(0, inside)
+    weights = torch.stack([w0, w1, w2], 1).index_select(0, inside)
+    return _Hits(pixel, triangle.index_select(0, row), image.index_select(0, row), weights, row, corner_depth)

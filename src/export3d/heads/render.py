@@ -18,6 +18,7 @@ from export3d.heads.appearance_shading import (
     quadratic_irradiance,
     sample_bilinear,
     shade_hair,
+    shade_hair_inside,
 )
 from export3d.heads.identity import Identity, develop
 from export3d.heads.light import irradiance_matrix
@@ -160,11 +161,11 @@ class _Pass:
         parts = torch.where(found, parts, torch.full_like(parts, -1))
         return HeadFrames(image, alpha[:, 0], depth, parts)
 
-    def _project(self, points: Tensor, cameras: slice | Tensor) -> tuple[Tensor, Tensor]:
-        """``(N, P, 3)`` cm -> ``(N, P, 2)`` sample positions and z-depth in cm."""
-        local = (points - self.eye[cameras, None]) @ self.rotation[cameras]
+    def _project(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, P, 3)`` cm -> ``(B, P, 2)`` sample positions and z-depth in cm."""
+        local = (points - self.eye[:, None]) @ self.rotation
         depth = local[..., 2]
-        intrinsics = self.camera.intrinsics[cameras]
+        intrinsics = self.camera.intrinsics
         x = local[..., 0] / depth * intrinsics[:, None, 0, 0] + intrinsics[:, None, 0, 2]
         y = local[..., 1] / depth * intrinsics[:, None, 1, 1] + intrinsics[:, None, 1, 2]
         return torch.stack([x, y], -1) * self.side, depth
@@ -184,18 +185,18 @@ class _Pass:
 
     def _opaque(self) -> None:
         identity, head = self.identity, self.identity.head
-        self.points_px, self.z = self._project(self.vertices, slice(None))
+        self.points_px, self.z = self._project(self.vertices)
         f = rasterize(self.points_px, self.z, identity.triangles, self.side, self.side, identity.culled)
         num_vertices = self.vertices.shape[1]
         corners = f.corners(identity.triangles, num_vertices)
         transfer = identity.transfer  # (V, 3, 9)
         light = torch.einsum("vck,bck->bvc", transfer, self.harmonics).clamp(min=0).expand(self.batch, -1, -1)
         light = light * self._mouth_depth()
-        drawn_normals = vertex_normals(self.vertices, torch.cat([head.triangles, self._cloth_triangles()]))
+        normals = vertex_normals(self.vertices, *identity.surface)
         eye_uv = F.pad(identity.eye_uv, (0, 0, 0, num_vertices - len(identity.eye_uv)))
         open_sky = (transfer[:, 2, 0] / 0.2821).clamp(0, 1)[:, None]
         fixed = torch.cat([eye_uv, open_sky], 1).expand(self.batch, -1, -1)
-        attributes = torch.cat([self.vertices, drawn_normals, light, fixed], -1).reshape(-1, 12)
+        attributes = torch.cat([self.vertices, normals, light, fixed], -1).reshape(-1, 12)
         a = f.interpolate(attributes, corners)
         position, normal, light = a[:, :3], F.normalize(a[:, 3:6], dim=1), a[:, 6:9]
         part = identity.triangle_part[f.triangle]
@@ -231,9 +232,6 @@ class _Pass:
         self.alpha[f.pixel] = 1.0
         self.depth_cm[f.pixel] = distance[:, 0]
         self.parts[f.pixel] = part
-
-    def _cloth_triangles(self) -> Tensor:
-        return self.identity.clothes.triangles + self.identity.rest.shape[0]
 
     def _uv(self, f: Fragments, chosen: Tensor) -> Tensor:
         return f[chosen].interpolate(self.identity.uv, self.identity.triangle_uv[f.triangle[chosen]])
@@ -286,16 +284,16 @@ class _Pass:
         lid = 0.35 * identity.lid_color * light_uv[:, :3]
         return torch.lerp(color, lid, shut[:, None]) + 0.002
 
-    def _over(self, pixel: Tensor, color: Tensor, opacity: Tensor, distance: Tensor, part: int | Tensor) -> None:
-        """Composite one layer; `pixel` must not repeat."""
+    def _over(self, pixel: Tensor, color: Tensor, opacity: Tensor, distance: Tensor, part: int) -> None:
+        """Composite one layer of premultiplied colour; `pixel` must not repeat."""
         keep = 1 - opacity
-        self.color[pixel] = self.color[pixel] * keep[:, None] + color * opacity[:, None]
+        self.color[pixel] = self.color[pixel] * keep[:, None] + color
         before = self.alpha[pixel]
         self.alpha[pixel] = before * keep + opacity
         solid = (opacity > 0.5) | ((before == 0) & (opacity > 0))
         pixel = pixel[solid]
         self.depth_cm[pixel] = torch.minimum(self.depth_cm[pixel], distance[solid])
-        self.parts[pixel] = part if isinstance(part, int) else part[solid]
+        self.parts[pixel] = part
 
     def _lashes(self) -> None:
         identity, head = self.identity, self.identity.head
@@ -309,42 +307,39 @@ class _Pass:
         color = position.new_tensor([0.012, 0.009, 0.008]).expand(len(seen), 3)
         strength = 0.38 if identity.traits.is_feminine else 0.22
         opacity = torch.full((len(seen),), strength, device=position.device)
-        self._over(f.pixel[seen], color, opacity, distance[seen], head.part("lashes_left"))
+        self._over(f.pixel[seen], color * strength, opacity, distance[seen], head.part("lashes_left"))
 
     def _hair(self, index: int) -> None:
         identity, patch = self.identity, self.identity.hair[index]
-        num_layers, num_points = patch.layers.shape[:2]
-        layers = patch.layers.reshape(1, -1, 3).expand(self.batch, -1, -1)
+        outer = patch.outer.expand(self.batch, -1, -1)
         if patch.sway and not self.static:
-            layers = self._lag(layers, smoothstep(-4.5, -16.0, patch.layers.reshape(-1, 3)[:, 1]))
-        layers = layers.reshape(self.batch * num_layers, num_points, 3)
-        frame = torch.arange(self.batch, device=layers.device).repeat_interleave(num_layers)
-        points_px, z = self._project(layers, frame)
-        f = rasterize(points_px, z, patch.triangles, self.side, self.side)
-        layer = f.image % num_layers
-        image = torch.div(f.image, num_layers, rounding_mode="floor")
-        samples = self.side * self.side
-        pixel = f.pixel - f.image * samples + image * samples
-        position = f.interpolate(layers.reshape(-1, 3), f.corners(patch.triangles, num_points))
-        distance = (self.eye[image] - position).norm(dim=1)
-        seen = (distance < self.depth_cm[pixel] + 0.02).nonzero()[:, 0]
-        f, layer, image, pixel, distance = f[seen], layer[seen], image[seen], pixel[seen], distance[seen]
-        color = layers.new_tensor(identity.traits.hair_color)
+            outer = self._lag(outer, smoothstep(-4.5, -16.0, patch.outer[:, 1]))
+        points_px, z = self._project(outer)
         attributes = light_hair(
             patch,
+            outer,
             identity.hair_transfer[index],
             self.harmonics.expand(self.batch, -1, -1),
             self.light_directions.expand(self.batch, -1, -1),
             identity.lights.colors,
             self.eye,
-            color,
         )
-        corners = patch.triangles[f.triangle] + (image * num_points)[:, None]
-        shade, opacity = shade_hair(patch, f.interpolate(attributes, corners), layer, color)
-        visible = opacity > 0.01
-        for k in range(num_layers):
-            chosen = (visible & (layer == k)).nonzero()[:, 0]
-            self._over(pixel[chosen], shade[chosen], opacity[chosen], distance[chosen], identity.hair_part)
+        color = outer.new_tensor(identity.traits.hair_color)
+        one_sided = torch.ones(len(patch.triangles), dtype=torch.bool, device=outer.device)
+        if patch.sway:
+            inside = patch.triangles.flip(1)
+            f = rasterize(points_px, z, inside, self.side, self.side, one_sided)
+            a = f.interpolate(attributes, f.corners(inside, outer.shape[1]))
+            seen = (a[:, 14] < self.depth_cm[f.pixel] + 0.02).nonzero()[:, 0]
+            shade, opacity = shade_hair_inside(patch, a[seen], color)
+            self._over(f.pixel[seen], shade, opacity, a[seen, 14], identity.hair_part)
+        f = rasterize(points_px, z, patch.triangles, self.side, self.side, one_sided)
+        a = f.interpolate(attributes, f.corners(patch.triangles, outer.shape[1]))
+        room = self.depth_cm[f.pixel] - a[:, 14]
+        seen = (room > -0.02).nonzero()[:, 0]
+        a, room, pixel = a[seen], room[seen], f.pixel[seen]
+        shade, opacity, depth = shade_hair(patch, a, room, color)
+        self._over(pixel, shade, opacity, a[:, 14] + depth, identity.hair_part)
 
 
 def _neck_weight(identity: Identity) -> Tensor:
