@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -279,8 +281,17 @@ _worker: _Worker | None = None
 def _start_worker(folder: Path, config: ClipsConfig, head_model: str | None) -> None:
     global _worker
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool
     _worker = _Worker(folder, config, load_head(head_model), LinearExtractor.load(folder / _EXTRACTOR_FILE))
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end its workers; each one watches for that."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(seed: int) -> int:
@@ -304,9 +315,12 @@ def _is_finished(folder: Path, config: ClipsConfig, seed: int) -> bool:
 
 def _pack(folder: Path, config: ClipsConfig, report: Progress) -> Manifest:
     """Copy the finished clips into shards in seed order, then drop the work folder."""
+    for leftover in folder.glob(".clips-*"):  # of a run that was killed while packing
+        leftover.unlink()
     with ShardWriter(folder) as writer:
         for number, seed in enumerate(config.seeds()):
-            writer.write(ClipDataset(folder / _WORK_FOLDER / clip_key(config.split, seed)).clip(0))
+            with closing(ClipDataset(folder / _WORK_FOLDER / clip_key(config.split, seed))) as finished:
+                writer.write(finished.clip(0))
             report("pack", number + 1, config.identities)
     shutil.rmtree(folder / _WORK_FOLDER)
     return Manifest.load(folder)
