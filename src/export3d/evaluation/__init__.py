@@ -1,0 +1,1 @@
+"""Metrics, protocols and figures (Secs. 4.2-4.3, 6.5)."""

@@ -1,0 +1,114 @@
+"""evaluation/consistency.py: warping between views of a scene known exactly, and flicker by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from export3d.camera import Camera
+from export3d.evaluation.consistency import excess_flicker, flicker, unproject, view_consistency
+from export3d.rendering.rays import cast_rays
+
+SIDE = 64
+
+
+def _pattern(points: Tensor) -> Tensor:
+    """A smooth colour for every point in space, in [-1, 1]."""
+    return torch.sin(points * torch.tensor([9.0, 7.0, 5.0]) + torch.tensor([0.0, 1.0, 2.0]))
+
+
+def _sphere_view(camera: Camera, radius: float = 0.2) -> tuple[Tensor, Tensor]:
+    """Exact picture and depth of a patterned sphere at the origin; depth 0 and black around it."""
+    origins, directions = cast_rays(camera, SIDE)
+    middle = -(origins * directions).sum(dim=-1)
+    square = middle**2 - (origins**2).sum(dim=-1) + radius**2
+    hit = square > 0
+    depth = torch.where(hit, middle - square.clamp(min=0).sqrt(), torch.zeros_like(middle))
+    colour = torch.where(hit[..., None], _pattern(origins + depth[..., None] * directions), -torch.ones(3))
+    shape = (len(camera), -1, SIDE, SIDE)
+    return colour.transpose(1, 2).reshape(shape), depth[:, None].reshape(shape)
+
+
+def test_unprojected_points_lie_on_the_sphere_and_project_back() -> None:
+    camera = Camera.look_at_head(torch.tensor([0.2, -0.4]), 0.1)
+    _, depth = _sphere_view(camera)
+    points = unproject(depth, camera)
+    seen = depth.flatten(1) > 0
+    assert torch.allclose(points[seen].norm(dim=-1), torch.tensor(0.2), atol=1e-4)
+    position, _ = camera.project(points)
+    centres = (torch.arange(SIDE) + 0.5) / SIDE
+    expected = torch.stack(torch.meshgrid(centres, centres, indexing="ij")[::-1], dim=-1).reshape(-1, 2)
+    assert torch.allclose(position[0][seen[0]], expected[seen[0]], atol=1e-4)
+
+
+def test_two_true_views_of_one_surface_agree() -> None:
+    a, b = Camera.look_at_head(0.15), Camera.look_at_head(-0.15, 0.1)
+    result = view_consistency(*_sphere_view(a), a, *_sphere_view(b), b)
+    # Bilinear lookup of a smooth pattern on 64 pixels: within about two 8-bit levels.
+    assert result.error[0] < 2.0
+    assert result.shared[0] > 0.15  # the ball covers about 0.3 of the picture
+
+
+def test_a_surface_whose_colours_swim_is_found_out() -> None:
+    a, b = Camera.look_at_head(0.15), Camera.look_at_head(-0.15)
+    image, depth = _sphere_view(b)
+    swimming = image.roll(4, dims=-1)
+    result = view_consistency(*_sphere_view(a), a, swimming, depth, b)
+    assert result.error[0] > 8.0
+
+
+def test_a_uniform_change_of_colour_is_measured_in_8_bit_levels() -> None:
+    camera = Camera.look_at_head()
+    image, depth = _sphere_view(camera)
+    result = view_consistency(image, depth, camera, image + 0.1, depth, camera)
+    assert result.error[0] == pytest.approx(12.75, abs=0.05)  # 0.1 of a range of 2 = 255 levels
+
+
+def test_points_hidden_from_the_other_camera_are_left_out() -> None:
+    """Views from opposite sides share only the rim, where the lines of sight graze the ball."""
+    a, b = Camera.look_at_head(0.0), Camera.look_at_head(torch.pi)
+    assert view_consistency(*_sphere_view(a), a, *_sphere_view(b), b).shared[0] < 0.01
+
+
+def test_views_that_share_nothing_have_no_error_value() -> None:
+    a = Camera.look_at_head(0.0)
+    image, depth = _sphere_view(a)
+    result = view_consistency(image, torch.zeros_like(depth), a, image, depth, a)
+    assert np.isnan(result.error[0]) and result.shared[0] == 0
+
+
+def test_a_coarse_depth_serves_a_finer_picture() -> None:
+    a, b = Camera.look_at_head(0.1), Camera.look_at_head(-0.1)
+    (image_a, depth_a), (image_b, depth_b) = _sphere_view(a), _sphere_view(b)
+    coarse = [F.interpolate(d, scale_factor=0.5, mode="nearest") for d in (depth_a, depth_b)]
+    result = view_consistency(image_a, coarse[0], a, image_b, coarse[1], b)
+    assert result.shared[0] > 0.1 and result.error[0] < 6.0
+
+
+def _clip(levels: list[int]) -> np.ndarray:
+    return np.stack([np.full((4, 4, 3), level, dtype=np.uint8) for level in levels])
+
+
+def test_a_still_and_a_steadily_changing_clip_do_not_flicker() -> None:
+    assert flicker(_clip([7, 7, 7, 7])).tolist() == [0.0, 0.0]
+    assert flicker(_clip([0, 10, 20, 30])).tolist() == [0.0, 0.0]
+
+
+def test_a_single_bright_frame_flickers_by_its_whole_jump() -> None:
+    # 10, 30, 10: |30 - 10| = 20 in the middle; its neighbours see half of it: |10 - (10 + 30) / 2| = 10.
+    assert flicker(_clip([10, 10, 30, 10, 10])).tolist() == [10.0, 20.0, 10.0]
+
+
+def test_excess_is_what_goes_beyond_the_driving_clip() -> None:
+    assert excess_flicker(_clip([10, 30, 10]), _clip([10, 14, 10])).tolist() == [16.0]
+    assert excess_flicker(_clip([10, 10, 10]), _clip([10, 14, 10])).tolist() == [-4.0]
+
+
+def test_too_short_or_unequal_clips_are_named() -> None:
+    with pytest.raises(ValueError, match=r"frames must be uint8 \(T >= 3, H, W, 3\); got uint8 \(2, 4, 4, 3\)"):
+        flicker(_clip([1, 2]))
+    with pytest.raises(ValueError, match="3 generated frames but 4 driving frames"):
+        excess_flicker(_clip([1, 2, 3]), _clip([1, 2, 3, 4]))
