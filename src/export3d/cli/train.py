@@ -21,6 +21,7 @@ from export3d.training.config import TRAIN_PRESETS, TrainConfig
 from export3d.training.distributed import World, joined_world
 from export3d.training.loop import LoopOptions, LoopResult, Task, run_loop
 from export3d.training.loop import Progress as LoopProgress
+from export3d.training.memory import keep_freed_memory
 from export3d.training.pretrain import PRETRAIN_PRESETS, PretrainConfig, PretrainTask, load_expression
 from export3d.training.run_folder import RunFolder
 from export3d.training.train import TrainTask, check_same_extractor
@@ -259,6 +260,7 @@ def _parse(cls: type[O], argv: list[str], default: O, program: str) -> O:
 
 
 def _world(machine: MachineOptions) -> Any:
+    keep_freed_memory()
     if machine.threads > 0:
         torch.set_num_threads(machine.threads)
     elif "OMP_NUM_THREADS" not in os.environ and "WORLD_SIZE" in os.environ:
