@@ -42,7 +42,7 @@ FORBIDDEN_AT_IMPORT = (
 def allowed(unit: str) -> set[str]:
     """Every unit that `unit` may import."""
     if unit in ENTRY_POINTS:
-        return {*ARROWS, *LEAVES, unit}
+        return {*ARROWS, *LEAVES, *ENTRY_POINTS}
     if unit in LEAVES:
         return set(LEAVES)
     return {unit, *ARROWS[unit], *LEAVES}
