@@ -103,3 +103,9 @@ class TrainingError(Export3DError):
     """Training cannot go on: NaN or infinite loss, or a configuration that does not match its checkpoint or data."""
 
     exit_code = 40
+
+
+class WorkerError(Export3DError):
+    """Worker processes cannot start, or die again and again without any work in hand."""
+
+    exit_code = 31

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from export3d.checks import check_choice
+from export3d.cli.common import parse, say
 from export3d.data import ClipDataset
 from export3d.data.check import check_dataset
 from export3d.data.manifest import describe_extractor, write_atomically
@@ -62,13 +64,9 @@ DataOptions = (
 )
 
 
-def data_main(argv: list[str] | None = None) -> None:
+def data_main(argv: Sequence[str]) -> None:
     """Entry point of `export3d data`; `argv` without the words `export3d data`."""
-    options = tyro.cli(
-        DataOptions,  # type: ignore[arg-type]
-        args=argv,
-        prog="export3d data",
-    )
+    options: CheckOptions | ShowOptions = parse(DataOptions, argv, command="data")  # type: ignore[arg-type]
     if isinstance(options, CheckOptions):
         _check(options)
     else:
@@ -76,8 +74,8 @@ def data_main(argv: list[str] | None = None) -> None:
 
 
 def _check(options: CheckOptions) -> None:
-    console = Console()
-    with Progress(console=console, transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:
@@ -87,18 +85,15 @@ def _check(options: CheckOptions) -> None:
 
         result = check_dataset(options.folder, every_frame=not options.quick, progress=report)
     for problem in result.problems:
-        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+        say(problem)
     if result.problems:
         raise DataError(
             f"{options.folder}: {len(result.problems)} problem(s) in {result.clips} clips; they are listed above."
         )
     extractor = describe_extractor(ClipDataset(options.folder).extractor)
-    console.print(
+    say(
         f"{options.folder}: {result.clips} clips, {result.frames} frames, {result.identities} identities, "
-        f"extractor {extractor}: no problem found.",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f"extractor {extractor}: no problem found."
     )
 
 
@@ -117,4 +112,4 @@ def _show(options: ShowOptions) -> None:
     content = io.BytesIO()
     Image.fromarray(sheet).save(content, "PNG" if suffix == ".png" else "JPEG")
     write_atomically(options.output, content.getvalue())
-    Console().print(f"wrote {options.output}", markup=False, highlight=False, soft_wrap=True)
+    say(f"wrote {options.output}")

@@ -1,0 +1,98 @@
+"""`export3d prepare INPUT... -o DIR`: raw videos become training clips (docs/data.md)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from export3d.cli.common import parse, say
+from export3d.errors import UsageError
+from export3d.preprocess import PrepareOptions, RunOptions, find_inputs, prepare
+from export3d.preprocess.report import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareCommand:
+    """Turn raw videos into training clips: 25 fps, one face, aligned 256 x 256 crops, coefficients, cameras.
+
+    Running the same command again continues where the last run stopped.
+    """
+
+    inputs: tyro.conf.Positional[tuple[Path, ...]]
+    """Videos, folders (any videos, VFHQ, TalkingHead-1KH) or CSV lists."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder of the data set to make or continue."""
+
+    workers: int | None = None
+    """Processes; default: one for each core. 0 works in this process."""
+
+    ray: str | None = None
+    """Address of a Ray cluster to work on instead, e.g. auto after `ray start --head`."""
+
+    clips_per_shard: int = 64
+    """Clips in one tar."""
+
+    dry_run: bool = False
+    """List the videos that would be prepared, and do nothing."""
+
+    options: Annotated[PrepareOptions, tyro.conf.arg(name="")] = field(default_factory=PrepareOptions)
+
+
+def prepare_main(argv: Sequence[str]) -> None:
+    """Entry point of `export3d prepare`."""
+    command = parse(PrepareCommand, argv, command="prepare")
+    if command.workers is not None and command.workers < 0:
+        raise UsageError(f"--workers: expected 0 or more; got {command.workers}.")
+    if command.workers is not None and command.ray is not None:
+        raise UsageError("--workers and --ray exclude each other.")
+    if command.clips_per_shard < 1:
+        raise UsageError(f"--clips-per-shard: expected at least 1; got {command.clips_per_shard}.")
+    if command.dry_run:
+        _list(command)
+        return
+    workers = command.workers if command.workers is not None else len(os.sched_getaffinity(0))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(step: str, done: int, total: int, what: str) -> None:
+            if step not in tasks:
+                tasks[step] = bar.add_task(step, total=total)
+            bar.update(tasks[step], completed=done, total=total)
+
+        report = prepare(
+            list(command.inputs),
+            command.output,
+            command.options,
+            RunOptions(workers=workers, ray=command.ray),
+            clips_per_shard=command.clips_per_shard,
+            progress=tell,
+        )
+    say(_summary(report, command.output))
+
+
+def _summary(report: Report, folder: Path) -> str:
+    lost = f", {report.videos_lost} of {report.videos} videos gave nothing" if report.videos_lost else ""
+    return (
+        f"{folder}: {report.clips} clips, {report.frames} frames, {report.hours:.2f} hours, {report.identities} "
+        f"identities{lost}; see {folder / 'report.html'}"
+    )
+
+
+def _list(command: PrepareCommand) -> None:
+    found = find_inputs(list(command.inputs), command.options)
+    for job in found.jobs:
+        cuts = f"  {len(job.cuts)} cuts" if len(job.cuts) > 1 else ""
+        say(f"{job.source}{cuts}")
+    for loss in found.losses:
+        say(f"{loss.source}: {loss.reason}")
+    say(f"{len(found.jobs)} videos, {len(found.losses)} lost, {len(found.ignored)} other files")

@@ -1,0 +1,50 @@
+"""What a preparation works with: a face tracker and a coefficient model, made once in each process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from export3d.errors import UsageError
+from export3d.preprocess.options import PrepareOptions
+from export3d.tracking import CoefficientModel, FaceTracker, ObservingModel
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Both are kept for all videos of a process; the tracker is reset between shots."""
+
+    face_tracker: FaceTracker
+    coefficients: CoefficientModel | ObservingModel
+
+
+ToolMaker = Callable[[PrepareOptions], Tools]
+"""Makes the tools in a worker; must be importable there (a function of a module)."""
+
+
+def make_tools(options: PrepareOptions) -> Tools:
+    """MediaPipe and the coefficient model that the options name.
+
+    Raises:
+        MissingExtraError: mediapipe is not installed.
+        UsageError, CheckpointError: A model file is missing or not what it should be.
+    """
+    from export3d.tracking.mediapipe_tracker import LANDMARKER_VARIABLE, MediaPipeTracker
+
+    tracker = MediaPipeTracker(options.face_landmarker)
+    if options.coefficients == "deep3d":
+        from export3d.tracking.deep3d import Deep3DModel
+
+        if options.deep3d_checkpoint is None:
+            raise UsageError("--coefficients deep3d needs --deep3d-checkpoint epoch_20.pth.")
+        return Tools(tracker, Deep3DModel(options.deep3d_checkpoint))
+    if options.coefficients == "arkit52":
+        from export3d.tracking.arkit import BlendshapeModel
+
+        if options.face_landmarker is None and not os.environ.get(LANDMARKER_VARIABLE):
+            raise UsageError("--coefficients arkit52 needs --face-landmarker face_landmarker.task.")
+        return Tools(tracker, BlendshapeModel(tracker.info))
+    from export3d.tracking.regressor import LandmarkRegressor
+
+    return Tools(tracker, LandmarkRegressor.load())
