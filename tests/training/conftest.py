@@ -1,0 +1,27 @@
+"""Clips and runs that several tests of training share."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+_SPEC = importlib.util.spec_from_file_location("training_clips", Path(__file__).with_name("clips.py"))
+assert _SPEC is not None and _SPEC.loader is not None
+clips = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(clips)
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six tiny clips with masks, depths and backgrounds; two are for validation."""
+    folder = tmp_path_factory.mktemp("clips")
+    return clips.write_clips(folder / "data", clips=6, splits=("train", "train", "val"))
+
+
+@pytest.fixture(scope="session")
+def plain_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tiny clips without masks, as from real videos."""
+    folder = tmp_path_factory.mktemp("plain")
+    return clips.write_clips(folder / "data", clips=3, truth=False)
