@@ -104,7 +104,13 @@ def pretrain_main(argv: list[str]) -> int:
     options = _parse(PretrainOptions, argv, default, "export3d pretrain")
     with _world(options.machine) as world:
         dataset = ClipDataset(options.data, split=options.split)
-        task = PretrainTask(options.config, dataset, world, cache_gb=options.machine.cache_gb)
+        task = PretrainTask(
+            options.config,
+            dataset,
+            world,
+            held_out=_held_out(options.data),
+            cache_gb=options.machine.cache_gb,
+        )
         if options.machine.dry_run:
             return _print_dry_run(options.config, task, task.module, dataset, world)
         return _run("pretrain", options.output, options.config, dataset, {}, task, options.loop, world)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from export3d.model.config import PRESETS
 from export3d.training.augment import AugmentConfig
 from export3d.training.batches import ClipBatch, FrameStore, clip_batch
 from export3d.training.distributed import World
+from export3d.training.expression_report import expression_report, expression_table
 from export3d.training.image_encoder import ImageEncoder, ImageEncoderConfig
 from export3d.training.loop import cosine_rate, require_finite
 from export3d.training.optimizers import clip_gradients, make_adam, set_rate
@@ -34,6 +35,7 @@ EXPRESSION_FILE = "expression.safetensors"
 FACE_NETWORK_FILE = "face_network.safetensors"
 EXPRESSION_KIND = "lebs"
 FACE_NETWORK_KIND = "image-encoder"
+_REPORT_CLIPS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +153,22 @@ class ContrastiveStep(nn.Module):
 
 
 class PretrainTask:
-    """Pre-training as the loop needs it (`loop.Task`)."""
+    """Pre-training as the loop needs it (`loop.Task`).
 
-    def __init__(self, config: PretrainConfig, dataset: ClipDataset, world: World, *, cache_gb: float = 4.0) -> None:
+    Args:
+        held_out: clips of other identities, on which `report` measures; None measures nothing.
+        cache_gb: memory for decoded frames.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        dataset: ClipDataset,
+        world: World,
+        *,
+        held_out: ClipDataset | None = None,
+        cache_gb: float = 4.0,
+    ) -> None:
         self.config = config
         self._world = world
         self._places = world.places(config.clips)
@@ -168,8 +183,7 @@ class PretrainTask:
             self._forward = DistributedDataParallel(self.module)
         parameters = [p for p in self.module.parameters() if p.requires_grad]
         self._optimizer = make_adam([{"params": parameters}], config.learning_rate, (0.9, 0.999), world.device)
-        self.measure: Callable[[PretrainTask], dict[str, float]] | None = None
-        """Called by `report`: measurements on held-out clips (`expression_report.py`)."""
+        self._held_out = held_out
 
     @property
     def total_steps(self) -> int:
@@ -216,7 +230,13 @@ class PretrainTask:
         self._optimizer.load_state_dict(content["optimizer"])
 
     def report(self, step: int, run: RunFolder) -> dict[str, float]:
-        return self.measure(self) if self.measure is not None else {}
+        if self._held_out is None:
+            return {}
+        measured = self._held_out_contrast()
+        expression = self.module.expression
+        table = expression_table(expression, self._held_out, _REPORT_CLIPS)
+        fit = expression_table(expression, self._store.dataset, _REPORT_CLIPS)
+        return measured | expression_report(table, fit)
 
     def export(self, run: RunFolder, step: int, numbered: bool) -> None:
         suffix = f"-{step:08d}" if numbered else ""
@@ -235,6 +255,29 @@ class PretrainTask:
                 config=config_to_dict(part.config),
                 extra=extra,
             )
+
+    @torch.no_grad()
+    def _held_out_contrast(self) -> dict[str, float]:
+        """Loss and retrieval accuracy on held-out clips without augmentation, next to their chance values."""
+        config, dataset = self.config, self._held_out
+        assert dataset is not None
+        frames = config.frames_per_clip
+        if not any(dataset.num_frames(i) >= frames for i in range(len(dataset))):
+            return {}
+        store = FrameStore(dataset, 0, size=config.image_encoder.image_size)
+        places = range(min(len(dataset), config.clips))
+        batch = clip_batch(store, config.seed, 0, places, num_frames=frames, augment=AugmentConfig())
+        device = self._world.device
+        self.module.eval()
+        images = to_tensor_of(batch.images.to(device))
+        terms = self.module(images, batch.beta.to(device), shape_targets(batch).to(device))
+        self.module.train()
+        return {
+            "held_out_contrastive": float(terms["contrastive"]),
+            "held_out_retrieval": float(terms["retrieval"]),
+            "chance_contrastive": math.log(frames if config.include_positive else frames - 1),
+            "chance_retrieval": 1.0 / frames,
+        }
 
     @torch.no_grad()
     def coefficient_scale(self, clips: int = 64) -> float:
