@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from export3d.heads.clips import ClipsConfig, render_clips
+from export3d.heads.motion_csv import from_csv
 from export3d.heads.parametric import ParametricHead
 
 Output = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
@@ -38,8 +39,8 @@ class RenderOptions:
     identities: int
     """How many heads; one clip each."""
 
-    frames: int = 16
-    """Frames of a clip."""
+    frames: int | None = None
+    """Frames of a clip; 16, or all rows of --motion-file."""
 
     size: int = 256
     """Side of a frame in pixels."""
@@ -52,6 +53,9 @@ class RenderOptions:
 
     motion: Literal["independent", "trajectory"] = "independent"
     """Frames drawn one by one (for training), or a continuous talking sequence."""
+
+    motion_file: Path | None = None
+    """CSV of blendshape weights (ARKit, Live Link Face) that drives every head instead."""
 
     fps: int = 25
     """Frames per second of a continuous sequence."""
@@ -102,13 +106,17 @@ def heads_main(argv: list[str]) -> int:
 
 
 def _render(options: RenderOptions) -> None:
+    frames = options.frames
+    if frames is None:
+        frames = 16 if options.motion_file is None else len(from_csv(options.motion_file))
     config = ClipsConfig(
         identities=options.identities,
-        frames=options.frames,
+        frames=frames,
         size=options.size,
         seed=options.seed,
         split=options.split,
         motion=options.motion,
+        motion_file=None if options.motion_file is None else str(options.motion_file),
         fps=options.fps,
         supersample=options.supersample,
         quality=options.quality,
@@ -130,7 +138,7 @@ def _render(options: RenderOptions) -> None:
         )
     size_mb = sum(shard.bytes for shard in manifest.shards) / 1e6
     console.print(
-        f"{options.output}: {len(manifest.clips)} clips of {options.frames} frames, {options.size} px, "
+        f"{options.output}: {len(manifest.clips)} clips of {frames} frames, {options.size} px, "
         f"{len(manifest.shards)} shards, {size_mb:.1f} MB."
     )
 

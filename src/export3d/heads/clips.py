@@ -26,13 +26,14 @@ import torch
 
 from export3d.checks import check_choice
 from export3d.data import Clip, ClipDataset, Manifest, ShardWriter, make_meta
-from export3d.data.manifest import MANIFEST_NAME, write_atomically
+from export3d.data.manifest import MANIFEST_NAME, file_sha256, write_atomically
 from export3d.errors import DataError, OutputError, UsageError
 from export3d.heads.appearance import AppearanceOptions
 from export3d.heads.extractor import LinearExtractor, add_noise, mirror_landmarks
 from export3d.heads.identity import Identity
 from export3d.heads.model_file import load_head
 from export3d.heads.motion import Motion, independent, trajectory
+from export3d.heads.motion_csv import from_csv
 from export3d.heads.parametric import ParametricHead
 from export3d.heads.render import render_frames
 from export3d.heads.splits import identity_seeds
@@ -64,6 +65,8 @@ class ClipsConfig:
     split: Literal["train", "validation", "test"] = "train"
     motion: Literal["independent", "trajectory"] = "independent"
     """Frames drawn one by one (training), or a continuous sequence."""
+    motion_file: str | None = None
+    """A CSV of blendshape weights that drives every head instead; see :func:`from_csv`."""
     fps: int = 25
     supersample: int = 2
     """Rendered at this many times the size, then averaged."""
@@ -153,11 +156,7 @@ def render_clip(head: ParametricHead, extractor: LinearExtractor, seed: int, con
     identity = Identity.create(
         head, seed, AppearanceOptions(quality=config.quality, resting_offset=config.resting_offset)
     )
-    resting = identity.resting_weights.numpy()
-    if config.motion == "independent":
-        motion = independent(seed, config.frames, resting=resting)
-    else:
-        motion = trajectory(seed, config.frames, config.fps, resting=resting)
+    motion = _motion_of(seed, config, identity.resting_weights.numpy())
     static = bool(_rng(seed, "scene").random() < config.static_share)
     camera = motion.camera()
     weights = torch.from_numpy(motion.weights)
@@ -186,7 +185,7 @@ def render_clip(head: ParametricHead, extractor: LinearExtractor, seed: int, con
             split=split,
             extra={
                 "seed": seed,
-                "motion": config.motion,
+                "motion": "file" if config.motion_file else config.motion,
                 "static_scene": static,
                 "head": head.name,
                 "style": identity.style,
@@ -196,6 +195,17 @@ def render_clip(head: ParametricHead, extractor: LinearExtractor, seed: int, con
             },
         ),
     )
+
+
+def _motion_of(seed: int, config: ClipsConfig, resting: np.ndarray) -> Motion:
+    if config.motion_file is not None:
+        motion = from_csv(config.motion_file)
+        if len(motion) < config.frames:
+            raise UsageError(f"--frames: {config.motion_file} has {len(motion)} rows; got {config.frames}.")
+        return motion.first(config.frames, resting=resting)
+    if config.motion == "independent":
+        return independent(seed, config.frames, resting=resting)
+    return trajectory(seed, config.frames, config.fps, resting=resting)
 
 
 def _arrays(
@@ -328,10 +338,14 @@ def _pack(folder: Path, config: ClipsConfig, report: Progress) -> Manifest:
 
 def _check_same_run(folder: Path, config: ClipsConfig, head: ParametricHead, extractor: LinearExtractor) -> None:
     """Compare the settings with those of an earlier run in the folder; write them if there is none."""
+    chosen = asdict(config)
+    if config.motion_file is not None:
+        from_csv(config.motion_file)  # a wrong file should be told before anything is rendered
+        chosen["motion_file"] = file_sha256(Path(config.motion_file))
     settings: dict[str, Any] = {
         "format": "export3d-render",
         "version": _RENDERER_VERSION,
-        "settings": asdict(config),
+        "settings": chosen,
         "head": head.name,
         "extractor": extractor.info,
     }
@@ -345,11 +359,10 @@ def _check_same_run(folder: Path, config: ClipsConfig, head: ParametricHead, ext
         earlier = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: not readable as JSON ({error}). Choose another folder or remove this one.") from error
-    if earlier != settings:
-        changed = [key for key in settings if earlier.get(key) != settings[key]]
-        if "settings" in changed:
-            old = earlier.get("settings", {})
-            changed += [f"{k} {old.get(k)} -> {v}" for k, v in settings["settings"].items() if old.get(k) != v]
+    changed = [key for key in ("format", "version", "head", "extractor") if earlier.get(key) != settings[key]]
+    before = earlier.get("settings", {})
+    changed += [f"{key} {before.get(key)} -> {new}" for key, new in chosen.items() if before.get(key) != new]
+    if changed:
         raise DataError(
             f"{folder}: holds a render of other settings ({', '.join(changed)}). Run the first command again to finish "
             "it, or choose another folder."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -118,7 +119,9 @@ class LinearExtractor:
                 f"extractor: head model '{head.name}' must have the {NUM_EXPRESSION} expression modes of "
                 "`ParametricHead.procedural()` in that order; import it with `export3d heads import`."
             )
-        people = [_draw_person(head, config, number) for number in range(config.statistics_identities)]
+        seeds = range(_STATISTICS_SEED, _STATISTICS_SEED + config.statistics_identities)
+        frames = config.statistics_frames
+        people = [draw_person(head, s, lambda seed, rest: independent(seed, frames, resting=rest)) for s in seeds]
         mean_weights, weights_to_scores, scores_to_weights = _principal_modes(head, [p.motion for p in people])
         points = head.landmark_vertices
         identity = head.identity_basis[: NUM_IDENTITY + NUM_RESIDUAL, points].double()  # (91, 68, 3)
@@ -146,7 +149,10 @@ class LinearExtractor:
             _hash_of(head, config),
         )
         noise_px = config.noise_px
-        samples = [(add_noise(p.landmarks, p.rng, noise_px), p.motion.camera()) for p in people]
+        samples = [
+            (add_noise(p.landmarks, np.random.default_rng([seed, 4]), noise_px), p.motion.camera())
+            for seed, p in zip(seeds, people, strict=True)
+        ]
         raw = torch.cat([extractor.coefficients(*sample)[:, NUM_IDENTITY:] for sample in samples])
         tensors = dict(extractor._tensors)
         tensors["beta_mean"] = raw.mean(0)
@@ -224,29 +230,43 @@ class LinearExtractor:
         return LinearExtractor(ExtractorConfig(**json.loads(metadata["config"])), tensors, metadata["sha256"])
 
 
-@dataclass(frozen=True)
-class _Person:
-    """A random head and its frames, without its look."""
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """A random head and its motion, without its look: all that landmarks need.
 
+    Attributes:
+        alpha: ``(80,)`` identity coefficients.
+        motion: Weights are totals, resting face included.
+        landmarks: ``(T, 68, 2)`` exact, [0, 1] of the crop.
+    """
+
+    alpha: Tensor
     motion: Motion
     landmarks: Tensor
-    rng: np.random.Generator
 
 
-def _draw_person(head: ParametricHead, config: ExtractorConfig, number: int) -> _Person:
-    """As :class:`Identity` draws people, with resting face and resting lids."""
-    seed = _STATISTICS_SEED + number
-    options = AppearanceOptions()
+def draw_person(
+    head: ParametricHead, seed: int, move: Callable[[int, np.ndarray], Motion], *, resting_offset: bool = True
+) -> Person:
+    """Draw a person as :class:`Identity` does, with resting face and resting lids, but without its look.
+
+    Args:
+        head: The head model.
+        seed: Identity seed.
+        move: Seed and resting weights ``(53,)`` -> motion.
+        resting_offset: Whether the person has a resting face of its own.
+    """
+    options = AppearanceOptions(resting_offset=resting_offset)
     traits = draw_traits(seed, options)
-    identity = torch.cat(draw_alpha(head, seed, traits.femininity))
-    motion = independent(seed, config.statistics_frames, resting=draw_resting(head, seed, options).numpy())
+    alpha, residual = draw_alpha(head, seed, traits.femininity)
+    motion = move(seed, draw_resting(head, seed, options).numpy())
     weights = torch.from_numpy(motion.weights).clone()
     for side in "LR":
         blink, squint = (head.expression_index[f"{name}_{side}"] for name in ("eyeBlink", "eyeSquint"))
         weights[:, blink] = weights[:, blink] * (1.0 - traits.resting_blink) + traits.resting_blink
         weights[:, squint] += RESTING_SQUINT
-    rng = np.random.default_rng([seed, 4])
-    return _Person(motion, project_landmarks(head, identity, weights, motion.camera()), rng)
+    landmarks = project_landmarks(head, torch.cat([alpha, residual]), weights, motion.camera())
+    return Person(alpha=alpha, motion=motion, landmarks=landmarks)
 
 
 def project_landmarks(head: ParametricHead, identity: Tensor, weights: Tensor, camera: Camera) -> Tensor:

@@ -120,6 +120,18 @@ class Motion:
     def __len__(self) -> int:
         return len(self.weights)
 
+    def first(self, num_frames: int, *, resting: np.ndarray | None = None) -> Motion:
+        """The first frames, with a person's resting face ``(53,)`` added to the weights."""
+        weights = self.weights[:num_frames] + (0.0 if resting is None else resting)
+        return Motion(
+            weights=np.clip(weights, 0.0, 1.0).astype(np.float32),
+            gaze=self.gaze[:num_frames],
+            yaw=self.yaw[:num_frames],
+            pitch=self.pitch[:num_frames],
+            roll=self.roll[:num_frames],
+            shift=self.shift[:num_frames],
+        )
+
     def camera(self) -> Camera:
         """The camera of each frame: head pose and camera shift in one matrix, ``(T, ...)``."""
         angles = (torch.from_numpy(a) for a in (self.yaw, self.pitch, self.roll))

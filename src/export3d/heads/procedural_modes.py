@@ -60,7 +60,7 @@ def identity_modes(points: np.ndarray, eyes: np.ndarray) -> np.ndarray:
     modes = []
     for number, displacement in enumerate(_identity_fields()):
         moved = _keep_eyes_rigid(points, eyes, displacement)
-        size = 0.42 * (number + 1.0) ** -0.8 * np.exp(-number / 40.0)  # cm, root mean square over the face
+        size = 0.32 * (number + 1.0) ** -0.8 * np.exp(-number / 40.0)  # cm, root mean square over the face
         modes.append(moved * size / np.sqrt((moved[on_face] ** 2).sum(1).mean()))
     return np.array(modes)
 
