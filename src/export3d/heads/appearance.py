@@ -201,8 +201,8 @@ def draw_alpha(head: ParametricHead, seed: int, femininity: float) -> tuple[Tens
     direction = feminine_direction(head).cpu()
     along = float(alpha @ direction)
     # The spread along the direction is halved around the new mean, so that the traits agree with the face.
-    alpha = alpha + direction * (1.3 * femininity - 0.5 * along)
-    return alpha.clamp(-2.6, 2.6), coefficients[NUM_ALPHA:]
+    alpha = alpha + direction * (1.8 * femininity - 0.6 * along)
+    return alpha.clamp(-2.8, 2.8), coefficients[NUM_ALPHA:]
 
 
 def draw_resting(head: ParametricHead, seed: int, options: AppearanceOptions) -> Tensor:

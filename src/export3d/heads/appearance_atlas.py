@@ -31,7 +31,8 @@ GLOSS = 3
 BUMP = slice(4, 7)
 LIP = 7
 BEARD = 8
-CHANNELS = 9
+STRAND = 9
+CHANNELS = 10
 _FAR = 9.0
 _BANK = 3
 
@@ -116,7 +117,10 @@ def canvas(head: ParametricHead, size: int) -> Canvas:
     brow_strands = shared_noise(11)(
         torch.stack([along * 60 - across * (12 - 18 * along), across * 4, along * 0 + 3], 1)
     )
-    beard_strands = shared_noise(12)(position * position.new_tensor([8.0, 2.6, 5.0]) + 31)
+    hair_grain = position.new_tensor([11.0, 3.6, 7.0])
+    beard_strands = 0.6 * shared_noise(12)(position * hair_grain + 31) + 0.4 * shared_noise(12)(
+        position * 1.7 * hair_grain
+    )
     bump = torch.stack(
         [
             shared_noise(20 + k, 3)(position * 7.0) * 0.55
@@ -147,7 +151,8 @@ def canvas(head: ParametricHead, size: int) -> Canvas:
 
 
 def paint(head: ParametricHead, traits: Traits, size: int) -> Tensor:
-    """Paint the atlas of an identity -> ``(size, 2 size, 9)``: albedo, gloss, bump (3), lip mask, beard density."""
+    """Paint the atlas of an identity -> ``(size, 2 size, 10)``: albedo, gloss, bump (3), lip mask,
+    beard density, beard strands."""
     c = canvas(head, size)
     rng = np.random.default_rng([traits.seed, 4])
 
@@ -193,7 +198,7 @@ def paint(head: ParametricHead, traits: Traits, size: int) -> Tensor:
     hair = albedo.new_tensor(traits.hair_color)
     # Stubble takes the skin towards the hair, but never to full grey: light hair is thin at this length.
     stubble_color = torch.minimum(hair * 0.8 + 0.01, albedo.mean(0) * 0.75)
-    density = beard * (0.13 + 0.75 * traits.beard) * (0.85 + 0.3 * c.strands[:, 0] + 0.15 * fine)
+    density = beard * (0.13 + 0.62 * traits.beard) * (0.85 + 0.25 * c.strands[:, 0] + 0.1 * fine)
     density = (density.clamp(0, 0.9) if not feminine else density * 0)[:, None]
     albedo = albedo * (1 - density) + density * stubble_color
     lip_mask = smoothstep(0.14, -0.22, c.lip + 0.04 * middle) * smoothstep(6, 8, z)
@@ -209,6 +214,7 @@ def paint(head: ParametricHead, traits: Traits, size: int) -> Tensor:
             bump * (0.85 + 0.5 * age),
             lip_mask[:, None],
             (beard * (traits.beard >= 0.5))[:, None],
+            c.strands[:, :1],
         ],
         1,
     )
@@ -232,7 +238,7 @@ def _beard_mask(c: Canvas, rng: np.random.Generator) -> Tensor:
     wander = torch.tensordot(c.middle, c.middle.new_tensor(weights / np.linalg.norm(weights)), ([1], [0]))
     rim = 0.55 * wander + 0.25 * c.strands[:, 0]  # cm by which the border wanders
     jaw = smoothstep(-0.6, -2.9, y - 0.75 * (ax - 3.0).clamp(min=0) + rim)
-    jaw = jaw * smoothstep(-10.8, -8.0, y + rim) * smoothstep(-1.5, 2.2, z + rim)
+    jaw = jaw * smoothstep(-9.6, -7.2, y + rim) * smoothstep(0.0, 3.4, z + rim)
     side = smoothstep(3.0, 5.6, ax + rim) * smoothstep(4.2, -0.8, y + rim) * smoothstep(0.4, 3.2, z)
     side = side * smoothstep(7.5, 6.7, ax) * smoothstep(7.4, 4.3, z + rim)
     moustache = (

@@ -150,16 +150,18 @@ def shade_hair(patch: HairPatch, a: Tensor, room: Tensor, color: Tensor) -> tupl
     left = torch.ones_like(facing)
     base, shine, depth = torch.zeros_like(facing), torch.zeros_like(facing), torch.zeros_like(facing)
     heights = [float(h) for h in patch.height]
+    bottom = 2 * heights[0] - heights[1] if len(heights) > 1 else 0.0
     for layer in range(len(heights) - 1, -1, -1):
         height = heights[layer]
-        below = 1.0 - height
+        below = (heights[-1] - height) / (heights[-1] - bottom)  # share of the patch's thickness
         texel = _hair_texel(patch, a[:, 7:9] + below * a[:, 9:11])
         strand, tone = texel[:, layer % 2], texel[:, 2]
-        opacity = _shell_opacity(patch, strand, texel[:, 3], height)
+        opacity = _shell_opacity(patch, strand, texel[:, 3], height, facing)
+        sunk = (1.0 - below * bend).clamp(min=0.0)
+        rim = (1.0 - sunk * sunk).clamp(min=0.0).sqrt()  # a flatter ray passes above this shell
+        opacity = opacity * smoothstep(0.0, 0.25, facing - rim + 0.03)
         if below > 0.0:
-            sunk = (1.0 - below * bend).clamp(min=0.0)
-            rim = (1.0 - sunk * sunk).clamp(min=0.0).sqrt()  # a flatter ray passes above this shell
-            opacity = opacity * smoothstep(-0.10, 0.10, facing - rim) * (below * thickness * slant < room + 0.3)
+            opacity = opacity * (below * thickness * slant < room + 0.3)
         weight = left * opacity
         lit = weight * (0.30 + 0.70 * height)  # inner shells are shadowed by outer ones
         base = base + lit * (0.42 + 0.80 * strand + 0.5 * (tone - 0.5)).clamp(min=0.1)
@@ -168,8 +170,9 @@ def shade_hair(patch: HairPatch, a: Tensor, room: Tensor, color: Tensor) -> tupl
         left = left - weight
     opacity = 1.0 - left
     gloss = 1.0 - 0.75 * patch.curl
+    shine = shine * smoothstep(0.0, 0.5, facing)
     tinted = 0.5 * (a[:, 5] + a[:, 6]) * 0.26 * gloss
-    shade = color * base[:, None] * (a[:, :3] + tinted[:, None]) + (0.034 * gloss * shine)[:, None]
+    shade = color * base[:, None] * (a[:, :3] + tinted[:, None]) + (0.022 * gloss * shine)[:, None]
     return shade, opacity, depth / opacity.clamp(min=1e-3) * thickness * slant
 
 
@@ -189,7 +192,7 @@ def _hair_texel(patch: HairPatch, uv: Tensor) -> Tensor:
     return sample_bilinear(patch.texture, u * (columns - 1), uv[:, 1] * (rows - 1))
 
 
-def _shell_opacity(patch: HairPatch, strand: Tensor, edge: Tensor, height: float) -> Tensor:
+def _shell_opacity(patch: HairPatch, strand: Tensor, edge: Tensor, height: float, facing: Tensor) -> Tensor:
     """Opacity of a shell from its strands and the distance to the hair's border."""
     edge = edge - 0.07 * height * (0.0 if patch.curl > 0.8 else 1.0)  # outer shells end earlier
     if patch.short:
@@ -197,8 +200,9 @@ def _shell_opacity(patch: HairPatch, strand: Tensor, edge: Tensor, height: float
     elif patch.curl > 0.3:
         threshold, soft = 0.28 + 0.30 * height + 0.4 * smoothstep(0.22, 0.0, edge), 0.2
     else:
-        threshold, soft = 0.06 + 0.50 * height**1.5 + 0.6 * smoothstep(0.22, -0.02, edge), 0.12
+        threshold, soft = 0.06 + 0.50 * height**1.5 + 0.45 * smoothstep(0.18, -0.02, edge), 0.12
+    threshold = threshold - (0.25 + 0.12 * patch.curl) * (1 - facing) ** 2  # a grazing ray passes more strands
     opacity = smoothstep(-1.0, 1.0, (strand - threshold) / soft) * smoothstep(-0.02, 0.035, edge)
     if height <= 0.36 and not patch.short:
-        opacity = torch.maximum(opacity, smoothstep(0.0, 0.16, edge + 0.12 * (strand - 0.5)))
+        opacity = torch.maximum(opacity, smoothstep(0.0, 0.12, edge + 0.12 * (strand - 0.5)))
     return opacity

@@ -72,7 +72,7 @@ class HairStyle:
 STYLES: dict[str, HairStyle | None] = {
     "bald": None,
     "buzz": HairStyle(thickness=0.22, taper=0.5, crown=(-25, 0), locks=0.0, tip=0.05),
-    "short": HairStyle(thickness=1.2, top=0.9, crown=(-30, 12), sides=0.42, locks=0.35, fringe=0.04, tip=0.07),
+    "short": HairStyle(thickness=1.1, top=0.7, crown=(-30, 12), sides=0.36, locks=0.35, fringe=0.02, tip=0.11),
     "quiff": HairStyle(thickness=1.3, top=2.1, crown=(65, 25), sides=0.40, locks=0.3, tip=0.06),
     "sidepart": HairStyle(thickness=1.4, top=1.0, crown=(30, -42), sides=0.5, shift=0.01, fringe=0.05, tip=0.07),
     "fringe": HairStyle(thickness=1.5, taper=0.5, crown=(-35, 5), fringe=0.30, shift=0.03, sides=0.8, tip=0.12),
@@ -99,7 +99,8 @@ class HairPatch:
         outer: ``(G, 3)`` cm, the outer surface.
         thickness: ``(G,)`` cm, depth of the innermost root below `outer`.
         bend: ``(G,)`` thickness relative to the radius of curvature; says which shells a grazing ray can reach.
-        height: ``(L,)`` relative height of each shell in (0, 1], innermost first.
+        height: ``(L,)`` height of each shell relative to the whole hair, in (0, 1], innermost first; the last one is
+            `outer`.
         triangles: ``(F, 3)``; those without hair are dropped. Counter-clockwise from outside.
         uv: ``(G, 2)`` place in the texture, [0, 1].
         uv_per_cm: ``(G, 2, 3)`` change of uv for a step along the surface.
@@ -141,6 +142,17 @@ def spherical(points: Tensor) -> tuple[Tensor, Tensor]:
     """Azimuth (0 = face, positive to the image right) and polar angle from the crown of ``(..., 3)`` points in cm."""
     d = points - points.new_tensor(SKULL_CENTER_CM)
     return torch.atan2(d[..., 0], d[..., 2]), torch.acos((d[..., 1] / d.norm(dim=-1)).clamp(-1, 1))
+
+
+def parting(azimuth: Tensor, style: HairStyle, side: float) -> Tensor:
+    """How far a parting lifts (-) or lowers (+) the hairline, radians; `side` is 1 or -1."""
+    gap = smoothstep(0.0, 0.85, (azimuth - 0.18 * side).abs()) - 0.35
+    return style.part * gap * smoothstep(1.4, 1.0, azimuth.abs())
+
+
+def parting_side(seed: int) -> float:
+    """1 or -1: on which side an identity parts its hair."""
+    return 1.0 if np.random.default_rng([seed, 10]).random() < 0.5 else -1.0
 
 
 def recession_of(traits: Traits) -> float:
@@ -187,13 +199,16 @@ def build_hair(
         return ()
     rng = np.random.default_rng([traits.seed, 5])
     offset = vertices.new_tensor(rng.uniform(0, 30, 3))
-    mirror = 1.0 if rng.random() < 0.5 else -1.0
+    mirror = parting_side(traits.seed)
     tt, pp, index, weights = _skull_grid(head)
     center = vertices.new_tensor(SKULL_CENTER_CM)
     base = (vertices[index] * weights[..., None]).sum(1).reshape(*tt.shape, 3)
     radius = (base - center).norm(dim=-1)
     out = torch.stack([tt.sin() * pp.sin(), tt.cos(), tt.sin() * pp.cos()], -1)
-    cu, su, along, tangent = _strand_field(out, style, mirror)
+    forwards = style.crown[0] + rng.uniform(-8, 8)
+    if traits.style == "short" and rng.random() < 0.5:
+        forwards = 58.0  # brushed up instead of forwards
+    cu, su, along, tangent = _strand_field(out, (forwards, style.crown[1] + rng.uniform(-8, 8)), mirror)
     line = _border(pp, style, traits, offset, mirror)
     slope = torch.gradient(line, dim=1)[0] / (2 * math.pi / _COLUMNS)
     edge = (line - tt) / (1 + 0.35 * slope**2).sqrt()
@@ -202,9 +217,12 @@ def build_hair(
     lock = noise(torch.stack([cu * 5.0, su * 5.0, along * 0.9], -1).reshape(-1, 3) + offset).reshape(pp.shape)
     top = smoothstep(1.25, 0.3, tt) * smoothstep(-0.6, 0.8, out[..., 2]) * style.top
     thick = style.thickness * (style.sides + (1 - style.sides) * smoothstep(1.55, 0.75, tt)) + top
-    thick = thick * (style.taper + (1 - style.taper) * smoothstep(-0.05, 0.5, edge))
+    if style.curl:  # round at the border, so that the volume closes on the skull
+        thick = thick * (0.04 + 0.96 * (edge / 0.55).clamp(0, 1).sqrt())
+    else:
+        thick = thick * (style.taper + (1 - style.taper) * smoothstep(-0.05, 0.5, edge))
     thick = thick * (1 + 0.16 * lump + style.locks * lock)
-    num_layers = options.hair_layers + (2 if style.curl > 0.8 else 0)
+    num_layers = options.hair_layers
     if traits.style == "buzz":
         num_layers = min(num_layers, 3)
     ends = torch.tensor([0.2, 1.0], device=vertices.device)
@@ -212,18 +230,28 @@ def build_hair(
     if style.curtain is not None:
         layers, edge, cu, su, along, tangent = _curtain(layers, edge, cu, su, along, tangent, tt, pp, style, offset)
     texture = _bake(torch.stack([cu, su, along, edge], -1), layers[-1], style, options, offset)
-    main = _patch(
-        layers,
-        edge,
-        tangent,
-        texture,
-        num_layers,
-        center,
-        curl=style.curl,
-        short=style.thickness < 0.5,
-        sway=style.curtain is not None,
-    )
-    return (main, _bun(vertices, options, offset)) if style.bun else (main,)
+    # Parallax holds for volumes much thinner than the head, so thick hair is cut into nested volumes.
+    num_volumes = 3 if style.thickness > 4.0 else 2 if style.thickness > 2.4 else 1
+    roots, tips = layers[0] - 0.25 * (layers[1] - layers[0]), layers[1]
+    patches = []
+    for volume in range(num_volumes):
+        low, high = volume / num_volumes, (volume + 1) / num_volumes
+        surfaces = torch.stack([torch.lerp(roots, tips, low), torch.lerp(roots, tips, high)])
+        patches.append(
+            _patch(
+                surfaces,
+                edge,
+                tangent,
+                texture,
+                low + (high - low) * torch.arange(1, num_layers + 1, device=vertices.device) / num_layers,
+                center,
+                curl=style.curl,
+                short=style.thickness < 0.5,
+                sway=style.curtain is not None,
+            )
+        )
+        num_layers = max(2, num_layers - 1)
+    return (*patches, _bun(vertices, options, offset)) if style.bun else tuple(patches)
 
 
 def _patch(
@@ -231,14 +259,14 @@ def _patch(
     edge: Tensor,
     tangent: Tensor,
     texture: Tensor,
-    num_layers: int,
+    height: Tensor,
     center: Tensor,
     *,
     curl: float,
     short: bool,
     sway: bool,
 ) -> HairPatch:
-    """A patch from ``(2, R, C, 3)`` surfaces at relative heights 0.2 and 1."""
+    """A patch from its inner and outer surface ``(2, R, C, 3)`` and the heights of its shells."""
     outer = layers[1]
     rows, columns = outer.shape[:2]
     device = outer.device
@@ -248,7 +276,7 @@ def _patch(
     away = (outer - center) * outer.new_tensor([1.0, 0.35, 1.0])
     if float((normal * away).sum()) < 0:
         normal, triangles = -normal, triangles.flip(1)
-    thickness = (layers[1] - layers[0]).norm(dim=-1) / 0.8
+    thickness = (layers[1] - layers[0]).norm(dim=-1)
     curvature = (outer - center).mul(outer.new_tensor([1.0, 0.5, 1.0])).norm(dim=-1).clamp(min=6.0)
     down = torch.linspace(0, 1, rows, device=device)[:, None].expand(rows, columns)
     across = torch.linspace(0, 1, columns, device=device)[None].expand(rows, columns)
@@ -265,7 +293,7 @@ def _patch(
         outer=outer.reshape(-1, 3),
         thickness=thickness.reshape(-1),
         bend=(thickness / curvature).reshape(-1).clamp(0, 0.9),
-        height=torch.arange(1, num_layers + 1, device=device) / num_layers,
+        height=height,
         triangles=triangles[(edge.reshape(-1)[triangles] > -0.14).any(1)],
         uv=torch.stack([across, down], -1).reshape(-1, 2),
         uv_per_cm=per_cm.reshape(-1, 2, 3),
@@ -278,9 +306,9 @@ def _patch(
     )
 
 
-def _strand_field(out: Tensor, style: HairStyle, mirror: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _strand_field(out: Tensor, crown: tuple[float, float], mirror: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Coordinates across the strands (two, periodic), along them, and their direction, around a tilted crown."""
-    a, b = style.crown[0] * _DEG, style.crown[1] * _DEG * mirror
+    a, b = crown[0] * _DEG, crown[1] * _DEG * mirror
     axis = F.normalize(out.new_tensor([math.sin(b) * math.cos(a), math.cos(b) * math.cos(a), math.sin(a)]), dim=0)
     first = F.normalize(torch.linalg.cross(axis, out.new_tensor([1.0, 0.0, 0.0])), dim=0)
     second = torch.linalg.cross(axis, first)
@@ -303,10 +331,7 @@ def _border(pp: Tensor, style: HairStyle, traits: Traits, offset: Tensor, mirror
     line = hairline(pp, traits.femininity, recession) + style.shift
     line = line + style.fringe * smoothstep(0.98, 0.25, pp.abs()) * (1 + 0.3 * wobble(1.5, 0.0))
     line = line + 0.05 * wobble(3.0, 4.0)
-    if style.part:
-        gap = smoothstep(0.0, 0.85, (pp - 0.18 * mirror).abs()) - 0.35
-        line = line + style.part * gap * smoothstep(1.4, 1.0, pp.abs())
-    return line
+    return line + parting(pp, style, mirror)
 
 
 def _curtain(
@@ -384,9 +409,9 @@ def _bake(fields: Tensor, surface: Tensor, style: HairStyle, options: Appearance
     for shift in (0.0, 13.7):
         if style.curl:
             swirl = noise(place * 0.9 + shift)[:, :1]
-            point = place * (2.6 - 0.9 * style.curl) + 1.1 * swirl + offset + shift
-            one, two = noise(point)[:, 0], noise(point * 2.2 + 9)[:, 0]
-            strands.append(0.5 + 0.33 * one + 0.25 * two + 0.10 * lock)
+            point = place * (1.5 + 1.6 * style.curl) + 1.2 * swirl + offset + shift
+            one, two = noise(point)[:, 0], noise(point * 2.3 + 9)[:, 0]
+            strands.append(0.5 + 0.30 * one + 0.28 * two + 0.08 * lock)
         else:
             turn = bend[:, None] * (0.8 + 1.5 * style.wave)
             one = look(30.0, 1.1, shift + 5.7, turn)
@@ -405,9 +430,9 @@ def _bun(vertices: Tensor, options: AppearanceOptions, offset: Tensor) -> HairPa
     top = vertices[:, 1].amax()
     center = torch.stack([top.new_tensor(0.0), top - 1.4, top.new_tensor(-6.8)])
     knot = out * out.new_tensor([3.0, 2.6, 2.6])
-    layers = torch.stack([center + 0.85 * knot, center + knot])
+    layers = torch.stack([center + 0.8 * knot, center + knot])
     tangent = torch.stack([-out[..., 1], out[..., 0], out[..., 2] * 0.2], -1)
     fields = torch.stack([out[..., 2], uu.cos() * 0.3, torch.atan2(out[..., 1], out[..., 0]).abs(), uu * 0 + 1], -1)
     texture = _bake(fields, layers[-1], HairStyle(thickness=1.0), options, offset)
-    edge = torch.ones_like(uu)
-    return _patch(layers, edge, tangent, texture, 4, center, curl=0.0, short=False, sway=False)
+    edge, heights = torch.ones_like(uu), torch.tensor([0.25, 0.5, 0.75, 1.0], device=vertices.device)
+    return _patch(layers, edge, tangent, texture, heights, center, curl=0.0, short=False, sway=False)

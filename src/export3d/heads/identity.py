@@ -19,9 +19,11 @@ from export3d.heads.appearance import (
     draw_traits,
 )
 from export3d.heads.appearance_atlas import ALBEDO, canvas, paint
+from export3d.heads.appearance_beard import Beard, build_beard
 from export3d.heads.appearance_fields import csr_matrix, face_gather, shared_noise, smoothstep, vertex_normals
+from export3d.heads.appearance_props import Props, build_props
 from export3d.heads.appearance_scene import Clothes, build_background, build_clothes, cloth_triangles
-from export3d.heads.hair import STYLES, HairPatch, build_hair, hairline, recession_of, spherical
+from export3d.heads.hair import STYLES, HairPatch, build_hair, hairline, parting, parting_side, recession_of, spherical
 from export3d.heads.light import COSINE_LOBE, Lights, draw_lights, harmonics9, shadow_transfer
 from export3d.heads.parametric import WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
 
@@ -49,10 +51,12 @@ class Identity:
         rest: ``(V, 3)`` cm, the head at zero weights, resting lids included.
         blink_scale: ``(2,)`` factor on eyeBlink_L and _R with which weight 1 just closes the lids of `rest`.
         eye_centers: ``(2, 3)`` cm, left first.
-        atlas: ``(size, 2 size, 9)`` skin atlas.
+        atlas: ``(size, 2 size, 10)`` skin atlas.
         eye_texture: ``(n, n, 3)`` linear albedo of an eyeball around its axis, +-1.3 rad.
         eye_uv: ``(V, 2)`` place of each eyeball vertex in `eye_texture`.
         hair: Patches of hair.
+        beard: Shells of a full beard.
+        props: Glasses, earrings.
         clothes: The garment.
         lights: In the frame of the room.
         transfer: ``(V + C, 3, 9)`` light transfer of head and garment, one set for each colour (light scatters in skin).
@@ -79,6 +83,8 @@ class Identity:
     eye_texture: Tensor
     eye_uv: Tensor
     hair: tuple[HairPatch, ...]
+    beard: Beard | None
+    props: Props | None
     clothes: Clothes
     lights: Lights
     transfer: Tensor
@@ -147,6 +153,8 @@ class Identity:
             eye_texture=_paint_eye(traits, device),
             eye_uv=_eye_uv(head, neutral, eye_centers),
             hair=hair,
+            beard=build_beard(head, atlas, traits),
+            props=build_props(head, rest, eye_centers, traits),
             clothes=clothes,
             lights=lights,
             transfer=transfer,
@@ -184,6 +192,11 @@ class Identity:
     def hair_part(self) -> int:
         """Part id of hair in :class:`HeadFrames`."""
         return len(self.head.part_names) + 1
+
+    @property
+    def prop_part(self) -> int:
+        """Part id of glasses and earrings in :class:`HeadFrames`."""
+        return len(self.head.part_names) + 2
 
     def effective_weights(self, weights: Tensor) -> Tensor:
         """``(T, 53)`` weights with the blink scaled so that resting lids plus a full blink just close."""
@@ -237,6 +250,17 @@ def develop(linear: Tensor, exposure: float) -> Tensor:
     x = linear * exposure
     x = ((x * (2.51 * x + 0.35)) / (x * (2.43 * x + 0.75) + 0.14)).clamp(0, 1)
     return torch.where(x < 0.0031308, 12.92 * x, 1.055 * x.clamp(min=1e-5) ** (1 / 2.4) - 0.055).clamp(0, 1)
+
+
+@functools.lru_cache(maxsize=4)
+def lash_reach(head: ParametricHead) -> Tensor:
+    """``(V,)`` cm from the lashes' vertices to the lids; 0 elsewhere."""
+    reach = torch.zeros(head.vertices.shape[0], device=head.vertices.device)
+    lashes = head.vertices_of("lashes_left", "lashes_right")
+    near = head.vertices_of("face") & (head.vertices[:, 1] > 1.0) & (head.vertices[:, 1] < 6.5)
+    if bool(lashes.any()):
+        reach[lashes] = torch.cdist(head.vertices[lashes], head.vertices[near]).amin(1)
+    return reach
 
 
 @functools.lru_cache(maxsize=4)
@@ -328,6 +352,7 @@ def _paint_scalp(head: ParametricHead, atlas: Tensor, traits: Traits, options: A
     azimuth, polar = spherical(c.position)
     recession = 0.0 if style.curtain is not None or style.fringe > 0.2 else recession_of(traits)
     line = hairline(azimuth, traits.femininity, recession) + 0.5 * style.shift
+    line = line + parting(azimuth, style, parting_side(traits.seed))
     cropped = traits.style == "buzz"
     amount = smoothstep(0.10, -0.10, polar - line + 0.06 * c.middle[:, 0] + 0.04 * c.strands[:, 1])
     ear = (x.abs() > 7.4) & (y < 6.5) & (y > -3)

@@ -11,7 +11,9 @@ from torch import Tensor
 from export3d.camera import Camera
 from export3d.checks import check_shape
 from export3d.heads.appearance_atlas import ALBEDO, BUMP, GLOSS, LIP
+from export3d.heads.appearance_beard import Beard, shade_beard
 from export3d.heads.appearance_fields import smoothstep, vertex_normals
+from export3d.heads.appearance_props import Props
 from export3d.heads.appearance_shading import (
     highlights,
     light_hair,
@@ -20,7 +22,8 @@ from export3d.heads.appearance_shading import (
     shade_hair,
     shade_hair_inside,
 )
-from export3d.heads.identity import Identity, develop
+from export3d.heads.appearance_wrinkles import wrinkle_depth, wrinkle_fields
+from export3d.heads.identity import Identity, develop, lash_reach
 from export3d.heads.light import irradiance_matrix
 from export3d.heads.parametric import WORLD_ORIGIN_CM, WORLD_SCALE
 from export3d.heads.raster import Fragments, rasterize
@@ -29,6 +32,8 @@ _FLIP = (1.0, -1.0, -1.0)
 _PIVOT_CM = (0.0, -6.0, -1.5)
 _FOLLOW = 0.45  # share of the head's turn that the torso follows when the scene is not static
 _BUMP = 0.10
+_FOLD = 3.2  # slope of a full wrinkle, in units of _BUMP
+_CREASE = 0.22  # how much darker the bottom of a full wrinkle is
 _MOUTH = {"teeth": (0.86, 0.80, 0.70), "gums_tongue": (0.45, 0.13, 0.12), "mouth_socket": (0.32, 0.08, 0.07)}
 _MOUTH_REACH_CM = {"teeth": 1.7, "gums_tongue": 1.3, "mouth_socket": 1.3}
 _SOCKET = (0.20, 0.09, 0.08)
@@ -42,7 +47,8 @@ class HeadFrames:
         color: ``(T, 3, H, W)`` sRGB in [0, 1]; over the background, or premultiplied by alpha over black.
         alpha: ``(T, H, W)`` opacity of the person in [0, 1].
         depth: ``(T, H, W)`` distance along the ray to the nearest surface in scene units, 0 where alpha is 0.
-        parts: ``(T, H, W)`` int64 part id, -1 for background; garment and hair follow the head's parts.
+        parts: ``(T, H, W)`` int64 part id, -1 for background; garment, hair, and things worn follow the
+            head's parts.
     """
 
     color: Tensor
@@ -130,7 +136,11 @@ class _Pass:
         self.color = torch.zeros(samples, 3, device=rest.device)
         self.alpha = torch.zeros(samples, device=rest.device)
         self._opaque()
+        if identity.beard is not None:
+            self._beard(identity.beard)
         self._lashes()
+        if identity.props is not None:
+            self._props(identity.props)
         for patch_index in range(len(identity.hair)):
             self._hair(patch_index)
 
@@ -196,6 +206,7 @@ class _Pass:
         eye_uv = F.pad(identity.eye_uv, (0, 0, 0, num_vertices - len(identity.eye_uv)))
         open_sky = (transfer[:, 2, 0] / 0.2821).clamp(0, 1)[:, None]
         fixed = torch.cat([eye_uv, open_sky], 1).expand(self.batch, -1, -1)
+        self.normals, self.light = normals, light
         attributes = torch.cat([self.vertices, normals, light, fixed], -1).reshape(-1, 12)
         a = f.interpolate(attributes, corners)
         position, normal, light = a[:, :3], F.normalize(a[:, 3:6], dim=1), a[:, 6:9]
@@ -254,8 +265,13 @@ class _Pass:
         identity = self.identity
         uv = self._uv(f, chosen)
         size = identity.atlas.shape[0]
-        texel = sample_bilinear(identity.atlas, uv[:, 0] * size - 0.5, (1 - uv[:, 1]) * size - 0.5)
-        bump = texel[:, BUMP]
+        column, row = uv[:, 0] * size - 0.5, (1 - uv[:, 1]) * size - 0.5
+        texel = sample_bilinear(identity.atlas, column, row)
+        bump, albedo = texel[:, BUMP], texel[:, ALBEDO]
+        face = (uv[:, 0] < 1.0).nonzero()[:, 0]
+        folds = self._wrinkles(column[face], row[face], f.image[chosen[face]])
+        bump = bump.index_add(0, face, folds[:, :3])
+        albedo = albedo * (1 - torch.zeros_like(row).index_add(0, face, folds[:, 3]))[:, None]
         bumped = normal + _BUMP * (bump - (bump * normal).sum(1, keepdim=True) * normal)
         bumped = F.normalize(bumped, dim=1)
         matrix, image = irradiance_matrix(self.harmonics), f.image[chosen]
@@ -266,7 +282,18 @@ class _Pass:
         )
         gloss = (texel[:, GLOSS] * open_sky**1.5)[:, None]
         shine = broad * 0.55 + sharp * (0.12 + 0.5 * texel[:, LIP, None])
-        return texel[:, ALBEDO] * light + shine * gloss
+        return albedo * light + shine * gloss
+
+    def _wrinkles(self, column: Tensor, row: Tensor, image: Tensor) -> Tensor:
+        """``(N, 4)`` bump and darkening of the expression's wrinkles at points of the face tile."""
+        identity = self.identity
+        size = identity.atlas.shape[0]
+        depth = wrinkle_depth(identity.head, self.weights, identity.traits.age)  # (B, 4)
+        scale = depth.new_tensor([_FOLD, _FOLD, _FOLD, _CREASE])
+        fields = wrinkle_fields(identity.head, size)
+        blended = torch.einsum("bg,yxgc->byxc", depth, fields) * scale
+        row = row.clamp(0, size - 1) + image * size
+        return sample_bilinear(blended.reshape(-1, size, 4), column, row)
 
     def _eyeball(
         self, eye: int, image: Tensor, position: Tensor, normal: Tensor, view: Tensor, light_uv: Tensor
@@ -304,10 +331,52 @@ class _Pass:
         position = f.interpolate(self.vertices.reshape(-1, 3), f.corners(triangles, num_vertices))
         distance = (self.eye[f.image] - position).norm(dim=1)
         seen = (distance < self.depth_cm[f.pixel] + 0.02).nonzero()[:, 0]
-        color = position.new_tensor([0.012, 0.009, 0.008]).expand(len(seen), 3)
-        strength = 0.38 if identity.traits.is_feminine else 0.22
-        opacity = torch.full((len(seen),), strength, device=position.device)
-        self._over(f.pixel[seen], color * strength, opacity, distance[seen], head.part("lashes_left"))
+        reach = f[seen].interpolate(lash_reach(head)[:, None], triangles[f.triangle[seen]])[:, 0]
+        strength = 0.55 if identity.traits.is_feminine else 0.34
+        opacity = strength * smoothstep(0.75, 0.05, reach)
+        color = position.new_tensor([0.012, 0.009, 0.008]) * opacity[:, None]
+        self._over(f.pixel[seen], color, opacity, distance[seen], head.part("lashes_left"))
+
+    def _beard(self, beard: Beard) -> None:
+        """Shells lifted off the moving face."""
+        identity = self.identity
+        count = len(beard.length)
+        lifted = self.vertices[:, :count] + self.normals[:, :count] * beard.length[:, None]
+        points_px, z = self._project(lifted)
+        one_sided = torch.ones(len(beard.triangles), dtype=torch.bool, device=z.device)
+        f = rasterize(points_px, z, beard.triangles, self.side, self.side, one_sided)
+        attributes = torch.cat([lifted, self.normals[:, :count], self.light[:, :count]], -1).reshape(-1, 9)
+        a = f.interpolate(attributes, f.corners(beard.triangles, count))
+        offset = self.eye[f.image] - a[:, :3]
+        distance = offset.norm(dim=1)
+        seen = (distance < self.depth_cm[f.pixel] + 0.02).nonzero()[:, 0]
+        f, a, distance = f[seen], a[seen], distance[seen]
+        uv = f.interpolate(identity.head.uv, beard.triangle_uv[f.triangle])
+        size = identity.atlas.shape[0]
+        texel = sample_bilinear(identity.atlas, uv[:, 0] * size - 0.5, (1 - uv[:, 1]) * size - 0.5)
+        facing = (F.normalize(a[:, 3:6], dim=1) * offset[seen]).sum(1) / distance
+        color = a.new_tensor(identity.traits.hair_color)
+        shade, opacity = shade_beard(texel, a[:, 6:9], facing.clamp(0, 1), color, identity.traits.beard)
+        self._over(f.pixel, shade, opacity, distance, identity.hair_part)
+
+    def _props(self, props: Props) -> None:
+        """Glasses and earrings: plain, shiny."""
+        identity = self.identity
+        vertices = props.vertices.expand(self.batch, -1, -1)
+        points_px, z = self._project(vertices)
+        f = rasterize(points_px, z, props.triangles, self.side, self.side)
+        fixed = torch.cat([props.vertices, props.normals, props.colors, props.shine[:, None]], 1)
+        a = f.interpolate(fixed, props.triangles[f.triangle])
+        offset = self.eye[f.image] - a[:, :3]
+        distance = offset.norm(dim=1)
+        seen = (distance < self.depth_cm[f.pixel]).nonzero()[:, 0]
+        a, view, image = a[seen], offset[seen] / distance[seen, None], f.image[seen]
+        normal = F.normalize(a[:, 3:6], dim=1)
+        normal = torch.where((normal * view).sum(1, keepdim=True) < 0, -normal, normal)
+        light = quadratic_irradiance(normal, irradiance_matrix(self.harmonics), image).clamp(min=0.05)
+        shine = highlights(normal, view, self.light_directions, identity.lights.colors, image, (60.0,), 0.06)[0]
+        color = a[:, 6:9] * light * 0.8 + shine * a[:, 9:]
+        self._over(f.pixel[seen], color, torch.ones_like(distance[seen]), distance[seen], identity.prop_part)
 
     def _hair(self, index: int) -> None:
         identity, patch = self.identity, self.identity.hair[index]
