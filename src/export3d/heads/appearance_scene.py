@@ -39,6 +39,7 @@ class Clothes:
         uv: ``(C, 2)`` place in the texture, [0, 1].
         texture: ``(rows, columns, 3)`` linear albedo.
         collar_y: Height (cm) below which the neck is hidden by the garment.
+        collar_x: Distance (cm) from the middle beyond which shoulders are hidden by the garment.
     """
 
     vertices: Tensor
@@ -46,6 +47,7 @@ class Clothes:
     uv: Tensor
     texture: Tensor
     collar_y: float
+    collar_x: float
 
 
 def build_clothes(head: ParametricHead, vertices: Tensor, seed: int) -> Clothes:
@@ -96,6 +98,7 @@ def build_clothes(head: ParametricHead, vertices: Tensor, seed: int) -> Clothes:
         uv=uv.reshape(-1, 2),
         texture=_cloth_texture(grid, down, rng, offset),
         collar_y=-11.9 - dip,
+        collar_x=half + 1.0,
     )
 
 

@@ -106,7 +106,7 @@ def light_hair(
     distance = offset.norm(dim=-1, keepdim=True)
     view = offset / distance  # (B, G, 3)
     normal, tangent = patch.normal, patch.tangent
-    facing = (normal * view).sum(-1, keepdim=True)
+    facing = (patch.round * view).sum(-1, keepdim=True)
     open_light = irradiance(F.normalize(normal * 0.8 + view * 0.2, dim=-1), harmonics).clamp(min=0.02)
     shadowed = (transfer @ harmonics.transpose(1, 2)).clamp(min=0.0)
     diffuse = (0.45 * open_light + 0.55 * shadowed) * 0.85
@@ -124,7 +124,7 @@ def light_hair(
             cosine = (across * across_view - (along + shift) * along_view).clamp(1e-3, 1).log()
             white[..., side] += wrap * (60 * cosine).exp()
             tinted[..., side] += wrap * (14 * cosine).exp()
-    sideways = (facing * normal - view) / facing.abs().clamp(min=0.3)
+    sideways = (facing * patch.round - view) / facing.abs().clamp(min=0.3)
     slide = torch.einsum("gkx,bgx->bgk", patch.uv_per_cm, sideways) * patch.thickness[:, None]
     fixed = torch.stack([patch.thickness, patch.bend], -1).expand(batch, -1, -1)
     place = patch.uv.expand(batch, -1, -1)

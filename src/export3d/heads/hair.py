@@ -106,6 +106,7 @@ class HairPatch:
         uv_per_cm: ``(G, 2, 3)`` change of uv for a step along the surface.
         tangent: ``(G, 3)`` unit direction of the strands, away from the root.
         normal: ``(G, 3)`` unit, outwards; one field through skull and curtain, or the seam would show.
+        round: ``(G, 3)`` normal without locks and waves; says how flat a ray passes.
         texture: ``(rows, columns, 4)`` strands of even shells, of odd shells, tone, distance to the border (radians).
         curl: 0 straight .. 1 tight curls.
         short: Whether the hair is too short to be see-through between strands.
@@ -121,6 +122,7 @@ class HairPatch:
     uv_per_cm: Tensor
     tangent: Tensor
     normal: Tensor
+    round: Tensor
     texture: Tensor
     curl: float
     short: bool
@@ -276,6 +278,9 @@ def _patch(
     away = (outer - center) * outer.new_tensor([1.0, 0.35, 1.0])
     if float((normal * away).sum()) < 0:
         normal, triangles = -normal, triangles.flip(1)
+    smooth = outer - center
+    if sway:
+        smooth = torch.stack([smooth[..., 0], smooth[..., 1].clamp(min=0), smooth[..., 2]], -1)
     thickness = (layers[1] - layers[0]).norm(dim=-1)
     curvature = (outer - center).mul(outer.new_tensor([1.0, 0.5, 1.0])).norm(dim=-1).clamp(min=6.0)
     down = torch.linspace(0, 1, rows, device=device)[:, None].expand(rows, columns)
@@ -292,13 +297,14 @@ def _patch(
     return HairPatch(
         outer=outer.reshape(-1, 3),
         thickness=thickness.reshape(-1),
-        bend=(thickness / curvature).reshape(-1).clamp(0, 0.9),
+        bend=(thickness / curvature).reshape(-1).clamp(0, 0.9) * (1.0 if curl else 0.5),
         height=height,
         triangles=triangles[(edge.reshape(-1)[triangles] > -0.14).any(1)],
         uv=torch.stack([across, down], -1).reshape(-1, 2),
         uv_per_cm=per_cm.reshape(-1, 2, 3),
         tangent=F.normalize(tangent.reshape(-1, 3) + 1e-6, dim=1),
         normal=normal.reshape(-1, 3),
+        round=F.normalize(smooth.reshape(-1, 3), dim=1),
         texture=texture,
         curl=curl,
         short=short,
