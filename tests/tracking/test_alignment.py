@@ -140,7 +140,9 @@ def test_a_point_of_light_lands_where_to_crop_says_also_when_shrunk():
     for side, size in ((97.3, 97), (880.0, 128), (411.7, 256)):
         crop = Crop(480.2, 390.7, side)
         image = crop_image(frame, crop, size).astype(float).sum(axis=2)
-        at = np.array([(image.sum(axis=0) * (np.arange(size) + 0.5)).sum(), (image.sum(axis=1) * (np.arange(size) + 0.5)).sum()])
+        at = np.array(
+            [(image.sum(axis=0) * (np.arange(size) + 0.5)).sum(), (image.sum(axis=1) * (np.arange(size) + 0.5)).sum()]
+        )
         seen = at / image.sum() / size
         assert np.abs(seen - crop.to_crop(np.array([510.5, 400.5]))).max() * size < 0.35
 

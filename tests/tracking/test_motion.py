@@ -144,5 +144,5 @@ def test_a_damaged_header_is_refused(tmp_path, motion, fps):
 
 def test_another_expression_space_is_refused_with_both_names(motion):
     motion.require_space("ict64")
-    with pytest.raises(MotionFileError, match="expression space 'ict64'.*the model expects 'bfm64'"):
+    with pytest.raises(MotionFileError, match=r"expression space 'ict64'.*the model expects 'bfm64'"):
         motion.require_space("bfm64", where="m.safetensors")

@@ -20,57 +20,34 @@ from export3d.tracking.faces import BLENDSHAPE_NAMES, ExtractorInfo, Face, box_o
 LANDMARKER_VARIABLE = "EXPORT3D_FACE_LANDMARKER"
 """Environment variable that names a `face_landmarker.task` file."""
 
-# The canonical mesh has 478 points. The contour of the face runs clockwise from the forehead (10) over 454
-# and the chin (152) to 234; each lip, lid and brow is a closed chain of points. From these chains the 68
-# Multi-PIE points are picked at about equal spacing. Checked by eye on drawings; systematic differences are
-# what the regressor's offsets are for.
+# The canonical mesh has 478 points. The contour of the face runs clockwise from the forehead (10) over 454 and the chin
+# (152) to 234; each lip, lid and brow is a closed chain of points. The 68 Multi-PIE points are picked from these chains:
+# checked by eye on drawings, and on 200 rendered heads the jaw and the lower lip against the exact points. Systematic
+# differences remain (brows 3-6 px of 256); the regressor's offsets are for them.
 MESH_TO_68 = (
-    *(
-        234,
-        93,
-        132,
-        58,
-        172,
-        136,
-        149,
-        148,
-        152,
-        377,
-        378,
-        365,
-        397,
-        288,
-        361,
-        323,
-        454,
-    ),  # jaw, image left to right
+    *(127, 234, 93, 132, 172, 150, 149, 148, 152, 377, 378, 379, 397, 361, 323, 454, 356),  # jaw, image left to right
     *(70, 63, 105, 66, 107),  # upper edge of the brow at the image left, outer to inner
     *(336, 296, 334, 293, 300),  # brow at the image right, inner to outer
     *(168, 197, 5, 4),  # bridge of the nose, down to the tip
     *(98, 97, 2, 326, 327),  # below the nose
     *(33, 160, 158, 133, 153, 144),  # eye at the image left: outer corner, upper lid, inner corner, lower lid
-    *(
-        362,
-        385,
-        387,
-        263,
-        373,
-        380,
-    ),  # eye at the image right: inner corner, upper lid, outer corner, lower lid
+    *(362, 385, 387, 263, 373, 380),  # eye at the image right: inner corner, upper, outer corner, lower
     *(61, 40, 37, 0, 267, 270, 291),  # outer edge of the upper lip
-    *(321, 405, 17, 181, 91),  # outer edge of the lower lip, image right to left
+    *(321, 314, 17, 84, 91),  # outer edge of the lower lip, image right to left
     *(78, 81, 13, 311, 308),  # inner edge of the upper lip
     *(402, 14, 178),  # inner edge of the lower lip, image right to left
 )
 """68 indices into the 478 points."""
 
+_PIXEL_CENTRE = 0.5
+"""MediaPipe's positions times the size count from the centre of the first pixel, ours from its corner. Measured: on a
+photo enlarged 12 times against the photo, and on rendered heads, the raw points lie 0.4-0.5 px up and left."""
+
 _MAX_SIDE_PX = 1920
-"""Larger frames are averaged down before detection: the detector looks at 128 or 192 pixels, the mesh at
-256."""
+"""Larger frames are averaged down before detection: the detector looks at 128 or 192 pixels, the mesh at 256."""
 
 _PAD_SHARE = 0.5
-"""Black border for the second look, as a share of the longer side: faces that fill the picture become
-findable."""
+"""Black border for the second look, as a share of the longer side: faces that fill the picture become findable."""
 
 _TILE_EVERY = 10
 """While no face is found, every so many frames (and in the first) small faces are sought in tiles of the
@@ -228,7 +205,7 @@ class MediaPipeTracker:
         size = np.array([width, height], dtype=np.float32)
         if self._landmarker is None:
             found = graph.process(frame).multi_face_landmarks or ()
-            return [_face(_points(mesh.landmark) * size) for mesh in found]
+            return [_face(_points(mesh.landmark) * size + _PIXEL_CENTRE) for mesh in found]
         picture = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
         result = graph.detect(picture)
         faces = []
@@ -236,7 +213,7 @@ class MediaPipeTracker:
             scores = {entry.category_name: float(entry.score) for entry in result.face_blendshapes[index]}
             blendshapes = np.array([scores[name] for name in BLENDSHAPE_NAMES], dtype=np.float32)
             matrix = np.asarray(result.facial_transformation_matrixes[index], dtype=np.float32)
-            faces.append(_face(_points(mesh) * size, blendshapes, matrix))
+            faces.append(_face(_points(mesh) * size + _PIXEL_CENTRE, blendshapes, matrix))
         return faces
 
     def _graph(self, *, follow: bool) -> Any:

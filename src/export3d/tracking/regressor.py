@@ -138,10 +138,6 @@ class LandmarkRegressor:
         pose, beta = self.net(points, present.float())
         return beta.numpy(), camera_from_pose(pose).to_vector().numpy()
 
-    def adapted(self, alignment: Alignment, offsets: np.ndarray) -> LandmarkRegressor:
-        """The same network for the points of a face tracker: its crop and its offsets ``(68, 2)``."""
-        return LandmarkRegressor(self.net, self.info, offsets, alignment, self.notes)
-
     @staticmethod
     def load(path: str | Path | None = None) -> LandmarkRegressor:
         """Read a regressor file; None is the bundled one.

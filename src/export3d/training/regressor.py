@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from export3d.camera import Camera, rotation_angle_deg
 from export3d.heads.appearance import AppearanceOptions, draw_alpha, draw_resting, draw_traits
-from export3d.heads.extractor import LID_REST, LinearExtractor, add_noise
+from export3d.heads.extractor import LinearExtractor, add_noise
+from export3d.heads.identity import RESTING_SQUINT
 from export3d.heads.motion import independent
 from export3d.heads.parametric import WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
 from export3d.tracking.alignment import Alignment, crop_squares, fit_affine, five_points
@@ -49,6 +50,8 @@ class RegressorTraining:
     """Share of faces in which some points are missing."""
     aligned_share: float = 0.6
     """Share of faces that are cropped by the alignment; the others keep the crop of the clips."""
+    tracker_share: float = 0.7
+    """Share of faces that get the errors of a face tracker, where they are known (:class:`TrackerErrors`)."""
     pose_weight: float = 3.0
     """Weight of the camera in the loss; beta has 1."""
     seed: int = 0
@@ -80,14 +83,23 @@ def draw_samples(
     extractor: LinearExtractor,
     seeds: Sequence[int],
     frames: int,
+    *,
+    noisy_fit: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
-    """Independent frames of the heads with these seeds; beta is the extractor's fit to its own noisy landmarks."""
+    """Independent frames of the heads with these seeds; beta is the extractor's fit to their landmarks.
+
+    Args:
+        noisy_fit: fit to noisy points, as the clips do. The noise of that fit cannot be foreseen and averages out in
+            training, so training goes faster on the fit to the exact points.
+    """
     points, cameras, betas = [], [], []
     for number, seed in enumerate(seeds):
         rng = np.random.default_rng([11, seed])
         world, camera = _draw_person(head, seed, frames)
-        seen = add_noise(camera.project(world)[0], rng, extractor.config.noise_px)
+        seen = camera.project(world)[0]
+        if noisy_fit:
+            seen = add_noise(seen, rng, extractor.config.noise_px)
         points.append(world)
         cameras.append(camera.to_vector())
         betas.append(extractor.fit(seen, camera))
@@ -149,6 +161,30 @@ def fold_crop(camera: Camera, squares: Tensor, points: Tensor) -> Camera:
 
 
 @dataclass(frozen=True)
+class TrackerErrors:
+    """What a face tracker makes of rendered heads: its points minus the exact ones, frame by frame.
+
+    The errors are far from random: a mean difference of each point, and one that goes with the pose and the person.
+    Drawing whole frames of them, at about the same yaw, keeps all that.
+    """
+
+    yaw: np.ndarray
+    """``(M,)`` radians, increasing."""
+    errors: np.ndarray
+    """``(M, 68, 2)`` in [0, 1] of the clips' frame."""
+    alignment: Alignment
+    """The crop for the tracker's points."""
+    offsets: np.ndarray
+    """``(68, 2)`` mean difference in that crop, which the regressor takes off."""
+
+    def draw(self, yaw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """``(N, 68, 2)`` errors of frames whose yaw is near ``(N,)`` radians."""
+        around = max(1, len(self.yaw) // 40)
+        place = np.searchsorted(self.yaw, yaw) + rng.integers(-around, around + 1, size=len(yaw))
+        return self.errors[np.clip(place, 0, len(self.yaw) - 1)]
+
+
+@dataclass(frozen=True)
 class Views:
     """What the network sees: points ``(N, 68, 2)``, presence ``(N, 68)``; and the camera it should answer."""
 
@@ -157,20 +193,36 @@ class Views:
     camera: Camera
 
 
-def disturb(samples: Samples, alignment: Alignment, settings: RegressorTraining, rng: np.random.Generator) -> Views:
+def disturb(
+    samples: Samples,
+    alignment: Alignment,
+    settings: RegressorTraining,
+    rng: np.random.Generator,
+    tracker: TrackerErrors | None = None,
+) -> Views:
     """Points as a face tracker would give them: noisy, partly missing, in the clips' crop or in an aligned crop.
 
     The alignment sees the noisy points, as it does at run time; the camera is that of the exact crop that results.
     """
     count = len(samples)
     noise = rng.uniform(*settings.noise_px, size=(count, 1, 1)) / REFERENCE_SIZE
-    noisy = samples.landmarks.double().numpy() + noise * rng.normal(size=(count, 68, 2))
-    groups = rng.normal(size=(64, 68, 2)) * settings.face_offset_px / REFERENCE_SIZE
-    noisy += groups[rng.integers(len(groups), size=count)]
-    squares = np.tile(np.array([0.5, 0.5, 1.0]), (count, 1))
+    noisy = samples.landmarks.double().numpy()
+    tracked = (rng.random(count) < settings.tracker_share) & (tracker is not None)
+    if tracker is not None:
+        yaw = samples.camera.head_angles()[:, 0].numpy()
+        noisy[tracked] += tracker.draw(yaw[tracked], rng)
+        noise[tracked] *= 0.5  # most of the noise is in the tracker's errors already
+    noisy += noise * rng.normal(size=(count, 68, 2))
+    shared = rng.normal(size=(64, 68, 2)) * settings.face_offset_px / REFERENCE_SIZE
+    noisy += shared[rng.integers(len(shared), size=count)]
     aligned = rng.random(count) < settings.aligned_share
-    squares[aligned] = crop_squares(noisy[aligned], alignment)
+    squares = np.tile(np.array([0.5, 0.5, 1.0]), (count, 1))
+    squares[aligned & ~tracked] = crop_squares(noisy[aligned & ~tracked], alignment)
+    if tracker is not None:
+        squares[aligned & tracked] = crop_squares(noisy[aligned & tracked], tracker.alignment)
     landmarks = (noisy - squares[:, None, :2]) / squares[:, None, 2:] + 0.5
+    if tracker is not None:
+        landmarks[tracked] -= tracker.offsets
     folded = fold_crop(samples.camera, torch.from_numpy(squares).float(), samples.points).to_vector()
     camera = torch.where(torch.from_numpy(aligned)[:, None], folded, samples.camera.to_vector())
     share = rng.uniform(0.0, 0.4, size=(count, 1)) * (rng.random((count, 1)) < settings.missing_share)
@@ -182,13 +234,15 @@ def train_regressor(
     samples: Samples,
     config: RegressorConfig,
     settings: RegressorTraining,
+    *,
+    tracker: TrackerErrors | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> RegressorNet:
     """Fit the network. `progress` is called after each epoch with its number, the number of epochs and the loss."""
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng([settings.seed, 1])
     net = RegressorNet(config)
-    first = disturb(samples, config.alignment, settings, rng)
+    first = disturb(samples, config.alignment, settings, rng, tracker)
     pose = pose_from_camera(first.camera)
     net.get_buffer("point_mean").copy_(first.landmarks.mean(0))
     net.get_buffer("point_scale").copy_(first.landmarks.std(0))
@@ -200,7 +254,7 @@ def train_regressor(
         optimizer, settings.rate, total_steps=settings.epochs * steps, pct_start=0.05
     )
     for epoch in range(settings.epochs):
-        views = disturb(samples, config.alignment, settings, rng)
+        views = disturb(samples, config.alignment, settings, rng, tracker)
         wanted = (pose_from_camera(views.camera) - net.get_buffer("pose_mean")) / net.get_buffer("pose_scale")
         total = 0.0
         for batch in torch.from_numpy(rng.permutation(len(samples))).split(settings.batch):
@@ -218,10 +272,14 @@ def train_regressor(
     return net
 
 
-def make_regressor(net: RegressorNet, offsets: np.ndarray | None, notes: dict[str, object]) -> LandmarkRegressor:
+def make_regressor(
+    net: RegressorNet, notes: dict[str, object], tracker: TrackerErrors | None = None
+) -> LandmarkRegressor:
     """Wrap a trained network; the hash is known once it is saved and loaded."""
     info = ExtractorInfo(NAME, str(VERSION), "", net.config.expression_space)
-    return LandmarkRegressor(net, info, offsets, notes=notes)
+    if tracker is None:
+        return LandmarkRegressor(net, info, notes=notes)
+    return LandmarkRegressor(net, info, tracker.offsets, tracker.alignment, notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,7 +374,7 @@ def _draw_person(head: ParametricHead, seed: int, frames: int) -> tuple[Tensor, 
     weights = torch.from_numpy(motion.weights).clone()
     for side in "LR":
         blink, squint = (head.expression_index[f"{name}_{side}"] for name in ("eyeBlink", "eyeSquint"))
-        weights[:, blink] = weights[:, blink] * (1.0 - traits.resting_blink - LID_REST) + traits.resting_blink
+        weights[:, blink] = weights[:, blink] * (1.0 - traits.resting_blink) + traits.resting_blink
         weights[:, squint] += RESTING_SQUINT
     chosen = head.landmark_vertices
     shape = head.vertices[chosen] + torch.tensordot(identity, head.identity_basis[: len(identity), chosen], 1)

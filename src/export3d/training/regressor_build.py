@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import torch
 from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError, OutputError
-from export3d.heads.clips import load_head
 from export3d.heads.extractor import LinearExtractor
+from export3d.heads.model_file import load_head
 from export3d.heads.splits import SPLITS
 from export3d.tracking.alignment import Alignment, Crop, crop_transform
 from export3d.tracking.faces import FaceTracker
@@ -26,6 +26,7 @@ from export3d.training.regressor import (
     REFERENCE_SIZE,
     RegressorTraining,
     Samples,
+    TrackerErrors,
     draw_samples,
     fit_alignment,
     fit_points_alignment,
@@ -43,7 +44,10 @@ FRONTAL_RAD = 0.35
 """Offsets are learned from frames within 20 degrees; beyond, MediaPipe's jaw follows the outline of the face."""
 
 HELD_OUT_HEADS = 80
-MAX_FRAMES = 600
+HELD_OUT_EVERY = 5
+"""Every fifth person of the rendered clips is kept for measuring."""
+
+MAX_FRAMES = 2400
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,24 @@ class Detections:
     """``(M,)`` radians, of every frame that was looked at."""
     found: np.ndarray
     """``(M,)`` bool."""
+    clip: np.ndarray
+    """``(N,)`` which clip, that is which person, each frame with a face is from."""
+
+    def part(self, *, held_out: bool) -> Detections:
+        """The frames of every fifth person (held out), or of the others; `asked_yaw` and `found` stay whole."""
+        chosen = (self.clip % HELD_OUT_EVERY == 0) == held_out
+        return replace(
+            self,
+            found_landmarks=self.found_landmarks[chosen],
+            true_landmarks=self.true_landmarks[chosen],
+            true_camera=self.true_camera[chosen],
+            true_beta=self.true_beta[chosen],
+            clip=self.clip[chosen],
+        )
+
+    def true_angles(self) -> np.ndarray:
+        """``(N, 3)`` yaw, pitch, roll in radians."""
+        return Camera.from_vector(torch.from_numpy(self.true_camera)).head_angles().numpy()
 
 
 def build_regressor(
@@ -90,25 +112,25 @@ def build_regressor(
     head = load_head(head_model)
     extractor = LinearExtractor.build(head)
     tell = progress or (lambda stage, done, total: None)
-    train_seeds = SPLITS["train"][: settings.identities]
-    samples = draw_samples(head, extractor, train_seeds, settings.frames, lambda d, n: tell("drawing heads", d, n))
-    held_out = draw_samples(head, extractor, SPLITS["validation"][:HELD_OUT_HEADS], settings.frames)
-    alignment = fit_alignment(samples)
-    config = RegressorConfig(alignment=alignment, expression_space=extractor.info["expression_space"])
-    net = train_regressor(samples, config, settings, lambda d, n, loss: tell("training", d, n))
-    notes: dict[str, object] = {
-        "head_model": head.name,
-        "extractor": extractor.info,
-        "identities": settings.identities,
-        "frames": settings.frames,
-        "epochs": settings.epochs,
-        "seed": settings.seed,
-    }
-    regressor = make_regressor(net, None, notes)
-    results: dict[str, object] = {"training": notes, "held_out": _held_out(regressor, extractor, held_out)}
+    detections = None
     if data is not None:
-        detections = detect_rendered(ClipDataset(data), MediaPipeTracker(), progress=tell)
-        regressor = adapt_to_tracker(regressor, detections)
+        dataset = ClipDataset(data)
+        _check_extractor(dataset, extractor, data)
+        detections = detect_rendered(dataset, MediaPipeTracker(), progress=tell)
+    tracker = None if detections is None else tracker_errors(detections.part(held_out=False))
+    seeds = SPLITS["train"][: settings.identities]
+    samples = draw_samples(
+        head, extractor, seeds, settings.frames, progress=lambda done, n: tell("drawing heads", done, n)
+    )
+    config = RegressorConfig(alignment=fit_alignment(samples), expression_space=extractor.info["expression_space"])
+    net = train_regressor(
+        samples, config, settings, tracker=tracker, progress=lambda done, n, loss: tell("training", done, n)
+    )
+    notes: dict[str, object] = {"head_model": head.name, "extractor": extractor.info, **asdict(settings)}
+    regressor = make_regressor(net, notes, tracker)
+    held_out = draw_samples(head, extractor, SPLITS["validation"][:HELD_OUT_HEADS], settings.frames, noisy_fit=True)
+    results: dict[str, object] = {"training": notes, "held_out": _held_out(regressor, extractor, held_out)}
+    if detections is not None:
         results["mediapipe"] = measure_detections(regressor, detections)
     results["alignment"] = {"rescale": regressor.alignment.rescale, "origin": list(regressor.alignment.origin)}
     results["sha256"] = regressor.save(output)
@@ -127,6 +149,7 @@ def detect_rendered(
     per_clip = max(1, max_frames // len(dataset))
     clips = np.linspace(0, len(dataset) - 1, min(len(dataset), max_frames)).astype(int)
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+    origin: list[int] = []
     yaws, found = [], []
     for done, index in enumerate(clips):
         arrays = dataset.arrays(index)
@@ -143,58 +166,65 @@ def detect_rendered(
                 points = face.landmarks_px / np.array([image.shape[1], image.shape[0]], dtype=np.float32)
                 truth = (arrays["landmarks"][frame], arrays["camera"][frame], arrays["beta"][frame])
                 rows.append((points, *truth))
+                origin.append(int(index))
         if progress:
             progress("looking at rendered heads", done + 1, len(clips))
     if not rows:
         raise DataError("train-regressor: the face tracker found no face in any rendered frame of this data set.")
     points, landmarks, camera, beta = (np.stack(column) for column in zip(*rows, strict=True))
-    return Detections(points, landmarks, camera, beta, np.array(yaws), np.array(found))
+    return Detections(points, landmarks, camera, beta, np.array(yaws), np.array(found), np.array(origin))
 
 
-def adapt_to_tracker(regressor: LandmarkRegressor, detections: Detections) -> LandmarkRegressor:
-    """The same network for a face tracker's points: alignment and offsets are fitted to them.
+def tracker_errors(detections: Detections) -> TrackerErrors:
+    """A face tracker's errors on rendered frames, its own alignment and its mean offsets.
 
-    The alignment is fitted again, so that a crop made from the tracker's own five points is on average the frame of
-    the clip; the offsets are the mean differences of the points in that crop over near-frontal frames.
+    The alignment is fitted to the tracker's points, so that a crop made from them is on average the frame of the clip;
+    the offsets are the mean differences of the points in that crop over near-frontal frames.
     """
     alignment = fit_points_alignment(detections.found_landmarks)
-    yaw = Camera.from_vector(torch.from_numpy(detections.true_camera)).head_angles()[:, 0].numpy()
+    yaw = detections.true_angles()[:, 0]
     frontal = np.abs(yaw) < FRONTAL_RAD
     found, truth = _to_crops(detections.found_landmarks, detections.true_landmarks, alignment)
-    offsets = (found - truth)[frontal if frontal.any() else slice(None)].mean(axis=0)
-    return regressor.adapted(alignment, offsets.astype(np.float32))
+    offsets = (found - truth)[frontal if frontal.any() else slice(None)].mean(axis=0).astype(np.float32)
+    order = np.argsort(yaw, kind="stable")
+    errors = (detections.found_landmarks - detections.true_landmarks)[order].astype(np.float64)
+    return TrackerErrors(yaw[order], errors, alignment, offsets)
 
 
 def measure_detections(regressor: LandmarkRegressor, detections: Detections) -> dict[str, object]:
-    """How well tracker and regressor together read the rendered frames."""
-    found, truth = _to_crops(detections.found_landmarks, detections.true_landmarks, regressor.alignment)
-    beta, p = regressor.coefficients(found)
-    camera = Camera.from_vector(torch.from_numpy(p))
-    angles = camera.head_angles().rad2deg().numpy()
-    wanted = Camera.from_vector(torch.from_numpy(detections.true_camera)).head_angles().rad2deg().numpy()
-    names = ("yaw", "pitch", "roll")
+    """How well tracker and regressor together read rendered frames of heads whose errors were not trained on."""
     asked = np.abs(np.rad2deg(detections.asked_yaw))
     ranges = {}
     for low, high in pairwise(YAW_EDGES_DEG):
         inside = (asked >= low) & (asked < high)
         if inside.any():
-            ranges[f"{low:.0f}-{high:.0f}"] = round(float(detections.found[inside].mean()), 4)
+            share = float(detections.found[inside].mean())
+            ranges[f"{low:.0f}-{high:.0f}"] = {"frames": int(inside.sum()), "found": round(share, 4)}
+    unseen = detections.part(held_out=True)
+    found, truth = _to_crops(unseen.found_landmarks, unseen.true_landmarks, regressor.alignment)
+    beta, p = regressor.coefficients(found)
+    camera = Camera.from_vector(torch.from_numpy(p))
+    angles = camera.head_angles().rad2deg().numpy()
+    wanted = np.rad2deg(unseen.true_angles())
+    names = ("yaw", "pitch", "roll")
     before = np.linalg.norm(found - truth, axis=-1).mean() * REFERENCE_SIZE
     after = np.linalg.norm(found - regressor.offsets - truth, axis=-1).mean() * REFERENCE_SIZE
-    residual = ((beta - detections.true_beta) ** 2).sum(axis=0)
-    spread = ((detections.true_beta - detections.true_beta.mean(axis=0)) ** 2).sum(axis=0)
+    r2 = 1.0 - ((beta - unseen.true_beta) ** 2).sum(axis=0) / (
+        (unseen.true_beta - unseen.true_beta.mean(axis=0)) ** 2
+    ).sum(axis=0)
     origin = pose_from_camera(camera)[:, 6:].numpy()
     return {
         "frames": len(detections.found),
-        "found_share": round(float(detections.found.mean()), 4),
-        "found_share_by_yaw_deg": ranges,
+        "found_share": _rounded(detections.found.mean()),
+        "found_by_yaw_deg": ranges,
+        "held_out_frames": len(found),
         "correlation": {n: _rounded(np.corrcoef(angles[:, i], wanted[:, i])[0, 1]) for i, n in enumerate(names)},
         "slope": {n: _rounded(np.polyfit(wanted[:, i], angles[:, i], 1)[0]) for i, n in enumerate(names)},
         "error_deg_mean": {n: _rounded(np.abs(angles[:, i] - wanted[:, i]).mean()) for i, n in enumerate(names)},
         "point_error_px_before_offsets": _rounded(before),
         "point_error_px_after_offsets": _rounded(after),
-        "beta_r2_per_mode": [_rounded(value) for value in 1.0 - residual / spread],
-        "beta_r2_first_10": _rounded((1.0 - residual / spread)[:10].mean()),
+        "beta_r2_per_mode": [_rounded(value) for value in r2],
+        "beta_r2_first_10": _rounded(r2[:10].mean()),
         "beta_mean_square": _rounded((beta**2).mean()),
         "origin_mean": [_rounded(value) for value in origin.mean(axis=0)],
         "origin_sd": [_rounded(value) for value in origin.std(axis=0)],
@@ -204,6 +234,15 @@ def measure_detections(regressor: LandmarkRegressor, detections: Detections) -> 
 def _held_out(regressor: LandmarkRegressor, extractor: LinearExtractor, samples: Samples) -> dict[str, object]:
     rows = [measure(regressor, samples, noise, aligned=a).as_dict() for a in (False, True) for noise in (0.5, 1.0, 2.0)]
     return {"heads": HELD_OUT_HEADS, "rows": rows, "fit_repeated_r2_per_mode": repeat_fit_r2(extractor, samples)}
+
+
+def _check_extractor(dataset: ClipDataset, extractor: LinearExtractor, folder: Path) -> None:
+    made, mine = dataset.extractor.get("sha256"), extractor.info["sha256"]
+    if made != mine:
+        raise DataError(
+            f"{folder}: its coefficients were made by the extractor {str(made)[:12]}; the head model given here makes "
+            f"{mine[:12]}. Render the clips and train the regressor with the same head model."
+        )
 
 
 def _to_crops(found: np.ndarray, truth: np.ndarray, alignment: Alignment) -> tuple[np.ndarray, np.ndarray]:
