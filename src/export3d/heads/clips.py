@@ -29,7 +29,7 @@ from export3d.data import Clip, ClipDataset, Manifest, ShardWriter, make_meta
 from export3d.data.manifest import MANIFEST_NAME, file_sha256, write_atomically
 from export3d.errors import DataError, OutputError, UsageError
 from export3d.heads.appearance import AppearanceOptions
-from export3d.heads.extractor import LinearExtractor, add_noise, mirror_landmarks
+from export3d.heads.extractor import ExtractorConfig, LinearExtractor, add_noise, mirror_landmarks
 from export3d.heads.identity import Identity
 from export3d.heads.model_file import load_head
 from export3d.heads.motion import Motion, independent, trajectory
@@ -104,6 +104,7 @@ def render_clips(
     *,
     head_model: str | Path | None = None,
     workers: int = 1,
+    extractor_config: ExtractorConfig | None = None,
     on_progress: Progress | None = None,
 ) -> Manifest:
     """Render a data set of synthetic clips, or finish one that was interrupted.
@@ -115,6 +116,7 @@ def render_clips(
         folder: Made if missing.
         head_model: See :func:`load_head`.
         workers: Processes of one thread each; 1 renders in this process.
+        extractor_config: Settings of the extractor that makes beta-hat.
         on_progress: Called after each identity.
 
     Raises:
@@ -132,7 +134,7 @@ def render_clips(
         raise OutputError(f"{folder}: the folder cannot be made ({error.strerror or error}).") from error
     with _one_thread():
         head = load_head(head_model)
-        extractor = LinearExtractor.build(head)
+        extractor = LinearExtractor.build(head, extractor_config)
     _check_same_run(folder, config, head, extractor)
     if (folder / MANIFEST_NAME).exists():
         shutil.rmtree(folder / _WORK_FOLDER, ignore_errors=True)

@@ -60,7 +60,7 @@ def identity_modes(points: np.ndarray, eyes: np.ndarray) -> np.ndarray:
     modes = []
     for number, displacement in enumerate(_identity_fields()):
         moved = _keep_eyes_rigid(points, eyes, displacement)
-        size = 0.32 * (number + 1.0) ** -0.8 * np.exp(-number / 40.0)  # cm, root mean square over the face
+        size = 0.32 * (number + 1.0) ** -0.8 * np.exp(-number / 60.0)  # cm, root mean square over the face
         modes.append(moved * size / np.sqrt((moved[on_face] ** 2).sum(1).mean()))
     return np.array(modes)
 
@@ -163,14 +163,15 @@ def _skin_modes(points: np.ndarray, tags: SkinTags) -> dict[str, np.ndarray]:
     smooth = smoothstep(-1.0, -6.0, y)
     beside = smoothstep(1.8, 3.6, ax)
     rim = np.clip(ax / 2.2, 0.0, 1.0)  # towards the corners both lips follow the jaw by half
-    lip = below * (1.0 - 0.5 * rim**3) + above * 0.5 * rim**4
+    lip = below * (1.0 - 0.5 * rim**3) + above * 0.5 * rim**4 * smoothstep(-1.3, -2.4, y)
     weight = (1.0 - beside) * lip + beside * smooth
     weight = weight * smoothstep(-12.5, -8.4, y) * smoothstep(-1.5, 4.5, z) * (y < 0.5)
     modes = jaw_modes(points, weight)
     # Both lips then follow the jaw by the same share, which closes the mouth again.
     turned = jaw_modes(points, np.ones(len(points)))["jawOpen"]
     modes["mouthClose"] = near(0.0, -3.4, 3.4, 1.3) * (0.45 - weight)[:, None] * turned
-    modes["mouthPucker"] = lips * np.concatenate([-0.40 * points[:, :1], 0 * out, 0.7 + 0 * out], 1)
+    narrower = near(0.0, -3.4, 3.6, 1.4) * points * [-0.5, 0.0, 0.0]
+    modes["mouthPucker"] = narrower + lips * [0.0, 0.0, 0.7]
     funnel = 0.4 * (above - below)[:, None]
     modes["mouthFunnel"] = lips * np.concatenate([-0.25 * points[:, :1], funnel, 0.8 + 0 * out], 1)
     modes["mouthRollLower"] = near(0.0, -3.8, 1.9, 0.6) * lower * [0.0, 0.25, -0.5]
