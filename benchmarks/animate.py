@@ -1,0 +1,156 @@
+"""Milliseconds per frame of each step of animation, for each preset, and frames per second end to end.
+
+    python benchmarks/animate.py                         # presets small and paper
+    python benchmarks/animate.py --presets paper lp3d --frames 4 --save
+
+The weights are random: they do not change the work. Times are medians; end to end is wall-clock time of a whole film,
+from decoding and tracking to the finished file, portrait and start-up left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export3d.animation import Animator, ClipDriver, TransferOptions, animate_film
+from export3d.animation.film import FilmOptions
+from export3d.camera import Camera
+from export3d.images import to_tensor
+from export3d.model import PRESETS, Export3D, preset
+from export3d.model.loading import load_model
+from export3d.tracking import Tracker, crop_image
+from export3d.video import VideoReader, VideoWriter
+from material import face_photo, machine, save, write_clip
+
+STEPS = ("tracking", "encode (once)", "planes", "render", "super-resolution", "encoding")
+
+
+def main() -> None:
+    """Measure, print a table, save on request."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", nargs="+", default=["small", "paper"], choices=sorted(PRESETS))
+    parser.add_argument("--model", help="time this trained model instead of presets: a name or a .safetensors file")
+    parser.add_argument("--frames", type=int, default=50, help="frames of the film; large presets use fewer")
+    parser.add_argument("--repeats", type=int, default=10, help="repeats of each step")
+    parser.add_argument("--threads", type=int, default=0, help="PyTorch threads; 0: its own choice")
+    parser.add_argument("--save", action="store_true", help="write results/animate.json")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    models: dict[str, Callable[[], Export3D]] = {
+        name: lambda name=name: Export3D(preset(name)).eval().requires_grad_(False) for name in options.presets
+    }
+    if options.model:
+        models = {options.model: lambda: load_model(options.model)}
+    facts = machine()
+    print(f"{facts['processor']}, {facts['cores']} cores, torch {facts['torch']}, {facts['torch_threads']} threads")
+    rows = {}
+    with tempfile.TemporaryDirectory() as folder, Tracker(choice="largest") as tracker:
+        clip = write_clip(Path(folder) / "clip.mp4", options.frames / 25)
+        tracking_ms = time_tracking(clip, tracker)
+        for name, build in models.items():
+            rows[name] = measure(name, build(), tracker, clip, Path(folder), tracking_ms, options)
+    print("\n" + table(rows))
+    if options.save:
+        print(f"saved {save('animate', {'unit': 'ms per frame', 'presets': rows})}")
+
+
+def measure(
+    name: str,
+    model: Export3D,
+    tracker: Tracker,
+    clip: Path,
+    folder: Path,
+    tracking_ms: float,
+    options: argparse.Namespace,
+) -> dict[str, float]:
+    """One row: ms of each step, then frames per second of a whole film."""
+    size = model.config.image_size
+    animator = Animator(model, tracker)
+    subject = animator.portrait(face_photo())
+    repeats = options.repeats if size <= 128 else min(options.repeats, 3)
+    source = to_tensor(np.array(crop_image(subject.image, subject.crop, size)))[None]
+    own = Camera.from_vector(torch.from_numpy(subject.camera)[None])
+    beta = torch.from_numpy(subject.beta)[None]
+    superres_ms: list[float] = []
+    started = [0.0]
+    model.superres.register_forward_pre_hook(lambda *_: started.__setitem__(0, time.perf_counter()))
+    model.superres.register_forward_hook(lambda *_: superres_ms.append(1000 * (time.perf_counter() - started[0])))
+    row = {"tracking": tracking_ms}
+    with torch.inference_mode():
+        row["encode (once)"] = median_ms(lambda: model.encode(source, own), repeats)
+        planes = model.planes(subject.code, beta)
+        row["planes"] = median_ms(lambda: model.planes(subject.code, beta), repeats)
+        superres_ms.clear()
+        whole = median_ms(lambda: model.render(planes, own, subject.code), repeats)
+    row["super-resolution"] = statistics.median(superres_ms)
+    row["render"] = whole - row["super-resolution"]
+    row["encoding"] = time_encoding(animator.frame(subject.beta, subject.camera), folder)
+    per_frame_ms = sum(row[step] for step in STEPS if step != "encode (once)")
+    affordable = max(2, min(options.frames, int(60_000 / per_frame_ms)))  # about a minute of film making
+    short = write_clip(folder / "short.mp4", affordable / 25)
+    driver = ClipDriver(short, tracker)
+    film = animate_film(
+        animator, driver, folder / f"{Path(name).stem}.mp4", film=FilmOptions(), motion=TransferOptions()
+    )
+    driver.close()
+    row["film frames"] = film.frames
+    row["end-to-end fps"] = film.frames / film.seconds
+    return {key: round(value, 3) for key, value in row.items()}
+
+
+def time_tracking(clip: Path, tracker: Tracker) -> float:
+    """Median time to find and measure the face in a decoded frame; the first frame, a full search, left out."""
+    tracker.reset()
+    times = []
+    with VideoReader(clip) as reader:
+        for frame in reader:
+            start = time.perf_counter()
+            tracker.frame(frame.image)
+            times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[1:])
+
+
+def time_encoding(image: np.ndarray, folder: Path, num_frames: int = 100) -> float:
+    """Mean time to encode one frame of the output, the encoder's own delay included."""
+    generator = np.random.default_rng(0)
+    shifts = generator.integers(-3, 4, size=num_frames)
+    start = time.perf_counter()
+    with VideoWriter(folder / "encoded.mp4", 25, (image.shape[1], image.shape[0])) as writer:
+        for shift in shifts:
+            writer.write(np.roll(image, int(shift), axis=1))
+    return 1000 * (time.perf_counter() - start) / num_frames
+
+
+def median_ms(action: Callable[[], object], repeats: int) -> float:
+    """Median of some runs after one that warms up."""
+    action()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """The figures as a Markdown table."""
+    columns = [*STEPS, "end-to-end fps"]
+    lines = ["| preset | " + " | ".join(f"{c} ms" if c in STEPS else c for c in columns) + " |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
+    for name, row in rows.items():
+        cells = (f"{row[c]:.1f}" if c in STEPS else f"{row[c]:.2f}" for c in columns)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
