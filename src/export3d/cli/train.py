@@ -59,6 +59,8 @@ class PretrainOptions:
     """`paper`, `small` or `tiny`; every value can be changed by its own option."""
     split: str = "train"
     """Clips of this split are trained on."""
+    held_out: Path | None = None
+    """Folder of other identities for sample sheets and measurements; by default the val or test clips of --data."""
     config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
     loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(default_factory=LoopOptions)
     machine: Annotated[MachineOptions, tyro.conf.arg(name="")] = field(default_factory=MachineOptions)
@@ -79,6 +81,8 @@ class TrainOptions:
     """`paper`, `small` or `tiny`; every value can be changed by its own option."""
     split: str = "train"
     """Clips of this split are trained on."""
+    held_out: Path | None = None
+    """Folder of other identities for sample sheets and measurements; by default the val or test clips of --data."""
     expression: Path | None = None
     """Run folder of `export3d pretrain` (or its expression.safetensors)."""
     face_network: Path | None = None
@@ -108,7 +112,7 @@ def pretrain_main(argv: list[str]) -> int:
             options.config,
             dataset,
             world,
-            held_out=_held_out(options.data),
+            held_out=_held_out(options.data, options.held_out),
             cache_gb=options.machine.cache_gb,
         )
         if options.machine.dry_run:
@@ -155,15 +159,17 @@ def _train_task(
         perceptual=perceptual,
         start=start,
         notes=inputs,
-        sheet_clips=_held_out(options.data),
+        sheet_clips=_held_out(options.data, options.held_out),
         cache_gb=options.machine.cache_gb,
     )
     task.make_sheet = make_sheet
     return config, task, inputs
 
 
-def _held_out(folder: Path) -> ClipDataset | None:
-    """The validation clips, else the test clips, else none."""
+def _held_out(folder: Path, other: Path | None) -> ClipDataset | None:
+    """All clips of the other folder if one is given, else the validation clips, else the test clips, else none."""
+    if other is not None:
+        return ClipDataset(other)
     splits = {clip.split for clip in ClipDataset(folder).manifest.clips}
     for split in ("val", "test"):
         if split in splits:
