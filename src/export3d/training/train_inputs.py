@@ -12,7 +12,7 @@ from export3d.configs import config_difference, config_from_dict
 from export3d.errors import TrainingError, UsageError
 from export3d.model.config import ModelConfig
 from export3d.training.config import TrainConfig
-from export3d.training.perceptual import FaceNetworkDistance
+from export3d.training.perceptual import FaceNetworkDistance, load_lpips
 from export3d.training.pretrain import load_face_network
 
 
@@ -36,10 +36,13 @@ def find_perceptual(
             )
         encoder, digest = load_face_network(face_network)
         return FaceNetworkDistance(encoder), {"kind": "face_network", "sha256": digest}
-    raise UsageError(
-        "--perceptual lpips needs --vgg and --lpips-heads (docs/training.md names the files); without them use "
-        "--perceptual face_network with the network of a pre-training run."
-    )
+    if vgg is None or lpips_heads is None:
+        raise UsageError(
+            "--perceptual lpips needs --vgg and --lpips-heads (docs/training.md names the files); without them use "
+            "--perceptual face_network with the network of a pre-training run."
+        )
+    network, digests = load_lpips(vgg, lpips_heads)
+    return network, {"kind": "lpips", **digests}
 
 
 def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], str]:
