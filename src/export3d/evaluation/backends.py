@@ -35,9 +35,13 @@ class FaceMeasures:
 
 
 class FaceBackend(Protocol):
-    """Measures landmarks, expression and pose. The same back end must read generated and driving frames."""
+    """Measures landmarks, expression and pose. The same back end must read generated and driving frames.
+
+    `info` names what gives expression and pose (AED, APD), `landmark_info` what gives the landmarks (AKD).
+    """
 
     info: ExtractorInfo
+    landmark_info: ExtractorInfo
 
     def measure(self, frames: np.ndarray) -> FaceMeasures:
         """uint8 ``(T, H, H, 3)`` frames of one clip in order -> what was read in them."""
@@ -60,6 +64,7 @@ class TrackerBackend:
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self.info = tracker.info
+        self.landmark_info = tracker.face_tracker.info
 
     def measure(self, frames: np.ndarray) -> FaceMeasures:
         """See `FaceBackend.measure`."""

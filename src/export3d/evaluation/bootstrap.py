@@ -52,7 +52,7 @@ def bootstrap_interval(per_clip: np.ndarray, *, level: float = 0.95, draws: int 
         nan = float("nan")
         return Interval(mean=nan, low=nan, high=nan, clips=0, missing=missing)
     means = _resampled_means(values, draws, seed)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], method="nearest")  # infinities stay
     return Interval(mean=float(values.mean()), low=float(low), high=float(high), clips=len(values), missing=missing)
 
 

@@ -1,0 +1,212 @@
+"""How good a model is where the truth is known: synthetic clips with mask, depth and expression (beside Sec. 4.2).
+
+Each driving frame is rendered four times: as asked, with the source's expression, with another person's expression code
+added (leak), and from the source's camera; copying the source is the trivial baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from export3d.camera import Camera
+from export3d.data import ClipDataset
+from export3d.evaluation.metrics import psnr, ssim
+from export3d.evaluation.protocol import dataset_facts, same_identity_pairs
+from export3d.images import to_tensor, to_uint8
+from export3d.model import Export3D, SourceCode
+
+DEPTH_STEPS = 16384.0
+"""Stored depth per scene unit (docs/data.md)."""
+
+MOUTH = slice(48, 68)
+EYES = slice(36, 48)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticScores:
+    """Means over frames, then clips; decibels unless said otherwise.
+
+    `foreground` is PSNR inside the true mask, `mouth` and `eyes` inside boxes around the true landmarks; `depth` is the
+    mean absolute error in scene units inside the mask; `sharpness` is the mean absolute Laplacian inside the mask over
+    the truth's.
+    """
+
+    psnr: float
+    ssim: float
+    foreground: float
+    mouth: float
+    eyes: float
+    depth: float
+    sharpness: float
+
+
+Progress = Callable[[int, int], None]
+
+
+@torch.inference_mode()
+def score_synthetic(
+    model: Export3D, dataset: ClipDataset, *, seed: int = 0, on_progress: Progress | None = None
+) -> dict[str, SyntheticScores]:
+    """Scores of a model on clips with exact truth, by variant.
+
+    Args:
+        model: in evaluation mode.
+        dataset: synthetic clips of identities that the model never saw.
+        seed: choice of the frontal source frame and of the other identity.
+
+    Returns:
+        `model`, `source_expression` (ignores the driving expression), `random_expression` (another frame's),
+        `source_camera`, `copy_source`.
+    """
+    pairs = same_identity_pairs(dataset_facts(dataset))
+    places = {key: index for index, key in enumerate(dataset.keys)}
+    rows: dict[str, list[list[float]]] = {}
+    for done, pair in enumerate(pairs):
+        index = places[pair.driving_clip]
+        arrays = dataset.arrays(index)
+        beta = torch.from_numpy(arrays["beta"])
+        camera = Camera.from_vector(torch.from_numpy(arrays["camera"]))
+        source = to_tensor(dataset.frame(index, pair.source_frame))[None]
+        code = model.encode(_fit(source, model.config.image_size), camera[pair.source_frame : pair.source_frame + 1])
+        shuffled = np.random.default_rng([seed, done]).permutation(len(beta))
+        clip: dict[str, list[list[float]]] = {}
+        for time in range(len(beta)):
+            if time == pair.source_frame:
+                continue
+            truth = _Truth.read(dataset, index, time)
+            own, here = beta[time : time + 1], camera[time : time + 1]
+            neutral = beta[pair.source_frame : pair.source_frame + 1]
+            there = camera[pair.source_frame : pair.source_frame + 1]
+            other = beta[shuffled[time] : shuffled[time] + 1]
+            for name, b, c in (
+                ("model", own, here),
+                ("source_expression", neutral, here),
+                ("random_expression", other, here),
+                ("source_camera", own, there),
+            ):
+                image, depth = _render(model, code, b, c)
+                clip.setdefault(name, []).append(truth.score(image, depth))
+            clip.setdefault("copy_source", []).append(truth.score(dataset.frame(index, pair.source_frame), None))
+        for name, values in clip.items():
+            rows.setdefault(name, []).append(np.nanmean(np.array(values), axis=0).tolist())
+        if on_progress is not None:
+            on_progress(done + 1, len(pairs))
+    return {
+        name: SyntheticScores(
+            **dict(zip(SyntheticScores.__annotations__, np.nanmean(values, axis=0).tolist(), strict=True))
+        )
+        for name, values in rows.items()
+    }
+
+
+@torch.inference_mode()
+def quality_sheet(model: Export3D, dataset: ClipDataset, clips: int = 8, seed: int = 0) -> np.ndarray:
+    """A picture of unpicked rows: source, truth, output, the same expression at -30, 0, +30 degrees, depth.
+
+    Returns:
+        uint8 ``(rows * size, 7 * size, 3)``.
+    """
+    pairs = same_identity_pairs(dataset_facts(dataset))[:clips]
+    places = {key: index for index, key in enumerate(dataset.keys)}
+    size = model.config.image_size
+    rows = []
+    for number, pair in enumerate(pairs):
+        index = places[pair.driving_clip]
+        arrays = dataset.arrays(index)
+        candidates = [t for t in range(len(arrays["beta"])) if t != pair.source_frame]
+        time = int(np.random.default_rng([seed, number]).choice(candidates))
+        camera = Camera.from_vector(torch.from_numpy(arrays["camera"]))
+        source = dataset.frame(index, pair.source_frame)
+        code = model.encode(_fit(to_tensor(source)[None], size), camera[pair.source_frame : pair.source_frame + 1])
+        beta = torch.from_numpy(arrays["beta"][time : time + 1])
+        output, depth = _render(model, code, beta, camera[time : time + 1])
+        views = [_render(model, code, beta, Camera.look_at_head(yaw=np.radians(a)))[0] for a in (-30, 0, 30)]
+        tiles = [source, dataset.frame(index, time), output, *views, _grey(depth, size)]
+        rows.append(np.concatenate([_to_size(tile, size) for tile in tiles], axis=1))
+    return np.concatenate(rows, axis=0)
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """One driving frame and what is known about it."""
+
+    frame: np.ndarray
+    mask: np.ndarray  # (H, W) bool
+    depth: np.ndarray  # (H, W) scene units, 0 = unknown
+    landmarks: np.ndarray  # (68, 2) in [0, 1]
+
+    @staticmethod
+    def read(dataset: ClipDataset, index: int, time: int) -> _Truth:
+        return _Truth(
+            dataset.frame(index, time),
+            dataset.mask(index, time) > 127,
+            dataset.depth(index, time).astype(np.float32) / DEPTH_STEPS,
+            dataset.arrays(index)["landmarks"][time],
+        )
+
+    def score(self, image: np.ndarray, depth: Tensor | None) -> list[float]:
+        """The numbers of :class:`SyntheticScores`, in their order."""
+        image = _to_size(image, self.frame.shape[0])
+        return [
+            float(psnr(image[None], self.frame[None])[0]),
+            float(ssim(image[None], self.frame[None])[0]),
+            _masked_psnr(image, self.frame, self.mask),
+            _masked_psnr(image, self.frame, self._box(MOUTH)),
+            _masked_psnr(image, self.frame, self._box(EYES)),
+            float("nan") if depth is None else self._depth_error(depth),
+            _sharpness(image, self.mask) / max(_sharpness(self.frame, self.mask), 1e-6),
+        ]
+
+    def _box(self, part: slice) -> np.ndarray:
+        points = self.landmarks[part] * self.frame.shape[0]
+        low, high = points.min(axis=0), points.max(axis=0)
+        margin = 0.25 * (high - low).max()
+        rows, columns = np.mgrid[: self.frame.shape[0], : self.frame.shape[1]] + 0.5
+        inside_x = (columns >= low[0] - margin) & (columns <= high[0] + margin)
+        return inside_x & (rows >= low[1] - margin) & (rows <= high[1] + margin)
+
+    def _depth_error(self, depth: Tensor) -> float:
+        full = F.interpolate(depth, size=self.depth.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+        known = self.mask & (self.depth > 0)
+        return float(np.abs(full - self.depth)[known].mean())
+
+
+def _render(model: Export3D, code: SourceCode, beta: Tensor, camera: Camera) -> tuple[np.ndarray, Tensor]:
+    render = model.render(model.planes(code, beta), camera, code)
+    assert render.image is not None  # only a changed raw size leaves it out
+    return to_uint8(render.image[0]), render.depth
+
+
+def _masked_psnr(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
+    error = (image.astype(np.float64) - truth.astype(np.float64))[mask]
+    return float(10.0 * np.log10(255.0**2 / max(float((error**2).mean()), 1e-6))) if mask.any() else float("nan")
+
+
+def _sharpness(image: np.ndarray, mask: np.ndarray) -> float:
+    grey = torch.from_numpy(image.astype(np.float32).mean(axis=-1))[None, None]
+    kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
+    return float(F.conv2d(grey, kernel, padding=1).abs()[0, 0].numpy()[mask].mean())
+
+
+def _grey(depth: Tensor, size: int) -> np.ndarray:
+    """Near is bright; scaled to the depths that occur."""
+    full = F.interpolate(depth, size=(size, size), mode="bilinear", align_corners=False)[0, 0]
+    near, far = full.min(), full.max()
+    shade = (255.0 * (far - full) / (far - near).clamp_min(1e-6)).to(torch.uint8).numpy()
+    return np.repeat(shade[..., None], 3, axis=-1)
+
+
+def _fit(image: Tensor, size: int) -> Tensor:
+    if image.shape[-1] == size:
+        return image
+    return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _to_size(image: np.ndarray, size: int) -> np.ndarray:
+    return image if image.shape[0] == size else to_uint8(_fit(to_tensor(image)[None], size)[0])
