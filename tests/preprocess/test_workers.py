@@ -1,0 +1,103 @@
+"""One process, two processes and a Ray cluster give the same bytes; a dead worker loses only its video."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import patch_face
+import pytest
+from patch_face import OPTIONS, make_deadly_tools, make_patch_tools, write_patch_video
+
+from clips import make_clip
+from export3d.data import ClipDataset
+from export3d.errors import MissingExtraError, UsageError, WorkerError
+from export3d.preprocess import PrepareOptions, RunOptions, prepare
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos") / "in"
+    folder.mkdir()
+    for number in range(5):
+        write_patch_video(folder / f"v{number}.mp4", 10 + 5 * number, seed=number)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_process(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one") / "out"
+    prepare([videos], out, OPTIONS, RunOptions(workers=0), clips_per_shard=2, tool_maker=make_patch_tools)
+    return out
+
+
+def assert_same(a: Path, b: Path) -> None:
+    names = sorted(path.name for path in a.glob("*") if path.suffix == ".tar" or path.name == "manifest.json")
+    assert len(names) > 2
+    for name in names:
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+
+
+def test_two_processes_give_the_same_bytes_as_one(videos: Path, one_process: Path, tmp_path: Path) -> None:
+    prepare([videos], tmp_path, OPTIONS, RunOptions(workers=2), clips_per_shard=2, tool_maker=make_patch_tools)
+    assert_same(one_process, tmp_path)
+
+
+@pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
+def test_a_ray_cluster_of_two_workers_gives_the_same_bytes_as_one(
+    videos: Path, one_process: Path, tmp_path: Path
+) -> None:
+    import ray
+
+    from export3d.errors import Export3DError
+
+    ray.cloudpickle.register_pickle_by_value(patch_face)  # Ray's workers do not know the tests' folder
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        run = RunOptions(ray="auto")
+        prepare([videos], tmp_path / "a", OPTIONS, run, clips_per_shard=2, tool_maker=make_patch_tools)
+        assert_same(one_process, tmp_path / "a")
+        options = PrepareOptions(coefficients="arkit52")
+        with pytest.raises(Export3DError, match="--face-landmarker"):
+            prepare([videos], tmp_path / "b", options, run)
+        report = prepare([videos], tmp_path / "c", OPTIONS, run, tool_maker=make_deadly_tools)
+        assert report.videos_lost == 0
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(patch_face)
+        ray.shutdown()
+
+
+@pytest.mark.skipif(HAS_RAY, reason="ray is installed")
+def test_without_ray_the_message_names_the_extra(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingExtraError, match=r"export3d\[cluster\]"):
+        prepare([videos], tmp_path, OPTIONS, RunOptions(ray="auto"), tool_maker=make_patch_tools)
+
+
+def test_a_worker_that_dies_loses_only_the_video_in_its_hands(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(2):
+        write_patch_video(folder / f"v{number}.mp4", 8, seed=number)
+    green = np.zeros((96, 128, 3), np.uint8)
+    green[20:70, 20:70] = (0, 255, 0)
+    make_clip(folder / "a_deadly.mp4", frames=[green] * 3, audio=None)
+    report = prepare([folder], tmp_path / "out", OPTIONS, RunOptions(workers=1), tool_maker=make_deadly_tools)
+    assert len(ClipDataset(tmp_path / "out")) == 2
+    (entry,) = json.loads((tmp_path / "out" / "report.json").read_text())["lost"]
+    assert entry == {"source": "in/a_deadly.mp4", "reasons": ["the worker process died 2 times (exit code 9)"]}
+    assert report.videos == 3 and report.videos_lost == 1
+
+
+def test_what_no_video_can_be_prepared_with_ends_the_run_with_its_own_error(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--face-landmarker"):
+        prepare([videos], tmp_path, PrepareOptions(coefficients="arkit52"), RunOptions(workers=1))
+
+
+def test_workers_that_cannot_begin_end_the_run(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match="ended with code 3 before it could begin") as caught:
+        prepare([videos], tmp_path, OPTIONS, RunOptions(workers=1), tool_maker=patch_face.make_no_tools)
+    assert caught.value.exit_code == 31
