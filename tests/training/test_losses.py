@@ -103,6 +103,13 @@ def test_multi_scale_gradient_matches_a_slow_reference() -> None:
     assert given.item() == pytest.approx(wanted, abs=1e-12)
 
 
+def test_multi_scale_gradient_of_a_tiny_image_stops_at_its_last_level() -> None:
+    # Side 4 has levels 4 and 2; a third would have nothing to difference.
+    given = torch.rand(1, 3, 4, 4)
+    value = multi_scale_gradient_l1(given, torch.zeros_like(given), levels=3)
+    assert value.item() == pytest.approx(multi_scale_gradient_l1(given, torch.zeros_like(given), levels=2).item())
+
+
 def test_multi_scale_gradient_ignores_a_constant_shift() -> None:
     image = torch.randn(1, 3, 8, 8)
     assert multi_scale_gradient_l1(image, image + 0.7).item() == pytest.approx(0.0, abs=1e-6)

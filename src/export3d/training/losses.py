@@ -145,10 +145,10 @@ def multi_scale_gradient_l1(given: Tensor, wanted: Tensor, levels: int = 3) -> T
     error = given - wanted  # differences are linear: the gradient's error is the error's gradient
     total = error.new_zeros(())
     for level in range(levels):
-        if min(error.shape[-2:]) < 2:
-            break
         if level:
             error = F.avg_pool2d(error, 2)
+        if min(error.shape[-2:]) < 2:  # nothing left to difference
+            break
         total = total + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return total
 

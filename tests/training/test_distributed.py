@@ -1,0 +1,98 @@
+"""Two processes (gloo) with half the batch each do what one process does with all of it; and they resume exactly."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from export3d.errors import UsageError
+from export3d.training.distributed import World, joined_world
+
+WORKER = Path(__file__).with_name("ddp_worker.py")
+_spec = importlib.util.spec_from_file_location("ddp_worker", WORKER)
+assert _spec is not None and _spec.loader is not None
+worker = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(worker)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def two_processes(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ddp")
+    port = str(free_port())
+    running = []
+    for rank in ("0", "1"):
+        environment = {
+            **os.environ,
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, str(WORKER), str(clip_folder), str(out)]
+        running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE))
+    for process in running:
+        _, text = process.communicate(timeout=240)
+        assert process.returncode == 0, text.decode()[-3000:]
+    return out
+
+
+@pytest.mark.parametrize("step", [0, 2], ids=["phase 1", "phase 2"])
+def test_two_processes_give_the_gradients_of_one_to_a_millionth(
+    clip_folder: Path, two_processes: Path, step: int
+) -> None:
+    alone = worker.gradients_of(clip_folder, World(), worker.test_config(), step)
+    for rank in (0, 1):
+        found = torch.load(two_processes / f"gradients-{rank}.pt", weights_only=True)[str(step)]
+        assert found.keys() == alone.keys()
+        for name, gradient in alone.items():
+            assert torch.allclose(found[name], gradient, atol=1e-6, rtol=1e-5), name
+    has_discriminator = any(name.startswith("discriminator.") for name in alone)
+    assert has_discriminator == (step == 2)
+    assert alone["mean_planes"].abs().max() > 0
+
+
+def test_two_processes_resume_bit_for_bit_in_both_phases(two_processes: Path) -> None:
+    for rank in (0, 1):
+        result = json.loads((two_processes / f"result-{rank}.json").read_text())
+        assert result == {"exact": True, "size": 2}
+
+
+def test_accumulating_two_parts_gives_the_gradients_of_the_whole_batch(clip_folder: Path) -> None:
+    config = worker.test_config()
+    for step in (0, 2):
+        whole = worker.gradients_of(clip_folder, World(), config, step)
+        parts = worker.gradients_of(clip_folder, World(), replace(config, accumulate=2), step)
+        for name, gradient in whole.items():
+            assert torch.allclose(parts[name], gradient, atol=1e-6, rtol=1e-5), name
+
+
+def test_a_batch_that_cannot_be_divided_is_refused() -> None:
+    with pytest.raises(UsageError, match="--batch 5 cannot be divided among 2 processes"):
+        World(size=2).places(5)
+
+
+def test_the_parts_of_a_batch_cover_it_once() -> None:
+    parts = [list(World(rank=rank, size=4).places(8)) for rank in range(4)]
+    assert [place for part in parts for place in part] == list(range(8))
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(UsageError, match="--device 'tpu'"), joined_world("tpu"):
+        pass
