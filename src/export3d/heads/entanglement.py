@@ -67,12 +67,12 @@ def measure_entanglement(
         pairs = (train.beta, train.displacement, test.beta, test.displacement)
         centred = tuple(_centred(t) for t in pairs)
         leading = [t[..., :_LEADING] for t in (train.true_beta, test.true_beta)]
-        error, deviation = _errors(train.beta, leading[0], test.beta, leading[1])
+        error, deviation = regression_errors(train.beta, leading[0], test.beta, leading[1])
         rows.append(
             replace(
                 fitted,
-                expression_r2=_pooled_r2(_errors(*pairs)),
-                expression_r2_within_clips=_pooled_r2(_errors(*centred)),
+                expression_r2=_pooled_r2(regression_errors(*pairs)),
+                expression_r2_within_clips=_pooled_r2(regression_errors(*centred)),
                 expression_r2_leading_modes=float((1.0 - error / deviation).mean()),
             )
         )
@@ -139,7 +139,7 @@ def nearest_identity_accuracy(beta: Tensor) -> float:
     return float((torch.cdist(second, first).argmin(1) == torch.arange(len(beta))).double().mean())
 
 
-def _errors(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> tuple[Tensor, Tensor]:
+def regression_errors(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> tuple[Tensor, Tensor]:
     """Squared error ``(D,)`` of a ridge regression learned on other people, and squared deviation of the truth."""
     inputs, targets = train_x.flatten(0, 1), train_y.flatten(0, 1)
     offset, mean = inputs.mean(0), targets.mean(0)

@@ -162,14 +162,14 @@ def _skin_modes(points: np.ndarray, tags: SkinTags) -> dict[str, np.ndarray]:
     lips = near(0.0, -3.4, 2.6, 1.4)
     smooth = smoothstep(-1.0, -6.0, y)
     beside = smoothstep(1.8, 3.6, ax)
-    rim = np.clip(ax / 2.2, 0.0, 1.0)  # towards the corners both lips follow the jaw by half
+    rim = np.clip(ax / 2.2, 0.0, 1.0) * np.exp(-(((y + 3.4) / 1.1) ** 2))  # at the corners both lips follow by half
     lip = below * (1.0 - 0.5 * rim**3) + above * 0.5 * rim**4 * smoothstep(-1.3, -2.4, y)
     weight = (1.0 - beside) * lip + beside * smooth
     weight = weight * smoothstep(-12.5, -8.4, y) * smoothstep(-1.5, 4.5, z) * (y < 0.5)
     modes = jaw_modes(points, weight)
     # Both lips then follow the jaw by the same share, which closes the mouth again.
     turned = jaw_modes(points, np.ones(len(points)))["jawOpen"]
-    modes["mouthClose"] = near(0.0, -3.4, 3.4, 1.3) * (0.45 - weight)[:, None] * turned
+    modes["mouthClose"] = near(0.0, -3.4, 4.5, 1.6) * (0.45 - weight)[:, None] * turned
     narrower = near(0.0, -3.4, 3.6, 1.4) * points * [-0.5, 0.0, 0.0]
     modes["mouthPucker"] = narrower + lips * [0.0, 0.0, 0.7]
     funnel = 0.4 * (above - below)[:, None]
