@@ -42,8 +42,10 @@ def test_a_motion_file_gives_its_frames_at_their_times() -> None:
     assert np.array_equal(frames[1].beta, motion.beta[1]) and frames[1].image is None
     for frame, time_s in zip(frames, motion.time_s, strict=True):
         assert float(frame.pts * driver.time_base) == pytest.approx(time_s, abs=1 / 180_000)
-    # 1001 / 30000 s = 3003 ticks of 1 / 90000 s.
+    # 1001 / 30000 s = 3003 ticks of 1 / 90000 s; 1001 / 24000 s = 15015 ticks of 1 / 360000 s.
     assert [frame.duration for frame in frames] == [3003, 3003, 3003, 3003]
+    film = MotionDriver(a_motion(fps=Fraction(24000, 1001)))
+    assert [frame.pts for frame in film] == [0, 15015, 30030, 45045] and film.time_base == Fraction(1, 360_000)
 
 
 def test_a_photo_gives_one_frame_or_a_still_film(make_tracker: TrackerMaker, photo: np.ndarray) -> None:

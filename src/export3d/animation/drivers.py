@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from math import lcm
 from pathlib import Path
 from typing import Protocol
 
@@ -18,8 +19,8 @@ from export3d.video import VideoReader
 
 MOTION_SUFFIX = ".safetensors"
 
-MOTION_CLOCK = Fraction(1, 90_000)
-"""Time base of motion files, whose times are seconds: fine enough for every usual frame rate."""
+MOTION_TICKS = 90_000
+"""Ticks per second of motion files, whose times are seconds; refined until the frame period is a whole number."""
 
 STILL_FPS = Fraction(25)
 
@@ -101,7 +102,7 @@ class MotionDriver:
         self.name = name
         self._motion = motion
         self.fps = motion.fps
-        self.time_base = MOTION_CLOCK
+        self.time_base = Fraction(1, lcm(MOTION_TICKS, motion.fps.numerator))
         self.num_frames_hint: int | None = len(motion)
 
     def __iter__(self) -> Iterator[DrivingFrame]:

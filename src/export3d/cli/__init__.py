@@ -22,7 +22,7 @@ class Command:
     group: str
 
 
-USE, DATA, TRAIN = "Use a trained model", "Make and check data", "Train and measure"
+USE, DATA, TRAIN = "Use a trained model", "Make and check data", "Train"
 
 COMMANDS: dict[str, Command] = {
     "animate": Command(
@@ -91,21 +91,8 @@ COMMANDS: dict[str, Command] = {
         summary="fit the landmark-to-coefficients network of the tracker",
         group=TRAIN,
     ),
-    "evaluate": Command(
-        module="export3d.cli.evaluate",
-        function="evaluate_main",
-        summary="compute the paper's metrics for a model",
-        group=TRAIN,
-    ),
-    "reproduce": Command(
-        module="export3d.cli.evaluate",
-        function="reproduce_main",
-        summary="rebuild the tables of the paper",
-        group=TRAIN,
-    ),
 }
 
-DISK_FULL_CODE = 30
 INTERRUPTED_CODE = 130
 BROKEN_PIPE_CODE = 141
 

@@ -9,7 +9,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from export3d.cli.common import parse, progress_bar, refuse_overwriting_inputs, result_line, say, set_threads
+from export3d.cli.common import (
+    parse,
+    pick_device,
+    progress_bar,
+    refuse_overwriting_inputs,
+    result_line,
+    say,
+    set_threads,
+)
 
 STILL_FILM_S = 2.0
 """Length of a film that is driven by a single photo."""
@@ -67,6 +75,9 @@ class AnimateOptions:
     crf: int = 18
     """Quality of the film: 0 is lossless, 51 the worst."""
 
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network runs; auto takes a CUDA GPU where there is one."""
+
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
 
@@ -96,7 +107,7 @@ def run(options: AnimateOptions) -> str:
     set_threads(options.threads)
     check_target(options.output)
     refuse_overwriting_inputs(options.output, options.source, options.driving)
-    model = load_model(options.model)
+    model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice=options.face, size=model.config.image_size) as tracker:
         animator = Animator(model, tracker)
         animator.portrait(options.source)

@@ -73,6 +73,15 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+def pick_device(name: str) -> str:
+    """`auto` becomes `cuda` where there is a GPU, else `cpu`."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch sees no CUDA GPU here. Use --device cpu, or leave it out.")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
 def say(line: str) -> None:
     """Print a result on stdout at once."""
     print(line, file=sys.stdout, flush=True)

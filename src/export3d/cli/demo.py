@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from export3d.cli.common import parse, progress_bar, result_line, say, set_threads
+from export3d.cli.common import parse, pick_device, progress_bar, result_line, say, set_threads
 from export3d.errors import OutputError, UsageError
 
 FRAME_RATE = Fraction(25)
@@ -32,6 +32,9 @@ class DemoOptions:
 
     size: int = 256
     """Height of the films in pixels."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network runs; auto takes a CUDA GPU where there is one."""
 
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
@@ -78,7 +81,7 @@ def run(options: DemoOptions) -> None:
     animated, orbit, depth = (options.output / name for name in ("animated.mp4", "orbit.mp4", "depth.png"))
     check_target(animated)
     set_threads(options.threads)
-    model = load_model(options.model)
+    model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice="largest", size=model.config.image_size) as tracker:
         animator = Animator(model, tracker)
         subject = animator.portrait(source)

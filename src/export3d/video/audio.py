@@ -11,7 +11,7 @@ import av
 import av.error
 
 from export3d.errors import UnreadableVideoError
-from export3d.video.source import open_input, start_time
+from export3d.video.source import audio_stream, open_input, start_time
 
 COPYABLE_AUDIO = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac", "mp2"},
@@ -56,7 +56,7 @@ class AudioCopy:
     @classmethod
     def open(cls, path: Path, output: Any, container_name: str) -> AudioCopy | None:
         container = open_input(path)
-        source = next(iter(container.streams.audio), None)
+        source = audio_stream(container)
         if source is None:
             container.close()
             return None
@@ -113,9 +113,7 @@ class AudioCopy:
         for sound in sounds:
             if sound is not None:
                 if self._num_samples is None:
-                    seconds = (
-                        sound.pts * sound.time_base - self._start if sound.pts is not None else Fraction(0)
-                    )
+                    seconds = sound.pts * sound.time_base - self._start if sound.pts is not None else Fraction(0)
                     self._num_samples = round(seconds * rate)
                 sound.pts = None
             for block in self._resampler.resample(sound):

@@ -16,6 +16,7 @@ import numpy as np
 from export3d.errors import UnreadableVideoError
 from export3d.video.orientation import to_upright_rgb
 from export3d.video.source import (
+    audio_stream,
     check_index_inside_file,
     check_size,
     open_input,
@@ -81,7 +82,7 @@ class VideoReader:
             self._stream.thread_type = "AUTO"
             check_size(self.path, self._stream.codec_context.width, self._stream.codec_context.height)
             check_index_inside_file(self._stream, self.path)
-            audio = next(iter(self._container.streams.audio), None)
+            audio = audio_stream(self._container)
             self.has_audio = audio is not None
             self.audio_duration_s = stream_duration_s(audio, self._container) if audio is not None else None
             self.fps: Fraction = self._stream.average_rate or self._stream.guessed_rate or FALLBACK_FPS
@@ -132,15 +133,12 @@ class VideoReader:
                     length = self._on_grid((picture.duration or 0) * self._clock) or 1 / self.fps
                     duration = max(round(length / self.time_base), 1)
                     image = to_upright_rgb(picture, self._stream)
-                    yield VideoFrame(
-                        image=image, index=index, pts=pts, time_base=self.time_base, duration=duration
-                    )
+                    yield VideoFrame(image=image, index=index, pts=pts, time_base=self.time_base, duration=duration)
                     index, previous_pts = index + 1, pts
         except av.error.FFmpegError as error:
             at = f" after {index} frames" if index else ""
             raise UnreadableVideoError(
-                f"{self.path}: the video is damaged or truncated{at} ({error.strerror}). "
-                "Export or download it again."
+                f"{self.path}: the video is damaged or truncated{at} ({error.strerror}). Export or download it again."
             ) from error
         self._check_reached_end(index)
 

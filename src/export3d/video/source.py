@@ -53,9 +53,12 @@ def video_stream(container: Any, path: Path) -> Any:
         attached = stream.disposition & Disposition.attached_pic  # the cover picture of a music file
         if not attached:
             return stream
-    raise UnreadableVideoError(
-        f"{path}: the file has no video stream (is it sound only?). Give a clip with a picture."
-    )
+    raise UnreadableVideoError(f"{path}: the file has no video stream (is it sound only?). Give a clip with a picture.")
+
+
+def audio_stream(container: Any) -> Any | None:
+    """The first sound track that can be handled, or None (phones add a second one in a codec of their own)."""
+    return next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
 
 
 def check_size(path: Path, width: int, height: int) -> None:

@@ -20,9 +20,7 @@ def check_video_target(path: Path) -> str:
     """
     container = CONTAINERS.get(path.suffix.lower())
     if container is None:
-        raise UsageError(
-            f"{path}: cannot tell the video format; end the name in one of {', '.join(CONTAINERS)}."
-        )
+        raise UsageError(f"{path}: cannot tell the video format; end the name in one of {', '.join(CONTAINERS)}.")
     check_writable(path)
     return container
 
@@ -35,9 +33,7 @@ def check_writable(path: Path) -> None:
     """
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise OutputError(
-            f"{path}: the folder {folder} does not exist. Make it first, or choose another name."
-        )
+        raise OutputError(f"{path}: the folder {folder} does not exist. Make it first, or choose another name.")
     if path.is_dir():
         raise OutputError(f"{path}: this is a folder; give the name of a file.")
     probe = folder / f".{path.stem}.{uuid.uuid4().hex[:8]}.probe"

@@ -62,19 +62,13 @@ class VideoWriter:
         container = check_video_target(self.path)
         if not 0 <= crf <= 51:
             raise UsageError(f"--crf must be from 0 (lossless) to 51 (worst); got {crf}.")
-        self._temporary = self.path.with_name(
-            f".{self.path.stem}.{uuid.uuid4().hex[:8]}.part{self.path.suffix}"
-        )
+        self._temporary = self.path.with_name(f".{self.path.stem}.{uuid.uuid4().hex[:8]}.part{self.path.suffix}")
         self._audio: AudioCopy | None = None
         self._output: Any = None
         try:
             options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
-            self._output = av.open(
-                f"file:{self._temporary.absolute()}", "w", format=container, options=options
-            )
-            stream = self._output.add_stream(
-                "libx264", rate=self.fps, options={"crf": str(crf), "preset": preset}
-            )
+            self._output = av.open(f"file:{self._temporary.absolute()}", "w", format=container, options=options)
+            stream = self._output.add_stream("libx264", rate=self.fps, options={"crf": str(crf), "preset": preset})
             width, height = size
             stream.width, stream.height = width + width % 2, height + height % 2
             stream.pix_fmt = "yuv420p"
