@@ -7,6 +7,7 @@ process in :func:`canvas`; an identity is then a few weighted sums over the texe
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,7 +162,7 @@ def paint(head: ParametricHead, traits: Traits, size: int) -> Tensor:
 
     def mixed(bank: Tensor) -> Tensor:
         weights = rng.normal(size=_BANK)
-        return torch.tensordot(bank, bank.new_tensor(weights / np.linalg.norm(weights)), ([1], [0]))
+        return _mix(bank, weights)
 
     x, y, z = c.position.unbind(1)
     ax = x.abs()
@@ -193,7 +194,7 @@ def paint(head: ParametricHead, traits: Traits, size: int) -> Tensor:
         melanin = melanin + uniform(0.15, 0.4) * smoothstep(0.2, 0.42, freckle) * zone
     for _ in range(int(rng.integers(0, 4))):
         melanin = melanin + 0.8 * smoothstep(0.16, 0.05, torch.hypot(x - uniform(-6, 6), y - uniform(-6, 8))) * front
-    albedo = _skin(melanin, blood, traits.melanin)
+    albedo = _skin(melanin, blood)
     beard = _beard_mask(c, rng) * (1.0 if not feminine else 0.0)
     hair = albedo.new_tensor(traits.hair_color)
     # Stubble takes the skin towards the hair, but never to full grey: light hair is thin at this length.
@@ -221,10 +222,14 @@ def paint(head: ParametricHead, traits: Traits, size: int) -> Tensor:
     return c.assemble(values)
 
 
-def _skin(melanin: Tensor, blood: Tensor, level: float) -> Tensor:
+def _mix(bank: Tensor, weights: np.ndarray) -> Tensor:
+    """One noise out of the bank of independent ones, of the same strength."""
+    return torch.einsum("nk...,k->n...", bank, bank.new_tensor(weights / np.linalg.norm(weights)))
+
+
+def _skin(melanin: Tensor, blood: Tensor) -> Tensor:
     """Pigment amounts -> ``(N, 3)`` albedo. Dark skin absorbs more evenly, or it would turn orange."""
     fair, dark = melanin.new_tensor([0.70, 1.25, 1.95]), melanin.new_tensor([0.98, 1.30, 1.62])
-    del level
     melanin_absorption = torch.lerp(fair, dark, (melanin - 0.35).clamp(0, 1)[:, None])
     absorption = melanin[:, None] * melanin_absorption + blood[:, None] * melanin.new_tensor([0.10, 0.66, 0.52])
     return melanin.new_tensor([0.90, 0.86, 0.82]) * torch.exp(-absorption)
@@ -235,7 +240,7 @@ def _beard_mask(c: Canvas, rng: np.random.Generator) -> Tensor:
     x, y, z = c.position.unbind(1)
     ax = x.abs()
     weights = rng.normal(size=_BANK)
-    wander = torch.tensordot(c.middle, c.middle.new_tensor(weights / np.linalg.norm(weights)), ([1], [0]))
+    wander = _mix(c.middle, weights)
     rim = 0.55 * wander + 0.25 * c.strands[:, 0]  # cm by which the border wanders
     jaw = smoothstep(-0.6, -2.9, y - 0.75 * (ax - 3.0).clamp(min=0) + rim)
     jaw = jaw * smoothstep(-9.6, -7.2, y + rim) * smoothstep(0.0, 3.4, z + rim)
@@ -293,11 +298,11 @@ def _paint_lids(albedo: Tensor, c: Canvas, feminine: bool) -> Tensor:
     return albedo * (1 - 0.6 * shade[:, None] * albedo.new_tensor([0.5, 0.8, 0.7]))
 
 
-def _near(mask: Tensor, field: functools.partial[Tensor] | object, like: Tensor) -> Tensor:
+def _near(mask: Tensor, field: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
     """Evaluate a costly field where `mask` holds; far elsewhere."""
     out = torch.full_like(like[:, 0], _FAR)
     index = mask.nonzero()[:, 0]
-    out[index] = field(index)  # type: ignore[operator]
+    out[index] = field(index)
     return out
 
 

@@ -142,9 +142,7 @@ class ParametricHead:
         }
         for name, shape in wanted.items():
             given = tuple(getattr(self, name).shape)
-            if len(given) != len(shape) or any(
-                s is not None and s != g for s, g in zip(shape, given, strict=True)
-            ):
+            if len(given) != len(shape) or any(s is not None and s != g for s, g in zip(shape, given, strict=True)):
                 shown = ", ".join("*" if s is None else str(s) for s in shape)
                 raise HeadModelError(f"head model: {name} must have shape ({shown}); got {given}.")
         limits = {
@@ -229,9 +227,7 @@ class ParametricHead:
         """
         path = Path(path)
         if not path.is_file():
-            raise HeadModelError(
-                f"head model: no file {path}; give the npz that `export3d heads import` writes."
-            )
+            raise HeadModelError(f"head model: no file {path}; give the npz that `export3d heads import` writes.")
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
@@ -264,10 +260,17 @@ class ParametricHead:
             raise HeadModelError(
                 f"head model: {folder} must hold at least 91 identityNNN.obj; got {len(identity_files)}."
             )
+        expression_files = [folder / f"{name}.obj" for name in EXPRESSION_NAMES]
+        for file in expression_files:
+            if not file.is_file():
+                raise HeadModelError(
+                    f"head model: {file} is missing; the folder must hold all of ICT-FaceKit's OBJ files."
+                )
+        _check_ict_order(vertices, folder)
         keep, triangles, triangle_uv, vertex_part, triangle_part = _ict_layout(corners, corner_uv)
         used_uv, triangle_uv = np.unique(triangle_uv, return_inverse=True)
         identity = _read_modes(identity_files, vertices, keep)
-        expression = _read_modes([folder / f"{name}.obj" for name in EXPRESSION_NAMES], vertices, keep)
+        expression = _read_modes(expression_files, vertices, keep)
         new_index = np.full(_ICT_VERTICES, -1)
         new_index[keep] = np.arange(len(keep))
         return _from_arrays(
@@ -281,7 +284,7 @@ class ParametricHead:
                 "vertex_part": vertex_part,
                 "identity_basis": identity,
                 "expression_basis": expression,
-                "basis_scale": np.float32(1.0),
+                "basis_scale": np.array(1.0, np.float32),
                 "expression_names": np.array(EXPRESSION_NAMES),
                 "landmarks68": new_index[np.array(_ICT_LANDMARKS)],
                 "name": np.array("ict-facekit"),
@@ -373,9 +376,7 @@ def _from_arrays(arrays: dict[str, np.ndarray], where: str) -> ParametricHead:
         eye_axes=floats("eye_axes") if "eye_axes" in arrays else torch.tensor(EYE_AXES),
         name=str(arrays["name"]) if "name" in arrays else Path(where).stem,
     )
-    if not all(
-        bool(torch.isfinite(t).all()) for t in (head.vertices, head.identity_basis, head.expression_basis)
-    ):
+    if not all(bool(torch.isfinite(t).all()) for t in (head.vertices, head.identity_basis, head.expression_basis)):
         raise HeadModelError(f"head model: {where} holds values that are not finite.")
     return head
 
@@ -399,42 +400,52 @@ def _ict_layout(
     return keep, triangle_array, np.array(triangle_uv), part[keep], part[triangle_array[:, 0]]
 
 
+def _check_ict_order(vertices: np.ndarray, folder: Path) -> None:
+    """Earlier versions of ICT-FaceKit order their vertices differently; the eyeballs tell."""
+    for start, center in ((21451, EYE_CENTERS_CM[0]), (23021, EYE_CENTERS_CM[1])):
+        distance = float(np.linalg.norm(vertices[start : start + 770].mean(0) - np.array(center)))
+        if distance > 1.5:
+            raise HeadModelError(
+                f"head model: in {folder} the vertices from {start} on are not an eyeball (their middle is "
+                f"{distance:.1f} cm away); expected the vertex order of ICT-FaceKit of December 2020 or later."
+            )
+
+
 def _read_modes(files: list[Path], neutral: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """``(N, V, 3)`` displacements of OBJ files from the neutral mesh."""
     modes = []
     for file in files:
-        if not file.is_file():
-            raise HeadModelError(
-                f"head model: {file} is missing; the folder must hold all of ICT-FaceKit's OBJ files."
-            )
         vertices = _read_obj(file, faces=False)[0]
         if vertices.shape != neutral.shape:
-            raise HeadModelError(
-                f"head model: {file} must have {len(neutral)} vertices; got {len(vertices)}."
-            )
+            raise HeadModelError(f"head model: {file} must have {len(neutral)} vertices; got {len(vertices)}.")
         modes.append((vertices - neutral)[keep])
     return np.stack(modes)
 
 
-def _read_obj(
-    path: Path, faces: bool = True
-) -> tuple[np.ndarray, np.ndarray, list[list[int]], list[list[int]]]:
+def _read_obj(path: Path, faces: bool = True) -> tuple[np.ndarray, np.ndarray, list[list[int]], list[list[int]]]:
     """Vertices ``(V, 3)``, texture positions ``(M, 2)``, and per polygon the vertex and texture indices (from 0)."""
-    vertices, uv, corners, corner_uv = [], [], [], []
+    corners: list[list[int]] = []
+    corner_uv: list[list[int]] = []
     try:
-        with path.open(encoding="utf-8", errors="strict") as file:
-            for line in file:
-                if line.startswith("v "):
-                    vertices.append(line.split()[1:4])
-                elif faces and line.startswith("vt "):
-                    uv.append(line.split()[1:3])
-                elif faces and line.startswith("f "):
-                    tokens = [token.split("/") for token in line.split()[1:]]
-                    corners.append([int(token[0]) - 1 for token in tokens])
-                    corner_uv.append(
-                        [int(token[1]) - 1 if len(token) > 1 and token[1] else 0 for token in tokens]
-                    )
-        vertex_array = np.array(vertices, dtype=np.float32).reshape(-1, 3)
-        return vertex_array, np.array(uv, dtype=np.float32).reshape(-1, 2), corners, corner_uv
-    except (ValueError, UnicodeDecodeError) as error:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        vertices = _numbers([line[2:] for line in lines if line.startswith("v ")], 3)
+        uv = _numbers([line[3:] for line in lines if faces and line.startswith("vt ")], 2)
+        for line in lines if faces else ():
+            if line.startswith("f "):
+                tokens = [token.split("/") for token in line.split()[1:]]
+                corners.append([int(token[0]) - 1 for token in tokens])
+                corner_uv.append([int(token[1]) - 1 if len(token) > 1 and token[1] else 0 for token in tokens])
+    except (ValueError, OSError) as error:
         raise HeadModelError(f"head model: {path} is not a readable OBJ file ({error}).") from error
+    return vertices, uv, corners, corner_uv
+
+
+def _numbers(rows: list[str], columns: int) -> np.ndarray:
+    """``(N, columns)`` float32 from lines of numbers; further numbers of a line are not used."""
+    if not rows:
+        return np.zeros((0, columns), dtype=np.float32)
+    width = len(rows[0].split())
+    values = np.array(" ".join(rows).split(), dtype=np.float32)
+    if width < columns or values.size != width * len(rows):
+        raise ValueError(f"expected {columns} numbers in each of {len(rows)} lines")
+    return values.reshape(len(rows), width)[:, :columns]

@@ -114,7 +114,7 @@ def _cover(points_px: Tensor, depth: Tensor, triangles: Tensor, height: int, wid
     check_shape("points_px", points_px, None, None, 2)
     check_shape("depth", depth, points_px.shape[0], points_px.shape[1])
     check_shape("triangles", triangles, None, 3)
-    batch, num_triangles = points_px.shape[0], triangles.shape[0]
+    num_triangles = triangles.shape[0]
     packed = torch.cat([points_px, depth[..., None]], -1)
     c0, c1, c2 = (packed.index_select(1, triangles[:, k]) for k in range(3))  # (B, F, 3) x, y, z
     x0, y0, x1, y1, x2, y2 = c0[..., 0], c0[..., 1], c1[..., 0], c1[..., 1], c2[..., 0], c2[..., 1]
