@@ -216,7 +216,7 @@ class PretrainTask:
         norm = clip_gradients(self.module.parameters(), config.clip_gradient)
         require_finite({**terms, "gradient_norm": norm}, step)
         self._optimizer.step()
-        return {**terms, "gradient_norm": norm}
+        return {**{name: value.detach() for name, value in terms.items()}, "gradient_norm": norm}
 
     def state(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,187 @@
+"""Batches are a pure function of (seed, step, place); augmentation changes both frames alike and stays exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export3d.camera import Camera
+from export3d.data import ClipDataset
+from export3d.training.augment import AugmentConfig, draw_change, recolor, replace_background
+from export3d.training.batches import (
+    MIRRORED_LANDMARKS,
+    FrameStore,
+    PairSampling,
+    clip_batch,
+    pair_batch,
+)
+from export3d.training.prefetch import Prefetcher
+
+NOTHING = AugmentConfig()
+SAMPLING = PairSampling(raw_size=8)
+STRONG = AugmentConfig(other_background=0.4, flat_background=0.4, color_gain=0.2, gamma=0.2, mirror=0.5, noise=0.1)
+
+
+@pytest.fixture
+def store(clip_folder: Path) -> FrameStore:
+    return FrameStore(ClipDataset(clip_folder, split="train"), 2**28)
+
+
+def assert_equal(a: object, b: object) -> None:
+    for name, value in vars(a).items():
+        other = getattr(b, name)
+        assert (value is None) == (other is None)
+        if value is not None:
+            assert torch.equal(value, other), name
+
+
+def test_a_batch_depends_on_seed_step_and_place_only(clip_folder: Path, store: FrameStore) -> None:
+    fresh = FrameStore(ClipDataset(clip_folder, split="train"), 0)  # caches nothing
+    for step in (7, 2):
+        whole = pair_batch(store, 3, step, range(4), sampling=SAMPLING, augment=STRONG, with_truth=True)
+        again = pair_batch(fresh, 3, step, range(4), sampling=SAMPLING, augment=STRONG, with_truth=True)
+        assert_equal(whole, again)
+        half = pair_batch(store, 3, step, range(2, 4), sampling=SAMPLING, augment=STRONG, with_truth=True)
+        assert_equal(whole[2:], half)
+    other = pair_batch(store, 4, 7, range(4), sampling=SAMPLING, augment=NOTHING)
+    assert not torch.equal(other.beta, pair_batch(store, 3, 7, range(4), sampling=SAMPLING, augment=NOTHING).beta)
+
+
+def test_without_augmentation_frames_and_labels_are_those_of_the_clip(store: FrameStore) -> None:
+    batch = pair_batch(store, 0, 0, range(6), sampling=SAMPLING, augment=NOTHING, with_truth=True)
+    dataset = store.dataset
+    for row in range(6):
+        found = [
+            (clip, time)
+            for clip in range(len(dataset))
+            for time in range(dataset.num_frames(clip))
+            if np.array_equal(dataset.arrays(clip)["beta"][time], batch.beta[row].numpy())
+        ]
+        assert len(found) == 1
+        clip, time = found[0]
+        assert np.array_equal(dataset.frame(clip, time), batch.driving[row].numpy())
+        assert np.array_equal(dataset.arrays(clip)["camera"][time], batch.camera[row].numpy())
+        assert batch.depth is not None and batch.mask is not None
+        assert np.allclose(dataset.depth(clip, time) / 16384.0, batch.depth[row].numpy())
+        assert np.array_equal(dataset.mask(clip, time), batch.mask[row].numpy())
+        sources = [np.array_equal(dataset.frame(clip, t), batch.source[row].numpy()) for t in range(6)]
+        assert any(sources) and not sources[time]
+
+
+def test_mirroring_flips_frame_camera_points_and_takes_the_mirrored_beta(store: FrameStore) -> None:
+    plain = pair_batch(store, 0, 1, range(4), sampling=SAMPLING, augment=NOTHING, with_truth=True)
+    flipped = pair_batch(store, 0, 1, range(4), sampling=SAMPLING, augment=AugmentConfig(mirror=1.0), with_truth=True)
+    for name in ("source", "driving", "mask", "source_mask", "depth"):
+        assert torch.equal(getattr(flipped, name), getattr(plain, name).flip(2)), name
+    assert torch.equal(flipped.beta, -plain.beta)  # the test's clips store -beta as beta_mirror
+    mirrored = Camera.from_vector(plain.camera).mirrored().to_vector()
+    assert torch.allclose(flipped.camera, mirrored)
+    yaw = Camera.from_vector(plain.source_camera).head_angles()[:, 0]
+    assert torch.allclose(Camera.from_vector(flipped.source_camera).head_angles()[:, 0], -yaw, atol=1e-5)
+    left_eye, right_eye = plain.landmarks[:, 36], flipped.landmarks[:, 45]
+    assert torch.allclose(right_eye[:, 0], 1 - left_eye[:, 0])
+    assert torch.allclose(right_eye[:, 1], left_eye[:, 1])
+
+
+def test_mirroring_the_landmark_order_twice_gives_it_back() -> None:
+    assert MIRRORED_LANDMARKS[MIRRORED_LANDMARKS].tolist() == list(range(68))
+    # By hand: jaw ends, brow ends, eye corners, mouth corners, inner mouth corners; nose bridge stays.
+    for a, b in ((0, 16), (17, 26), (36, 45), (39, 42), (48, 54), (60, 64), (27, 27), (33, 33), (51, 51), (57, 57)):
+        assert MIRRORED_LANDMARKS[a] == b
+
+
+def test_replacing_the_background_leaves_the_head_and_blends_the_edge() -> None:
+    own, other = np.full((1, 3, 3), 100, np.uint8), np.full((1, 3, 3), 200, np.uint8)
+    mask = np.array([[255, 0, 51]], np.uint8)
+    frame = np.array([[[10] * 3, [100] * 3, [82] * 3]], np.uint8)  # head colour 10; edge 0.2 * 10 + 0.8 * 100 = 82
+    # Head 10; background 200; edge 0.2 * 10 + 0.8 * 200 = 162.
+    assert replace_background(frame, mask, own, other)[0, :, 0].tolist() == [10, 200, 162]
+
+
+def test_a_background_change_is_the_same_in_source_and_driving_frame(store: FrameStore) -> None:
+    augment = AugmentConfig(flat_background=1.0)
+    batch = pair_batch(store, 0, 0, range(4), sampling=SAMPLING, augment=augment, with_truth=True)
+    assert batch.mask is not None and batch.source_mask is not None
+    for row in range(4):
+        behind = batch.driving[row][batch.mask[row] == 0]
+        assert len(behind.unique(dim=0)) == 1  # one flat colour
+        assert torch.equal(behind[0], batch.source[row][batch.source_mask[row] == 0][0])
+
+
+def test_recolouring_without_a_table_is_the_identity_and_with_one_is_monotonic() -> None:
+    image = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, axis=2)
+    assert recolor(image, None) is image
+    change = draw_change(AugmentConfig(color_gain=0.2, gamma=0.3), np.random.default_rng(0))
+    changed = recolor(image, change.table)
+    assert (np.diff(changed.astype(int), axis=1) >= 0).all()
+    assert not np.array_equal(changed, image)
+
+
+def test_windows_lie_inside_the_raw_image_and_follow_the_mouth(store: FrameStore) -> None:
+    sampling = PairSampling(raw_size=64, window=32, centred_share=1.0)
+    batch = pair_batch(store, 0, 0, range(60), sampling=sampling, augment=NOTHING)
+    top, left = batch.window_top, batch.window_left
+    assert top.min() >= 0 and left.min() >= 0 and top.max() <= 32 and left.max() <= 32
+    mouth = batch.landmarks[:, 48:68].mean(dim=1) * 64
+    inside = (mouth[:, 1] >= top) & (mouth[:, 1] < top + 32) & (mouth[:, 0] >= left) & (mouth[:, 0] < left + 32)
+    assert inside.float().mean() > 0.5
+    anywhere = pair_batch(store, 0, 0, range(60), sampling=PairSampling(raw_size=64), augment=NOTHING)
+    assert anywhere.window_top.abs().max() == 0
+
+
+def test_frontal_sources_are_preferred_where_asked(store: FrameStore) -> None:
+    def mean_yaw(share: float) -> float:
+        sampling = PairSampling(raw_size=8, frontal_share=share, frontal_deg=8.0)
+        batch = pair_batch(store, 0, 0, range(80), sampling=sampling, augment=NOTHING)
+        return float(Camera.from_vector(batch.source_camera).head_angles()[:, 0].abs().mean())
+
+    assert mean_yaw(1.0) < 0.7 * mean_yaw(0.0)
+
+
+def test_contrastive_batches_keep_each_clip_in_order_and_change_its_frames_alike(store: FrameStore) -> None:
+    batch = clip_batch(store, 0, 0, range(2), num_frames=4, augment=AugmentConfig(flat_background=1.0))
+    assert batch.images.shape == (2, 4, 32, 32, 3)
+    corners = batch.images[:, :, 0, 0]  # always background in the test's clips
+    assert all(len(clip.unique(dim=0)) == 1 for clip in corners)
+    again = clip_batch(store, 0, 0, range(1, 2), num_frames=4, augment=AugmentConfig(flat_background=1.0))
+    assert torch.equal(again.beta[0], batch.beta[1])
+
+
+def test_a_store_with_a_size_gives_small_pictures(clip_folder: Path) -> None:
+    store = FrameStore(ClipDataset(clip_folder), 2**20, size=16)
+    assert store.frame(0, 0).shape == (16, 16, 3)
+    assert store.mask(0, 0).shape == (16, 16)
+
+
+def test_the_cache_stops_at_its_limit_and_still_reads(clip_folder: Path) -> None:
+    store = FrameStore(ClipDataset(clip_folder), 32 * 32 * 3)  # room for one frame
+    first, second = store.frame(0, 0), store.frame(0, 1)
+    assert store.frame(0, 0) is first
+    again = store.frame(0, 1)
+    assert again is not second
+    assert np.array_equal(again, second)
+
+
+def test_prefetching_gives_the_batches_in_order_and_passes_errors_on() -> None:
+    def load(step: int) -> int:
+        if step == 3:
+            raise ValueError("step 3 is broken")
+        return step * step
+
+    for depth in (0, 2):
+        prefetcher = Prefetcher(load, 0, 5, depth)
+        assert [prefetcher.next() for _ in range(3)] == [0, 1, 4]
+        with pytest.raises(ValueError, match="step 3 is broken"):
+            prefetcher.next()
+        prefetcher.close()
+
+
+@pytest.mark.parametrize(
+    "change", [{"mirror": 1.5}, {"other_background": 0.7, "flat_background": 0.7}, {"gamma": -1.0}]
+)
+def test_impossible_augmentation_is_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must lie in"):
+        AugmentConfig(**change)
