@@ -28,7 +28,7 @@ lint: $(VENV)/.test
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 clean:
 	rm -rf $(VENV) out build dist src/*.egg-info
