@@ -90,6 +90,7 @@ class MediaPipeTracker:
         self._video: Any = None  # follows faces from frame to frame
         self._still: Any = None  # looks at each picture anew
         self._detectors: list[Any] = []
+        self._started: set[int] = set()  # graphs that have run since they were made or reset
         self._num_lost: int | None = None  # frames since a face was seen; None before the first frame of a clip
 
     def detect(self, frame: np.ndarray) -> list[Face]:
@@ -103,16 +104,17 @@ class MediaPipeTracker:
             raise ValueError(f"frame must be uint8 (H, W, 3); got {frame.dtype} {frame.shape}")
         small, factor = _reduced(frame)
         first = self._num_lost is None
-        with _quiet():
-            if first and self._video is not None:
-                self._video.reset()  # here and not in `reset`: the graph starts, and talks, in its own threads
-            faces = self._look(small, follow=True, both_ranges=first)
-            if not faces:
-                pad = int(_PAD_SHARE * max(small.shape[:2]))
-                padded = np.pad(small, ((pad, pad), (pad, pad), (0, 0)))
-                faces = [_moved(face, -pad, -pad) for face in self._look(padded, follow=False)]
-            if not faces and (self._num_lost or 0) % _TILE_EVERY == 0:
-                faces = self._look_in_tiles(small)
+        if first and self._video is not None:
+            with _quiet():
+                self._video.reset()
+            self._started.discard(id(self._video))
+        faces = self._look(small, follow=True, both_ranges=first)
+        if not faces:
+            pad = int(_PAD_SHARE * max(small.shape[:2]))
+            padded = np.pad(small, ((pad, pad), (pad, pad), (0, 0)))
+            faces = [_moved(face, -pad, -pad) for face in self._look(padded, follow=False)]
+        if not faces and (self._num_lost or 0) % _TILE_EVERY == 0:
+            faces = self._look_in_tiles(small)
         self._num_lost = 0 if faces else (self._num_lost or 0) + 1
         return [_scaled(face, factor) for face in faces]
 
@@ -128,6 +130,7 @@ class MediaPipeTracker:
                     graph.close()
         self._video = self._still = None
         self._detectors = []
+        self._started = set()
 
     def _look(self, frame: np.ndarray, *, follow: bool, both_ranges: bool = True) -> list[Face]:
         """Mesh on the frame, then on the surroundings of detector boxes that the mesh did not explain."""
@@ -184,11 +187,12 @@ class MediaPipeTracker:
         doubles."""
         if not self._detectors:
             make = self._mediapipe.solutions.face_detection.FaceDetection
-            self._detectors = [make(model_selection=kind, min_detection_confidence=0.5) for kind in (0, 1)]
+            with _quiet():
+                self._detectors = [make(model_selection=kind, min_detection_confidence=0.5) for kind in (0, 1)]
         height, width = frame.shape[:2]
         found = []
         for detector in (self._detectors[kind] for kind in ranges):
-            for detection in detector.process(frame).detections or ():
+            for detection in self._run(detector, detector.process, frame).detections or ():
                 relative = detection.location_data.relative_bounding_box
                 x0, y0 = relative.xmin * width, relative.ymin * height
                 box = np.array([x0, y0, x0 + relative.width * width, y0 + relative.height * height])
@@ -204,10 +208,10 @@ class MediaPipeTracker:
         height, width = frame.shape[:2]
         size = np.array([width, height], dtype=np.float32)
         if self._landmarker is None:
-            found = graph.process(frame).multi_face_landmarks or ()
+            found = self._run(graph, graph.process, frame).multi_face_landmarks or ()
             return [_face(_points(mesh.landmark) * size + _PIXEL_CENTRE) for mesh in found]
         picture = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
-        result = graph.detect(picture)
+        result = self._run(graph, graph.detect, picture)
         faces = []
         for index, mesh in enumerate(result.face_landmarks):
             scores = {entry.category_name: float(entry.score) for entry in result.face_blendshapes[index]}
@@ -218,18 +222,29 @@ class MediaPipeTracker:
 
     def _graph(self, *, follow: bool) -> Any:
         """The mesh graph, made when it is first needed. Face Landmarker has one graph for both uses."""
-        if self._landmarker is not None:
-            if self._still is None:
+        made = self._video if follow and self._landmarker is None else self._still
+        if made is not None:
+            return made
+        with _quiet():
+            if self._landmarker is not None:
                 self._still = _open_landmarker(self._mediapipe, self._landmarker, self._max_faces)
-            return self._still
-        make = self._mediapipe.solutions.face_mesh.FaceMesh
+                return self._still
+            make = self._mediapipe.solutions.face_mesh.FaceMesh
+            made = make(static_image_mode=not follow, max_num_faces=self._max_faces, refine_landmarks=True)
         if follow:
-            if self._video is None:
-                self._video = make(static_image_mode=False, max_num_faces=self._max_faces, refine_landmarks=True)
-            return self._video
-        if self._still is None:
-            self._still = make(static_image_mode=True, max_num_faces=self._max_faces, refine_landmarks=True)
-        return self._still
+            self._video = made
+        else:
+            self._still = made
+        return made
+
+    def _run(self, graph: Any, call: Any, picture: Any) -> Any:
+        """Run a graph; the first time in silence, since its threads write to stderr when they start."""
+        if id(graph) in self._started:
+            return call(picture)
+        with _quiet():
+            result = call(picture)
+        self._started.add(id(graph))
+        return result
 
 
 def _import_mediapipe() -> Any:
@@ -269,7 +284,10 @@ def _open_landmarker(mediapipe: Any, path: Path, max_faces: int) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Send file descriptor 2 to nowhere: MediaPipe's C++ code writes to it past every log setting."""
+    """Send file descriptor 2 to nowhere: MediaPipe's C++ code writes to it past every log setting.
+
+    Only for short moments: progress bars write there too, from a thread of their own.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
