@@ -92,4 +92,4 @@ def moving_patch(num_frames: int, seed: int = 0, **keywords: int) -> list[np.nda
 
 def write_patch_video(path: Path, num_frames: int = 12, *, fps: Fraction | int = 25, seed: int = 0) -> Path:
     """A video of `moving_patch`."""
-    return make_clip(path, frames=moving_patch(num_frames, seed), fps=fps, audio=None, options={"crf": "18"})
+    return make_clip(path, frames=moving_patch(num_frames, seed), fps=fps, audio=None)

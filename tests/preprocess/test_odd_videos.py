@@ -52,7 +52,7 @@ def two_faces(count: int) -> list[np.ndarray]:
 
 
 def write(path: Path, frames: list[np.ndarray], **keywords: object) -> None:
-    keywords = {"audio": None, "options": {"crf": "18"}, **keywords}
+    keywords = {"audio": None, **keywords}
     make_clip(path, frames=frames, **keywords)  # type: ignore[arg-type]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from patch_face import OPTIONS, make_patch_tools, moving_patch, write_patch_video
 
+from clips import make_clip
 from export3d.data import ClipDataset
 from export3d.data.check import check_dataset
 from export3d.errors import DataError, UsageError
@@ -180,16 +181,15 @@ def test_one_clip_for_each_identity_keeps_the_first_valid_one(videos: Path, tmp_
 
 def test_vfhq_and_talkinghead_trees_become_the_frames_that_their_files_name(tmp_path: Path) -> None:
     frames = moving_patch(60)
-    from clips import make_clip
-
     (tmp_path / "vfhq").mkdir()
-    make_clip(tmp_path / "vfhq" / "abc.mp4", frames=frames, fps=30, audio=None, options={"crf": "18"})
+    make_clip(tmp_path / "vfhq" / "abc.mp4", frames=frames, fps=30, audio=None)
     meta = ["Video ID: abc", "H: 192", "W: 256", "FPS: 30", "", "FRAME INDEX X0 Y0 W H [Landmarks (5 Points)]", ""]
-    middle = " ".join(["128 96"] * 5)  # in the listed size, which is twice the file's
-    meta += [f"{12 + n} {n:08d} 80 50 96 96 {middle}" for n in range(30)]
+    for n, t in enumerate(range(12, 42)):  # in the listed size, which is twice the file's
+        points = f"{2 * (64 + 15 * np.sin(t / 5)):.1f} {2 * (48 + 8 * np.cos(t / 4)):.1f} " * 5
+        meta += [f"{t} {n:08d} 80 50 96 96 {points}"]
     meta += ["CROP 64 16 224 176"]
     (tmp_path / "vfhq" / "Clip+abc+P0+C0+F12-42.txt").write_text("\n".join(meta))
-    prepare([tmp_path / "vfhq"], tmp_path / "a", OPTIONS, HERE, tool_maker=make_patch_tools)
+    prepare([tmp_path / "vfhq"], tmp_path / "a", replace(OPTIONS, max_frames=64), HERE, tool_maker=make_patch_tools)
     (clip,) = range(len(data := ClipDataset(tmp_path / "a")))
     # frames 12 to 41 of 30 fps are one second: 25 frames; the first is the frame at 12 / 30 s
     assert data.num_frames(clip) == 25 and data.meta(clip)["extra"]["start_s"] == 0.4
@@ -200,7 +200,7 @@ def test_vfhq_and_talkinghead_trees_become_the_frames_that_their_files_name(tmp_
 
     minutes = tmp_path / "th" / "train" / "1min_clips"
     minutes.mkdir(parents=True)
-    make_clip(minutes / "xyz_0000.mp4", frames=frames, fps=25, audio=None, options={"crf": "18"})
+    make_clip(minutes / "xyz_0000.mp4", frames=frames, fps=25, audio=None)
     (tmp_path / "th" / "train_video_tubes.txt").write_text("xyz_0000,192,256,5,24,64,16,224,176\n")
     prepare([tmp_path / "th"], tmp_path / "b", OPTIONS, HERE, tool_maker=make_patch_tools)
     data = ClipDataset(tmp_path / "b")

@@ -312,11 +312,11 @@ class _VideoWork:
 
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            self.seconds[name] += time.process_time() - start
 
 
 class _LostFrames:

@@ -54,7 +54,7 @@ class Report:
     histograms: dict[str, dict[str, list[int]]]
     """`yaw_deg`, `pitch_deg` in frames, `sharpness` in clips: lower edges of the bins, and counts."""
     speed: dict[str, dict[str, float]]
-    """Step -> seconds, frames, frames per second of one process."""
+    """Step -> CPU seconds, frames, frames per second of one core."""
 
 
 def make_report(folder: Path, results: list[VideoResult], losses: list[Loss], ignored: list[str]) -> Report:
@@ -150,9 +150,9 @@ def report_page(report: Report, sheet: bytes | None) -> str:
     if report.ignored:
         parts.append("<h2>Other files, left alone</h2>")
         parts.append(_table(("File",), [(name,) for name in report.ignored]))
-    parts.append("<h2>Speed of one process</h2>")
+    parts.append("<h2>Speed of one core</h2>")
     speed = [(step, *(f"{v:.1f}" for v in row.values())) for step, row in report.speed.items()]
-    parts.append(_table(("Step", "Seconds", "Frames", "Frames per second"), speed))
+    parts.append(_table(("Step", "CPU seconds", "Frames", "Frames per second"), speed))
     return "\n".join([*parts, "</html>", ""])
 
 

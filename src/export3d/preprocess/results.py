@@ -63,7 +63,7 @@ class VideoResult:
     """Texts of what went wrong while reading."""
     part_bytes: int
     seconds: dict[str, float] = field(default_factory=dict)
-    """Time spent in each step."""
+    """CPU time spent in each step, all threads of the process together."""
 
     def save(self, folder: Path) -> None:
         """Write `<key>.json` atomically."""
