@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
+from export3d.cli import main
+from export3d.errors import UsageError
 from export3d.heads.entanglement import (
     EntanglementConfig,
     between_identity_share,
@@ -68,6 +73,22 @@ def test_the_table_shows_identity_in_beta_hat_and_expression_that_can_be_read() 
     assert measure_entanglement(head, extractor, config) == rows
 
 
-def test_a_table_of_one_person_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be at least 2"):
+def test_more_people_than_the_test_split_holds_are_refused() -> None:
+    with pytest.raises(UsageError, match="must be at least 2"):
         EntanglementConfig(identities=1)
+    with pytest.raises(UsageError, match="the test split has 100 identities; got 60 from 50 on"):
+        EntanglementConfig(identities=60, seed=50)
+
+
+def test_the_command_prints_the_table_and_keeps_it_with_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("EXPORT3D_HEAD_MODEL", raising=False)
+    output = tmp_path / "results" / "entanglement.json"
+    sizes = ["--identities", "3", "--frames", "6", "--train-identities", "4"]
+    assert main(["heads", "entanglement", *sizes, "-o", str(output)]) == 0
+    assert "beta-hat" in capsys.readouterr().out
+    result = json.loads(output.read_text())
+    assert result["command"].startswith("export3d heads entanglement --identities 3")
+    assert result["head"] == "procedural" and len(result["rows"]) == 4
+    assert result["extractor"]["expression_space"] == "ict64"

@@ -1,8 +1,11 @@
-"""`export3d heads render|import`: synthetic talking heads (docs/data.md)."""
+"""`export3d heads render|sheet|entanglement|import`: synthetic talking heads (docs/data.md)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import shlex
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,10 +20,20 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
+from export3d.data.manifest import write_atomically
+from export3d.data.tar_members import encode_image
+from export3d.errors import UsageError
+from export3d.heads.appearance import AppearanceOptions
 from export3d.heads.clips import ClipsConfig, render_clips
+from export3d.heads.entanglement import EntanglementConfig, measure_entanglement
+from export3d.heads.extractor import LinearExtractor
+from export3d.heads.identity import Identity
+from export3d.heads.model_file import load_head
 from export3d.heads.motion_csv import from_csv
 from export3d.heads.parametric import ParametricHead
+from export3d.heads.sheet import clip_strip, expression_sheet, pose_sheet, random_sheet, spread_report
 
 Output = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 
@@ -90,8 +103,66 @@ class ImportOptions:
     """The npz to write."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SheetOptions:
+    """Draw contact sheets of synthetic heads to look at: nothing is picked, the seeds are taken as they come."""
+
+    output: Output = Path("sheet.png")
+    """PNG or JPEG to write."""
+
+    kind: Literal["random", "poses", "expressions", "clip"] = "random"
+    """Many heads; or one head in several poses, with several expressions, or in a talking sequence."""
+
+    seed: int = 0
+    """First identity, or the one identity."""
+
+    identities: int = 24
+    """Heads of a `random` sheet."""
+
+    columns: int = 8
+    """Pictures in a row of a `random` or `clip` sheet."""
+
+    size: int = 256
+    """Side of a picture in pixels."""
+
+    quality: Literal["fast", "full"] = "full"
+    """As in `heads render`."""
+
+    head_model: Path | None = None
+    """As in `heads render`."""
+
+    spread: bool = False
+    """Also print how skin tones, ages and hair are spread over the heads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntanglementOptions:
+    """Measure how much identity the extractor's beta-hat carries, and how well it tells the true expression."""
+
+    output: Output = Path("results/entanglement.json")
+    """JSON to write: the table with the command, the seed and the date."""
+
+    identities: int = 60
+    """Test identities."""
+
+    frames: int = 40
+    """Frames of each clip, at 25 fps."""
+
+    train_identities: int = 200
+    """Train identities on which the regression to the true expression is learned."""
+
+    seed: int = 0
+    """Which identities of the splits."""
+
+    head_model: Path | None = None
+    """As in `heads render`."""
+
+
 HeadsOptions = (
-    Annotated[RenderOptions, tyro.conf.subcommand("render")] | Annotated[ImportOptions, tyro.conf.subcommand("import")]
+    Annotated[RenderOptions, tyro.conf.subcommand("render")]
+    | Annotated[SheetOptions, tyro.conf.subcommand("sheet")]
+    | Annotated[EntanglementOptions, tyro.conf.subcommand("entanglement")]
+    | Annotated[ImportOptions, tyro.conf.subcommand("import")]
 )
 
 
@@ -100,6 +171,10 @@ def heads_main(argv: list[str]) -> int:
     options = tyro.cli(HeadsOptions, args=argv, prog="export3d heads")  # type: ignore[arg-type]
     if isinstance(options, RenderOptions):
         _render(options)
+    elif isinstance(options, SheetOptions):
+        _sheet(options)
+    elif isinstance(options, EntanglementOptions):
+        _entanglement(options, argv)
     else:
         _import(options)
     return 0
@@ -141,6 +216,70 @@ def _render(options: RenderOptions) -> None:
         f"{options.output}: {len(manifest.clips)} clips of {frames} frames, {options.size} px, "
         f"{len(manifest.shards)} shards, {size_mb:.1f} MB."
     )
+
+
+def _sheet(options: SheetOptions) -> None:
+    frame_format = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}.get(options.output.suffix.lower())
+    if frame_format is None:
+        raise UsageError(f"{options.output}: a sheet is a .png or .jpg file; choose such a name with -o.")
+    head = load_head(options.head_model)
+    appearance = AppearanceOptions(quality=options.quality)
+    seeds = range(options.seed, options.seed + options.identities)
+    if options.kind == "random":
+        sheet = random_sheet(head, seeds, size=options.size, columns=options.columns, options=appearance)
+    else:
+        identity = Identity.create(head, options.seed, appearance)
+        if options.kind == "poses":
+            sheet = pose_sheet(identity, size=options.size)
+        elif options.kind == "expressions":
+            sheet = expression_sheet(identity, size=options.size)
+        else:
+            sheet = clip_strip(identity, options.seed, columns=options.columns, size=options.size)
+    write_atomically(options.output, encode_image(sheet, frame_format))
+    console = Console()
+    console.print(f"{options.output}: {sheet.shape[1]}x{sheet.shape[0]}, head model '{head.name}'.")
+    if options.spread:
+        console.print(spread_report(seeds, appearance), markup=False)
+
+
+def _entanglement(options: EntanglementOptions, argv: list[str]) -> None:
+    config = EntanglementConfig(
+        identities=options.identities,
+        frames=options.frames,
+        train_identities=options.train_identities,
+        seed=options.seed,
+    )
+    head = load_head(options.head_model)
+    extractor = LinearExtractor.build(head)
+    console = Console()
+    with console.status("fitting the linear head model to landmarks"):
+        rows = measure_entanglement(head, extractor, config)
+    table = Table(
+        "beta", "resting offset", "between-identity share", "1-NN identity", "R2 expression", "within clips", "12 modes"
+    )
+    for row in rows:
+        shares = (row.expression_r2, row.expression_r2_within_clips, row.expression_r2_leading_modes)
+        table.add_row(
+            row.beta,
+            "yes" if row.resting_offset else "no",
+            f"{row.between_identity_share:.2f}",
+            f"{row.nearest_identity_accuracy:.2f}",
+            *("-" if share is None else f"{share:.2f}" for share in shares),
+        )
+    console.print(table)
+    result = {
+        "command": shlex.join(["export3d", "heads", *argv]),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "head": head.name,
+        "extractor": extractor.info,
+        "noise_px": extractor.config.noise_px,
+        "settings": asdict(config),
+        "chance_of_1_nn": 1.0 / config.identities,
+        "rows": [asdict(row) for row in rows],
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
+    console.print(f"{options.output}: written; chance of 1-NN is {1.0 / config.identities:.3f}.")
 
 
 def _import(options: ImportOptions) -> None:

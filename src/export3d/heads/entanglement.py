@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export3d.errors import UsageError
 from export3d.heads.extractor import LinearExtractor, add_noise, draw_person
 from export3d.heads.motion import trajectory
 from export3d.heads.parametric import ParametricHead
@@ -38,7 +39,13 @@ class EntanglementConfig:
 
     def __post_init__(self) -> None:
         if self.identities < 2 or self.train_identities < 2 or self.frames < 2:
-            raise ValueError("EntanglementConfig: identities, train_identities and frames must be at least 2")
+            raise UsageError("--identities, --train-identities and --frames must be at least 2.")
+        available = min(len(SPLITS["test"]) - self.identities, len(SPLITS["train"]) - self.train_identities)
+        if not 0 <= self.seed <= available:
+            raise UsageError(
+                f"--seed/--identities: the test split has {len(SPLITS['test'])} identities; got {self.identities} from "
+                f"{self.seed} on. Ask for fewer."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
