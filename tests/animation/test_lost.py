@@ -52,7 +52,7 @@ def test_hold_repeats_the_last_expression_and_camera() -> None:
     assert [frame.beta[0] for frame in frames] == [0, 1, 1, 1, 4, 4]
     assert [frame.camera[0] for frame in frames] == [0, 1, 1, 1, 4, 4]
     assert [frame.pts for frame in frames] == [0, 1, 2, 3, 4, 5]
-    assert (lost.num_found, lost.num_lost) == (3, 3)
+    assert (lost.num_found, lost.num_lost, lost.gaps) == (3, 3, [(2, 3), (5, 5)])
 
 
 def test_hold_shows_the_portrait_at_rest_until_a_face_appears() -> None:

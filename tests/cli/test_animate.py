@@ -58,6 +58,7 @@ def test_lost_frames_are_reported(inputs: Any, run: Run, out: Path, tmp_path: Pa
     target = out / "out.mp4"
     done = run("animate", "--source", inputs.photo, "--driving", clip, "-o", target, "--model", inputs.model)
     assert done.code == 0, done.err
+    assert "warning: no face in 2 frames, which show the last expression before them: 3-4" in done.err
     assert "face lost in 2 frames" in done.out and clip_facts(target).num_frames == 8
 
 

@@ -61,7 +61,8 @@ class FilmReport:
 
     Attributes:
         frames: number of frames in the file.
-        lost: frames of the driver without a face.
+        lost: number of the driver's frames without a face.
+        gaps: first and last number of each run of such frames.
         fps: nominal rate.
         width, height: pixels.
         seconds: wall-clock time from the first to the last frame, tracking and encoding included.
@@ -74,6 +75,7 @@ class FilmReport:
     width: int
     height: int
     seconds: float
+    gaps: tuple[tuple[int, int], ...] = ()
 
     @property
     def ms_per_frame(self) -> float:
@@ -189,6 +191,7 @@ def animate_film(
         path=path,
         frames=written,
         lost=lost.num_lost,
+        gaps=tuple(lost.gaps),
         fps=driver.fps,
         width=image.shape[1],
         height=image.shape[0],

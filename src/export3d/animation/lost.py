@@ -29,6 +29,8 @@ class LostFaces:
         self.policy = check_choice("--on-lost", policy, POLICIES)
         self.num_found = 0
         self.num_lost = 0
+        self.gaps: list[tuple[int, int]] = []
+        """First and last frame of every run of frames without a face."""
         self._beta, self._camera = beta, camera
 
     def __call__(self, driver: Driver) -> Iterator[DrivingFrame]:
@@ -45,6 +47,7 @@ class LostFaces:
                 yield frame
                 continue
             self.num_lost += 1
+            self._note_gap(frame.index)
             if self.policy == "abort":
                 at = float(frame.pts * driver.time_base)
                 raise FaceLostError(
@@ -58,3 +61,9 @@ class LostFaces:
                 f"{driver.name}: no face was found in any of its {self.num_lost} frames. Use a clip in which one "
                 "face looks roughly towards the camera and fills a good part of the picture."
             )
+
+    def _note_gap(self, index: int) -> None:
+        if self.gaps and self.gaps[-1][1] == index - 1:
+            self.gaps[-1] = (self.gaps[-1][0], index)
+        else:
+            self.gaps.append((index, index))

@@ -17,6 +17,7 @@ from export3d.cli.common import (
     result_line,
     say,
     set_threads,
+    warn_of_gaps,
 )
 
 STILL_FILM_S = 2.0
@@ -131,4 +132,5 @@ def run(options: AnimateOptions) -> str:
                 )
         finally:
             driver.close()
+    warn_of_gaps(report, options.on_lost)
     return result_line(report)

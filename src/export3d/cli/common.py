@@ -56,6 +56,16 @@ def result_line(report: FilmReport) -> str:
     return f"{report.path}: {made}, {report.width}x{report.height}{lost}, {report.ms_per_frame:.0f} ms per frame"
 
 
+def warn_of_gaps(report: FilmReport, on_lost: str) -> None:
+    """Say on stderr in which frames the face was lost, and what was done about it."""
+    if not report.gaps:
+        return
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in report.gaps[:10]]
+    more = f" and {len(report.gaps) - 10} more gaps" if len(report.gaps) > 10 else ""
+    done = "were left out" if on_lost == "skip" else "show the last expression before them"
+    print(f"warning: no face in {report.lost} frames, which {done}: {', '.join(shown)}{more}", file=sys.stderr)
+
+
 def refuse_overwriting_inputs(output: Path, *inputs: Path) -> None:
     """Raise a `UsageError` where the output is one of the files that are read."""
     for given in inputs:
