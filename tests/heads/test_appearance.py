@@ -29,9 +29,10 @@ from export3d.heads.appearance_fields import (
     smoothstep,
     vertex_normals,
 )
+from export3d.heads.appearance_hair import STYLES
 from export3d.heads.appearance_shading import quadratic_irradiance, sample_bilinear
 from export3d.heads.appearance_wrinkles import wrinkle_depth
-from export3d.heads.hair import STYLES, build_hair
+from export3d.heads.hair import build_hair
 from export3d.heads.light import (
     COSINE_LOBE,
     harmonics9,

@@ -20,20 +20,20 @@ from export3d.heads.appearance import (
 )
 from export3d.heads.appearance_atlas import ALBEDO, canvas, paint
 from export3d.heads.appearance_beard import Beard, build_beard
-from export3d.heads.appearance_fields import csr_matrix, face_gather, shared_noise, smoothstep, vertex_normals
+from export3d.heads.appearance_eyes import blink_scale, eye_uv, gaze_rotation, paint_eye
+from export3d.heads.appearance_fields import face_gather, smoothstep
+from export3d.heads.appearance_hair import STYLES, hairline, parting, parting_side, recession_of, spherical
 from export3d.heads.appearance_props import Props, build_props
 from export3d.heads.appearance_scene import Clothes, build_background, build_clothes, cloth_triangles
-from export3d.heads.hair import STYLES, HairPatch, build_hair, hairline, parting, parting_side, recession_of, spherical
-from export3d.heads.light import COSINE_LOBE, Lights, draw_lights, harmonics9, shadow_transfer
+from export3d.heads.appearance_transfer import light_transfer
+from export3d.heads.hair import HairPatch, build_hair
+from export3d.heads.light import Lights, draw_lights
 from export3d.heads.parametric import WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
 
 RESTING_SQUINT = 0.15
 """Weight of eyeSquint in every resting face; without it and a little eyeBlink people stare (design/heads.md)."""
 
-EYE_EXTENT_RAD = 1.3
 _EXPOSURE = 0.40
-_IRIS_RAD, _PUPIL_RAD = 0.46, 0.185
-_INNER_PARTS = ("teeth", "gums_tongue", "mouth_socket")
 _SKIN_PARTS = ("face", "head_neck")
 
 
@@ -134,7 +134,7 @@ class Identity:
         clothes = build_clothes(head, rest, seed)
         rng = np.random.default_rng([seed, 8])
         lights = draw_lights(rng, _EXPOSURE).to(device)
-        transfer, hair_transfer = _light_transfer(head, rest, clothes, hair, options)
+        transfer, hair_transfer = light_transfer(head, rest, clothes, hair, options)
         atlas = paint(head, traits, options.atlas_size)
         atlas = _paint_scalp(head, atlas, traits, options)
         triangles, part, triangle_uv, uv, culled = _drawn(head, rest, clothes)
@@ -147,11 +147,11 @@ class Identity:
             residual=residual,
             resting_weights=draw_resting(head, seed, options).to(device),
             rest=rest,
-            blink_scale=_blink_scale(head, rest) if options.resting_lids else torch.ones(2, device=device),
+            blink_scale=blink_scale(head, rest) if options.resting_lids else torch.ones(2, device=device),
             eye_centers=eye_centers,
             atlas=atlas,
-            eye_texture=_paint_eye(traits, device),
-            eye_uv=_eye_uv(head, neutral, eye_centers),
+            eye_texture=paint_eye(traits, device),
+            eye_uv=eye_uv(head, neutral, eye_centers),
             hair=hair,
             beard=build_beard(head, atlas, traits),
             props=build_props(head, rest, eye_centers, traits),
@@ -216,7 +216,7 @@ class Identity:
         for eye, part in enumerate(("sclera_left", "sclera_right")):
             index = head.vertices_of(part).nonzero()[:, 0]
             toe_in = -0.075 if eye == 0 else 0.075  # the neutral axes of the eyes diverge; people converge
-            turn = _gaze_rotation(gaze[:, 0] + toe_in, -gaze[:, 1])
+            turn = gaze_rotation(gaze[:, 0] + toe_in, -gaze[:, 1])
             center = self.eye_centers[eye]
             moved[:, index] = (self.rest[index] - center) @ turn.transpose(1, 2) + center
         return moved
@@ -253,93 +253,12 @@ def develop(linear: Tensor, exposure: float) -> Tensor:
 
 
 @functools.lru_cache(maxsize=4)
-def lash_reach(head: ParametricHead) -> Tensor:
-    """``(V,)`` cm from the lashes' vertices to the lids; 0 elsewhere."""
-    reach = torch.zeros(head.vertices.shape[0], device=head.vertices.device)
-    lashes = head.vertices_of("lashes_left", "lashes_right")
-    near = head.vertices_of("face") & (head.vertices[:, 1] > 1.0) & (head.vertices[:, 1] < 6.5)
-    if bool(lashes.any()):
-        reach[lashes] = torch.cdist(head.vertices[lashes], head.vertices[near]).amin(1)
-    return reach
-
-
-@functools.lru_cache(maxsize=4)
-def _smoothing(head: ParametricHead) -> Tensor:
-    """Sparse ``(V, V)`` operator: 0.4 of a vertex and 0.6 of the mean of its neighbours."""
-    t = head.triangles
-    pairs = torch.cat([t[:, [0, 1]], t[:, [1, 2]], t[:, [2, 0]]])
-    pairs = torch.unique(torch.cat([pairs, pairs.flip(1)]), dim=0)
-    count = head.vertices.shape[0]
-    degree = torch.bincount(pairs[:, 0], minlength=count).clamp(min=1)
-    diagonal = torch.arange(count, device=t.device)
-    lonely = torch.bincount(pairs[:, 0], minlength=count) == 0
-    value = torch.cat([0.6 / degree[pairs[:, 0]].float(), torch.where(lonely, 1.0, 0.4)])
-    row, column = torch.cat([pairs[:, 0], diagonal]), torch.cat([pairs[:, 1], diagonal])
-    order = row.argsort(stable=True)
-    starts = F.pad(torch.bincount(row, minlength=count).cumsum(0), (1, 0))
-    return csr_matrix(starts, column[order], value[order], (count, count))
-
-
-@functools.lru_cache(maxsize=4)
 def _face_gather(head: ParametricHead, num_cloth_vertices: int, num_cloth_triangles: int) -> Tensor:
     """The normals' operator for head and garment; every garment has the same grid, so one per head is enough."""
     start = head.vertices.shape[0]
     cloth = cloth_triangles(head.vertices.device)
     assert len(cloth) == num_cloth_triangles
     return face_gather(torch.cat([head.triangles, cloth + start]), start + num_cloth_vertices)
-
-
-def _light_transfer(
-    head: ParametricHead, rest: Tensor, clothes: Clothes, hair: tuple[HairPatch, ...], options: AppearanceOptions
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Soft-shadowed transfer of head, garment and hair, scattered under the skin (more for red than for green)."""
-    num_head = rest.shape[0]
-    head_normals = vertex_normals(rest[None], head.triangles)[0]
-    cloth_normals = vertex_normals(clothes.vertices[None], clothes.triangles)[0]
-    casters = [rest, clothes.vertices]
-    skin = head.triangles_of(*_SKIN_PARTS)
-    caster_triangles = [head.triangles[skin], clothes.triangles + num_head]
-    receivers, normals = [rest, clothes.vertices], [head_normals, cloth_normals]
-    start = num_head + len(clothes.vertices)
-    for patch in hair:
-        layer = patch.outer - 0.33 * patch.thickness[:, None] * patch.normal
-        casters.append(layer)
-        border = _texture_at(patch.texture, patch.uv)[:, 3]
-        caster_triangles.append(patch.triangles[(border[patch.triangles] > 0.05).all(1)] + start)
-        start += len(layer)
-        receivers.append(patch.outer)
-        normals.append(patch.normal)
-    total = shadow_transfer(
-        torch.cat(receivers),
-        torch.cat(normals),
-        torch.cat(casters),
-        torch.cat(caster_triangles),
-        options.shadow_directions,
-        options.shadow_map_size,
-    )
-    blur = _smoothing(head)
-    sharp = blur @ total[:num_head]
-    lobe = sharp.new_tensor(COSINE_LOBE)
-    inner = head.vertices_of(*_INNER_PARTS)
-    sharp = torch.where(inner[:, None], harmonics9(head_normals) * lobe * 0.75, sharp)
-    steps = [sharp]
-    for _ in range(10):
-        steps.append(blur @ steps[-1])
-    eyes = head.vertices_of("sclera_left", "sclera_right")
-    sharp = torch.where(eyes[:, None], steps[8], sharp)
-    scattered = torch.stack([0.75 * steps[10] + 0.25 * sharp, 0.8 * steps[3] + 0.2 * sharp, sharp], 1)
-    plain = (inner | eyes)[:, None, None]
-    scattered = torch.where(plain, sharp[:, None].expand(-1, 3, -1), scattered)
-    garment = total[num_head : num_head + len(clothes.vertices), None].expand(-1, 3, -1)
-    rest_of = total[num_head + len(clothes.vertices) :]
-    return torch.cat([scattered, garment]), rest_of.split([len(patch.outer) for patch in hair])
-
-
-def _texture_at(texture: Tensor, uv: Tensor) -> Tensor:
-    """Nearest texels of a ``(rows, columns, C)`` texture."""
-    row = (uv[:, 1] * (texture.shape[0] - 1)).round().long()
-    column = (uv[:, 0] * (texture.shape[1] - 1)).round().long()
-    return texture[row, column]
 
 
 def _paint_scalp(head: ParametricHead, atlas: Tensor, traits: Traits, options: AppearanceOptions) -> Tensor:
@@ -367,49 +286,6 @@ def _paint_scalp(head: ParametricHead, atlas: Tensor, traits: Traits, options: A
     return flat.reshape(atlas.shape)
 
 
-def _paint_eye(traits: Traits, device: torch.device, size: int = 128) -> Tensor:
-    """``(size, size, 3)`` eyeball around its axis: pupil, iris with fibres and rim, sclera with veins."""
-    line = torch.linspace(-EYE_EXTENT_RAD, EYE_EXTENT_RAD, size, device=device)
-    yy, xx = torch.meshgrid(line, line, indexing="ij")
-    angle, turn = torch.hypot(xx, yy).reshape(-1), torch.atan2(yy, xx).reshape(-1)
-    noise = shared_noise(51)
-    salt = float(traits.seed % 97)
-
-    def fibres(frequency: float, run: float) -> Tensor:
-        ring = torch.stack([turn.cos() * frequency, turn.sin() * frequency, angle * run + salt], 1)
-        return noise(ring)[:, 0] * 0.5 + 0.5
-
-    color = torch.tensor(traits.iris, device=device)
-    iris = (
-        color * (0.55 + 0.54 * fibres(7, 4) + 0.3 * fibres(16, 9))[:, None] * (1.25 - 0.5 * angle / _IRIS_RAD)[:, None]
-    )
-    ring = smoothstep(0.14, 0.0, (angle - _PUPIL_RAD - 0.05).abs())[:, None]
-    iris = iris * (1 + 0.5 * ring * torch.tensor([1.0, 0.8, 0.5], device=device))
-    iris = iris * (1 - 0.7 * smoothstep(_IRIS_RAD - 0.10, _IRIS_RAD - 0.005, angle))[:, None]
-    iris = iris * smoothstep(_PUPIL_RAD - 0.015, _PUPIL_RAD + 0.02, angle)[:, None] + 0.004
-    place = torch.stack([xx.reshape(-1), yy.reshape(-1), torch.zeros_like(angle)], 1) * 3.3
-    veins = noise.octaves(place + salt, 3)
-    sclera = torch.tensor([0.72, 0.68, 0.66], device=device) * (1 - 0.06 * veins)
-    sclera = sclera * (1 - smoothstep(0.5, 1.15, angle)[:, None] * torch.tensor([0.05, 0.30, 0.30], device=device))
-    mask = smoothstep(_IRIS_RAD + 0.03, _IRIS_RAD - 0.02, angle)[:, None]
-    return (sclera * (1 - mask) + iris * mask).reshape(size, size, 3)
-
-
-def _eye_uv(head: ParametricHead, neutral: Tensor, centers: Tensor) -> Tensor:
-    """Place of the eyeballs' vertices in the eye texture."""
-    uv = torch.zeros(neutral.shape[0], 2, device=neutral.device)
-    for eye, part in enumerate(("sclera_left", "sclera_right")):
-        index = head.vertices_of(part).nonzero()[:, 0]
-        axis = F.normalize(head.eye_axes[eye], dim=0)
-        right = F.normalize(torch.linalg.cross(axis.new_tensor([0.0, 1.0, 0.0]), axis), dim=0)
-        up = torch.linalg.cross(axis, right)
-        direction = F.normalize(neutral[index] - centers[eye], dim=1)
-        angle = torch.acos((direction @ axis).clamp(-1, 1))
-        flat = F.normalize(torch.stack([direction @ right, direction @ up], 1), dim=1)
-        uv[index] = (flat * angle[:, None] / EYE_EXTENT_RAD).clamp(-1, 1) * 0.5 + 0.5
-    return uv
-
-
 def _drawn(head: ParametricHead, rest: Tensor, clothes: Clothes) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The opaque triangles of head and garment, their parts, texture indices, and which are one-sided."""
     corner = rest[head.triangles]
@@ -426,23 +302,3 @@ def _drawn(head: ParametricHead, rest: Tensor, clothes: Clothes) -> tuple[Tensor
     one_sided = head.triangles_of(*_SKIN_PARTS, "teeth", "sclera_left", "sclera_right")[keep]
     culled = torch.cat([one_sided, one_sided.new_zeros(num_cloth)])
     return triangles, part, triangle_uv, torch.cat([head.uv, clothes.uv]), culled
-
-
-def _blink_scale(head: ParametricHead, rest: Tensor) -> Tensor:
-    """``(2,)`` how much of eyeBlink closes each eye of the resting head: lid gap / gap closed by weight 1."""
-    scales = []
-    for name, upper, lower in (("eyeBlink_L", (43, 44), (47, 46)), ("eyeBlink_R", (37, 38), (41, 40))):
-        mode = head.expression_basis[head.expression_index[name], :, 1]
-        up, low = head.landmark_vertices[list(upper)], head.landmark_vertices[list(lower)]
-        gap = (rest[up, 1] - rest[low, 1]).mean()
-        closing = (mode[low] - mode[up]).mean().clamp(min=1e-3)
-        scales.append((gap / closing).clamp(0.5, 1.15))
-    return torch.stack(scales)
-
-
-def _gaze_rotation(yaw: Tensor, pitch: Tensor) -> Tensor:
-    """``(T, 3, 3)`` Ry(yaw) Rx(pitch)."""
-    cy, sy, cp, sp = yaw.cos(), yaw.sin(), pitch.cos(), pitch.sin()
-    zero = torch.zeros_like(yaw)
-    rows = [cy, sy * sp, sy * cp, zero, cp, -sp, -sy, cy * sp, cy * cp]
-    return torch.stack(rows, -1).reshape(-1, 3, 3)

@@ -12,6 +12,7 @@ from export3d.camera import Camera
 from export3d.checks import check_shape
 from export3d.heads.appearance_atlas import ALBEDO, BUMP, GLOSS, LIP
 from export3d.heads.appearance_beard import Beard, shade_beard
+from export3d.heads.appearance_eyes import lash_reach
 from export3d.heads.appearance_fields import smoothstep, vertex_normals
 from export3d.heads.appearance_props import Props
 from export3d.heads.appearance_shading import (
@@ -23,7 +24,7 @@ from export3d.heads.appearance_shading import (
     shade_hair_inside,
 )
 from export3d.heads.appearance_wrinkles import wrinkle_depth, wrinkle_fields
-from export3d.heads.identity import Identity, develop, lash_reach
+from export3d.heads.identity import Identity, develop
 from export3d.heads.light import irradiance_matrix
 from export3d.heads.parametric import WORLD_ORIGIN_CM, WORLD_SCALE
 from export3d.heads.raster import Fragments, rasterize
