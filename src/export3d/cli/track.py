@@ -62,13 +62,13 @@ class TrainRegressorCommand:
     report: Path | None = None
     """Write the measured errors to this JSON file."""
 
-    identities: int = 2500
+    identities: int = 1500
     """Random heads that are drawn."""
 
-    frames: int = 24
+    frames: int = 20
     """Random frames of each head."""
 
-    epochs: int = 60
+    epochs: int = 45
     """Passes over them."""
 
     seed: int = 0

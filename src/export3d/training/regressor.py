@@ -34,11 +34,11 @@ REFERENCE_SIZE = 256
 class RegressorTraining:
     """Settings of one training."""
 
-    identities: int = 2500
+    identities: int = 1500
     """Number of random heads."""
-    frames: int = 24
+    frames: int = 20
     """Random frames of each head."""
-    epochs: int = 60
+    epochs: int = 45
     batch: int = 512
     rate: float = 2e-3
     """Highest learning rate of Adam; it falls to zero along a cosine."""

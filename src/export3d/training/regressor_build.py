@@ -114,9 +114,9 @@ def build_regressor(
     head = load_head(head_model)
     extractor = LinearExtractor.build(head)
     tell = progress or (lambda stage, done, total: None)
+    dataset = None if data is None else ClipDataset(data)
     detections = None
-    if data is not None:
-        dataset = ClipDataset(data)
+    if dataset is not None and data is not None:
         _check_extractor(dataset, extractor, data)
         detections = detect_rendered(dataset, MediaPipeTracker(), progress=tell)
     tracker = None if detections is None else tracker_errors(detections.part(held_out=False))
@@ -133,8 +133,9 @@ def build_regressor(
     unseen = SPLITS["validation"][: min(HELD_OUT_HEADS, settings.identities)]
     held_out = draw_samples(head, extractor, unseen, settings.frames, noisy_fit=True)
     results: dict[str, object] = {"training": notes, "held_out": _held_out(regressor, extractor, held_out)}
-    if detections is not None:
-        results["mediapipe"] = measure_detections(regressor, detections)
+    if dataset is not None and detections is not None:
+        seen = {"clips": len(dataset), "frame_px": dataset.size}
+        results["mediapipe"] = seen | measure_detections(regressor, detections)
     results["alignment"] = {"rescale": regressor.alignment.rescale, "origin": list(regressor.alignment.origin)}
     results["sha256"] = regressor.save(output)
     if report_path is not None:
