@@ -157,6 +157,21 @@ def test_an_expression_encoder_of_another_shape_is_refused_with_the_difference()
         install_expression(Export3D(TINY), other)
 
 
+def test_a_trainable_encoder_can_start_from_the_pre_trained_one_and_then_moves(clip_folder: Path) -> None:
+    torch.manual_seed(5)
+    start = LeBS(TINY.expression).frozen(0.7)
+    model = replace(TINY, expression=replace(TINY.expression, pretrained=False))
+    config = replace(PHASE1, model=model, expression_rate=0.3)
+    task = TrainTask(config, ClipDataset(clip_folder, split="train"), World(), expression=start)
+    beta = torch.randn(3, 64)
+    assert torch.allclose(task.model.expression(beta), start(beta), atol=1e-5)
+    task.step(0, task.load_batch(0))
+    task.step(1, task.load_batch(1))
+    assert not torch.allclose(task.model.expression(beta), start(beta), atol=1e-5)
+    rates = [group["lr"] for group in task._optimizer.param_groups]
+    assert rates[1] == pytest.approx(0.3 * rates[0])
+
+
 def test_another_extractor_is_refused_with_the_difference() -> None:
     a = {"name": "linear", "version": "1", "sha256": "00", "expression_space": "ict64"}
     with pytest.raises(TrainingError, match="version: 1 -> 2"):

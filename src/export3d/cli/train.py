@@ -84,7 +84,8 @@ class TrainOptions:
     held_out: Path | None = None
     """Folder of other identities for sample sheets and measurements; by default the val or test clips of --data."""
     expression: Path | None = None
-    """Run folder of `export3d pretrain` (or its expression.safetensors)."""
+    """Run folder of `export3d pretrain` (or its expression.safetensors). Frozen, unless
+    --model.expression.no-pretrained, which starts there and trains on at --expression-rate (not the paper)."""
     face_network: Path | None = None
     """Run folder or face_network.safetensors for --perceptual face_network; by default the --expression run."""
     vgg: Path | None = None
@@ -142,7 +143,7 @@ def _train_task(
     config = replace(options.config, model=ablation(options.config.model, options.ablation))
     inputs: dict[str, Any] = {}
     expression = None
-    if config.model.expression.pretrained and options.expression is not None:
+    if options.ablation == "full" and options.expression is not None:  # the ablations start at random
         expression, notes = load_expression(options.expression)
         check_same_extractor(notes, dataset.extractor)
         inputs["expression_step"] = notes["step"]

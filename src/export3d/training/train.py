@@ -278,27 +278,36 @@ class TrainTask:
 def install_expression(model: Export3D, expression: LeBS | None) -> None:
     """Put the pre-trained expression encoder into the model.
 
+    A model with `expression.pretrained` keeps it frozen (the paper). Without, it starts there and is trained on, at
+    `expression_rate` times the learning rate (not the paper); without an encoder it starts at random (Table 3, E2E LeBS).
+
     Raises:
-        UsageError: The model wants one and none is given, or the other way round.
+        UsageError: The model wants one and none is given, or it has no place for one (Table 3, Direct 3DMM).
         TrainingError: Its configuration differs from the model's; the differences are shown.
     """
     wanted = model.config.expression
-    if not wanted.pretrained:
-        if expression is not None:
-            raise UsageError("--expression: this model trains its expression encoder itself; leave the option out.")
-        return
     if expression is None:
-        raise UsageError(
-            "this model needs a pre-trained expression encoder: run 'export3d pretrain' and give --expression RUN."
-        )
-    if expression.config != wanted:
+        if wanted.pretrained:
+            raise UsageError(
+                "this model needs a pre-trained expression encoder: run 'export3d pretrain' and give --expression RUN."
+            )
+        return
+    if not isinstance(model.expression, LeBS):
+        raise UsageError("--expression: this model has no basis to fill (kind 'direct'); leave the option out.")
+    if replace(expression.config, pretrained=wanted.pretrained) != wanted:
         given, asked = config_to_dict(expression.config), config_to_dict(wanted)
         lines = [f"{name}: {given[name]} -> {asked[name]}" for name in asked if given[name] != asked[name]]
         raise TrainingError(
             "the pre-trained expression encoder does not fit the model (it has -> model wants): " + "; ".join(lines)
         )
-    model.expression.load_state_dict(expression.state_dict())
-    model.expression.requires_grad_(False)
+    if wanted.pretrained:
+        model.expression.load_state_dict(expression.state_dict())
+        model.expression.requires_grad_(False)
+        return
+    with torch.no_grad():
+        model.expression.layers.load_state_dict(expression.layers.state_dict())
+        model.expression.coeff_scale.copy_(expression.coeff_scale)
+        model.expression.free_basis.copy_(expression.basis)  # orthonormal: its own QR gives it back
 
 
 def check_same_extractor(expression_notes: dict[str, Any], data_extractor: dict[str, str]) -> None:
