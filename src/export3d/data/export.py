@@ -1,0 +1,42 @@
+"""Turn a stored clip back into an ordinary film, or one of its frames into a picture."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from PIL import Image
+
+from export3d.data.dataset import ClipDataset
+from export3d.errors import DataError, OutputError, UsageError
+from export3d.video import VideoWriter
+
+PICTURES = (".png", ".jpg", ".jpeg")
+
+
+def export_clip(dataset: ClipDataset, key: str, path: str | Path, frame: int = 0) -> None:
+    """Write clip `key` as H.264, or its frame number `frame` as a picture, by the suffix of `path`.
+
+    Raises:
+        DataError: The data set has no such clip, or the clip no such frame.
+        OutputError: The picture cannot be written.
+    """
+    path = Path(path)
+    if key not in dataset.keys:
+        raise DataError(f"no clip '{key}' in this data set; it holds {len(dataset)} clips, the first is '{dataset.keys[0]}'.")
+    index = dataset.keys.index(key)
+    if path.suffix.lower() in PICTURES:
+        if not 0 <= frame < dataset.num_frames(index):
+            raise UsageError(f"--frame must be from 0 to {dataset.num_frames(index) - 1}; got {frame}.")
+        temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+        try:
+            Image.fromarray(dataset.frame(index, frame)).save(temporary, quality=95)
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise OutputError(f"{path}: the picture could not be written ({error.strerror or error}).") from error
+        return
+    numerator, denominator = dataset.meta(index)["fps"]
+    with VideoWriter(path, Fraction(numerator, denominator), (dataset.size, dataset.size)) as writer:
+        for time in range(dataset.num_frames(index)):
+            writer.write(dataset.frame(index, time))
