@@ -172,6 +172,27 @@ def test_a_trainable_encoder_can_start_from_the_pre_trained_one_and_then_moves(c
     assert rates[1] == pytest.approx(0.3 * rates[0])
 
 
+def test_training_can_start_from_a_model_and_free_its_frozen_encoder(clip_folder: Path, tmp_path: Path) -> None:
+    from export3d.model import save_model
+    from export3d.training.train_inputs import start_weights
+
+    task = make_task(clip_folder, PHASE1)
+    task.step(0, task.load_batch(0))
+    path = tmp_path / "model.safetensors"
+    save_model(path, task.model)
+    same, digest = start_weights(path, TINY)
+    assert len(digest) == 64
+    again = TrainTask(PHASE1, ClipDataset(clip_folder), World(), expression=LeBS(TINY.expression), start=same)
+    assert all(torch.equal(v, task.model.state_dict()[k]) for k, v in again.model.state_dict().items())
+    free = replace(TINY, expression=replace(TINY.expression, pretrained=False))
+    weights, _ = start_weights(path, free)
+    freed = TrainTask(replace(PHASE1, model=free), ClipDataset(clip_folder), World(), start=weights)
+    beta = torch.randn(2, 64)
+    assert torch.allclose(freed.model.expression(beta), task.model.expression(beta), atol=1e-5)
+    with pytest.raises(TrainingError, match=r"expression\.num_basis: 10 -> 5"):
+        start_weights(path, ablation(TINY, "e2e-lebs-n5"))
+
+
 def test_another_extractor_is_refused_with_the_difference() -> None:
     a = {"name": "linear", "version": "1", "sha256": "00", "expression_space": "ict64"}
     with pytest.raises(TrainingError, match="version: 1 -> 2"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +47,23 @@ def find_perceptual(
 
 
 def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], str]:
-    """Weights of a model file of the same configuration, and its digest.
+    """Weights of a model file to begin with, and its digest.
+
+    The configurations must be equal, except that a frozen expression encoder may go on as a trainable one.
 
     Raises:
         TrainingError: The configurations differ; the differences are shown.
     """
     stored = read_checkpoint(path, kind="export3d")
-    differences = config_difference(config_from_dict(ModelConfig, stored.config), config)
+    # Files may hold half precision; training goes on in single precision.
+    tensors = {name: t.float() if t.is_floating_point() else t for name, t in stored.tensors.items()}
+    given = config_from_dict(ModelConfig, stored.config)
+    if given.expression.pretrained and not config.expression.pretrained and config.expression.kind == "lebs":
+        tensors["expression.free_basis"] = tensors.pop("expression.stored_basis")
+        given = replace(given, expression=replace(given.expression, pretrained=False))
+    differences = config_difference(given, config)
     if differences:
         raise TrainingError(
             f"{path}: the model differs from the one to train (there -> here): " + "; ".join(differences)
         )
-    return {
-        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.tensors.items()
-    }, stored.sha256
+    return tensors, stored.sha256
