@@ -57,7 +57,7 @@ class HairStyle:
 
 STYLES: dict[str, HairStyle | None] = {
     "bald": None,
-    "buzz": HairStyle(thickness=0.22, taper=0.5, crown=(-25, 0), locks=0.0, tip=0.05),
+    "buzz": HairStyle(thickness=0.26, taper=0.4, crown=(-25, 0), locks=0.0, tip=0.03),
     "short": HairStyle(thickness=1.1, top=0.7, crown=(-30, 12), sides=0.36, locks=0.35, fringe=0.02, tip=0.11),
     "quiff": HairStyle(thickness=1.3, top=2.1, crown=(65, 25), sides=0.40, locks=0.3, tip=0.06),
     "sidepart": HairStyle(thickness=1.4, top=1.0, crown=(30, -42), sides=0.5, shift=0.01, fringe=0.05, tip=0.07),

@@ -45,7 +45,7 @@ def build_props(head: ParametricHead, rest: Tensor, eye_centers: Tensor, traits:
     pieces: list[tuple[Tensor, Tensor, tuple[float, float, float], float]] = []
     if traits.glasses is not None:
         color = _FRAME_COLORS[int(rng.integers(0, len(_FRAME_COLORS)))]
-        thick = float(rng.uniform(0.10, 0.19))
+        thick = float(rng.uniform(0.15, 0.22))
         for line, closed in _glasses(head, rest, eye_centers, traits.glasses):
             pieces.append((*_tube(line, thick, closed), color, 1.0))
     if traits.earrings is not None:

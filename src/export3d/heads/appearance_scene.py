@@ -70,7 +70,7 @@ def build_clothes(head: ParametricHead, vertices: Tensor, seed: int) -> Clothes:
         )
     )
     deep = _smooth(interpolate_table(down, steps, (half + 0.2, half + 0.6, 8.2, 9.2, 10.0, 10.6, 11.5)))
-    high = _smooth(interpolate_table(down, steps, (-11.3, -11.6, -13.2, -14.8, -17.2, -21.0, -36.0)))
+    high = _smooth(interpolate_table(down, steps, (-10.9, -11.2, -12.9, -14.8, -17.2, -21.0, -36.0)))
     azimuth = torch.linspace(-math.pi, math.pi, _COLUMNS + 1, device=device)[None]
     sine, cosine = azimuth.sin(), azimuth.cos()
     x = wide[:, None] * sine.sign() * sine.abs() ** 0.85
@@ -98,7 +98,7 @@ def build_clothes(head: ParametricHead, vertices: Tensor, seed: int) -> Clothes:
         uv=uv.reshape(-1, 2),
         texture=_cloth_texture(grid, down, rng, offset),
         collar_y=-11.9 - dip,
-        collar_x=half + 1.0,
+        collar_x=half + 0.6,
     )
 
 

@@ -196,13 +196,14 @@ def _shell_opacity(patch: HairPatch, strand: Tensor, edge: Tensor, height: float
     """Opacity of a shell from its strands and the distance to the hair's border."""
     edge = edge - 0.07 * height * (0.0 if patch.curl > 0.8 else 1.0)  # outer shells end earlier
     if patch.short:
-        threshold, soft = 0.35 + 0.3 * height + 0.5 * smoothstep(0.16, 0.0, edge), 0.14
+        threshold, soft = 0.26 + 0.26 * height + 0.35 * smoothstep(0.20, 0.0, edge), 0.2
     elif patch.curl > 0.3:
-        threshold, soft = 0.28 + 0.30 * height + 0.4 * smoothstep(0.22, 0.0, edge), 0.2
+        threshold, soft = 0.20 + 0.32 * height + 0.35 * smoothstep(0.22, 0.0, edge), 0.2
     else:
         threshold, soft = 0.06 + 0.50 * height**1.5 + 0.45 * smoothstep(0.18, -0.02, edge), 0.12
     threshold = threshold - (0.25 + 0.12 * patch.curl) * (1 - facing) ** 2  # a grazing ray passes more strands
-    opacity = smoothstep(-1.0, 1.0, (strand - threshold) / soft) * smoothstep(-0.02, 0.035, edge)
+    border = 0.13 if patch.short else 0.035  # cropped hair fades out, longer hair ends in tips
+    opacity = smoothstep(-1.0, 1.0, (strand - threshold) / soft) * smoothstep(-0.02, border, edge)
     if height <= 0.36 and not patch.short:
         opacity = torch.maximum(opacity, smoothstep(0.0, 0.12, edge + 0.12 * (strand - 0.5)))
     return opacity

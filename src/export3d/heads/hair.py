@@ -214,7 +214,7 @@ def _patch(
     return HairPatch(
         outer=outer.reshape(-1, 3),
         thickness=thickness.reshape(-1),
-        bend=(thickness / curvature).reshape(-1).clamp(0, 0.9) * (1.0 if curl else 0.5),
+        bend=(thickness / curvature).reshape(-1).clamp(0, 0.9) * 0.5,
         height=height,
         triangles=triangles[(edge.reshape(-1)[triangles] > -0.14).any(1)],
         uv=torch.stack([across, down], -1).reshape(-1, 2),
@@ -330,7 +330,9 @@ def _bake(fields: Tensor, surface: Tensor, style: HairStyle, options: Appearance
     tone = look(6.0, 0.5, 3.0) * 0.5 + 0.5
     strands = []
     for shift in (0.0, 13.7):
-        if style.curl:
+        if style.thickness < 0.5:  # cropped: stubs that stand upright, no strands
+            strands.append(0.5 + 0.25 * noise(place * 4.0 + shift)[:, 0] + 0.25 * noise(place * 7.0 + shift)[:, 0])
+        elif style.curl:
             swirl = noise(place * 0.9 + shift)[:, :1]
             point = place * (1.5 + 1.6 * style.curl) + 1.2 * swirl + offset + shift
             one, two = noise(point)[:, 0], noise(point * 2.3 + 9)[:, 0]

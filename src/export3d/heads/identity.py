@@ -292,7 +292,7 @@ def _drawn(head: ParametricHead, rest: Tensor, clothes: Clothes) -> tuple[Tensor
     skin = head.triangles_of(*_SKIN_PARTS)
     highest = corner[..., 1].amax(1)
     hidden = skin & (highest < clothes.collar_y - 3.0)
-    hidden |= skin & (corner[..., 0].abs().amax(1) > clothes.collar_x) & (highest < -9.0)
+    hidden |= skin & (corner[..., 0].abs().amin(1) > clothes.collar_x) & (highest < -9.0)
     keep = ~hidden & ~head.triangles_of("lashes_left", "lashes_right")
     num_cloth = clothes.triangles.shape[0]
     triangles = torch.cat([head.triangles[keep], clothes.triangles + rest.shape[0]])
