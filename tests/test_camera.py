@@ -46,9 +46,7 @@ def test_the_position_modes_keep_their_distances() -> None:
     orig = Camera.from_deep3d(ANGLES, TRANSLATION, "orig").cam_to_world[0, :3, 3]
     cor = Camera.from_deep3d(ANGLES, TRANSLATION, "cor").cam_to_world[0, :3, 3]
     assert orig.norm().item() == pytest.approx(2.7, abs=1e-12)
-    assert (cor - torch.tensor([0.0, 0.0, 0.175], dtype=torch.float64)).norm().item() == pytest.approx(
-        2.7, abs=1e-12
-    )
+    assert (cor - torch.tensor([0.0, 0.0, 0.175], dtype=torch.float64)).norm().item() == pytest.approx(2.7, abs=1e-12)
 
 
 def test_an_unknown_position_mode_is_named() -> None:
@@ -69,9 +67,7 @@ def test_the_exact_camera_reprojects_as_deep3d_does() -> None:
     in_camera = points @ rotation.T + TRANSLATION
     distance = 10 - in_camera[:, 2]
     focal = 2985.29 / 700
-    expected = torch.stack(
-        [0.5 + focal * in_camera[:, 0] / distance, 0.5 - focal * in_camera[:, 1] / distance], dim=-1
-    )
+    expected = torch.stack([0.5 + focal * in_camera[:, 0] / distance, 0.5 - focal * in_camera[:, 1] / distance], dim=-1)
     seen, depth = Camera.from_deep3d(ANGLES, TRANSLATION, "exact").project(0.27 * points[None])
     assert torch.allclose(seen[0], expected, atol=1e-12)
     assert torch.allclose(depth[0], 0.27 * distance, atol=1e-12)
@@ -113,6 +109,14 @@ def test_projection_of_a_point_by_hand() -> None:
     seen, depth = Camera.look_at_head().project(torch.tensor([[[0.1, 0.2, 0.2]]]))
     assert depth.item() == pytest.approx(2.5, abs=1e-6)
     assert seen[0, 0].tolist() == pytest.approx([0.6705880, 0.1588240], abs=1e-6)
+
+
+def test_projection_uses_each_axis_own_focal_length_and_centre() -> None:
+    camera = Camera.look_at_head()
+    k = torch.tensor([[[4.0, 0.0, 0.45], [0.0, 3.0, 0.55], [0.0, 0.0, 1.0]]])
+    seen, _ = Camera(camera.cam_to_world, k).project(torch.tensor([[[0.1, 0.2, 0.2]]]))
+    # x: 0.45 + 4 * 0.1 / 2.5 = 0.61; y: 0.55 - 3 * 0.2 / 2.5 = 0.31.
+    assert seen[0, 0].tolist() == pytest.approx([0.61, 0.31], abs=1e-6)
 
 
 def test_positive_yaw_turns_the_nose_to_the_image_right_and_positive_pitch_downwards() -> None:

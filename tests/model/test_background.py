@@ -49,3 +49,11 @@ def test_the_matte_has_half_the_resolution() -> None:
 def test_an_unknown_mode_is_named() -> None:
     with pytest.raises(UsageError, match=r"background\.mode: 'aparte' is not known\. Did you mean 'apart'\?"):
         BackgroundConfig(mode="aparte")
+
+
+def test_the_hole_is_grown_by_two_pixels_so_that_the_heads_rim_does_not_bleed() -> None:
+    source = torch.full((1, 3, 32, 32), 0.25)
+    source[..., 8:24, 8:24] = -1.0  # the head is two pixels larger on each side than the mask says
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 10:22, 10:22] = 1.0
+    assert torch.allclose(fill_background(source, mask), torch.full((1, 3, 32, 32), 0.25), atol=1e-5)

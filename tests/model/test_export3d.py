@@ -266,6 +266,24 @@ def test_a_window_equals_the_crop_of_the_whole(config: ModelConfig) -> None:
         assert torch.allclose(window.image[b, :, 7:9, 7:9], crop[:, 7:9, 7:9], atol=0.05)
 
 
+def test_where_there_is_no_head_a_separate_background_shows_the_portrait_also_through_a_window() -> None:
+    config = replace(TINY, background=WITH_EXTRAS.background, decoder=replace(TINY.decoder, density_bias=-60.0))
+    model, (source, source_camera, _, camera) = Export3D(config).eval(), _inputs()  # untrained: plain enlargement
+    top, left = torch.tensor([0, 3]), torch.tensor([4, 2])
+    with torch.no_grad():
+        code = model.encode(source, source_camera, source_mask=torch.zeros(2, 1, 32, 32))
+        planes = torch.zeros(2, 3, 8, 16, 16)
+        whole = model.render(planes, camera, code)
+        window = model.render(planes, camera, code, window=(top, left, 4))
+    assert whole.opacity.max() < 1e-6
+    assert torch.allclose(whole.raw, torch.nn.functional.avg_pool2d(source, 4), atol=1e-5)
+    assert whole.image is not None and window.image is not None
+    assert torch.allclose(whole.image, source, atol=1e-5)
+    for b, (t, s) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
+        assert torch.allclose(window.raw[b], whole.raw[b, :, t : t + 4, s : s + 4], atol=1e-5)
+        assert torch.allclose(window.image[b], source[b, :, 4 * t : 4 * t + 16, 4 * s : 4 * s + 16], atol=1e-5)
+
+
 def test_another_number_of_rays_gives_only_the_raw_image_of_the_same_scene() -> None:
     model, (source, source_camera, beta, camera) = _model(), _inputs(1)
     with torch.no_grad():
