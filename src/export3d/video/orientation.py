@@ -6,32 +6,33 @@ import struct
 from typing import Any
 
 import numpy as np
+from av.video.reformatter import Colorspace, VideoReformatter
 
 _UNSPECIFIED_COLORSPACE = 2
 _HD_HEIGHT_PX = 720
 
 
-def to_upright_rgb(picture: Any, stream: Any) -> np.ndarray:
+def to_upright_rgb(picture: Any, stream: Any, reformatter: VideoReformatter) -> np.ndarray:
+    """uint8 ``(H, W, 3)`` of a decoded picture; the reformatter is kept between frames, making one is slow."""
     width = None
     aspect = stream.sample_aspect_ratio
     if aspect and aspect > 0 and aspect != 1:
         width = max(2, round(picture.width * aspect))
     colorspace = None
     if picture.colorspace == _UNSPECIFIED_COLORSPACE and picture.height >= _HD_HEIGHT_PX:
-        colorspace = "ITU709"  # what players assume for untagged HD
-    rgb = picture.reformat(format="rgb24", width=width, src_colorspace=colorspace)
+        colorspace = Colorspace.ITU709  # what players assume for untagged HD
+    rgb = reformatter.reformat(picture, format="rgb24", width=width, src_colorspace=colorspace)
     return np.ascontiguousarray(apply_display_matrix(rgb.to_ndarray(), _display_matrix(picture)))
 
 
 def _display_matrix(picture: Any) -> tuple[int, int, int, int] | None:
     """(a, b, c, d) of the display matrix, each -1, 0 or 1: shown x = a p + c q, y = b p + d q (y down)."""
-    for side_data in picture.side_data:
-        if side_data.type.name == "DISPLAYMATRIX":
-            numbers = struct.unpack("<9i", bytes(side_data)[:36])
-            a, b, c, d = (round(numbers[i] / 65536) for i in (0, 1, 3, 4))
-            if abs(a * d - b * c) == 1:  # right angles only; anything else is left as it is
-                return a, b, c, d
-    return None
+    side_data = picture.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return None
+    numbers = struct.unpack("<9i", bytes(side_data)[:36])
+    a, b, c, d = (round(numbers[i] / 65536) for i in (0, 1, 3, 4))
+    return (a, b, c, d) if abs(a * d - b * c) == 1 else None  # right angles only; the rest is left as it is
 
 
 def apply_display_matrix(image: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:

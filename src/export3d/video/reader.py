@@ -12,6 +12,7 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from export3d.errors import UnreadableVideoError
 from export3d.video.orientation import to_upright_rgb
@@ -121,6 +122,7 @@ class VideoReader:
 
     def _decode(self) -> Iterator[VideoFrame]:
         index, previous_pts = 0, None
+        reformatter = VideoReformatter()
         try:
             for packet in self._container.demux():
                 self._note_end(packet)
@@ -132,7 +134,7 @@ class VideoReader:
                         pts = previous_pts + 1  # a broken clock must not cost frames
                     length = self._on_grid((picture.duration or 0) * self._clock) or 1 / self.fps
                     duration = max(round(length / self.time_base), 1)
-                    image = to_upright_rgb(picture, self._stream)
+                    image = to_upright_rgb(picture, self._stream, reformatter)
                     yield VideoFrame(image=image, index=index, pts=pts, time_base=self.time_base, duration=duration)
                     index, previous_pts = index + 1, pts
         except av.error.FFmpegError as error:

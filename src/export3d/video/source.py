@@ -75,7 +75,7 @@ def check_size(path: Path, width: int, height: int) -> None:
 
 def check_index_inside_file(stream: Any, path: Path) -> None:
     """An mp4 lists the place of every sample: one beyond the end of the file proves that it was cut off."""
-    entries = stream.index_entries
+    entries = getattr(stream, "index_entries", ())  # PyAV 17 and later
     size = path.stat().st_size
     if "mp4" in stream.container.format.name and len(entries):
         beyond = sum(1 for entry in entries if entry.pos + entry.size > size)

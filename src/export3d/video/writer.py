@@ -13,6 +13,7 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from export3d.errors import Export3DError, OutputError, UsageError
 from export3d.video.audio import AudioCopy
@@ -56,6 +57,7 @@ class VideoWriter:
         self.path = Path(path)
         self.size = size
         self.num_frames = 0
+        self._reformatter = VideoReformatter()
         self._next_pts = 0
         self.fps = Fraction(fps)
         self.time_base = time_base or 1 / self.fps
@@ -100,7 +102,9 @@ class VideoWriter:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         period = max(round(1 / self.fps / self.time_base), 1)
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        picture = self._reformatter.reformat(
+            picture, format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
         picture.pts = self._next_pts if pts is None else pts
         picture.duration = duration or period
         picture.time_base = self.time_base
