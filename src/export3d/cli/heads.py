@@ -24,7 +24,7 @@ from rich.table import Table
 
 from export3d.data.manifest import write_atomically
 from export3d.data.tar_members import encode_image
-from export3d.errors import UsageError
+from export3d.errors import OutputError, UsageError
 from export3d.heads.appearance import AppearanceOptions
 from export3d.heads.clips import ClipsConfig, render_clips
 from export3d.heads.entanglement import EntanglementConfig, measure_entanglement
@@ -198,7 +198,7 @@ def _render(options: RenderOptions) -> None:
         static_share=options.static_share,
         resting_offset=options.resting_offset,
     )
-    console = Console()
+    console = Console(soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         tasks: dict[str, TaskID] = {}
@@ -236,7 +236,7 @@ def _sheet(options: SheetOptions) -> None:
         else:
             sheet = clip_strip(identity, options.seed, columns=options.columns, size=options.size)
     write_atomically(options.output, encode_image(sheet, frame_format))
-    console = Console()
+    console = Console(soft_wrap=True)
     console.print(f"{options.output}: {sheet.shape[1]}x{sheet.shape[0]}, head model '{head.name}'.")
     if options.spread:
         console.print(spread_report(seeds, appearance), markup=False)
@@ -251,12 +251,10 @@ def _entanglement(options: EntanglementOptions, argv: list[str]) -> None:
     )
     head = load_head(options.head_model)
     extractor = LinearExtractor.build(head)
-    console = Console()
+    console = Console(soft_wrap=True)
     with console.status("fitting the linear head model to landmarks"):
         rows = measure_entanglement(head, extractor, config)
-    table = Table(
-        "beta", "resting offset", "between-identity share", "1-NN identity", "R2 expression", "within clips", "12 modes"
-    )
+    table = Table("beta", "resting faces", "id share", "1-NN id", "R2", "R2 in clips", "R2 12 modes")
     for row in rows:
         shares = (row.expression_r2, row.expression_r2_within_clips, row.expression_r2_leading_modes)
         table.add_row(
@@ -277,7 +275,10 @@ def _entanglement(options: EntanglementOptions, argv: list[str]) -> None:
         "chance_of_1_nn": 1.0 / config.identities,
         "rows": [asdict(row) for row in rows],
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{options.output.parent}: the folder cannot be made ({error.strerror or error}).") from error
     write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
     console.print(f"{options.output}: written; chance of 1-NN is {1.0 / config.identities:.3f}.")
 
@@ -285,7 +286,7 @@ def _entanglement(options: EntanglementOptions, argv: list[str]) -> None:
 def _import(options: ImportOptions) -> None:
     head = ParametricHead.from_obj_folder(options.path)
     head.to_npz(options.output)
-    Console().print(
+    Console(soft_wrap=True).print(
         f"{options.output}: {len(head.vertices)} vertices, {len(head.identity_basis)} identity and "
         f"{len(head.expression_basis)} expression modes. Use it with --head-model, or set EXPORT3D_HEAD_MODEL to it."
     )

@@ -167,13 +167,15 @@ def render_clip(head: ParametricHead, extractor: LinearExtractor, seed: int, con
         identity, weights, gaze, camera, size=config.size, supersample=config.supersample, static_scene=static
     )
     landmarks = camera.project(identity.landmarks_world(weights))[0]
+    masks = _to_uint8(rendered.alpha)
+    depths = (rendered.depth * DEPTH_STEPS).round().clamp(0, 65535).numpy()
     key = clip_key(config.split, seed)
     split = "val" if config.split == "validation" else config.split
     return Clip(
         key=key,
         frames=_to_uint8(rendered.color.movedim(1, -1)),
-        masks=_to_uint8(rendered.alpha),
-        depths=(rendered.depth * DEPTH_STEPS).round().clamp(0, 65535).numpy().astype(np.uint16),
+        masks=masks,
+        depths=np.where(masks == 0, 0, depths).astype(np.uint16),  # a trace of hair that the mask rounds away is none
         background=_to_uint8(identity.background(config.size, config.supersample).movedim(0, -1)),
         arrays=_arrays(identity, extractor, motion, landmarks, _rng(seed, "landmark noise")),
         meta=make_meta(

@@ -204,7 +204,7 @@ class LinearExtractor:
         path = Path(path)
         metadata = {"format": "export3d-extractor", "config": json.dumps(asdict(self.config), sort_keys=True)}
         content = to_bytes({k: v.contiguous() for k, v in self._tensors.items()}, {**metadata, **self.info})
-        write_atomically(path, content)
+        write_atomically(path, _sorted_metadata(content))
 
     @staticmethod
     def load(path: str | Path) -> LinearExtractor:
@@ -288,6 +288,16 @@ def mirror_landmarks(landmarks: Tensor) -> Tensor:
     mirrored = landmarks[:, list(MIRROR_68)].clone()
     mirrored[..., 0] = 1.0 - mirrored[..., 0]
     return mirrored
+
+
+def _sorted_metadata(content: bytes) -> bytes:
+    """A safetensors file with its metadata in alphabetic order; the library's order is another in each process."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    ordered = json.dumps(header, separators=(",", ":")).encode()
+    ordered += b" " * (-len(ordered) % 8)  # tensors stay aligned
+    return len(ordered).to_bytes(8, "little") + ordered + content[8 + length :]
 
 
 def _project_with_slope(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
