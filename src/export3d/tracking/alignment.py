@@ -136,7 +136,8 @@ def crop_image(frame: np.ndarray, crop: Crop, size: int = 256) -> np.ndarray:
     canvas.paste(Image.fromarray(part), (inner[0] - x0, inner[1] - y0))
     if factor > 1:
         canvas = canvas.reduce(factor)
-    box = tuple(value / factor for value in (left - x0, top - y0, left - x0 + crop.side, top - y0 + crop.side))
+    x, y, side = (value / factor for value in (left - x0, top - y0, crop.side))
+    box = (x, y, x + side, y + side)
     return np.asarray(canvas.resize((size, size), Image.Resampling.LANCZOS, box=box))
 
 
