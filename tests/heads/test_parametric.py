@@ -36,7 +36,7 @@ def test_a_name_without_side_sets_both_sides(head: ParametricHead) -> None:
     assert float(weights[index["eyeBlink_L"]]) == float(weights[index["eyeBlink_R"]]) == pytest.approx(0.7)
     assert float(weights[index["jawOpen"]]) == pytest.approx(0.2)
     assert float(weights[index["mouthSmile_R"]]) == 0.0
-    with pytest.raises(HeadModelError, match="no expression mode 'eyebling_L'"):
+    with pytest.raises(HeadModelError, match="no expression mode 'eyebling'"):
         head.weights(eyebling=1.0)
 
 
@@ -125,6 +125,12 @@ def test_obj_folder_is_imported_with_quads_split_and_helper_surfaces_dropped(tmp
     torch.testing.assert_close(head.identity_basis[0, 0], torch.tensor([0.5, 0.0, -0.25]), atol=2e-3, rtol=0)
     assert float(head.identity_basis[1:].abs().max()) == 0.0
     assert head.landmark_vertices[51] == 0
+
+
+def test_an_obj_file_with_a_broken_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "generic_neutral_mesh.obj").write_text("v 1.0 2.0 3.0\nv 1.0 twelve 3.0\n")
+    with pytest.raises(HeadModelError, match=r"generic_neutral_mesh\.obj is not a readable OBJ file"):
+        ParametricHead.from_obj_folder(tmp_path)
 
 
 def test_a_folder_with_another_vertex_order_is_refused(tmp_path: Path) -> None:

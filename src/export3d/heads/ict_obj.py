@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +147,9 @@ def _numbers(rows: list[str], columns: int) -> np.ndarray:
     if not rows:
         return np.zeros((0, columns), dtype=np.float32)
     width = len(rows[0].split())
-    values = np.array(" ".join(rows).split(), dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # text that is not a number ends the array: counted below
+        values = np.fromstring(" ".join(rows), dtype=np.float32, sep=" ")
     if width < columns or values.size != width * len(rows):
         raise ValueError(f"expected {columns} numbers in each of {len(rows)} lines")
     return values.reshape(len(rows), width)[:, :columns]

@@ -306,7 +306,7 @@ class _Pass:
         height = position[:, 1] - identity.eye_centers[eye, 1]
         shade = 0.8 * (1 - 0.45 * smoothstep(0.15, 0.75, height))  # the upper lid's shadow
         blink = self.weights[:, self.identity.head.expression_index["eyeBlink_L" if eye == 0 else "eyeBlink_R"]]
-        shut = smoothstep(0.55, 0.95, blink)[image]  # what is left of a shut eye is lash line, not white
+        shut = smoothstep(0.86, 0.99, blink)[image]  # what is left of a shut eye is lash line, not white
         glint = highlights(normal, view, self.light_directions, identity.lights.colors, image, (700.0,), 0.03)[0]
         color = albedo * light_uv[:, :3] * shade[:, None] + 0.30 * glint
         lid = 0.35 * identity.lid_color * light_uv[:, :3]
