@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from export3d.camera import Camera
 from export3d.cli import main
@@ -27,6 +28,7 @@ from export3d.heads.splits import SPLITS, identity_seeds, split_of
 TINY = ClipsConfig(identities=3, frames=2, size=32, supersample=1, quality="fast")
 QUICK = ExtractorConfig(statistics_identities=4, statistics_frames=4)
 NUM_KILLED = 4
+SHARED_HEAD = os.environ.get("EXPORT3D_HEAD_MODEL")  # before the fixture below takes it away
 
 
 @pytest.fixture(autouse=True)
@@ -299,3 +301,28 @@ def test_the_command_renders_and_reports_wrong_options(tmp_path: Path, capsys: p
 def test_a_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert main(["heads", "render", "--identities", "1", "--frames", "1", "-o", str(tmp_path / "file")]) == 30
+
+
+@pytest.mark.requires_shared
+def test_a_clip_of_the_imported_head_has_its_landmarks_on_its_face() -> None:
+    head = load_head(SHARED_HEAD)
+    extractor = LinearExtractor.build(head, QUICK)
+    clip = render_clip(head, extractor, 3, replace(TINY, size=64, frames=3))
+    assert clip.masks is not None
+    for t in range(3):
+        places = (clip.arrays["landmarks"][t] * 64).astype(int).clip(0, 63)
+        assert (clip.masks[t][places[:, 1], places[:, 0]] > 127).mean() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["random", "expressions"])
+def test_the_sheet_command_draws_heads(kind: str, tmp_path: Path) -> None:
+    output = tmp_path / "sheet.png"
+    size = ["--size", "32", "--quality", "fast", "--identities", "2", "--columns", "2"]
+    assert main(["heads", "sheet", "--kind", kind, *size, "-o", str(output)]) == 0
+    with Image.open(output) as sheet:
+        assert sheet.height >= 32 and sheet.width >= 64
+
+
+def test_a_sheet_of_an_unknown_kind_of_file_and_a_missing_import_folder_are_reported(tmp_path: Path) -> None:
+    assert main(["heads", "sheet", "-o", str(tmp_path / "sheet.gif")]) == 2
+    assert main(["heads", "import", str(tmp_path / "none"), "-o", str(tmp_path / "head.npz")]) == 25
