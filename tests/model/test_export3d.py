@@ -336,6 +336,7 @@ def test_every_trainable_parameter_of_the_tiny_preset_gets_a_gradient(variant: s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # 25 seconds on an idle core, minutes on a busy machine
 def test_the_paper_preset_runs_forward_and_backward_with_the_papers_shapes() -> None:
     model = Export3D(preset("paper"))
     for parameter in model.parameters():  # those that start at zero would hide gradients of what lies before them
