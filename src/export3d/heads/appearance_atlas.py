@@ -243,9 +243,9 @@ def _beard_mask(c: Canvas, rng: np.random.Generator) -> Tensor:
     wander = _mix(c.middle, weights)
     rim = 0.55 * wander + 0.25 * c.strands[:, 0]  # cm by which the border wanders
     jaw = smoothstep(-0.6, -2.9, y - 0.75 * (ax - 3.0).clamp(min=0) + rim)
-    jaw = jaw * smoothstep(-9.6, -7.2, y + rim) * smoothstep(0.0, 3.4, z + rim)
+    jaw = jaw * smoothstep(-9.0, -7.0, y + rim) * smoothstep(1.5, 4.8, z + rim)
     side = smoothstep(3.0, 5.6, ax + rim) * smoothstep(4.2, -0.8, y + rim) * smoothstep(0.4, 3.2, z)
-    side = side * smoothstep(7.5, 6.7, ax) * smoothstep(7.4, 4.3, z + rim)
+    side = side * smoothstep(-8.0, -5.8, y + rim) * smoothstep(7.5, 6.7, ax) * smoothstep(7.4, 4.3, z + rim)
     moustache = (
         torch.exp(-(((y + 2.0 + 0.12 * ax) / 0.75) ** 2)) * smoothstep(3.7, 2.4, ax + 0.5 * rim) * smoothstep(6, 8, z)
     )

@@ -201,7 +201,7 @@ def _shell_opacity(patch: HairPatch, strand: Tensor, edge: Tensor, height: float
         threshold, soft = 0.20 + 0.32 * height + 0.35 * smoothstep(0.22, 0.0, edge), 0.2
     else:
         threshold, soft = 0.06 + 0.50 * height**1.5 + 0.45 * smoothstep(0.18, -0.02, edge), 0.12
-    threshold = threshold - (0.25 + 0.12 * patch.curl) * (1 - facing) ** 2  # a grazing ray passes more strands
+    threshold = threshold - (0.25 + 0.25 * patch.curl) * (1 - facing) ** 2  # a grazing ray passes more strands
     border = 0.13 if patch.short else 0.035  # cropped hair fades out, longer hair ends in tips
     opacity = smoothstep(-1.0, 1.0, (strand - threshold) / soft) * smoothstep(-0.02, border, edge)
     if height <= 0.36 and not patch.short:
