@@ -17,9 +17,7 @@ def check_shape(name: str, tensor: Tensor, *expected: int | None) -> None:
         ValueError: Names the argument, the expected shape and the given shape.
     """
     given = tuple(tensor.shape)
-    fits = len(given) == len(expected) and all(
-        e is None or e == g for e, g in zip(expected, given, strict=True)
-    )
+    fits = len(given) == len(expected) and all(e is None or e == g for e, g in zip(expected, given, strict=True))
     if not fits:
         wanted = ", ".join("*" if size is None else str(size) for size in expected)
         raise ValueError(f"{name} must have shape ({wanted}); got {given}")

@@ -63,6 +63,4 @@ def read_image(path: str | Path) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise UnreadableImageError(f"{path}: not an image that Pillow can read ({error}).") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise UnreadableImageError(
-            f"{path}: the image is damaged or truncated ({error}). Export it again."
-        ) from error
+        raise UnreadableImageError(f"{path}: the image is damaged or truncated ({error}). Export it again.") from error
