@@ -22,7 +22,7 @@ class Command:
     group: str
 
 
-USE, DATA, TRAIN = "Use a trained model", "Make and check data", "Train"
+USE, DATA, TRAIN, MEASURE = "Use a trained model", "Make and check data", "Train", "Measure"
 
 COMMANDS: dict[str, Command] = {
     "animate": Command(
@@ -90,6 +90,12 @@ COMMANDS: dict[str, Command] = {
         function="train_regressor_main",
         summary="fit the landmark-to-coefficients network of the tracker",
         group=TRAIN,
+    ),
+    "quality": Command(
+        module="export3d.cli.quality",
+        function="quality_main",
+        summary="score a model against exact truth on synthetic clips",
+        group=MEASURE,
     ),
 }
 

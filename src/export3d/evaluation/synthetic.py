@@ -70,8 +70,8 @@ def score_synthetic(
     for done, pair in enumerate(pairs):
         index = places[pair.driving_clip]
         arrays = dataset.arrays(index)
-        beta = torch.from_numpy(arrays["beta"])
-        camera = Camera.from_vector(torch.from_numpy(arrays["camera"]))
+        beta = torch.tensor(arrays["beta"])
+        camera = Camera.from_vector(torch.tensor(arrays["camera"]))
         source = to_tensor(dataset.frame(index, pair.source_frame))[None]
         code = model.encode(_fit(source, model.config.image_size), camera[pair.source_frame : pair.source_frame + 1])
         shuffled = np.random.default_rng([seed, done]).permutation(len(beta))
@@ -94,13 +94,11 @@ def score_synthetic(
                 clip.setdefault(name, []).append(truth.score(image, depth))
             clip.setdefault("copy_source", []).append(truth.score(dataset.frame(index, pair.source_frame), None))
         for name, values in clip.items():
-            rows.setdefault(name, []).append(np.nanmean(np.array(values), axis=0).tolist())
+            rows.setdefault(name, []).append(_mean(values))
         if on_progress is not None:
             on_progress(done + 1, len(pairs))
     return {
-        name: SyntheticScores(
-            **dict(zip(SyntheticScores.__annotations__, np.nanmean(values, axis=0).tolist(), strict=True))
-        )
+        name: SyntheticScores(**dict(zip(SyntheticScores.__annotations__, _mean(values), strict=True)))
         for name, values in rows.items()
     }
 
@@ -121,10 +119,10 @@ def quality_sheet(model: Export3D, dataset: ClipDataset, clips: int = 8, seed: i
         arrays = dataset.arrays(index)
         candidates = [t for t in range(len(arrays["beta"])) if t != pair.source_frame]
         time = int(np.random.default_rng([seed, number]).choice(candidates))
-        camera = Camera.from_vector(torch.from_numpy(arrays["camera"]))
+        camera = Camera.from_vector(torch.tensor(arrays["camera"]))
         source = dataset.frame(index, pair.source_frame)
         code = model.encode(_fit(to_tensor(source)[None], size), camera[pair.source_frame : pair.source_frame + 1])
-        beta = torch.from_numpy(arrays["beta"][time : time + 1])
+        beta = torch.tensor(arrays["beta"][time : time + 1])
         output, depth = _render(model, code, beta, camera[time : time + 1])
         views = [_render(model, code, beta, Camera.look_at_head(yaw=np.radians(a)))[0] for a in (-30, 0, 30)]
         tiles = [source, dataset.frame(index, time), output, *views, _grey(depth, size)]
@@ -181,6 +179,14 @@ def _render(model: Export3D, code: SourceCode, beta: Tensor, camera: Camera) -> 
     render = model.render(model.planes(code, beta), camera, code)
     assert render.image is not None  # only a changed raw size leaves it out
     return to_uint8(render.image[0]), render.depth
+
+
+def _mean(rows: list[list[float]]) -> list[float]:
+    """Column means over the rows that have the number; NaN for a column without any."""
+    columns = np.array(rows).T
+    return [
+        float(column[~np.isnan(column)].mean()) if not np.isnan(column).all() else float("nan") for column in columns
+    ]
 
 
 def _masked_psnr(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:

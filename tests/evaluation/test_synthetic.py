@@ -1,0 +1,83 @@
+"""Scores against exact truth: hand-computed regions, and the command on clips of the procedural head."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from export3d.cli import main
+from export3d.data import ClipDataset
+from export3d.evaluation.synthetic import _masked_psnr, _sharpness, _Truth, score_synthetic
+from export3d.heads.clips import ClipsConfig, render_clips
+from export3d.model import PRESETS, Export3D, save_model
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("heads") / "clips"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("EXPORT3D_HEAD_MODEL", raising=False)
+        render_clips(folder, ClipsConfig(identities=2, frames=3, size=32, supersample=1, quality="fast", split="test"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model() -> Export3D:
+    torch.manual_seed(0)
+    return Export3D(PRESETS["tiny"]).eval().requires_grad_(False)
+
+
+def test_an_error_outside_the_mask_does_not_count() -> None:
+    truth = np.zeros((4, 4, 3), np.uint8)
+    image = truth.copy()
+    image[0] = 255  # outside
+    image[3] = 51  # inside: error 51 = 255 / 5 on all masked pixels, so PSNR = 20 log10(5)
+    mask = np.zeros((4, 4), bool)
+    mask[3] = True
+    assert _masked_psnr(image, truth, mask) == pytest.approx(20 * np.log10(5.0))
+
+
+def test_a_blurred_picture_is_less_sharp_and_a_flat_one_not_at_all() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    mask = np.zeros((16, 16), bool)
+    mask[4:12, 4:12] = True
+    blurred = np.array(Image.fromarray(noise).resize((8, 8), Image.Resampling.BOX).resize((16, 16)))
+    assert _sharpness(np.full((16, 16, 3), 90, np.uint8), mask) == 0.0
+    assert 0.0 < _sharpness(blurred, mask) < 0.5 * _sharpness(noise, mask)
+
+
+def test_the_truth_scores_perfectly_against_itself(clips: Path) -> None:
+    dataset = ClipDataset(clips)
+    truth = _Truth.read(dataset, 0, 1)
+    depth = torch.from_numpy(truth.depth)[None, None]
+    _, ssim, foreground, mouth, eyes, depth_error, sharpness = truth.score(truth.frame, depth)
+    assert ssim == pytest.approx(1.0)
+    assert min(foreground, mouth, eyes) > 100  # the error is floored at 1e-6, which is 108 dB
+    assert depth_error == 0.0
+    assert sharpness == pytest.approx(1.0)
+
+
+def test_every_variant_is_scored_and_copying_has_no_depth(clips: Path, model: Export3D) -> None:
+    scores = score_synthetic(model, ClipDataset(clips))
+    assert set(scores) == {"model", "source_expression", "random_expression", "source_camera", "copy_source"}
+    assert np.isnan(scores["copy_source"].depth)
+    assert scores["model"].depth > 0.0
+    assert scores["model"].foreground != scores["source_camera"].foreground
+
+
+def test_the_command_writes_scores_and_a_sheet(clips: Path, model: Export3D, tmp_path: Path) -> None:
+    save_model(tmp_path / "tiny.safetensors", model)
+    arguments = ["quality", "--data", str(clips), "--model", str(tmp_path / "tiny.safetensors")]
+    arguments += ["-o", str(tmp_path / "q.json"), "--sheet", str(tmp_path / "q.png"), "--rows", "2"]
+    assert main(arguments) == 0
+    stored = json.loads((tmp_path / "q.json").read_text())
+    assert stored["clips"] == 2
+    assert stored["frames"] == 6
+    assert stored["command"].startswith("export3d quality --data")
+    assert Image.open(tmp_path / "q.png").size == (7 * 32, 2 * 32)
