@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,16 +75,18 @@ class PairBatch:
         """The same batch on a device."""
         if device.type == "cpu":
             return self
-        moved = {}
+        moved: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             stays = value is None or field.name in ("window_top", "window_left")  # read on the CPU
             moved[field.name] = value if stays else value.to(device, non_blocking=True)
-        return PairBatch(**moved)  # pyright: ignore[reportArgumentType]
+        return PairBatch(**moved)
 
     def __getitem__(self, index: slice) -> PairBatch:
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return PairBatch(**{name: None if value is None else value[index] for name, value in parts.items()})
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in parts.items():
+            parts[name] = None if value is None else value[index]
+        return PairBatch(**parts)
 
     def __len__(self) -> int:
         return self.source.shape[0]
@@ -202,18 +205,15 @@ def pair_batch(
         with_truth: also read masks, and depth of the driving frame, where all drawn clips have them.
     """
     rows = [_pair(store, seed, step, place, sampling, augment, with_truth) for place in places]
-    stacked: dict[str, Tensor | None] = {}
+    stacked: dict[str, Any] = {}
     for name in rows[0]:
         values = [row[name] for row in rows]
         complete = all(value is not None for value in values)
         stacked[name] = torch.from_numpy(np.stack([np.asarray(v) for v in values])) if complete else None
-    camera, source_camera = stacked["camera"], stacked["source_camera"]
-    mirrored = torch.tensor([bool(row["mirrored"]) for row in rows])
-    assert camera is not None and source_camera is not None
-    stacked["camera"] = _mirror_cameras(camera, mirrored)
-    stacked["source_camera"] = _mirror_cameras(source_camera, mirrored)
-    del stacked["mirrored"]
-    return PairBatch(**stacked)  # pyright: ignore[reportArgumentType]
+    mirrored = stacked.pop("mirrored")
+    for name in ("camera", "source_camera"):
+        stacked[name] = _mirror_cameras(stacked[name], mirrored)
+    return PairBatch(**stacked)
 
 
 def clip_batch(

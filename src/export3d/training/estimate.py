@@ -5,16 +5,16 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from typing import Any
 
 import torch
 from torch import nn
 
 from export3d.data.dataset import ClipDataset
-from export3d.training.pretrain import PretrainTask
-from export3d.training.train import TrainTask
+from export3d.training.loop import Task
 
 
-def estimate_run(task: PretrainTask | TrainTask, module: nn.Module, dataset: ClipDataset) -> list[str]:
+def estimate_run(task: Task[Any], module: nn.Module, dataset: ClipDataset) -> list[str]:
     """Lines of text; runs two steps of the task, which must not be trained on afterwards."""
     total = sum(p.numel() for p in module.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
