@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from material import save
 
 from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.tracking import Tracker
+from material import save
 
 MAX_YAW_DEG = 35.0
 
