@@ -144,6 +144,29 @@ def test_the_exported_model_is_the_running_mean_and_loads_strictly(clip_folder: 
     assert not torch.equal(model.state_dict()[name], task.model.state_dict()[name])
 
 
+def test_under_bf16_the_renderer_and_the_losses_stay_float32(
+    clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from export3d.model import export3d as forward
+    from export3d.model.decoder import RadianceDecoder
+
+    seen: list[tuple[torch.dtype, bool]] = []
+    density = RadianceDecoder.density
+
+    def watched(self: RadianceDecoder, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append((features.dtype, torch.is_autocast_enabled("cpu")))
+        return density(self, features)
+
+    monkeypatch.setattr(forward.RadianceDecoder, "density", watched)
+    task = make_task(clip_folder, replace(PHASE1, precision="bf16"))
+    metrics = task.step(0, task.load_batch(0))
+    assert seen and set(seen) == {(torch.float32, False)}
+    assert metrics["total"].dtype == torch.float32
+    exact = make_task(clip_folder, PHASE1).step(0, task.load_batch(0))
+    assert metrics["total"].item() == pytest.approx(exact["total"].item(), rel=0.02)
+    assert metrics["total"].item() != exact["total"].item()
+
+
 def test_a_missing_expression_encoder_is_named(clip_folder: Path) -> None:
     with pytest.raises(UsageError, match="run 'export3d pretrain' and give --expression RUN"):
         TrainTask(PHASE1, ClipDataset(clip_folder), World())

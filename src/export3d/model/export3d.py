@@ -139,7 +139,8 @@ class Export3D(nn.Module):
         size = raw_size or self.config.renderer.raw_size
         origins, directions = cast_rays(camera, size, window)  # (B, R, 3)
         field = PortraitField(self.mean_planes(planes), self.decoder, self.config.triplane, self.pixel_aligned, code)
-        result = render_rays(field, origins, directions, self.config.renderer, jitter)
+        with torch.autocast(planes.device.type, enabled=False):  # the renderer stays float32 (decision 9.28)
+            result = render_rays(field, origins, directions, self.config.renderer, jitter)
         side = size if window is None else window[2]
         features, depth, opacity = (
             x.transpose(1, 2).reshape(x.shape[0], -1, side, side)

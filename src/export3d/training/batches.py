@@ -78,8 +78,9 @@ class PairBatch:
         moved: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            stays = value is None or field.name in ("window_top", "window_left")  # read on the CPU
-            moved[field.name] = value if stays else value.to(device, non_blocking=True)
+            if value is not None and field.name not in ("window_top", "window_left"):  # those are read on the CPU
+                value = value.to(device, non_blocking=True)
+            moved[field.name] = value
         return PairBatch(**moved)
 
     def __getitem__(self, index: slice) -> PairBatch:
