@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from export3d.cli.common import parse, say
 from export3d.errors import UsageError
 from export3d.preprocess import PrepareOptions, RunOptions, find_inputs, prepare
 from export3d.preprocess.report import Report
+from export3d.tracking.mediapipe_tracker import LANDMARKER_VARIABLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,10 @@ def prepare_main(argv: Sequence[str]) -> None:
         raise UsageError("--workers and --ray exclude each other.")
     if command.clips_per_shard < 1:
         raise UsageError(f"--clips-per-shard: expected at least 1; got {command.clips_per_shard}.")
+    options = command.options
+    named = os.environ.get(LANDMARKER_VARIABLE)
+    if options.face_landmarker is None and named:  # so that a rerun without the variable is refused
+        options = replace(options, face_landmarker=Path(named))
     if command.dry_run:
         _list(command)
         return
@@ -72,7 +77,7 @@ def prepare_main(argv: Sequence[str]) -> None:
         report = prepare(
             list(command.inputs),
             command.output,
-            command.options,
+            options,
             RunOptions(workers=workers, ray=command.ray),
             clips_per_shard=command.clips_per_shard,
             progress=tell,
