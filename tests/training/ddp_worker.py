@@ -25,6 +25,11 @@ def test_config() -> TrainConfig:
     return replace(TINY_TRAIN, samples=8, batch=4, jitter=False, adversarial=adversarial, weights=weights)
 
 
+def coarse_config() -> TrainConfig:
+    """The first stage of `small`: no super-resolution, so part of the model gets no gradient."""
+    return replace(test_config(), coarse_until=0.5, coarse_size=4)
+
+
 def make_task(folder: Path, world: World, config: TrainConfig) -> TrainTask:
     torch.manual_seed(5)
     expression = LeBS(config.model.expression)
@@ -78,6 +83,7 @@ def main(folder: Path, out: Path) -> None:
     with joined_world("cpu") as world:
         config = test_config()
         found = {str(step): gradients_of(folder, world, config, step) for step in (0, 2)}
+        found["coarse"] = gradients_of(folder, world, coarse_config(), 0)
         exact = resume_is_exact(folder, out, world)
         torch.save(found, out / f"gradients-{world.rank}.pt")
         (out / f"result-{world.rank}.json").write_text(json.dumps({"exact": exact, "size": world.size}))

@@ -53,18 +53,20 @@ def two_processes(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     return out
 
 
-@pytest.mark.parametrize("step", [0, 2], ids=["phase 1", "phase 2"])
+@pytest.mark.parametrize("stage", ["0", "2", "coarse"], ids=["phase 1", "phase 2", "coarse stage"])
 def test_two_processes_give_the_gradients_of_one_to_a_millionth(
-    clip_folder: Path, two_processes: Path, step: int
+    clip_folder: Path, two_processes: Path, stage: str
 ) -> None:
-    alone = worker.gradients_of(clip_folder, World(), worker.test_config(), step)
+    config = worker.coarse_config() if stage == "coarse" else worker.test_config()
+    alone = worker.gradients_of(clip_folder, World(), config, 2 if stage == "2" else 0)
     for rank in (0, 1):
-        found = torch.load(two_processes / f"gradients-{rank}.pt", weights_only=True)[str(step)]
+        found = torch.load(two_processes / f"gradients-{rank}.pt", weights_only=True)[stage]
         assert found.keys() == alone.keys()
         for name, gradient in alone.items():
             assert torch.allclose(found[name], gradient, atol=1e-6, rtol=1e-5), name
     has_discriminator = any(name.startswith("discriminator.") for name in alone)
-    assert has_discriminator == (step == 2)
+    assert has_discriminator == (stage == "2")
+    assert any("superres" in name for name in alone) == (stage != "coarse")
     assert alone["mean_planes"].abs().max() > 0
 
 

@@ -21,6 +21,7 @@ from export3d.training.expression_report import (
     expression_report,
     identity_1nn,
     linear_r2,
+    with_products,
     without_mean,
 )
 from export3d.training.pretrain import (
@@ -151,6 +152,19 @@ def test_linear_r2_is_one_for_a_linear_truth_and_zero_for_a_constant_guess() -> 
     assert linear_r2(x, x @ map_ + 2.0, x_new, x_new @ map_ + 2.0) == pytest.approx(1.0, abs=1e-4)
     useless = rng.normal(size=(200, 1))
     assert abs(linear_r2(useless, x, rng.normal(size=(100, 1)), x_new)) < 0.06
+
+
+def test_reduced_rank_keeps_the_strongest_outputs_only() -> None:
+    rng = np.random.default_rng(0)
+    x, x_new = rng.normal(size=(2000, 2)), rng.normal(size=(2000, 2))
+    strength = np.array([3.0, 1.0])
+    # Of the variance 9 + 1, rank 1 can explain the stronger output: 0.9.
+    assert linear_r2(x, x * strength, x_new, x_new * strength, rank=1) == pytest.approx(0.9, abs=0.02)
+    assert linear_r2(x, x * strength, x_new, x_new * strength, rank=2) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_products_by_hand() -> None:
+    assert with_products(np.array([[2.0, 3.0]])).tolist() == [[2.0, 3.0, 4.0, 6.0, 9.0]]
 
 
 def test_the_report_tells_a_code_without_identity_from_an_entangled_one() -> None:

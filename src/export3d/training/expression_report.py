@@ -66,7 +66,8 @@ def expression_report(held_out: ExpressionTable, fit: ExpressionTable | None = N
         `identity_1nn_chance`: the same for random codes. `between_share_beta`, `between_share_code`: share of the
         variance that lies between identities. `coefficient_norm_mean`, `_p05`, `_p95`: distribution of |lambda|.
         `r2_beta`, `r2_beta_centred` (clip mean removed), `r2_code`, `r2_code_centred`: R^2 of the true blendshape
-        weights, all 53 together, predicted linearly.
+        weights, all 53 together, predicted linearly; `r2_beta_same_rank`: from the best n numbers that are linear in
+        beta; `r2_code_quadratic`: from the code and the products of its numbers.
     """
     norms = np.linalg.norm(held_out.coefficients, axis=1)
     report = {
@@ -86,6 +87,10 @@ def expression_report(held_out: ExpressionTable, fit: ExpressionTable | None = N
             report[f"r2_{short}"] = linear_r2(x, fit.truth, x_new, held_out.truth)
             centred, centred_new = without_mean(x, fit.clip), without_mean(x_new, held_out.clip)
             report[f"r2_{short}_centred"] = linear_r2(centred, fit.truth, centred_new, held_out.truth)
+        rank = held_out.coefficients.shape[1]
+        report["r2_beta_same_rank"] = linear_r2(fit.beta, fit.truth, held_out.beta, held_out.truth, rank)
+        quadratic, quadratic_new = with_products(fit.coefficients), with_products(held_out.coefficients)
+        report["r2_code_quadratic"] = linear_r2(quadratic, fit.truth, quadratic_new, held_out.truth)
     return report
 
 
@@ -125,13 +130,26 @@ def without_mean(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     return values - (sums / counts[:, None])[group]
 
 
-def linear_r2(x: np.ndarray, y: np.ndarray, x_new: np.ndarray, y_new: np.ndarray) -> float:
-    """R^2 on new rows of a linear map with intercept fitted on ``(N, P)`` -> ``(N, Q)``, all outputs together."""
+def with_products(x: np.ndarray) -> np.ndarray:
+    """``(N, P)`` -> ``(N, P + P (P + 1) / 2)``: the columns and all products of two of them."""
+    first, second = np.triu_indices(x.shape[1])
+    return np.concatenate([x, x[:, first] * x[:, second]], axis=1)
+
+
+def linear_r2(x: np.ndarray, y: np.ndarray, x_new: np.ndarray, y_new: np.ndarray, rank: int | None = None) -> float:
+    """R^2 on new rows of a linear map with intercept fitted on ``(N, P)`` -> ``(N, Q)``, all outputs together.
+
+    Args:
+        rank: allow the map only this rank (reduced-rank regression); None for any.
+    """
     x_mean, y_mean = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
     centred = x - x_mean
     gram = centred.T @ centred
     gram += _RIDGE * max(np.trace(gram) / len(gram), 1e-12) * np.eye(len(gram))
     weights = np.linalg.solve(gram, centred.T @ (y - y_mean))
+    if rank is not None:
+        directions = np.linalg.svd(centred @ weights, full_matrices=False)[2][:rank]
+        weights = weights @ directions.T @ directions
     error = y_new - (y_mean + (x_new - x_mean) @ weights)
     spread = y_new - y_new.mean(axis=0, dtype=np.float64)
     return float(1.0 - (error**2).sum() / max((spread**2).sum(), 1e-12))
