@@ -107,6 +107,15 @@ class LinearExtractor:
             "expression_space": EXPRESSION_SPACE,
         }
 
+    def fits(self, head: ParametricHead) -> bool:
+        """Whether this extractor was built for the head model."""
+        return _hash_of(head, self.config) == self.sha256
+
+    @property
+    def mode_spread(self) -> Tensor:
+        """``(64,)`` root mean square displacement of the 68 landmarks by one unit of each true mode, scene units."""
+        return self._modes_world[NUM_IDENTITY:].square().mean((1, 2)).sqrt()
+
     @staticmethod
     def build(head: ParametricHead, config: ExtractorConfig | None = None) -> LinearExtractor:
         """Make the extractor of a head: modes by PCA, then the spread of beta-hat over random heads.

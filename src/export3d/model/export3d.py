@@ -111,10 +111,29 @@ class Export3D(nn.Module):
         check_shape("beta", beta, code.tokens.shape[0], None)
         if self.config.generator.conditioning == "cross_attention":
             assert isinstance(self.expression, LeBS)  # ModelConfig refuses the other combination
-            condition = self.expression.scaled_basis(beta)
-        else:
-            condition = self.expression(beta)  # beta'
-        return self.generator(code.tokens, code.highres, condition)
+            return self.planes_from_code(code, self.expression.scaled_basis(beta))
+        return self.planes_from_code(code, self.expression(beta))
+
+    def coefficients(self, beta: Tensor) -> Tensor:
+        """lambda (Eq. 3): ``beta`` (B, 64) -> (B, n). ValueError for a model without a basis."""
+        if not isinstance(self.expression, LeBS):
+            raise ValueError(f"expression.kind must be 'lebs' for coefficients; got '{self.config.expression.kind}'")
+        return self.expression.coefficients(beta)
+
+    def code_of_coefficients(self, coefficients: Tensor) -> Tensor:
+        """Coefficients (B, n) -> what `planes_from_code` takes: beta' (B, d), or the scaled basis (B, n, d)."""
+        if not isinstance(self.expression, LeBS):
+            raise ValueError(f"expression.kind must be 'lebs' for coefficients; got '{self.config.expression.kind}'")
+        if self.config.generator.conditioning == "cross_attention":
+            return coefficients[:, :, None] * self.expression.basis.T[None]
+        return coefficients @ self.expression.basis.T
+
+    def planes_from_code(self, code: SourceCode, beta_prime: Tensor) -> Tensor:
+        """As `planes`, for a given beta' (B, d): what a sweep along the basis changes (Figs. 9, 13).
+
+        A model with cross-attention takes the scaled basis lambda_i v_i (B, n, d) instead.
+        """
+        return self.generator(code.tokens, code.highres, beta_prime)
 
     def render(
         self,
