@@ -122,6 +122,20 @@ def test_the_loop_resumes_from_its_folder_and_logs_each_step_once(clip_folder: P
     halted.close()
 
 
+def test_tensorboard_gets_the_logged_numbers(clip_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = open_run(tmp_path)
+    run_loop(train_task(clip_folder), run, replace(QUIET, tensorboard=True, log_every=3), World())
+    run.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    written = {event.step: event.value for event in events.Scalars("total")}
+    assert written == pytest.approx({line["step"]: line["total"] for line in logged})
+
+
 def test_a_damaged_newest_state_falls_back_to_the_one_before(tmp_path: Path) -> None:
     save_state(tmp_path, 1, {"value": torch.ones(2)})
     save_state(tmp_path, 2, {"value": torch.ones(3)})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import tyro
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from export3d.checks import check_choice
 from export3d.configs import config_to_dict
-from export3d.data.dataset import ClipDataset
+from export3d.data import ClipDataset, ClipSource
 from export3d.errors import Export3DError, UsageError
 from export3d.training.config import TRAIN_PRESETS, TrainConfig
 from export3d.training.distributed import World, joined_world
@@ -45,14 +46,38 @@ class MachineOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """Heads rendered while training goes on; used with --heads-stream. All of it decides the result."""
+
+    model: Path | None = None
+    """Head model (npz of `export3d heads import`); default: EXPORT3D_HEAD_MODEL, else the head in code."""
+    frames: int = 40
+    """Frames of a person."""
+    pool: int = 32
+    """People that one step can draw from."""
+    renew_every: int = 4
+    """Steps after which one person of the pool is replaced."""
+    seed: int = 0
+    """Position of the first person in the train split."""
+    supersample: int = 2
+    """Rendered at this many times the size, then averaged."""
+    quality: Literal["fast", "full"] = "full"
+    """`fast` halves textures, light directions and hair layers."""
+    held_out: int = 8
+    """People of the validation split for sample sheets and measurements; 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainOptions:
     """Phase 0: learn the expression basis from clips by contrast within each clip (CLeBS, Sec. 3.1).
 
     Rerunning the same command resumes.
     """
 
-    data: Path
+    data: Path | None = None
     """Folder of clip shards (export3d heads, export3d prepare)."""
+    heads_stream: int = 0
+    """Instead of --data: render this many people of the train split while training goes on."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Run folder."""
     preset: str = "small"
@@ -61,6 +86,7 @@ class PretrainOptions:
     """Clips of this split are trained on."""
     held_out: Path | None = None
     """Folder of other identities for sample sheets and measurements; by default the val or test clips of --data."""
+    heads: StreamOptions = field(default_factory=StreamOptions)
     config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
     loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(default_factory=LoopOptions)
     machine: Annotated[MachineOptions, tyro.conf.arg(name="")] = field(default_factory=MachineOptions)
@@ -73,8 +99,10 @@ class TrainOptions:
     Rerunning the same command resumes.
     """
 
-    data: Path
+    data: Path | None = None
     """Folder of clip shards (export3d heads, export3d prepare)."""
+    heads_stream: int = 0
+    """Instead of --data: render this many people of the train split while training goes on."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Run folder."""
     preset: str = "small"
@@ -96,6 +124,7 @@ class TrainOptions:
     """Begin with this model's weights instead of random ones."""
     ablation: str = "full"
     """Variant of Tables 3 and 4: full, direct-3dmm, e2e-lebs-n25, e2e-lebs-n10, e2e-lebs-n5, cross-attention."""
+    heads: StreamOptions = field(default_factory=StreamOptions)
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(default_factory=LoopOptions)
     machine: Annotated[MachineOptions, tyro.conf.arg(name="")] = field(default_factory=MachineOptions)
@@ -103,17 +132,15 @@ class TrainOptions:
 
 def pretrain_main(argv: list[str]) -> int:
     """Entry point of `export3d pretrain`; returns the exit code."""
-    default = PretrainOptions(
-        data=tyro.MISSING, output=tyro.MISSING, config=PRETRAIN_PRESETS[_preset(argv, PRETRAIN_PRESETS)]
-    )
+    default = PretrainOptions(output=tyro.MISSING, config=PRETRAIN_PRESETS[_preset(argv, PRETRAIN_PRESETS)])
     options = _parse(PretrainOptions, argv, default, "export3d pretrain")
-    with _world(options.machine) as world:
-        dataset = ClipDataset(options.data, split=options.split)
+    size = options.config.image_encoder.image_size
+    with _world(options.machine) as world, _clips(options, size, world) as (dataset, held_out):
         task = PretrainTask(
             options.config,
             dataset,
             world,
-            held_out=_held_out(options.data, options.held_out),
+            held_out=held_out,
             cache_gb=options.machine.cache_gb,
         )
         if options.machine.dry_run:
@@ -123,18 +150,18 @@ def pretrain_main(argv: list[str]) -> int:
 
 def train_main(argv: list[str]) -> int:
     """Entry point of `export3d train`; returns the exit code."""
-    default = TrainOptions(data=tyro.MISSING, output=tyro.MISSING, config=TRAIN_PRESETS[_preset(argv, TRAIN_PRESETS)])
+    default = TrainOptions(output=tyro.MISSING, config=TRAIN_PRESETS[_preset(argv, TRAIN_PRESETS)])
     options = _parse(TrainOptions, argv, default, "export3d train")
-    with _world(options.machine) as world:
-        dataset = ClipDataset(options.data, split=options.split)
-        config, task, inputs = _train_task(options, dataset, world)
+    size = options.config.model.image_size
+    with _world(options.machine) as world, _clips(options, size, world) as (dataset, held_out):
+        config, task, inputs = _train_task(options, dataset, held_out, world)
         if options.machine.dry_run:
             return _print_dry_run(config, task, task.model, dataset, world)
         return _run("train", options.output, config, dataset, inputs, task, options.loop, world)
 
 
 def _train_task(
-    options: TrainOptions, dataset: ClipDataset, world: World
+    options: TrainOptions, dataset: ClipSource, held_out: ClipSource | None, world: World
 ) -> tuple[TrainConfig, TrainTask, dict[str, Any]]:
     from export3d.model.config import ablation
     from export3d.training.sheets import make_sheet
@@ -160,11 +187,52 @@ def _train_task(
         perceptual=perceptual,
         start=start,
         notes=inputs,
-        sheet_clips=_held_out(options.data, options.held_out),
+        sheet_clips=held_out,
         cache_gb=options.machine.cache_gb,
     )
     task.make_sheet = make_sheet
     return config, task, inputs
+
+
+@contextmanager
+def _clips(
+    options: PretrainOptions | TrainOptions, size: int, world: World
+) -> Iterator[tuple[ClipSource, ClipSource | None]]:
+    """The training clips and the held-out ones: from a folder, or rendered as they are needed at `size` px."""
+    if (options.data is None) == (options.heads_stream == 0):
+        raise UsageError("Give either --data FOLDER or --heads-stream N (people rendered while training goes on).")
+    if options.data is not None:
+        yield ClipDataset(options.data, split=options.split), _held_out(options.data, options.held_out)
+        return
+    if options.split != "train":
+        raise UsageError(f"--heads-stream renders people of the split 'train' alone; got --split {options.split}.")
+    from export3d.heads.clips import ClipsConfig
+    from export3d.heads.extractor import LinearExtractor
+    from export3d.heads.model_file import load_head
+    from export3d.heads.stream import HeadStream, HeadStreamConfig
+
+    chosen = options.heads
+    clips = ClipsConfig(
+        identities=options.heads_stream,
+        frames=chosen.frames,
+        size=size,
+        seed=chosen.seed,
+        supersample=chosen.supersample,
+        quality=chosen.quality,
+    )
+    config = HeadStreamConfig(clips=clips, pool=chosen.pool, renew_every=chosen.renew_every)
+    head = load_head(chosen.model)
+    extractor = LinearExtractor.build(head)
+    with ExitStack() as streams:
+        stream = streams.enter_context(closing(HeadStream(config, head, extractor, device=world.device)))
+        held_out: ClipSource | None = None
+        if options.held_out is not None:
+            held_out = ClipDataset(options.held_out)
+        elif chosen.held_out > 0 and world.is_main:
+            others = replace(clips, identities=chosen.held_out, seed=0, split="validation")
+            measured = HeadStreamConfig(clips=others, pool=chosen.held_out)
+            held_out = streams.enter_context(closing(HeadStream(measured, head, extractor, device=world.device)))
+        yield stream, held_out
 
 
 def _held_out(folder: Path, other: Path | None) -> ClipDataset | None:
@@ -182,7 +250,7 @@ def _run(
     command: str,
     output: Path,
     config: PretrainConfig | TrainConfig,
-    dataset: ClipDataset,
+    dataset: ClipSource,
     inputs: dict[str, Any],
     task: Task[Any],
     loop: LoopOptions,
@@ -191,8 +259,7 @@ def _run(
     console = Console(stderr=True)
     run = None
     if world.is_main:
-        shards = [shard.sha256 for shard in dataset.manifest.shards]
-        data = {"extractor": dataset.extractor, "shards": shards, "split": dataset.split, "inputs": inputs}
+        data = {**dataset.facts(), "inputs": inputs}
         run = RunFolder(output, command, config_to_dict(config), data)
     try:
         with _display(console, world) as show:
@@ -228,6 +295,7 @@ class _display:
         )
         self._task = self._bar.add_task("training", total=1)
         self._console = console
+        self._is_main = world.is_main
         self._shown: dict[str, float] = {}
 
     def __enter__(self) -> Callable[[LoopProgress], None]:
@@ -238,6 +306,8 @@ class _display:
         self._bar.stop()
 
     def _show(self, progress: LoopProgress) -> None:
+        if not self._is_main:
+            return
         if progress.message is not None:
             self._console.print(progress.message, markup=False, highlight=False)
         self._bar.update(
@@ -249,7 +319,7 @@ class _display:
         if progress.metrics and progress.metrics is not self._shown:
             self._shown = progress.metrics
             numbers = "  ".join(f"{name} {value:.4g}" for name, value in sorted(progress.metrics.items()))
-            self._console.print(f"step {progress.step}: {numbers}", markup=False, highlight=False)
+            self._console.print(f"step {progress.step}: {numbers}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _preset(argv: list[str], presets: dict[str, Any]) -> str:
@@ -285,7 +355,7 @@ def _print_dry_run(
     config: PretrainConfig | TrainConfig,
     task: PretrainTask | TrainTask,
     module: torch.nn.Module,
-    dataset: ClipDataset,
+    dataset: ClipSource,
     world: World,
 ) -> int:
     import json
