@@ -37,6 +37,12 @@ COMMANDS: dict[str, Command] = {
         summary="turn the head of a portrait: novel views and depth",
         group=USE,
     ),
+    "sweep": Command(
+        module="export3d.cli.sweep",
+        function="sweep_main",
+        summary="vary the expression along each basis vector: a sheet of pictures",
+        group=USE,
+    ),
     "track": Command(
         module="export3d.cli.track",
         function="track_main",
@@ -90,6 +96,24 @@ COMMANDS: dict[str, Command] = {
         function="train_regressor_main",
         summary="fit the landmark-to-coefficients network of the tracker",
         group=TRAIN,
+    ),
+    "train-identity": Command(
+        module="export3d.cli.train_identity",
+        function="train_identity_main",
+        summary="fit the offline identity network behind CSIM",
+        group=TRAIN,
+    ),
+    "evaluate": Command(
+        module="export3d.cli.evaluate",
+        function="evaluate_main",
+        summary="score a model, or frames from elsewhere, by every metric",
+        group=MEASURE,
+    ),
+    "measure-expression": Command(
+        module="export3d.cli.measure",
+        function="measure_main",
+        summary="identity and expression in beta and beta', with t-SNE pictures",
+        group=MEASURE,
     ),
     "quality": Command(
         module="export3d.cli.quality",

@@ -49,7 +49,9 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
-def crop_faces(frames: np.ndarray, landmarks: np.ndarray, size: int = TEMPLATE_SIZE_PX, margin: float = 0.0) -> np.ndarray:
+def crop_faces(
+    frames: np.ndarray, landmarks: np.ndarray, size: int = TEMPLATE_SIZE_PX, margin: float = 0.0
+) -> np.ndarray:
     """Each face in the template's place, bilinear, black outside the frame.
 
     Args:

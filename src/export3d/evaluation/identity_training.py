@@ -188,7 +188,9 @@ def _pairs(embeddings: np.ndarray, labels: np.ndarray, people: np.ndarray, seed:
     is_same = who[first] == who[second]
     same, different = cosines[is_same], cosines[~is_same]
     if not len(same) or not len(different):
-        raise DataError("verification needs at least two frames of each of two people in each half of the held-out set.")
+        raise DataError(
+            "verification needs at least two frames of each of two people in each half of the held-out set."
+        )
     count = min(len(same), len(different))
     generator = np.random.default_rng(seed)
     return generator.permutation(same)[:count], generator.permutation(different)[:count]

@@ -33,7 +33,17 @@ HIGHER_IS_BETTER = {
     "flicker": False,
     "flicker_excess": False,
 }
-"""Every metric and its direction, in the order of the tables."""
+"""Every metric of any clips and its direction, in the order of the tables."""
+
+TRUTH_METRICS = {
+    "depth_error": False,
+    "camera_angle_error": False,
+    "expression_error": False,
+}
+"""Metrics of synthetic clips, whose truth is known (`export3d.evaluation.truth`); none is better when higher."""
+
+ALL_METRICS = {**HIGHER_IS_BETTER, **TRUTH_METRICS}
+"""Every metric that a table may hold, in its order."""
 
 SAME_IDENTITY_ONLY = ("psnr", "ssim_gaussian", "ssim_uniform", "akd", "csim_driving")
 """Metrics that need the true frame or the driver's own identity; never part of cross-identity scores (Sec. 4.2)."""
@@ -46,10 +56,12 @@ class ClipScores:
     Attributes:
         pair: who was animated by whom.
         values: metric -> ``(T,)`` float64; NaN where a frame has no value.
+        method: who made the frames: `model`, `predictions`, or a trivial baseline.
     """
 
     pair: Pair
     values: dict[str, np.ndarray]
+    method: str = "model"
 
 
 def score_clip(
@@ -132,7 +144,7 @@ def score_table(clips: Sequence[ClipScores], *, seed: int = 0) -> list[Row]:
     if len({clip.pair.kind for clip in clips}) > 1:
         raise DataError("same-identity and cross-identity clips cannot share a table; score them apart.")
     rows = []
-    for metric, higher in HIGHER_IS_BETTER.items():
+    for metric, higher in ALL_METRICS.items():
         scores = [summarise(clip.values[metric]) for clip in clips if metric in clip.values]
         if not scores:
             continue
@@ -150,18 +162,19 @@ def score_table(clips: Sequence[ClipScores], *, seed: int = 0) -> list[Row]:
 
 
 def write_frames_csv(path: str | Path, clips: Sequence[ClipScores]) -> None:
-    """One line per frame: kind, source clip, source frame, driving clip, frame, then every metric (empty = no value)."""
-    metrics = [name for name in HIGHER_IS_BETTER if any(name in clip.values for clip in clips)]
+    """One line per frame: method, the pair, the frame's number, then every metric (empty = no value)."""
+    metrics = [name for name in ALL_METRICS if any(name in clip.values for clip in clips)]
 
     def fill(file: TextIO) -> None:
         writer = csv.writer(file)
-        writer.writerow(["kind", "source_clip", "source_frame", "driving_clip", "frame", *metrics])
+        writer.writerow(["method", "kind", "source_clip", "source_frame", "driving_clip", "frame", *metrics])
         for clip in clips:
             pair = clip.pair
             columns = [clip.values.get(name) for name in metrics]
             for t in range(max(len(v) for v in clip.values.values())):
                 cells = ["" if c is None or np.isnan(c[t]) else f"{c[t]:.6g}" for c in columns]
-                writer.writerow([pair.kind, pair.source_clip, pair.source_frame, pair.driving_clip, t, *cells])
+                who = (pair.kind, pair.source_clip, pair.source_frame, pair.driving_clip)
+                writer.writerow([clip.method, *who, t, *cells])
 
     _write(Path(path), fill)
 
@@ -172,14 +185,15 @@ def write_table_json(path: str | Path, rows: Sequence[Row], facts: dict[str, Any
     NaN and infinity, which JSON does not know, are stored as strings.
     """
     content = {"format": "export3d-scores", "version": 1, "facts": facts, "rows": [asdict(row) for row in rows]}
-    _write(Path(path), lambda file: file.write(json.dumps(_finite(content), indent=1) + "\n"))
+    _write(Path(path), lambda file: file.write(json.dumps(finite(content), indent=1) + "\n"))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A JSON-ready copy: NaN and infinity, which JSON does not know, become strings that `float` reads."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
     return value

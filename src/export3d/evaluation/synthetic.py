@@ -73,7 +73,9 @@ def score_synthetic(
         beta = torch.tensor(arrays["beta"])
         camera = Camera.from_vector(torch.tensor(arrays["camera"]))
         source = to_tensor(dataset.frame(index, pair.source_frame))[None]
-        code = model.encode(_fit(source, model.config.image_size), camera[pair.source_frame : pair.source_frame + 1])
+        code = model.encode(
+            fit_size(source, model.config.image_size), camera[pair.source_frame : pair.source_frame + 1]
+        )
         shuffled = np.random.default_rng([seed, done]).permutation(len(beta))
         clip: dict[str, list[list[float]]] = {}
         for time in range(len(beta)):
@@ -121,12 +123,12 @@ def quality_sheet(model: Export3D, dataset: ClipDataset, clips: int = 8, seed: i
         time = int(np.random.default_rng([seed, number]).choice(candidates))
         camera = Camera.from_vector(torch.tensor(arrays["camera"]))
         source = dataset.frame(index, pair.source_frame)
-        code = model.encode(_fit(to_tensor(source)[None], size), camera[pair.source_frame : pair.source_frame + 1])
+        code = model.encode(fit_size(to_tensor(source)[None], size), camera[pair.source_frame : pair.source_frame + 1])
         beta = torch.tensor(arrays["beta"][time : time + 1])
         output, depth = _render(model, code, beta, camera[time : time + 1])
         views = [_render(model, code, beta, Camera.look_at_head(yaw=np.radians(a)))[0] for a in (-30, 0, 30)]
         tiles = [source, dataset.frame(index, time), output, *views, _grey(depth, size)]
-        rows.append(np.concatenate([_to_size(tile, size) for tile in tiles], axis=1))
+        rows.append(np.concatenate([to_size(tile, size) for tile in tiles], axis=1))
     return np.concatenate(rows, axis=0)
 
 
@@ -150,7 +152,7 @@ class _Truth:
 
     def score(self, image: np.ndarray, depth: Tensor | None) -> list[float]:
         """The numbers of :class:`SyntheticScores`, in their order."""
-        image = _to_size(image, self.frame.shape[0])
+        image = to_size(image, self.frame.shape[0])
         return [
             float(psnr(image[None], self.frame[None])[0]),
             float(ssim(image[None], self.frame[None])[0]),
@@ -208,11 +210,13 @@ def _grey(depth: Tensor, size: int) -> np.ndarray:
     return np.repeat(shade[..., None], 3, axis=-1)
 
 
-def _fit(image: Tensor, size: int) -> Tensor:
+def fit_size(image: Tensor, size: int) -> Tensor:
+    """Float ``(B, C, H, H)`` at another size; unchanged where it fits already."""
     if image.shape[-1] == size:
         return image
     return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
-def _to_size(image: np.ndarray, size: int) -> np.ndarray:
-    return image if image.shape[0] == size else to_uint8(_fit(to_tensor(image)[None], size)[0])
+def to_size(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 ``(H, H, 3)`` at another size."""
+    return image if image.shape[0] == size else to_uint8(fit_size(to_tensor(image)[None], size)[0])

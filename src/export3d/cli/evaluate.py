@@ -1,0 +1,244 @@
+"""`export3d evaluate`: every metric of a model or of anybody's frames, with trivial baselines (docs/evaluation.md)."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from export3d.cli.common import parse, pick_device, progress_bar, say, set_threads
+from export3d.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from export3d.data import ClipDataset
+    from export3d.evaluation.backends import FaceBackend, IdentityBackend
+    from export3d.evaluation.makers import FrameMaker
+    from export3d.evaluation.protocol import Pair
+    from export3d.evaluation.run import Backends
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Score a model, or frames that any other method made, by every metric of the paper; see docs/evaluation.md."""
+
+    data: Path
+    """Data set with the test clips: prepared videos or synthetic heads."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder for table.md, table.json, frames.csv and pairs.json. The same command goes on where it was stopped."""
+
+    model: str | None = None
+    """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
+
+    predictions: Path | None = None
+    """Frames of another method, instead of a model: same/CLIP/000000.png, cross/SOURCE--by--DRIVING/000000.png."""
+
+    split: Literal["train", "val", "test", "all"] = "test"
+    """Which clips of the data set are used."""
+
+    protocol: Literal["same", "cross", "both"] = "both"
+    """Same identity: each clip drives its own frontal frame. Cross: the next person's clip drives it."""
+
+    pairs: Path | None = None
+    """Fixed pairs (the pairs.json of an earlier run) instead of those chosen by the seed."""
+
+    clips: int | None = None
+    """Only the first so many pairs of each kind."""
+
+    landmarks: Literal["mediapipe", "face-alignment", "none"] = "mediapipe"
+    """What finds faces: AKD, AED, APD and the crops of CSIM. With none only picture metrics remain."""
+
+    deep3d_checkpoint: Path | None = None
+    """Checkpoint of Deep3DFaceRecon (epoch_20.pth): AED and APD by its coefficients instead of the bundled regressor's."""
+
+    identity: str = "bundled"
+    """What measures CSIM: bundled, none, an ArcFace network (.onnx), or a file of train-identity (.safetensors)."""
+
+    save_frames: bool = False
+    """Keep the frames in OUTPUT/frames, in the layout that --predictions reads."""
+
+    seed: int = 0
+    """Seed of the source frames and of the bootstrap."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs."""
+
+    threads: int = 0
+    """Threads of the network; 0 is automatic."""
+
+
+def evaluate_main(argv: Sequence[str]) -> int:
+    """Run `export3d evaluate` with these arguments."""
+    run(parse(EvaluateOptions, argv, command="evaluate"), ["export3d", "evaluate", *argv])
+    return 0
+
+
+def run(options: EvaluateOptions, command: list[str]) -> None:
+    """Evaluate, print the tables, write the files."""
+    from export3d.data import ClipDataset
+    from export3d.data.manifest import write_atomically
+    from export3d.evaluation.protocol import write_pairs
+    from export3d.evaluation.run import choose_pairs, evaluate
+    from export3d.evaluation.scoring import write_frames_csv
+    from export3d.evaluation.tables import TITLES, make_tables, markdown, text_table, write_tables_json
+
+    if options.model is not None and options.predictions is not None:
+        raise UsageError("evaluate: give --model or --predictions, not both.")
+    if options.clips is not None and options.clips < 1:
+        raise UsageError(f"--clips must be at least 1; got {options.clips}.")
+    set_threads(options.threads)
+    dataset = ClipDataset(options.data, split=None if options.split == "all" else options.split)
+    pairs = choose_pairs(dataset, options.protocol, pairs_file=options.pairs, clips=options.clips, seed=options.seed)
+    maker = _maker(options, dataset, pairs)
+    folder = _folder(options.output)
+    with _backends(options) as backends, progress_bar("evaluating", len(pairs)) as report:
+        write_pairs(folder / "pairs.json", pairs)
+        result = evaluate(
+            dataset,
+            maker,
+            pairs,
+            backends,
+            folder,
+            seed=options.seed,
+            save_frames=options.save_frames,
+            on_progress=report,
+        )
+        facts = _facts(options, command, dataset, pairs, maker, backends)
+    facts["times"] = {
+        "seconds_making": round(result.seconds_making, 3),
+        "seconds_scoring": round(result.seconds_scoring, 3),
+        "driving_frames": result.frames,
+        "pairs_taken_from_an_earlier_run": result.resumed,
+    }
+    tables = make_tables(result.clips, seed=options.seed)
+    write_frames_csv(folder / "frames.csv", result.clips)
+    write_tables_json(folder / "table.json", tables, facts)
+    write_atomically(folder / "table.md", markdown(tables, facts).encode())
+    for kind, methods in tables.items():
+        say(f"{TITLES[kind]}, {sum(pair.kind == kind for pair in pairs)} pairs")
+        say(text_table(methods) + "\n")
+    for what, info in facts["backends"].items():
+        say(f"{what}: {info['name']} {info['version']} {info['sha256'][:12]}")
+    say(f"{folder}: table.md, table.json, frames.csv, pairs.json; {len(pairs)} pairs, {result.resumed} from before")
+
+
+def _maker(options: EvaluateOptions, dataset: ClipDataset, pairs: list[Pair]) -> FrameMaker:
+    from export3d.evaluation.makers import ModelFrames, PredictedFrames
+
+    if options.predictions is not None:
+        return PredictedFrames(options.predictions, dataset, pairs)
+    from export3d.data.manifest import file_sha256
+    from export3d.model import load_model
+    from export3d.model.loading import checkpoint_path
+
+    model = load_model(options.model, device=pick_device(options.device))
+    path = checkpoint_path(options.model)
+    return ModelFrames(model, dataset, {"name": path.name, "sha256": file_sha256(path)})
+
+
+@contextmanager
+def _backends(options: EvaluateOptions) -> Iterator[Backends]:
+    from export3d.evaluation.run import Backends
+
+    if options.landmarks == "none":
+        if options.identity not in ("bundled", "none"):
+            raise UsageError("--identity needs faces: leave --landmarks none out.")
+        yield Backends()
+        return
+    from export3d.evaluation.backends import TrackerBackend
+    from export3d.evaluation.remembered import RememberedFaces
+    from export3d.tracking import Tracker
+
+    coefficients = None
+    if options.deep3d_checkpoint is not None:
+        from export3d.tracking.deep3d import Deep3DModel
+
+        coefficients = Deep3DModel(options.deep3d_checkpoint)
+    with Tracker(coefficients=coefficients, choice="largest") as tracker:
+        faces: FaceBackend = TrackerBackend(tracker)
+        if options.landmarks == "face-alignment":
+            from export3d.evaluation.outside import FaceAlignmentBackend
+
+            faces = FaceAlignmentBackend(faces, device=pick_device(options.device))
+        faces = RememberedFaces(faces)
+        yield Backends(faces=faces, identities=_identity(options.identity, faces))
+
+
+def _identity(choice: str, faces: FaceBackend) -> IdentityBackend | None:
+    from export3d.evaluation.face_networks import IdentityNetwork, bundled_identity
+    from export3d.evaluation.outside import ArcFace
+
+    if choice == "none":
+        return None
+    if choice == "bundled":
+        if not bundled_identity().is_file():
+            raise UsageError(
+                "--identity bundled: this installation has no identity network. Train one (export3d train-identity), "
+                "name an ArcFace .onnx file, or say --identity none."
+            )
+        return IdentityNetwork.load(None, faces)
+    if choice.endswith(".onnx"):
+        return ArcFace.from_onnx(choice, faces)
+    if choice.endswith(".safetensors"):
+        return IdentityNetwork.load(choice, faces)
+    raise UsageError(f"--identity: '{choice}' is not known. Expected bundled, none, FILE.onnx or FILE.safetensors.")
+
+
+def _folder(output: Path) -> Path:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output}: the folder could not be made ({error}). Choose another -o folder.") from error
+    return output
+
+
+def _facts(
+    options: EvaluateOptions,
+    command: list[str],
+    dataset: ClipDataset,
+    pairs: list[Pair],
+    maker: FrameMaker,
+    backends: Backends,
+) -> dict[str, Any]:
+    import numpy as np
+    import torch
+
+    from export3d import __version__
+    from export3d.data.manifest import MANIFEST_NAME, file_sha256
+    from export3d.evaluation.bootstrap import DRAWS
+
+    return {
+        "command": " ".join(command),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "export3d": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "data": {
+            "name": options.data.absolute().name,
+            "manifest_sha256": file_sha256(options.data / MANIFEST_NAME),
+            "split": dataset.split,
+            "clips": len(dataset),
+            "size": dataset.size,
+            "extractor": dataset.extractor,
+        },
+        "protocol": options.protocol,
+        "pairs": {kind: sum(pair.kind == kind for pair in pairs) for kind in ("same", "cross")},
+        "seed": options.seed,
+        "bootstrap": {"draws": DRAWS, "level": 0.95, "over": "clips"},
+        "maker": maker.facts,
+        "backends": backends.facts(),
+        "baselines": {
+            "copy_source": "the source frame, unchanged",
+            "mean_face": "mean picture of the source frames of all clips of the split",
+            "driving": "the driving frames themselves: the upper bound",
+        },
+    }
