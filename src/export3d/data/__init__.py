@@ -4,12 +4,14 @@ from export3d.data.clip import ARRAY_SHAPES, Clip, make_meta, validate_clip
 from export3d.data.dataset import ClipDataset
 from export3d.data.manifest import Manifest, require_same_extractor
 from export3d.data.pairs import contrastive_clip_at, pair_at
+from export3d.data.source import ClipSource
 from export3d.data.writer import ShardWriter
 
 __all__ = [
     "ARRAY_SHAPES",
     "Clip",
     "ClipDataset",
+    "ClipSource",
     "Manifest",
     "ShardWriter",
     "contrastive_clip_at",

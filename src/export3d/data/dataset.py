@@ -76,6 +76,21 @@ class ClipDataset:
         return tuple(clip.key for clip in self._clips)
 
     @property
+    def name(self) -> str:
+        """The folder, for messages."""
+        return str(self.folder)
+
+    @property
+    def in_memory(self) -> bool:
+        """False: pictures are decoded each time they are asked for."""
+        return False
+
+    def facts(self) -> dict[str, Any]:
+        """Extractor, shards by checksum, and split: what a resumed run must find again."""
+        shards = [shard.sha256 for shard in self.manifest.shards]
+        return {"extractor": self.extractor, "shards": shards, "split": self.split}
+
+    @property
     def extractor(self) -> dict[str, str]:
         """`name`, `version`, `sha256`, `expression_space` of what made `beta`."""
         return dict(self.manifest.extractor)
@@ -96,6 +111,10 @@ class ClipDataset:
     def clips_of_length(self, min_frames: int) -> np.ndarray:
         """Indices of the clips with at least `min_frames` frames, increasing; cached."""
         return self._cached_lengths(min_frames)
+
+    def clips_at(self, step: int, min_frames: int = 1) -> np.ndarray:
+        """The same as `clips_of_length` at every step (a stream of rendered heads has other clips at other steps)."""
+        return self.clips_of_length(min_frames)
 
     def meta(self, index: int) -> dict[str, Any]:
         """The clip's JSON member; do not change it (it is cached)."""

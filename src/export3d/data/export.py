@@ -23,7 +23,9 @@ def export_clip(dataset: ClipDataset, key: str, path: str | Path, frame: int = 0
     """
     path = Path(path)
     if key not in dataset.keys:
-        raise DataError(f"no clip '{key}' in this data set; it holds {len(dataset)} clips, the first is '{dataset.keys[0]}'.")
+        raise DataError(
+            f"no clip '{key}' in this data set; it holds {len(dataset)} clips, the first is '{dataset.keys[0]}'."
+        )
     index = dataset.keys.index(key)
     if path.suffix.lower() in PICTURES:
         if not 0 <= frame < dataset.num_frames(index):

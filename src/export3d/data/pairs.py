@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from export3d.data.dataset import ClipDataset
+from export3d.data.source import ClipSource
 from export3d.errors import DataError
 
 _PAIR_STREAM = 1
@@ -27,7 +27,7 @@ def counter_rng(seed: int, stream: int, step: int, index: int) -> np.random.Gene
 
 
 def pair_at(
-    dataset: ClipDataset,
+    dataset: ClipSource,
     seed: int,
     step: int,
     index_in_batch: int,
@@ -51,10 +51,11 @@ def pair_at(
         DataError: The drawn clip has a single frame.
     """
     rng = counter_rng(seed, _PAIR_STREAM, step, index_in_batch)
-    clip = int(rng.integers(len(dataset)))
+    clips = dataset.clips_at(step)
+    clip = int(clips[rng.integers(len(clips))])
     count = dataset.num_frames(clip)
     if count < 2:
-        raise DataError(f"{dataset.folder}: clip {dataset.keys[clip]} has one frame; a training pair needs two.")
+        raise DataError(f"{dataset.name}: clip {dataset.keys[clip]} has one frame; a training pair needs two.")
     if max_source_yaw_deg is None and max_source_pitch_deg is None:
         source = int(rng.integers(count))
     else:
@@ -65,7 +66,7 @@ def pair_at(
 
 
 def contrastive_clip_at(
-    dataset: ClipDataset,
+    dataset: ClipSource,
     seed: int,
     step: int,
     index_in_batch: int,
@@ -83,9 +84,9 @@ def contrastive_clip_at(
     Raises:
         DataError: No clip has that many frames.
     """
-    eligible = dataset.clips_of_length(num_frames)
+    eligible = dataset.clips_at(step, num_frames)
     if not len(eligible):
-        raise DataError(f"{dataset.folder}: no clip has {num_frames} frames, which a contrastive batch needs.")
+        raise DataError(f"{dataset.name}: no clip has {num_frames} frames, which a contrastive batch needs.")
     rng = counter_rng(seed, _CONTRASTIVE_STREAM, step, index_in_batch)
     clip = int(eligible[rng.integers(len(eligible))])
     edges = np.arange(num_frames + 1) * dataset.num_frames(clip) // num_frames

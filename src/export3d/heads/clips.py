@@ -155,10 +155,7 @@ def render_clip(head: ParametricHead, extractor: LinearExtractor, seed: int, con
     Returns:
         The clip with every synthetic member of the format (docs/data.md).
     """
-    identity = Identity.create(
-        head, seed, AppearanceOptions(quality=config.quality, resting_offset=config.resting_offset)
-    )
-    motion = _motion_of(seed, config, identity.resting_weights.numpy())
+    identity, motion = _draw(head, seed, config)
     static = bool(_rng(seed, "scene").random() < config.static_share)
     camera = motion.camera()
     weights = torch.from_numpy(motion.weights)
@@ -166,9 +163,8 @@ def render_clip(head: ParametricHead, extractor: LinearExtractor, seed: int, con
     rendered = render_frames(
         identity, weights, gaze, camera, size=config.size, supersample=config.supersample, static_scene=static
     )
-    landmarks = camera.project(identity.landmarks_world(weights))[0]
     masks = _to_uint8(rendered.alpha)
-    depths = (rendered.depth * DEPTH_STEPS).round().clamp(0, 65535).numpy()
+    depths = (rendered.depth * DEPTH_STEPS).round().clamp(0, 65535).cpu().numpy()
     key = clip_key(config.split, seed)
     split = "val" if config.split == "validation" else config.split
     return Clip(
@@ -177,7 +173,7 @@ def render_clip(head: ParametricHead, extractor: LinearExtractor, seed: int, con
         masks=masks,
         depths=np.where(masks == 0, 0, depths).astype(np.uint16),  # a trace of hair that the mask rounds away is none
         background=_to_uint8(identity.background(config.size, config.supersample).movedim(0, -1)),
-        arrays=_arrays(identity, extractor, motion, landmarks, _rng(seed, "landmark noise")),
+        arrays=_arrays(identity, extractor, motion, _rng(seed, "landmark noise")),
         meta=make_meta(
             key=key,
             num_frames=len(motion),
@@ -201,6 +197,20 @@ def render_clip(head: ParametricHead, extractor: LinearExtractor, seed: int, con
     )
 
 
+def clip_arrays(
+    head: ParametricHead, extractor: LinearExtractor, seed: int, config: ClipsConfig
+) -> dict[str, np.ndarray]:
+    """The arrays of :func:`render_clip` without its pictures."""
+    identity, motion = _draw(head, seed, config)
+    return _arrays(identity, extractor, motion, _rng(seed, "landmark noise"))
+
+
+def _draw(head: ParametricHead, seed: int, config: ClipsConfig) -> tuple[Identity, Motion]:
+    options = AppearanceOptions(quality=config.quality, resting_offset=config.resting_offset)
+    identity = Identity.create(head, seed, options)
+    return identity, _motion_of(seed, config, identity.resting_weights.cpu().numpy())
+
+
 def _motion_of(seed: int, config: ClipsConfig, resting: np.ndarray) -> Motion:
     if config.motion_file is not None:
         motion = from_csv(config.motion_file)
@@ -216,11 +226,12 @@ def _arrays(
     identity: Identity,
     extractor: LinearExtractor,
     motion: Motion,
-    landmarks: torch.Tensor,
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """Every array of the clip. Noise is drawn anew for the mirrored picture, as a detector would err anew."""
     camera = motion.camera()
+    weights = torch.from_numpy(motion.weights)
+    landmarks = camera.project(identity.landmarks_world(weights.to(identity.rest.device)).cpu())[0]
     noise_px = extractor.config.noise_px
     beta = extractor.fit(add_noise(landmarks, rng, noise_px), camera)
     mirrored = extractor.fit(add_noise(mirror_landmarks(landmarks), rng, noise_px), camera.mirrored())
@@ -230,17 +241,17 @@ def _arrays(
         "landmarks": landmarks,
         "confidence": torch.ones(len(motion)),
         "crop": torch.zeros(len(motion), 3),
-        "true_beta": extractor.true_beta(torch.from_numpy(motion.weights)),
-        "weights": torch.from_numpy(motion.weights),
+        "true_beta": extractor.true_beta(weights),
+        "weights": weights,
         "alpha": identity.alpha,
         "gaze": torch.from_numpy(motion.gaze),
         "beta_mirror": mirrored,
     }
-    return {name: np.ascontiguousarray(tensor.float().numpy()) for name, tensor in tensors.items()}
+    return {name: np.ascontiguousarray(tensor.float().cpu().numpy()) for name, tensor in tensors.items()}
 
 
 def _to_uint8(values: torch.Tensor) -> np.ndarray:
-    return np.ascontiguousarray((values * 255.0).round().clamp(0, 255).to(torch.uint8).numpy())
+    return np.ascontiguousarray((values * 255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy())
 
 
 def _render_all(

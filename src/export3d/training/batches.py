@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from export3d.camera import Camera
-from export3d.data.dataset import ClipDataset
 from export3d.data.pairs import contrastive_clip_at, counter_rng, pair_at
+from export3d.data.source import ClipSource
 from export3d.training.augment import AugmentConfig, Change, draw_change, recolor, replace_background
 
 _AUGMENT_STREAM = 11
@@ -115,14 +115,14 @@ class FrameStore:
     """Decoded frames of a data set, kept in memory as uint8 up to a limit; beyond it frames are decoded each time.
 
     Args:
-        limit_bytes: memory for decoded pictures; 0 caches none.
+        limit_bytes: memory for decoded pictures; 0 caches none. A source that keeps its own pictures is not cached.
         size: side to which larger frames, masks and backgrounds are reduced before they are kept; None keeps them.
     """
 
-    def __init__(self, dataset: ClipDataset, limit_bytes: int, size: int | None = None) -> None:
+    def __init__(self, dataset: ClipSource, limit_bytes: int, size: int | None = None) -> None:
         self.dataset = dataset
         self._size = size if size is not None and size < dataset.size else None
-        self._limit = limit_bytes
+        self._limit = 0 if dataset.in_memory else limit_bytes
         self._used = 0
         self._pictures: dict[tuple[str, int, int], np.ndarray] = {}
         self._arrays: dict[int, dict[str, np.ndarray]] = {}
@@ -147,7 +147,9 @@ class FrameStore:
         return self._picture("background", clip, 0)
 
     def arrays(self, clip: int) -> dict[str, np.ndarray]:
-        """The clip's arrays; these are small and always kept."""
+        """The clip's arrays; these are small and always kept, except those of a source that keeps its own."""
+        if self.dataset.in_memory:
+            return self.dataset.arrays(clip)
         found = self._arrays.get(clip)
         if found is None:
             found = self._arrays[clip] = self.dataset.arrays(clip)
@@ -227,7 +229,7 @@ def clip_batch(
         rng = counter_rng(seed, _CLIP_AUGMENT_STREAM, step, place)
         change = _possible_change(store, clip, draw_change(augment, rng))
         arrays = store.arrays(clip)
-        images.append(np.stack([_changed_frame(store, clip, int(t), change) for t in times]))
+        images.append(np.stack([_changed_frame(store, clip, int(t), change, step) for t in times]))
         betas.append(arrays["beta_mirror" if change.mirrored else "beta"][times])
         landmarks.append(_mirror_points(arrays["landmarks"][times], change.mirrored))
         camera = torch.from_numpy(arrays["camera"][times])
@@ -257,7 +259,7 @@ def _pair(
     change = _possible_change(store, clip, draw_change(augment, rng))
     arrays = store.arrays(clip)
     landmarks = _mirror_points(arrays["landmarks"][driving], change.mirrored)
-    source_image = _changed_frame(store, clip, source, change)
+    source_image = _changed_frame(store, clip, source, change, step)
     if change.noise > 0:
         noisy = source_image + rng.normal(0.0, change.noise, source_image.shape)
         source_image = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
@@ -269,7 +271,7 @@ def _pair(
     top, left = _window(landmarks, counter_rng(seed, _WINDOW_STREAM, step, place), sampling)
     return {
         "source": source_image,
-        "driving": _changed_frame(store, clip, driving, change),
+        "driving": _changed_frame(store, clip, driving, change, step),
         "source_camera": arrays["camera"][source],
         "camera": arrays["camera"][driving],
         "beta": arrays["beta_mirror" if change.mirrored else "beta"][driving],
@@ -292,12 +294,13 @@ def _possible_change(store: FrameStore, clip: int, change: Change) -> Change:
     return change
 
 
-def _changed_frame(store: FrameStore, clip: int, time: int, change: Change) -> np.ndarray:
+def _changed_frame(store: FrameStore, clip: int, time: int, change: Change, step: int) -> np.ndarray:
     image = store.frame(clip, time)
     if change.background != "own":
         other: np.ndarray = change.flat_color
         if change.background == "other":
-            chosen = int(change.background_draw * len(store.dataset))
+            clips = store.dataset.clips_at(step)
+            chosen = int(clips[int(change.background_draw * len(clips))])
             other = store.background(chosen) if store.has_background(chosen) else change.flat_color
         image = replace_background(image, store.mask(clip, time), store.background(clip), other)
     image = recolor(image, change.table)

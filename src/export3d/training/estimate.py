@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from export3d.data.dataset import ClipDataset
+from export3d.data.source import ClipSource
 from export3d.training.loop import Task
 
 
-def estimate_run(task: Task[Any], module: nn.Module, dataset: ClipDataset) -> list[str]:
+def estimate_run(task: Task[Any], module: nn.Module, dataset: ClipSource) -> list[str]:
     """Lines of text; runs two steps of the task, which must not be trained on afterwards."""
     total = sum(p.numel() for p in module.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)

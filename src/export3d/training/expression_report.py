@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from export3d.data.dataset import ClipDataset
+from export3d.data.source import ClipSource
 from export3d.expression.lebs import LeBS
 
 _RIDGE = 1e-3  # of the mean squared input: keeps the fit stable, changes no digit that is printed
@@ -30,7 +30,7 @@ class ExpressionTable:
 
 
 @torch.no_grad()
-def expression_table(expression: LeBS, dataset: ClipDataset, max_clips: int | None = None) -> ExpressionTable:
+def expression_table(expression: LeBS, dataset: ClipSource, max_clips: int | None = None) -> ExpressionTable:
     """Run the encoder over the first `max_clips` clips."""
     count = len(dataset) if max_clips is None else min(max_clips, len(dataset))
     names = {name: number for number, name in enumerate(sorted({dataset.identity(i) for i in range(count)}))}

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from export3d.camera import Camera
 from export3d.checkpoint import load_strictly, read_checkpoint, write_checkpoint
 from export3d.configs import config_from_dict, config_to_dict
-from export3d.data.dataset import ClipDataset
+from export3d.data.source import ClipSource
 from export3d.errors import TrainingError
 from export3d.expression.contrastive import contrastive_loss, retrieval_accuracy
 from export3d.expression.lebs import LeBS, LeBSConfig
@@ -163,17 +163,17 @@ class PretrainTask:
     def __init__(
         self,
         config: PretrainConfig,
-        dataset: ClipDataset,
+        dataset: ClipSource,
         world: World,
         *,
-        held_out: ClipDataset | None = None,
+        held_out: ClipSource | None = None,
         cache_gb: float = 4.0,
     ) -> None:
         self.config = config
         self._world = world
         self._places = world.places(config.clips)
         self._extractor = dataset.extractor
-        check_space(dataset.extractor, config.expression.space, str(dataset.folder))
+        check_space(dataset.extractor, config.expression.space, dataset.name)
         self._store = FrameStore(dataset, int(cache_gb * 2**30), size=config.image_encoder.image_size)
         torch.manual_seed(config.seed)
         self.module = ContrastiveStep(config).to(world.device)

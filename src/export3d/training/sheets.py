@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from export3d.camera import Camera
-from export3d.data.dataset import ClipDataset
+from export3d.data.source import ClipSource
 from export3d.images import to_tensor, to_uint8
 from export3d.model.export3d import Export3D
 from export3d.training.run_folder import RunFolder
@@ -29,7 +29,7 @@ def make_sheet(task: TrainTask, model: Export3D, run: RunFolder, step: int) -> d
 
 
 @torch.no_grad()
-def sample_sheet(model: Export3D, dataset: ClipDataset, rows: int) -> tuple[np.ndarray, dict[str, float]]:
+def sample_sheet(model: Export3D, dataset: ClipSource, rows: int) -> tuple[np.ndarray, dict[str, float]]:
     """One row per clip: source, driving frame, output, enlarged raw image, depth, views at -25 and +25 degrees.
 
     Returns:

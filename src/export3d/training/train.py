@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from export3d.configs import config_to_dict
-from export3d.data.dataset import ClipDataset
+from export3d.data.source import ClipSource
 from export3d.errors import TrainingError, UsageError
 from export3d.expression.lebs import LeBS
 from export3d.model.export3d import Export3D
@@ -49,14 +49,14 @@ class TrainTask:
     def __init__(
         self,
         config: TrainConfig,
-        dataset: ClipDataset,
+        dataset: ClipSource,
         world: World,
         *,
         expression: LeBS | None = None,
         perceptual: nn.Module | None = None,
         start: dict[str, Tensor] | None = None,
         notes: dict[str, Any] | None = None,
-        sheet_clips: ClipDataset | None = None,
+        sheet_clips: ClipSource | None = None,
         cache_gb: float = 4.0,
     ) -> None:
         self.config = config
@@ -66,7 +66,7 @@ class TrainTask:
             raise UsageError(
                 f"--accumulate {config.accumulate} does not divide the {len(self._places)} samples of one process."
             )
-        check_space(dataset.extractor, config.model.expression.space, str(dataset.folder))
+        check_space(dataset.extractor, config.model.expression.space, dataset.name)
         self._notes = {"extractor": dataset.extractor, "train": config_to_dict(config), **(notes or {})}
         self._store = FrameStore(dataset, int(cache_gb * 2**30))
         self.sheet_clips = sheet_clips or dataset
