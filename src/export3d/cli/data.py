@@ -1,4 +1,4 @@
-"""`export3d data check DIR` and `export3d data show DIR`: look into a data set (docs/data.md)."""
+"""`export3d data check | show | merge | export`: look into data sets, join them, take clips out (docs/data.md)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from export3d.checks import check_choice
 from export3d.cli.common import parse, say
 from export3d.data import ClipDataset
 from export3d.data.check import check_dataset
+from export3d.data.export import export_clip
 from export3d.data.manifest import describe_extractor, write_atomically
+from export3d.data.merge import merge_datasets
 from export3d.data.sheet import contact_sheet
 from export3d.errors import DataError, UsageError
 
@@ -59,18 +61,61 @@ class ShowOptions:
     """Only clips of this split: train, val or test."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """Join data sets into a new one; on one disk the shards are linked and cost no space."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """Two or more folders with manifest.json, of one extractor, frame size and frame format."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """New folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write a clip as an ordinary film, or one of its frames as a picture."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder with manifest.json."""
+
+    clip: str
+    """Key of the clip."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """MP4 film, or PNG or JPEG picture."""
+
+    frame: int = 0
+    """Which frame becomes the picture."""
+
+
 DataOptions = (
-    Annotated[CheckOptions, tyro.conf.subcommand("check")] | Annotated[ShowOptions, tyro.conf.subcommand("show")]
+    Annotated[CheckOptions, tyro.conf.subcommand("check")]
+    | Annotated[ShowOptions, tyro.conf.subcommand("show")]
+    | Annotated[MergeOptions, tyro.conf.subcommand("merge")]
+    | Annotated[ExportOptions, tyro.conf.subcommand("export")]
 )
 
 
 def data_main(argv: Sequence[str]) -> None:
     """Entry point of `export3d data`; `argv` without the words `export3d data`."""
-    options: CheckOptions | ShowOptions = parse(DataOptions, argv, command="data")  # type: ignore[arg-type]
+    options: CheckOptions | ShowOptions | MergeOptions | ExportOptions = parse(
+        DataOptions,  # type: ignore[arg-type]
+        argv,
+        command="data",
+    )
     if isinstance(options, CheckOptions):
         _check(options)
-    else:
+    elif isinstance(options, ShowOptions):
         _show(options)
+    elif isinstance(options, MergeOptions):
+        merged = merge_datasets(options.folders, options.output)
+        say(
+            f"{options.output}: {len(merged.clips)} clips in {len(merged.shards)} shards from {len(options.folders)} data sets."
+        )
+    else:
+        export_clip(ClipDataset(options.folder), options.clip, options.output, options.frame)
+        say(f"wrote {options.output}")
 
 
 def _check(options: CheckOptions) -> None:

@@ -18,7 +18,8 @@ def export_clip(dataset: ClipDataset, key: str, path: str | Path, frame: int = 0
     """Write clip `key` as H.264, or its frame number `frame` as a picture, by the suffix of `path`.
 
     Raises:
-        DataError: The data set has no such clip, or the clip no such frame.
+        DataError: The data set has no such clip.
+        UsageError: The clip has no such frame, or the suffix is of no picture or film format.
         OutputError: The picture cannot be written.
     """
     path = Path(path)
