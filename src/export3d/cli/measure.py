@@ -1,0 +1,174 @@
+"""`export3d measure-expression`: identity and expression in beta-hat and beta', in numbers and as t-SNE (Fig. 8)."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from export3d.cli.common import parse, say, set_threads
+from export3d.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from export3d.evaluation.expression_content import CodeRow
+    from export3d.evaluation.expression_sample import ExpressionSample
+    from export3d.heads.extractor import LinearExtractor
+
+COLUMNS = ("between_identity_share", "identity_1nn", "identity_1nn_frames", "r2", "r2_within", "r2_quadratic")
+EXTRACTOR_FILE = "extractor.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """Measure on people whom training never saw how much identity and expression CLeBS keeps of beta-hat."""
+
+    expression: Path
+    """Run folder of `export3d pretrain` (or its expression.safetensors)."""
+
+    data: Path
+    """Clips of test people (`export3d heads render --split test`): pictures for the retrieval, and the extractor."""
+
+    identities: int = 0
+    """Measure on so many test people whose landmarks are drawn without rendering; 0 takes the people of --data."""
+
+    frames: int = 34
+    """Frames of each drawn person."""
+
+    compare: tuple[Path, ...] = ()
+    """Further runs to put in the same table."""
+
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """JSON file for the numbers, with the command, the seed and the date."""
+
+    figure: Path | None = None
+    """PNG or JPEG: t-SNE of beta-hat and of beta' side by side, coloured by identity."""
+
+    figure_identities: int = 16
+    """People in the figure, the first ones."""
+
+    head_model: Path | None = None
+    """As in `heads render`; needed with --identities."""
+
+    seed: int = 0
+    """Seed of the landmark noise of drawn people."""
+
+    threads: int = 0
+    """Threads; 0 is automatic."""
+
+
+def measure_main(argv: Sequence[str]) -> int:
+    """Run `export3d measure-expression` with these arguments."""
+    options = parse(MeasureOptions, argv, command="measure-expression")
+    run(options, shlex.join(["export3d", "measure-expression", *argv]))
+    return 0
+
+
+def run(options: MeasureOptions, command: str) -> None:
+    """Measure, print the table, write what was asked for."""
+    from PIL import Image
+
+    from export3d.data import ClipDataset
+    from export3d.data.manifest import write_atomically
+    from export3d.evaluation import expression_content as content
+    from export3d.evaluation.expression_figure import tsne_figure
+    from export3d.heads.extractor import NUM_EXPRESSION, LinearExtractor
+    from export3d.training.pretrain import FACE_NETWORK_FILE, check_space, load_expression, load_face_network
+
+    if options.figure is not None and options.figure.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UsageError(f"--figure: expected a .png or .jpg name; got {options.figure}.")
+    set_threads(options.threads)
+    dataset = ClipDataset(options.data)
+    expression, notes = load_expression(options.expression)
+    check_space(dataset.extractor, expression.config.space, str(options.data))
+    extractor = LinearExtractor.load(options.data / EXTRACTOR_FILE)
+    for what, sha256 in (
+        (options.data, dataset.extractor["sha256"]),
+        (options.expression, notes["extractor"]["sha256"]),
+    ):
+        if sha256 != extractor.sha256:
+            raise DataError(
+                f"{what}: its beta was made by the extractor {sha256[:12]}; {options.data / EXTRACTOR_FILE} is "
+                f"{extractor.sha256[:12]}. Measure with clips of the same head model and extractor settings."
+            )
+    others = {f"beta' of {path.name}": load_expression(path)[0] for path in options.compare}
+    sample = _sample(options, dataset, extractor)
+    spread = extractor.mode_spread[:NUM_EXPRESSION].numpy()
+    rows = content.measure_codes(expression, sample, spread, others=others)
+    chances = content.chances(sample)
+    verdicts = content.verdicts(rows, chances["identity_1nn"])
+    coefficients = content.lambda_of(expression, sample.beta)
+    face_network = (
+        options.expression if options.expression.is_dir() else options.expression.parent
+    ) / FACE_NETWORK_FILE
+    contrast = None
+    if face_network.exists():
+        contrast = content.measure_contrast(expression, load_face_network(face_network)[0], dataset, notes["pretrain"])
+    _print(rows, chances, contrast, verdicts)
+    if options.figure is not None:
+        shown = sample.first(options.figure_identities)
+        picture, _ = tsne_figure(shown, coefficients[sample.identity < options.figure_identities])
+        buffer = BytesIO()
+        kind = "PNG" if options.figure.suffix.lower() == ".png" else "JPEG"
+        Image.fromarray(picture).save(buffer, format=kind)
+        write_atomically(options.figure, buffer.getvalue())
+        say(f"wrote {options.figure}")
+    if options.output is not None:
+        facts: dict[str, Any] = {
+            "command": command,
+            "date": date.today().isoformat(),
+            "seed": options.seed,
+            "sample": {
+                "identities": sample.identities,
+                "frames": len(sample.beta),
+                "drawn_without_rendering": options.identities > 0,
+            },
+            "run": {"steps": notes["step"], "pretrain": notes["pretrain"]},
+            "extractor": extractor.info,
+            "chance": chances,
+            "near_chance_factor": content.NEAR_CHANCE,
+            "verdicts": verdicts,
+            "rows": [asdict(row) for row in rows],
+            "contrast": contrast,
+            "coefficient_length": content.coefficient_lengths(coefficients),
+            "figure": None if options.figure is None else {"people": shown.identities, "frames": len(shown.beta)},
+        }
+        write_atomically(options.output, (json.dumps(facts, indent=1) + "\n").encode())
+        say(f"wrote {options.output}")
+
+
+def _sample(options: MeasureOptions, dataset: Any, extractor: LinearExtractor) -> ExpressionSample:
+    from export3d.evaluation.expression_sample import draw_sample, sample_of_clips
+    from export3d.heads.model_file import load_head
+
+    if options.identities == 0:
+        return sample_of_clips(dataset)
+    head = load_head(options.head_model)
+    if not extractor.fits(head):
+        raise DataError(
+            f"--identities: the head model '{head.name}' is not the one of {options.data}; give the right --head-model."
+        )
+    return draw_sample(head, extractor, identities=options.identities, frames=options.frames, seed=options.seed)
+
+
+def _print(
+    rows: list[CodeRow], chances: dict[str, float], contrast: dict[str, float] | None, verdicts: dict[str, bool]
+) -> None:
+    say(f"{'code':52s}" + "".join(f"{name.replace('identity_', 'id_'):>18s}" for name in COLUMNS))
+    for row in rows:
+        values = [getattr(row, name) for name in COLUMNS]
+        say(f"{row.code:52s}" + "".join(f"{'-' if v is None else format(v, '.4f'):>18s}" for v in values))
+    say(f"{'chance':52s}" + "".join(f"{format(chances[n], '.4f') if n in chances else '':>18s}" for n in COLUMNS))
+    if contrast is not None:
+        say(
+            f"Eq. 1 on held-out pictures: loss {contrast['loss']:.3f} (chance {contrast['loss_at_chance']:.3f}), "
+            f"retrieval {contrast['retrieval']:.3f} (chance {contrast['retrieval_at_chance']:.3f})"
+        )
+    for name, holds in verdicts.items():
+        say(f"{name}: {'yes' if holds else 'no'}")

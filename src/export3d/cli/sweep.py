@@ -1,0 +1,120 @@
+"""`export3d sweep`: what each basis vector of CLeBS does to a portrait (Figs. 9 and 13)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from export3d.cli.common import parse, pick_device, progress_bar, refuse_overwriting_inputs, say, set_threads
+from export3d.errors import DataError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepCommand:
+    """Vary the expression of a portrait along each basis vector; one row of pictures per vector."""
+
+    source: Path
+    """Photo of the person; one face, roughly frontal."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Sheet to write, .png or .jpg."""
+
+    model: str | None = None
+    """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
+
+    ranges: Literal["spread", "paper"] = "spread"
+    """spread: mean and spread of each coefficient. paper: the paper's ranges, for the vectors it shows."""
+
+    spread_from: Path | None = None
+    """Clips whose expressions give the spread; without it standard normal expressions do."""
+
+    vectors: tuple[int, ...] = ()
+    """Basis vectors, counted from 1; all when left out."""
+
+    steps: int = 7
+    """Pictures in a row."""
+
+    deviations: float = 2.5
+    """How far `spread` reaches to either side, in standard deviations."""
+
+    frontal: bool = False
+    """Show the head from the front instead of from the photo's own camera."""
+
+    face: str | None = None
+    """Which face of the portrait: largest, left, right, or a number (0 is the leftmost)."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network runs; auto takes a CUDA GPU where there is one."""
+
+    threads: int = 0
+    """Threads of the network; 0 is automatic."""
+
+
+def sweep_main(argv: Sequence[str]) -> int:
+    """Run `export3d sweep` with these arguments."""
+    options = parse(SweepCommand, argv, command="sweep")
+    say(run(options))
+    return 0
+
+
+def run(options: SweepCommand) -> str:
+    """Draw the sheet; returns the result line."""
+    import numpy as np
+    from PIL import Image
+
+    from export3d.animation import Animator
+    from export3d.animation.sweep import (
+        SweepOptions,
+        coefficient_spread,
+        require_basis,
+        sweep_frames,
+        sweep_sheet,
+        sweep_values,
+    )
+    from export3d.camera import Camera
+    from export3d.data import ClipDataset
+    from export3d.data.manifest import write_atomically
+    from export3d.model import load_model
+    from export3d.tracking import Tracker
+
+    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+    kind = kinds.get(options.output.suffix.lower())
+    if kind is None:
+        raise UsageError(f"sweep: -o must end in .png or .jpg; got {options.output}.")
+    chosen = SweepOptions(
+        ranges=options.ranges, vectors=options.vectors, steps=options.steps, deviations=options.deviations
+    )
+    refuse_overwriting_inputs(options.output, options.source)
+    set_threads(options.threads)
+    model = load_model(options.model, device=pick_device(options.device))
+    require_basis(model)
+    beta = None
+    if options.spread_from is not None:
+        clips = ClipDataset(options.spread_from)
+        space = clips.extractor["expression_space"]
+        if space != model.config.expression.space:
+            raise DataError(
+                f"{options.spread_from}: its beta is in the expression space '{space}'; the model expects "
+                f"'{model.config.expression.space}'. Give clips of that space."
+            )
+        beta = np.concatenate([clips.arrays(i)["beta"] for i in range(len(clips))])
+    if options.ranges == "paper":  # the spread is not needed, and not every space has one
+        mean = spread = np.zeros(model.config.expression.num_basis)
+    else:
+        mean, spread = coefficient_spread(model, beta)
+    values = sweep_values(chosen, mean, spread)
+    with Tracker(choice=options.face, size=model.config.image_size) as tracker:
+        animator = Animator(model, tracker)
+        animator.portrait(options.source)
+        camera = Camera.look_at_head().to_vector()[0].numpy() if options.frontal else None
+        with progress_bar("sweeping", len(values) * options.steps) as report:
+            frames = sweep_frames(animator, values, camera=camera, on_frame=report)
+    buffer = BytesIO()
+    Image.fromarray(sweep_sheet(frames, values)).save(buffer, format=kind, quality=92)
+    write_atomically(options.output, buffer.getvalue())
+    return f"{options.output}: {len(values)} basis vectors, {options.steps} pictures each"
