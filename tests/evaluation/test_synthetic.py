@@ -13,17 +13,7 @@ from PIL import Image
 from export3d.cli import main
 from export3d.data import ClipDataset
 from export3d.evaluation.synthetic import _masked_psnr, _sharpness, _Truth, score_synthetic
-from export3d.heads.clips import ClipsConfig, render_clips
 from export3d.model import PRESETS, Export3D, save_model
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("heads") / "clips"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("EXPORT3D_HEAD_MODEL", raising=False)
-        render_clips(folder, ClipsConfig(identities=2, frames=3, size=32, supersample=1, quality="fast", split="test"))
-    return folder
 
 
 @pytest.fixture(scope="module")

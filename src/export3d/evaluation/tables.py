@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from export3d.data.manifest import write_atomically
 from export3d.evaluation.scoring import ALL_METRICS, ClipScores, Row, finite, score_table
@@ -42,6 +44,9 @@ Tables = dict[str, dict[str, list[Row]]]
 def make_tables(clips: Sequence[ClipScores], *, seed: int = 0) -> Tables:
     """One table per kind of pair, one column per method, in the order of the clips.
 
+    A same-identity source frame drives itself; it is left out for every method, since a copy would be perfect there
+    (and its PSNR infinite). `frames.csv` keeps it.
+
     Raises:
         DataError: No clips.
     """
@@ -49,7 +54,7 @@ def make_tables(clips: Sequence[ClipScores], *, seed: int = 0) -> Tables:
         score_table([])  # raises with the right words
     tables: Tables = {}
     for kind in TITLES:
-        of_kind = [clip for clip in clips if clip.pair.kind == kind]
+        of_kind = [_without_source(clip) for clip in clips if clip.pair.kind == kind]
         for method in dict.fromkeys(clip.method for clip in of_kind):
             rows = score_table([clip for clip in of_kind if clip.method == method], seed=seed)
             tables.setdefault(kind, {})[method] = rows
@@ -103,6 +108,12 @@ def write_tables_json(path: Path, tables: Tables, facts: dict[str, Any]) -> None
     write_atomically(path, (json.dumps(finite(content), indent=1) + "\n").encode())
 
 
+def _without_source(clip: ClipScores) -> ClipScores:
+    if clip.pair.kind != "same" or any(len(values) < 2 for values in clip.values.values()):
+        return clip
+    return replace(clip, values={name: np.delete(v, clip.pair.source_frame) for name, v in clip.values.items()})
+
+
 def _cells(methods: dict[str, list[Row]], show: Any) -> list[list[str]]:
     found = {(method, row.metric): row for method, rows in methods.items() for row in rows}
     lines = [["metric", *(method.replace("_", " ") for method in methods)]]
@@ -118,8 +129,9 @@ def _missing(methods: dict[str, list[Row]]) -> list[str]:
     """A line for each method in whose frames a metric had no value where faces were looked for."""
     lines = []
     for method, rows in methods.items():
-        worst = max((row for row in rows if "flicker" not in row.metric), key=lambda row: row.missing)
-        if worst.missing:
+        of_faces = [row for row in rows if not row.metric.startswith("flicker")]  # which lacks the first and last frame
+        worst = max(of_faces, key=lambda row: row.missing, default=None)
+        if worst is not None and worst.missing:
             total = worst.missing + worst.frames
             lines.append(
                 f"- {method.replace('_', ' ')}: no value of {worst.metric} in {worst.missing} of {total} frames"
@@ -129,6 +141,8 @@ def _missing(methods: dict[str, list[Row]]) -> list[str]:
 
 def _with_interval(row: Row) -> str:
     low, high = row.interval.low, row.interval.high
+    if math.isnan(row.interval.mean):
+        return "-"
     return f"{_number(row.interval.mean)} [{_number(low)}, {_number(high)}]"
 
 
