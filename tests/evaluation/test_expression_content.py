@@ -190,6 +190,7 @@ def test_the_command_writes_numbers_and_figure(
     assert facts["sample"] == {"identities": 6, "frames": 60, "drawn_without_rendering": True}
     assert facts["chance"]["identity_1nn"] == pytest.approx(1 / 6)
     assert [row["code"] for row in facts["rows"]][:3] == ["beta-hat", "beta-hat minus clip mean", "beta' (lambda)"]
+    assert facts["contrast"]["train_retrieval"] is None  # the folder has no log
     assert facts["contrast"]["clips"] == 4 and facts["contrast"]["frames_per_clip"] == 4
     assert facts["contrast"]["loss_at_chance"] == pytest.approx(np.log(3))
     assert Image.open(figure).size == (1040, 554)

@@ -107,9 +107,10 @@ def run(options: MeasureOptions, command: str) -> None:
     face_network = (
         options.expression if options.expression.is_dir() else options.expression.parent
     ) / FACE_NETWORK_FILE
-    contrast = None
+    contrast: dict[str, Any] | None = None
     if face_network.exists():
         contrast = content.measure_contrast(expression, load_face_network(face_network)[0], dataset, notes["pretrain"])
+        contrast["train_retrieval"] = _last_logged(face_network.parent / "metrics.jsonl", "retrieval")
     _print(rows, chances, contrast, verdicts)
     if options.figure is not None:
         shown = sample.first(options.figure_identities)
@@ -157,8 +158,16 @@ def _sample(options: MeasureOptions, dataset: Any, extractor: LinearExtractor) -
     return draw_sample(head, extractor, identities=options.identities, frames=options.frames, seed=options.seed)
 
 
+def _last_logged(log: Path, name: str) -> float | None:
+    """The last value of a run's log, or None without one."""
+    if not log.exists():
+        return None
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    return next((line[name] for line in reversed(lines) if name in line), None)
+
+
 def _print(
-    rows: list[CodeRow], chances: dict[str, float], contrast: dict[str, float] | None, verdicts: dict[str, bool]
+    rows: list[CodeRow], chances: dict[str, float], contrast: dict[str, Any] | None, verdicts: dict[str, bool]
 ) -> None:
     say(f"{'code':52s}" + "".join(f"{name.replace('identity_', 'id_'):>18s}" for name in COLUMNS))
     for row in rows:
