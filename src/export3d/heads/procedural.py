@@ -44,7 +44,8 @@ _OUTLINE = np.array([
     [-17.0, 12.0,  3.6,  -9.0],
 ])
 _NOSE = np.array([  # y, height of the bridge over the outline
-    [4.8, 0.0], [3.4, 0.15], [2.6, 0.8], [1.8, 1.5], [1.1, 2.1], [0.4, 2.45], [-0.3, 2.0], [-0.8, 1.2], [-1.2, 0.7], [-1.8, 0.0],
+    [4.8, 0.0], [3.4, 0.15], [2.6, 0.8], [1.8, 1.5], [1.1, 2.1], [0.4, 2.45], [-0.3, 2.0], [-0.8, 1.2],
+    [-1.2, 0.7], [-1.8, 0.0],
 ])
 # fmt: on
 _EYE_ROW, _MOUTH_ROW = 3.4, -3.4
@@ -309,7 +310,8 @@ class _Builder:
                 f"lashes_{name}",
                 np.concatenate([lid, tips]),
                 _strip(len(top), closed=False),
-                np.concatenate([np.stack([line, 0 * line], 1), np.stack([line, 0 * line + 1], 1)]) + [6.0, 0.0],
+                np.concatenate([np.stack([line, 0 * line], 1), np.stack([line, 0 * line + 1], 1)])
+                + np.array([6.0, 0.0]),
                 parents=np.tile(top, 2),
                 factors=np.ones(2 * len(top)),
             )
@@ -350,9 +352,8 @@ class _Builder:
         line = np.linspace(0.02, 0.98, 9)
         for root, edge, jaw, v in ((-2.1, -3.2, 0.0, 0.55), (-4.7, -3.55, 1.0, 0.05)):
             inward = arc * [0.85, 1, 0.96]
-            points = np.concatenate(
-                [arc + [0, root, 0], arc + [0, edge, 0], inward + [0, edge, 0], inward + [0, root, 0]]
-            )
+            gum, tip = np.array([0, root, 0]), np.array([0, edge, 0])
+            points = np.concatenate([arc + gum, arc + tip, inward + tip, inward + gum])
             points[:, 2] -= 0.25 * jaw  # the lower teeth bite behind the upper
             strips = np.concatenate([_strip(9, closed=False) + 9 * k for k in range(3)])
             uv = np.concatenate([np.stack([3.0 + line, np.full(9, v + 0.13 * k)], 1) for k in range(4)])
