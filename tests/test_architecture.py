@@ -27,7 +27,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "animation": ("model", "tracking"),
     "training": ("model", "expression", "rendering", "nn", "data", "heads", "tracking"),
     "preprocess": ("data", "tracking"),
-    "evaluation": ("animation", "tracking", "data", "model", "training", "heads"),
+    "evaluation": ("animation", "tracking", "data", "model", "expression", "training", "heads"),
 }
 """Unit -> units it may import, besides the leaves. `cli` and the top __init__ may import all."""
 

@@ -131,7 +131,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _section(name: str, content: dict[str, Any]) -> list[str]:
-    facts = [f"{fact} {'not recorded' if fact not in content else _quoted(fact, content[fact])}" for fact in FACTS]
+    facts = [f"{fact} {_fact(fact, content)}" for fact in FACTS]
     lines = [f"From `results/{name}.json`: {'; '.join(facts)}.", ""]
     body = {key: value for key, value in content.items() if key not in FACTS}
     if name == "clebs":
@@ -146,8 +146,13 @@ def _section(name: str, content: dict[str, Any]) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def _quoted(fact: str, value: Any) -> str:
-    return f"`{value}`" if fact == "command" else shown(value)
+def _fact(fact: str, content: dict[str, Any]) -> str:
+    """A command, date or seed of the file itself or of its settings."""
+    places = [content, *(value for value in content.values() if isinstance(value, dict))]
+    found = next((place[fact] for place in places if fact in place), None)
+    if found is None:
+        return "not recorded"
+    return f"`{found}`" if fact == "command" else shown(found)
 
 
 def _clebs_verdicts(content: dict[str, Any]) -> list[str]:
