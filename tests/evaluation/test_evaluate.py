@@ -183,6 +183,13 @@ def test_fixed_pairs_are_taken_from_their_file_and_twins_are_refused(clips: Path
         choose_pairs(dataset, "both", pairs_file=tmp_path / "p.json")
 
 
+def test_the_pairs_can_be_had_without_a_model(clips: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", "--data", str(clips), "--pairs-only", "-o", str(tmp_path / "r")]) == 0
+    stored = json.loads((tmp_path / "r" / "pairs.json").read_text())["pairs"]
+    assert [pair["kind"] for pair in stored] == ["same", "same", "cross", "cross"]
+    assert [path.name for path in (tmp_path / "r").iterdir()] == ["pairs.json"]
+
+
 def test_the_source_frame_is_left_out_of_the_same_identity_mean() -> None:
     pair = Pair(kind="same", source_clip="a", source_frame=1, driving_clip="a")
     tables = make_tables([ClipScores(pair=pair, values={"psnr": np.array([10.0, math.inf, 20.0])})])

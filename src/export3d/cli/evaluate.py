@@ -48,6 +48,9 @@ class EvaluateOptions:
     pairs: Path | None = None
     """Fixed pairs (the pairs.json of an earlier run) instead of those chosen by the seed."""
 
+    pairs_only: bool = False
+    """Only write OUTPUT/pairs.json and stop: what another method needs to make its frames."""
+
     clips: int | None = None
     """Only the first so many pairs of each kind."""
 
@@ -95,6 +98,11 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
     set_threads(options.threads)
     dataset = ClipDataset(options.data, split=None if options.split == "all" else options.split)
     pairs = choose_pairs(dataset, options.protocol, pairs_file=options.pairs, clips=options.clips, seed=options.seed)
+    if options.pairs_only:
+        folder = _folder(options.output)
+        write_pairs(folder / "pairs.json", pairs)
+        say(f"{folder / 'pairs.json'}: {len(pairs)} pairs")
+        return
     maker = _maker(options, dataset, pairs)
     folder = _folder(options.output)
     with _backends(options) as backends, progress_bar("evaluating", len(pairs)) as report:

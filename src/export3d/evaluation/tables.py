@@ -86,7 +86,8 @@ def markdown(tables: Tables, facts: dict[str, Any]) -> str:
         cells = _cells(methods, _with_interval)
         lines += ["", f"## {TITLES[kind]} ({counts.clips + counts.missing} pairs)", "", _line(cells[0])]
         lines += ["|---|" + "---:|" * (len(cells[0]) - 1), *(_line(line) for line in cells[1:])]
-        lines += ["", *_missing(methods)]
+        missing = _missing(methods)
+        lines += ["", *missing] if missing else []
     lines += ["", "Back ends:", ""]
     for what, info in facts["backends"].items():
         lines.append(f"- {what}: {info['name']} {info['version']}, sha256 {info['sha256'][:12] or 'unknown'}")
