@@ -322,6 +322,8 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(inputs: Any, out: Path, tmp_pat
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # A shell starts background jobs with SIGINT ignored, and children inherit that; a terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list(out.glob(".out*.mp4")) and process.poll() is None and time.monotonic() < deadline:
