@@ -79,7 +79,7 @@ class Motion:
             "created_by": f"export3d {__version__}",
         }
         arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
-        _write_atomically(path, save(arrays, metadata=metadata))
+        write_atomically(path, save(arrays, metadata=metadata))
 
     @staticmethod
     def load(path: str | Path) -> Motion:
@@ -192,7 +192,8 @@ def _read_metadata(path: Path, metadata: dict[str, str]) -> tuple[ExtractorInfo,
     return extractor, fps
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write under a temporary name, flush to disk, rename; the folder or a full disk is an `OutputError`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

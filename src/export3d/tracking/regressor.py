@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -24,9 +23,10 @@ from torch import Tensor, nn
 from export3d import __version__
 from export3d.camera import Camera, default_intrinsics
 from export3d.checks import check_shape
-from export3d.errors import CheckpointError, OutputError
+from export3d.errors import CheckpointError
 from export3d.tracking.alignment import Alignment
 from export3d.tracking.faces import ExtractorInfo
+from export3d.tracking.motion import write_atomically
 
 FORMAT = "export3d-regressor"
 VERSION = 1
@@ -161,18 +161,7 @@ class LandmarkRegressor:
         tensors = {name: tensor.contiguous() for name, tensor in self.net.state_dict().items()}
         tensors["offsets"] = torch.from_numpy(self.offsets)
         content = save(tensors, metadata=metadata)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise OutputError(
-                f"{path}: cannot be written ({error.strerror or error}). Choose another place."
-            ) from error
+        write_atomically(path, content)
         return hashlib.sha256(content).hexdigest()
 
 
