@@ -26,6 +26,7 @@ ARRAY_SHAPES: dict[str, tuple[int | str, ...]] = {
     "alpha": (80,),
     "gaze": ("T", 2),
     "beta_mirror": ("T", 64),
+    "surface": ("T", 1024, 3),
 }
 """Every array that a clip may hold, in the order of the tar members; "T" is the number of frames."""
 

@@ -37,6 +37,7 @@ from export3d.heads.motion_csv import from_csv
 from export3d.heads.parametric import ParametricHead
 from export3d.heads.render import render_frames
 from export3d.heads.splits import identity_seeds
+from export3d.heads.surface import surface_points
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage ("render" or "pack"), how many identities are done, and how many there are."""
@@ -47,7 +48,7 @@ DEPTH_STEPS = 16384.0
 _RENDER_FILE = "render.json"
 _EXTRACTOR_FILE = "extractor.safetensors"
 _WORK_FOLDER = ".work"
-_RENDERER_VERSION = 1  # raise it when pictures change, so that no half-rendered folder mixes two renderers
+_RENDERER_VERSION = 2  # raise it when pictures change, so that no half-rendered folder mixes two renderers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +231,7 @@ def _arrays(
 ) -> dict[str, np.ndarray]:
     """Every array of the clip. Noise is drawn anew for the mirrored picture, as a detector would err anew."""
     camera = motion.camera()
-    weights = torch.from_numpy(motion.weights)
+    weights, gaze = torch.from_numpy(motion.weights), torch.from_numpy(motion.gaze)
     landmarks = camera.project(identity.landmarks_world(weights.to(identity.rest.device)).cpu())[0]
     noise_px = extractor.config.noise_px
     beta = extractor.fit(add_noise(landmarks, rng, noise_px), camera)
@@ -244,8 +245,9 @@ def _arrays(
         "true_beta": extractor.true_beta(weights),
         "weights": weights,
         "alpha": identity.alpha,
-        "gaze": torch.from_numpy(motion.gaze),
+        "gaze": gaze,
         "beta_mirror": mirrored,
+        "surface": surface_points(identity, weights.to(identity.rest.device), gaze.to(identity.rest.device)),
     }
     return {name: np.ascontiguousarray(tensor.float().cpu().numpy()) for name, tensor in tensors.items()}
 

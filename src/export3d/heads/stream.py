@@ -21,7 +21,7 @@ from export3d.heads.model_file import load_head
 from export3d.heads.parametric import ParametricHead
 
 _VISITORS = 8  # clips outside the pool that were asked for last (sample sheets)
-_CACHED_ARRAYS = 256  # about 0.06 MB each for 40 frames
+_CACHED_ARRAYS = 256  # about 0.5 MB each for 40 frames
 _PICTURES = ("background.png", "0000.mask.png", "0000.depth.png")
 
 
