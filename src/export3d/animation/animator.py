@@ -97,7 +97,8 @@ class Animator:
         own = np.array(crop_image(image, crop, self.image_size))  # a writable copy, as PyTorch wants it
         source = to_tensor(own)[None].to(self.device)
         with torch.inference_mode():
-            code = self.model.encode(source, self._to_camera(camera))
+            own_beta = torch.from_numpy(np.asarray(beta, dtype=np.float32))[None].to(self.device)
+            code = self.model.encode(source, self._to_camera(camera), source_beta=own_beta)
         self._beta = self._planes = self._camera = self._render = None
         self.subject = Subject(image=image, crop=crop, beta=beta, camera=camera, code=code)
         return self.subject

@@ -18,6 +18,7 @@ from export3d.evaluation.protocol import Pair
 from export3d.evaluation.synthetic import fit_size, to_size
 from export3d.images import to_tensor, to_uint8
 from export3d.model import Export3D
+from export3d.training.sheets import gaze_at
 
 BASELINES = ("copy_source", "mean_face", "driving")
 """Copy the source frame; the mean of the source frames of all clips; the driving frame itself (upper bound)."""
@@ -86,13 +87,18 @@ class ModelFrames:
         source, driving = self._places[pair.source_clip], self._places[pair.driving_clip]
         dataset, model = self._dataset, self._model
         portrait = fit_size(to_tensor(dataset.frame(source, pair.source_frame))[None], model.config.image_size)
-        at = self._camera(dataset.arrays(source)["camera"][pair.source_frame : pair.source_frame + 1])
-        code = model.encode(portrait.to(self._device), at)
-        arrays = dataset.arrays(driving)
+        own, arrays, first = dataset.arrays(source), dataset.arrays(driving), pair.source_frame
+        code = model.encode(
+            portrait.to(self._device),
+            self._camera(own["camera"][first : first + 1]),
+            source_beta=torch.tensor(own["beta"][first : first + 1]).to(self._device),
+            source_gaze=gaze_at(own, first, self._device),
+        )
         frames, depths = [], []
         for t in range(dataset.num_frames(driving)):
             beta = torch.tensor(arrays["beta"][t : t + 1]).to(self._device)
-            render = model.render(model.planes(code, beta), self._camera(arrays["camera"][t : t + 1]), code)
+            planes = model.planes(code, beta, gaze_at(arrays, t, self._device))
+            render = model.render(planes, self._camera(arrays["camera"][t : t + 1]), code)
             assert render.image is not None  # only a changed raw size leaves it out
             frames.append(to_size(to_uint8(render.image[0]), dataset.size))
             depths.append(render.depth[0, 0].float().numpy(force=True))

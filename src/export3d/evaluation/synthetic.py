@@ -20,6 +20,7 @@ from export3d.evaluation.metrics import psnr, ssim
 from export3d.evaluation.protocol import dataset_facts, same_identity_pairs
 from export3d.images import to_tensor, to_uint8
 from export3d.model import Export3D, SourceCode
+from export3d.training.sheets import gaze_at
 
 DEPTH_STEPS = 16384.0
 """Stored depth per scene unit (docs/data.md)."""
@@ -73,8 +74,12 @@ def score_synthetic(
         beta = torch.tensor(arrays["beta"])
         camera = Camera.from_vector(torch.tensor(arrays["camera"]))
         source = to_tensor(dataset.frame(index, pair.source_frame))[None]
+        first = pair.source_frame
         code = model.encode(
-            fit_size(source, model.config.image_size), camera[pair.source_frame : pair.source_frame + 1]
+            fit_size(source, model.config.image_size),
+            camera[first : first + 1],
+            source_beta=beta[first : first + 1],
+            source_gaze=gaze_at(arrays, first),
         )
         shuffled = np.random.default_rng([seed, done]).permutation(len(beta))
         clip: dict[str, list[list[float]]] = {}
@@ -86,13 +91,14 @@ def score_synthetic(
             neutral = beta[pair.source_frame : pair.source_frame + 1]
             there = camera[pair.source_frame : pair.source_frame + 1]
             other = beta[shuffled[time] : shuffled[time] + 1]
-            for name, b, c in (
-                ("model", own, here),
-                ("source_expression", neutral, here),
-                ("random_expression", other, here),
-                ("source_camera", own, there),
+            gaze, own_gaze, other_gaze = (gaze_at(arrays, int(t)) for t in (time, first, shuffled[time]))
+            for name, b, g, c in (
+                ("model", own, gaze, here),
+                ("source_expression", neutral, own_gaze, here),
+                ("random_expression", other, other_gaze, here),
+                ("source_camera", own, gaze, there),
             ):
-                image, depth = _render(model, code, b, c)
+                image, depth = _render(model, code, b, c, g)
                 clip.setdefault(name, []).append(truth.score(image, depth))
             clip.setdefault("copy_source", []).append(truth.score(dataset.frame(index, pair.source_frame), None))
         for name, values in clip.items():
@@ -123,10 +129,16 @@ def quality_sheet(model: Export3D, dataset: ClipDataset, clips: int = 8, seed: i
         time = int(np.random.default_rng([seed, number]).choice(candidates))
         camera = Camera.from_vector(torch.tensor(arrays["camera"]))
         source = dataset.frame(index, pair.source_frame)
-        code = model.encode(fit_size(to_tensor(source)[None], size), camera[pair.source_frame : pair.source_frame + 1])
-        beta = torch.tensor(arrays["beta"][time : time + 1])
-        output, depth = _render(model, code, beta, camera[time : time + 1])
-        views = [_render(model, code, beta, Camera.look_at_head(yaw=np.radians(a)))[0] for a in (-30, 0, 30)]
+        first = pair.source_frame
+        code = model.encode(
+            fit_size(to_tensor(source)[None], size),
+            camera[first : first + 1],
+            source_beta=torch.tensor(arrays["beta"][first : first + 1]),
+            source_gaze=gaze_at(arrays, first),
+        )
+        beta, gaze = torch.tensor(arrays["beta"][time : time + 1]), gaze_at(arrays, time)
+        output, depth = _render(model, code, beta, camera[time : time + 1], gaze)
+        views = [_render(model, code, beta, Camera.look_at_head(yaw=np.radians(a)), gaze)[0] for a in (-30, 0, 30)]
         tiles = [source, dataset.frame(index, time), output, *views, _grey(depth, size)]
         rows.append(np.concatenate([to_size(tile, size) for tile in tiles], axis=1))
     return np.concatenate(rows, axis=0)
@@ -177,8 +189,10 @@ class _Truth:
         return float(np.abs(full - self.depth)[known].mean())
 
 
-def _render(model: Export3D, code: SourceCode, beta: Tensor, camera: Camera) -> tuple[np.ndarray, Tensor]:
-    render = model.render(model.planes(code, beta), camera, code)
+def _render(
+    model: Export3D, code: SourceCode, beta: Tensor, camera: Camera, gaze: Tensor | None
+) -> tuple[np.ndarray, Tensor]:
+    render = model.render(model.planes(code, beta, gaze), camera, code)
     assert render.image is not None  # only a changed raw size leaves it out
     return to_uint8(render.image[0]), render.depth
 

@@ -11,6 +11,7 @@ from export3d.model.background import BackgroundConfig
 from export3d.model.decoder import DecoderConfig
 from export3d.model.generator import GeneratorConfig
 from export3d.model.pixel_aligned import PixelAlignedConfig
+from export3d.model.source_lookup import SourceLookupConfig
 from export3d.model.superres import SuperResConfig
 from export3d.model.triplane import TriPlaneConfig
 from export3d.rendering.renderer import RendererConfig
@@ -27,7 +28,12 @@ class ModelConfig:
     renderer: RendererConfig = field(default_factory=RendererConfig)
     superres: SuperResConfig = field(default_factory=SuperResConfig)
     pixel_aligned: PixelAlignedConfig = field(default_factory=PixelAlignedConfig)
+    source_lookup: SourceLookupConfig = field(default_factory=SourceLookupConfig)
     background: BackgroundConfig = field(default_factory=BackgroundConfig)
+    source_beta: bool = False
+    """The portrait's own expression joins the condition of G. Not in the paper."""
+    gaze: bool = False
+    """The gaze of portrait and driver joins the condition of G. Not in the paper."""
 
     def __post_init__(self) -> None:
         if self.generator.plane_resolution != self.triplane.resolution:
@@ -77,8 +83,10 @@ SMALL = ModelConfig(
         density_gain=40.0,
     ),
     superres=SuperResConfig(start_size=None, channels=(40, 32)),
-    pixel_aligned=PixelAlignedConfig(enabled=True),
+    source_lookup=SourceLookupConfig(enabled=True),
     background=BackgroundConfig(mode="apart"),
+    source_beta=True,
+    gaze=True,
 )
 
 TINY = ModelConfig(
@@ -107,8 +115,10 @@ PRESETS: dict[str, ModelConfig] = {
     "small": SMALL,
     "small-literal": replace(
         SMALL,
-        pixel_aligned=PixelAlignedConfig(),
+        source_lookup=SourceLookupConfig(),
         background=BackgroundConfig(),
+        source_beta=False,
+        gaze=False,
         generator=replace(SMALL.generator, highres_channels=()),
     ),
     "tiny": TINY,

@@ -16,6 +16,7 @@ from export3d.model.config import ModelConfig
 from export3d.model.decoder import RadianceDecoder
 from export3d.model.generator import TriPlaneGenerator
 from export3d.model.pixel_aligned import PixelAligned
+from export3d.model.source_lookup import GUIDE_CHANNELS, SourceLookup
 from export3d.model.superres import SuperResolution, upsample2
 from export3d.model.triplane import RunningMeanPlanes, TriPlaneConfig, sample_planes
 from export3d.rendering.rays import Window, cast_rays
@@ -29,10 +30,13 @@ class SourceCode:
     Attributes:
         tokens: ``(B, N, h)`` visual tokens (Sec. 3.2).
         highres: high-resolution features ``(B, C, P, P)``, or None.
-        pixels: pixel-aligned features ``(B, C, H/2, W/2)``, or None.
+        pixels: features of the portrait for the pixel-aligned branch or the source lookup ``(B, C, H/2, W/2)``, or None.
         camera: the portrait's camera.
         background: ``(B, 3, H, W)`` in [-1, 1] with the head filled in, or None.
         matte_logits: ``(B, 1, H/2, W/2)`` foreground of the portrait, or None.
+        picture: ``(B, 4, H, W)`` the portrait in [-1, 1] and its foreground in [0, 1], for the source lookup, or None.
+        condition: the portrait's own expression, as it joins that of the driver (B, d) or (B, n, d), or None.
+        gaze: ``(B, 2)`` the portrait's gaze, yaw and pitch in radians; None where it is unknown.
     """
 
     tokens: Tensor
@@ -41,6 +45,9 @@ class SourceCode:
     camera: Camera
     background: Tensor | None
     matte_logits: Tensor | None
+    picture: Tensor | None = None
+    condition: Tensor | None = None
+    gaze: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Render:
         raw: ``(B, 3, r, r)`` in about [-1, 1] (D-hat raw).
         depth: ``(B, 1, r, r)`` distance along the ray, scene units.
         opacity: ``(B, 1, r, r)`` in [0, 1].
+        image_opacity: ``(B, 1, s, s)`` the same at the output size, from a model with a source lookup; None otherwise.
         planes: ``(B, 3, C, P, P)`` the generator's output before the running mean is added (for Eq. 12's update).
     """
 
@@ -60,6 +68,7 @@ class Render:
     depth: Tensor
     opacity: Tensor
     planes: Tensor
+    image_opacity: Tensor | None = None
 
 
 class Export3D(nn.Module):
@@ -75,18 +84,36 @@ class Export3D(nn.Module):
         self.pixel_aligned = (
             PixelAligned(config.pixel_aligned, plane_channels) if config.pixel_aligned.enabled else None
         )
+        self.source_lookup = (
+            SourceLookup(config.source_lookup, config.decoder.hidden) if config.source_lookup.enabled else None
+        )
         self.matte = SourceMatte(config.background) if config.background.mode == "apart" else None
+        self.source_expression = nn.Linear(config.expression.dim, config.expression.dim) if config.source_beta else None
+        self.gaze = nn.Linear(5, config.expression.dim) if config.gaze else None
         extra = self.pixel_aligned.out_channels if self.pixel_aligned is not None else 0
         self.decoder = RadianceDecoder(config.decoder, plane_channels + extra)  # Eq. 8
-        self.superres = SuperResolution(config.superres, config.decoder.colour_channels)  # Sec. 3.3
+        looked_up = config.source_lookup.channels if self.source_lookup is not None else 0
+        layers, clues = (2, 4) if self.source_lookup is not None else (0, 0)
+        self.superres = SuperResolution(
+            config.superres, config.decoder.colour_channels + looked_up, layers, clues
+        )  # Sec. 3.3
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, source: Tensor, source_camera: Camera, beta: Tensor, camera: Camera) -> Render:
+    def forward(
+        self, source: Tensor, source_camera: Camera, beta: Tensor, camera: Camera, source_beta: Tensor | None = None
+    ) -> Render:
         """``source`` (B, 3, H, W) in [-1, 1], ``beta`` (B, 64), driving cameras -> Render. No side effects."""
-        code = self.encode(source, source_camera)
+        code = self.encode(source, source_camera, source_beta=source_beta)
         return self.render(self.planes(code, beta), camera, code)
 
-    def encode(self, source: Tensor, source_camera: Camera, source_mask: Tensor | None = None) -> SourceCode:
+    def encode(
+        self,
+        source: Tensor,
+        source_camera: Camera,
+        source_mask: Tensor | None = None,
+        source_beta: Tensor | None = None,
+        source_gaze: Tensor | None = None,
+    ) -> SourceCode:
         """The portrait's part of the work (Sec. 3.2).
 
         Args:
@@ -94,25 +121,49 @@ class Export3D(nn.Module):
             source_camera: B cameras of the portrait.
             source_mask: ``(B, 1, H, W)`` true foreground in [0, 1]; given in training, where it replaces the model's own
                 matte in filling the background.
+            source_beta: ``(B, 64)`` the portrait's own expression; needed by a model with `source_beta`.
+            source_gaze: ``(B, 2)`` the portrait's gaze, yaw and pitch in radians; read by a model with `gaze` only.
+
+        Raises:
+            ValueError: The model needs `source_beta` and got none.
         """
         tokens, highres = self.generator.encode(source)
         pixels = None if self.pixel_aligned is None else self.pixel_aligned.encode(source)
-        background = matte_logits = None
+        background = matte_logits = picture = condition = None
         if self.matte is not None:
             matte_logits = self.matte(source)
             mask = source_mask
             if mask is None:
                 mask = upsample2(torch.sigmoid(matte_logits.detach()))
             background = fill_background(source.float(), mask)
-        return SourceCode(tokens, highres, pixels, source_camera, background, matte_logits)
+        if self.source_lookup is not None:
+            pixels = self.source_lookup.encode(source)
+            foreground = torch.ones_like(source[:, :1])
+            if matte_logits is not None:
+                foreground = upsample2(torch.sigmoid(matte_logits.detach()))
+            picture = torch.cat([source.float(), foreground.float()], dim=1)
+        if self.source_expression is not None:
+            if source_beta is None:
+                raise ValueError("this model needs the portrait's own expression: encode(..., source_beta=...)")
+            condition = self.source_expression(self._expression_code(source_beta))
+        return SourceCode(
+            tokens, highres, pixels, source_camera, background, matte_logits, picture, condition, source_gaze
+        )
 
-    def planes(self, code: SourceCode, beta: Tensor) -> Tensor:
-        """The expression's part (Eqs. 3, 5, 6): ``beta`` (B, 64) -> residual planes (B, 3, C, P, P)."""
+    def planes(self, code: SourceCode, beta: Tensor, gaze: Tensor | None = None) -> Tensor:
+        """The expression's part (Eqs. 3, 5, 6): ``beta`` (B, 64) -> residual planes (B, 3, C, P, P).
+
+        `gaze` (B, 2) in radians is read by a model with `gaze`; None, or a portrait without gaze, leaves the eyes alone.
+        """
         check_shape("beta", beta, code.tokens.shape[0], None)
+        return self.planes_from_code(code, self._expression_code(beta), gaze)
+
+    def _expression_code(self, beta: Tensor) -> Tensor:
+        """beta' (B, d), or for cross-attention the scaled basis (B, n, d)."""
         if self.config.generator.conditioning == "cross_attention":
             assert isinstance(self.expression, LeBS)  # ModelConfig refuses the other combination
-            return self.planes_from_code(code, self.expression.scaled_basis(beta))
-        return self.planes_from_code(code, self.expression(beta))
+            return self.expression.scaled_basis(beta)
+        return self.expression(beta)
 
     def coefficients(self, beta: Tensor) -> Tensor:
         """lambda (Eq. 3): ``beta`` (B, 64) -> (B, n). ValueError for a model without a basis."""
@@ -128,12 +179,33 @@ class Export3D(nn.Module):
             return coefficients[:, :, None] * self.expression.basis.T[None]
         return coefficients @ self.expression.basis.T
 
-    def planes_from_code(self, code: SourceCode, beta_prime: Tensor) -> Tensor:
+    def planes_from_code(self, code: SourceCode, beta_prime: Tensor, gaze: Tensor | None = None) -> Tensor:
         """As `planes`, for a given beta' (B, d): what a sweep along the basis changes (Figs. 9, 13).
 
         A model with cross-attention takes the scaled basis lambda_i v_i (B, n, d) instead.
         """
-        return self.generator(code.tokens, code.highres, beta_prime)
+        condition = beta_prime
+        is_tokens = condition.ndim == 3
+        if code.condition is not None:
+            condition = torch.cat([condition, code.condition], dim=1) if is_tokens else condition + code.condition
+        if self.gaze is not None:
+            eyes = self.gaze(_gaze_input(gaze, code.gaze, beta_prime.shape[0]).to(beta_prime.device))
+            condition = torch.cat([condition, eyes[:, None]], dim=1) if is_tokens else condition + eyes
+        return self.generator(code.tokens, code.highres, condition)
+
+    def guide(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Where points of the driven head lay in the portrait (for the training of the source lookup).
+
+        Args:
+            planes: what `planes` returned.
+            points: ``(B, P, 3)`` world positions.
+
+        Returns:
+            places ``(B, P, 3)`` and gate logits ``(B, P, 2)``; see `SourceLookup.guide_of`.
+        """
+        assert self.source_lookup is not None
+        features = sample_planes(self.mean_planes(planes), points, self.config.triplane)
+        return self.source_lookup.guide_of(self.decoder.density(features)[1], points)
 
     def render(
         self,
@@ -157,7 +229,9 @@ class Export3D(nn.Module):
         """
         size = raw_size or self.config.renderer.raw_size
         origins, directions = cast_rays(camera, size, window)  # (B, R, 3)
-        field = PortraitField(self.mean_planes(planes), self.decoder, self.config.triplane, self.pixel_aligned, code)
+        field = PortraitField(
+            self.mean_planes(planes), self.decoder, self.config.triplane, self.pixel_aligned, self.source_lookup, code
+        )
         with torch.autocast(planes.device.type, enabled=False):  # the renderer stays float32 (decision 9.28)
             result = render_rays(field, origins, directions, self.config.renderer, jitter)
         side = size if window is None else window[2]
@@ -165,12 +239,37 @@ class Export3D(nn.Module):
             x.transpose(1, 2).reshape(x.shape[0], -1, side, side)
             for x in (result.features, result.depth[..., None], result.opacity[..., None])
         )
+        guide = None
+        if self.source_lookup is not None:
+            features, guide = features.split([features.shape[1] - GUIDE_CHANNELS, GUIDE_CHANNELS], dim=1)
         features = features * 2.0 - 1.0  # an empty ray is black (EG3D)
         raw = features[:, :3]
         if code.background is not None:
             raw = raw + (1.0 - opacity) * (1.0 + background_window(code.background, size, window))
-        image = None if raw_size is not None else self._enlarge(features, raw, opacity, code, size, window)
-        return Render(image, raw, depth, opacity, planes)
+        image = image_opacity = None
+        if raw_size is None and guide is not None:
+            image, image_opacity = self._look_up(features, guide, opacity, code, size, window)
+        elif raw_size is None:
+            image = self._enlarge(features, raw, opacity, code, size, window)
+        return Render(image, raw, depth, opacity, planes, image_opacity)
+
+    def _look_up(
+        self, features: Tensor, guide: Tensor, opacity: Tensor, code: SourceCode, size: int, window: Window | None
+    ) -> tuple[Tensor, Tensor]:
+        """The final image with the portrait's own detail, and the head's opacity in it."""
+        assert self.source_lookup is not None and code.pixels is not None and code.picture is not None
+        scale = self.config.image_size // size
+        found, layers = self.source_lookup.look(guide, opacity, code.pixels, code.picture, code.camera, scale)
+        features = torch.cat([features, found], dim=1).contiguous(memory_format=torch.channels_last)
+        # Colours are mixed as the surface has them; what the head does not cover is put behind afterwards.
+        rgb = ((features[:, :3] + 1.0) / opacity.clamp_min(0.05) - 1.0).clamp(-1.0, 1.0)
+        share = 1.0 if window is None else window[2] / size
+        image, opacity = self.superres.choose(features, rgb, layers, share)
+        if code.background is None:
+            return image, opacity
+        full = None if window is None else (window[0] * scale, window[1] * scale, window[2] * scale)
+        behind = background_window(code.background, self.config.image_size, full)
+        return opacity * image + (1.0 - opacity) * behind, opacity
 
     def _enlarge(
         self,
@@ -204,12 +303,14 @@ class PortraitField:
         decoder: RadianceDecoder,
         triplane: TriPlaneConfig,
         pixel_aligned: PixelAligned | None,
+        source_lookup: SourceLookup | None,
         code: SourceCode,
     ) -> None:
         self.planes_ = planes
         self.decoder = decoder
         self.triplane = triplane
         self.pixel_aligned = pixel_aligned
+        self.source_lookup = source_lookup
         self.code = code
 
     def density(self, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,11 +319,25 @@ class PortraitField:
         if self.pixel_aligned is not None and self.code.pixels is not None:
             own = self.pixel_aligned.lookup(self.code.pixels, self.code.camera, points, features)
             features = torch.cat([features, own], dim=-1)
-        return self.decoder.density(features)
+        density, state = self.decoder.density(features)
+        if self.source_lookup is not None:
+            state = torch.cat([state, points], dim=-1)  # the guide of a point needs its place
+        return density, state
 
     def colour(self, state: Tensor) -> Tensor:
-        """Decoder state -> colours ``(B, P, C)``."""
-        return self.decoder.colour(state)
+        """Decoder state -> colours ``(B, P, C)``, with a source lookup also the guide's channels."""
+        if self.source_lookup is None:
+            return self.decoder.colour(state)
+        state, points = state[..., :-3], state[..., -3:]
+        return torch.cat([self.decoder.colour(state), self.source_lookup.colour_of(state, points)], dim=-1)
+
+
+def _gaze_input(driving: Tensor | None, source: Tensor | None, batch: int) -> Tensor:
+    """``(B, 5)``: both gazes and 1; all 0 where either is unknown (a row with a NaN, or None)."""
+    if driving is None or source is None:
+        return torch.zeros(batch, 5)
+    row = torch.cat([driving, source, torch.ones_like(driving[:, :1])], dim=1)
+    return torch.where(row.isnan().any(dim=1, keepdim=True), torch.zeros_like(row), row)
 
 
 def background_window(background: Tensor, size: int, window: Window | None) -> Tensor:

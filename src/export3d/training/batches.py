@@ -20,6 +20,7 @@ from export3d.training.augment import AugmentConfig, Change, draw_change, recolo
 _AUGMENT_STREAM = 11
 _WINDOW_STREAM = 12
 _CLIP_AUGMENT_STREAM = 13
+_SURFACE_STREAM = 14
 
 DEPTH_UNITS = 16384.0
 """Stored depth levels per scene unit (docs/architecture.md, clip shards)."""
@@ -40,6 +41,8 @@ class PairSampling:
     """Side of the model's raw image, in rays."""
     window: int | None = None
     """Side of the square window of rays that is rendered; None renders the whole raw image (paper)."""
+    surface_points: int = 0
+    """Surface points of each pair that are read, for the training of a source lookup (synthetic clips)."""
     centred_share: float = 0.7
     """Share of windows centred near the mouth, the eyes or the face; the others lie anywhere."""
 
@@ -70,6 +73,18 @@ class PairBatch:
     """``(B, H, W)`` uint8 foreground alpha of the source."""
     depth: Tensor | None = None
     """``(B, H, W)`` float32 distance along the ray, scene units, 0 where unknown."""
+    source_beta: Tensor | None = None
+    """``(B, 64)`` of the source."""
+    gaze: Tensor | None = None
+    """``(B, 2)`` of the driving frame, yaw and pitch in radians; only if every clip of the batch has it."""
+    source_gaze: Tensor | None = None
+    """``(B, 2)`` of the source."""
+    surface: Tensor | None = None
+    """``(B, P, 3)`` points of the surface in the driving frame's head, scene units; only if every clip has them."""
+    source_surface: Tensor | None = None
+    """``(B, P, 3)`` the same points in the source."""
+    source_depth: Tensor | None = None
+    """``(B, H, W)`` float32, as `depth`, of the source; read together with `surface`."""
 
     def to(self, device: torch.device) -> PairBatch:
         """The same batch on a device."""
@@ -94,7 +109,17 @@ class PairBatch:
 
     def without_truth(self) -> PairBatch:
         """Without masks and depth (as on real clips)."""
-        return replace(self, mask=None, source_mask=None, depth=None)
+        return replace(
+            self,
+            mask=None,
+            source_mask=None,
+            depth=None,
+            gaze=None,
+            source_gaze=None,
+            surface=None,
+            source_surface=None,
+            source_depth=None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +293,9 @@ def _pair(
         kept = (store.mask(clip, driving), store.mask(clip, source), store.depth(clip, driving))
         mask, source_mask, stored = (np.ascontiguousarray(k[:, ::-1]) if change.mirrored else k for k in kept)
         depth = stored.astype(np.float32) / np.float32(DEPTH_UNITS)
+    truth = _surface(
+        store, clip, source, driving, change.mirrored, counter_rng(seed, _SURFACE_STREAM, step, place), sampling
+    )
     top, left = _window(landmarks, counter_rng(seed, _WINDOW_STREAM, step, place), sampling)
     return {
         "source": source_image,
@@ -275,6 +303,7 @@ def _pair(
         "source_camera": arrays["camera"][source],
         "camera": arrays["camera"][driving],
         "beta": arrays["beta_mirror" if change.mirrored else "beta"][driving],
+        "source_beta": arrays["beta_mirror" if change.mirrored else "beta"][source],
         "landmarks": landmarks,
         "window_top": np.asarray(top, dtype=np.int64),
         "window_left": np.asarray(left, dtype=np.int64),
@@ -282,6 +311,41 @@ def _pair(
         "source_mask": source_mask,
         "depth": depth,
         "mirrored": change.mirrored,
+        **_gazes(arrays, source, driving, change.mirrored),
+        **truth,
+    }
+
+
+def _gazes(arrays: dict[str, np.ndarray], source: int, driving: int, mirrored: bool) -> dict[str, np.ndarray | None]:
+    """Gaze of both frames; a mirrored eye looks the other way."""
+    gaze = arrays.get("gaze")
+    if gaze is None:
+        return {"gaze": None, "source_gaze": None}
+    sign = np.array([-1.0, 1.0] if mirrored else [1.0, 1.0], dtype=np.float32)
+    return {"gaze": gaze[driving] * sign, "source_gaze": gaze[source] * sign}
+
+
+def _surface(
+    store: FrameStore,
+    clip: int,
+    source: int,
+    driving: int,
+    mirrored: bool,
+    rng: np.random.Generator,
+    sampling: PairSampling,
+) -> dict[str, np.ndarray | None]:
+    """Some of the points whose place is known in both frames, and the source's depth, which tells the visible ones."""
+    arrays = store.arrays(clip)
+    points = arrays.get("surface") if sampling.surface_points else None
+    if points is None or not store.has_truth(clip):
+        return {"surface": None, "source_surface": None, "source_depth": None}
+    chosen = rng.permutation(points.shape[1])[: sampling.surface_points]
+    sign = np.array([-1.0, 1.0, 1.0] if mirrored else [1.0, 1.0, 1.0], dtype=np.float32)
+    depth = store.depth(clip, source)
+    return {
+        "surface": points[driving, chosen] * sign,
+        "source_surface": points[source, chosen] * sign,
+        "source_depth": (depth[:, ::-1] if mirrored else depth).astype(np.float32) / np.float32(DEPTH_UNITS),
     }
 
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from export3d.camera import Camera
+
 PerceptualFunction = Callable[[Tensor, Tensor], Tensor]
 """Two image batches ``(B, 3, H, W)`` in [-1, 1] -> one distance per sample ``(B,)``."""
 
@@ -41,6 +43,9 @@ class LossWeights:
     """Mean absolute error of the depth inside the head, scene units (synthetic clips only, not the paper)."""
     opacity: float = 0.0
     """Mean squared error of the opacity against the head's mask (synthetic clips only, not the paper)."""
+    surface: float = 0.0
+    """Distance between where the source lookup looks for points of the surface and where they were, in hundredths of a
+    scene unit, with the cross-entropy of its gates (synthetic clips only, not the paper)."""
     matte: float = 0.0
     """Cross-entropy of the portrait's matte against the source's mask (models with a separate background only)."""
 
@@ -64,6 +69,12 @@ class Prediction:
     """``(B, 1, r, r)`` in [0, 1]."""
     matte_logits: Tensor | None = None
     """``(B, 1, m, m)`` logits of the portrait's foreground."""
+    image_opacity: Tensor | None = None
+    """``(B, 1, s, s)`` the head's opacity in the final image, in [0, 1]."""
+    places: Tensor | None = None
+    """``(B, P, 3)`` where the source lookup looks for the surface points, scene units."""
+    gate_logits: Tensor | None = None
+    """``(B, P, 2)`` logits of its gates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +91,12 @@ class Target:
     """``(B, 1, r, r)`` share of each pixel that the head covers."""
     matte: Tensor | None = None
     """``(B, 1, m, m)`` share of each pixel of the portrait that the head covers."""
+    image_opacity: Tensor | None = None
+    """``(B, 1, s, s)`` share of each pixel of the final image that the head covers."""
+    places: Tensor | None = None
+    """``(B, P, 3)`` where the surface points were in the portrait, scene units."""
+    gates: Tensor | None = None
+    """``(B, P, 2)`` 1 where the portrait shows the point, and where it shows its mirror image."""
     weight_raw: Tensor | None = None
     """``(B, 1, r, r)`` weight of each pixel in the pixel terms (mean squared, absolute); None is 1 everywhere."""
     weight: Tensor | None = None
@@ -119,6 +136,11 @@ def reconstruction_terms(
         terms["depth"] = masked_l1(prediction.depth, target.depth, target.inside)
     if weights.opacity > 0 and prediction.opacity is not None and target.opacity is not None:
         terms["opacity"] = (prediction.opacity - target.opacity).square().mean()
+        if prediction.image_opacity is not None and target.image_opacity is not None:
+            terms["opacity"] = terms["opacity"] + (prediction.image_opacity - target.image_opacity).square().mean()
+    if weights.surface > 0 and prediction.places is not None and target.places is not None:
+        assert prediction.gate_logits is not None and target.gates is not None
+        terms["surface"] = surface_loss(prediction.places, prediction.gate_logits, target.places, target.gates)
     if weights.matte > 0 and prediction.matte_logits is not None and target.matte is not None:
         terms["matte"] = F.binary_cross_entropy_with_logits(prediction.matte_logits.float(), target.matte)
     return terms
@@ -157,6 +179,39 @@ def masked_l1(given: Tensor, wanted: Tensor, inside: Tensor) -> Tensor:
     """Mean over the samples of each sample's mean absolute error where `inside` is 1 (0 if nowhere)."""
     error = ((given - wanted).abs() * inside).sum(dim=(1, 2, 3))
     return (error / inside.sum(dim=(1, 2, 3)).clamp(min=1.0)).mean()
+
+
+def surface_loss(places: Tensor, gate_logits: Tensor, wanted: Tensor, gates: Tensor) -> Tensor:
+    """Mean distance of the places in hundredths of a scene unit, plus the cross-entropy of the gates.
+
+    Args:
+        places, wanted: ``(B, P, 3)`` scene units.
+        gate_logits, gates: ``(B, P, 2)`` logits, and 0 or 1.
+    """
+    distance = 100.0 * (places - wanted).square().sum(dim=-1).add(1e-8).sqrt()
+    return distance.mean() + F.binary_cross_entropy_with_logits(gate_logits, gates)
+
+
+def seen_points(points: Tensor, camera: Camera, depth: Tensor, tolerance: float = 0.012) -> Tensor:
+    """Which points a frame shows: those no farther than its depth at their pixel.
+
+    Args:
+        points: ``(B, P, 3)`` scene units.
+        camera: B cameras of the frames.
+        depth: ``(B, H, W)`` distance along the ray, scene units, 0 where there is no head.
+        tolerance: scene units (0.012 = 0.6 cm).
+
+    Returns:
+        ``(B, P)`` 1 where seen, else 0; 0 outside the frame.
+    """
+    position, _ = camera.project(points)  # (B, P, 2) in [0, 1]
+    size = depth.shape[-1]
+    column, row = (position * size).floor().long().unbind(-1)
+    inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
+    at = row.clamp(0, size - 1) * size + column.clamp(0, size - 1)
+    surface = depth.flatten(1).gather(1, at)
+    distance = (points - camera.cam_to_world[:, None, :3, 3]).norm(dim=-1)
+    return (inside & (surface > 0) & (distance < surface + tolerance)).float()
 
 
 def generator_adversarial_loss(fake_logits: Tensor) -> Tensor:

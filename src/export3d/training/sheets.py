@@ -50,8 +50,10 @@ def sample_sheet(model: Export3D, dataset: ClipSource, rows: int) -> tuple[np.nd
         source = to_tensor(source_image)[None].to(device)
         cameras = torch.from_numpy(np.stack([arrays["camera"][source_time], arrays["camera"][target_time]])).to(device)
         beta = torch.from_numpy(arrays["beta"][target_time][None].copy()).to(device)
-        code = model.encode(source, Camera.from_vector(cameras[:1]))
-        planes = model.planes(code, beta)
+        own_beta = torch.from_numpy(arrays["beta"][source_time][None].copy()).to(device)
+        own_gaze, gaze = (gaze_at(arrays, t, device) for t in (source_time, target_time))
+        code = model.encode(source, Camera.from_vector(cameras[:1]), source_beta=own_beta, source_gaze=own_gaze)
+        planes = model.planes(code, beta, gaze)
         output = model.render(planes, Camera.from_vector(cameras[1:]), code)
         assert output.image is not None
         result = to_uint8(output.image[0])
@@ -68,6 +70,12 @@ def sample_sheet(model: Export3D, dataset: ClipSource, rows: int) -> tuple[np.nd
     mse = (stacked**2).mean(axis=(1, 2, 3)).clip(min=1e-10)
     measured = {"held_out_psnr": float((-10 * np.log10(mse)).mean()), "held_out_l1": float(np.abs(stacked).mean())}
     return np.concatenate(lines), measured
+
+
+def gaze_at(arrays: dict[str, np.ndarray], time: int, device: torch.device | None = None) -> torch.Tensor | None:
+    """``(1, 2)`` gaze of a frame in radians, or None where the clip has none."""
+    gaze = arrays.get("gaze")
+    return None if gaze is None else torch.from_numpy(gaze[time][None].copy()).to(device)
 
 
 def _fit(image: np.ndarray, size: int) -> np.ndarray:

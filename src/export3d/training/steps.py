@@ -21,6 +21,7 @@ from export3d.training.losses import (
     generator_adversarial_loss,
     r1_penalty,
     reconstruction_terms,
+    seen_points,
     total_loss,
     weighted_sum,
 )
@@ -109,7 +110,11 @@ class GeneratorStep(nn.Module):
             depth=render.depth,
             opacity=render.opacity,
             matte_logits=code.matte_logits,
+            image_opacity=render.image_opacity,
         )
+        if self._weights.surface > 0 and batch.surface is not None and self.model.source_lookup is not None:
+            places, logits = self.model.guide(render.planes, batch.surface)
+            prediction = replace(prediction, places=places, gate_logits=logits)
         if window is not None and self._edge_px and prediction.image is not None and target.image is not None:
             prediction = replace(prediction, image=_trim(prediction.image, self._edge_px))
             target = replace(
@@ -144,11 +149,11 @@ class GeneratorStep(nn.Module):
     ) -> tuple[Render, SourceCode]:
         model = self.model
         mask = None if batch.source_mask is None else batch.source_mask[:, None].float() / 255.0
-        code = model.encode(source, Camera.from_vector(batch.source_camera), mask)
+        code = model.encode(source, Camera.from_vector(batch.source_camera), mask, batch.source_beta, batch.source_gaze)
         if code.pixels is not None and view.pixel_share < 1.0:
             seen = torch.rand(len(batch), generator=jitter, device=source.device) < view.pixel_share
             code = replace(code, pixels=code.pixels * seen[:, None, None, None])
-        planes = model.planes(code, batch.beta)
+        planes = model.planes(code, batch.beta, batch.gaze)
         camera = Camera.from_vector(batch.camera)
         render = model.render(planes, camera, code, window=window, jitter=jitter, raw_size=view.coarse_size)
         return render, code
@@ -171,8 +176,23 @@ class GeneratorStep(nn.Module):
         if weights.depth > 0 and batch.depth is not None:
             depth, inside = shrink_depth(batch.depth[:, None], raw_size)
             depth, inside = cut(depth, window), cut(inside, window)
+        image_opacity = places = gates = None
         if weights.opacity > 0 and batch.mask is not None:
             opacity = cut(shrink_mask(batch.mask, raw_size), window)
+            if render.image_opacity is not None:
+                size = self.model.config.image_size
+                image_opacity = cut(shrink_mask(batch.mask, size), window, size // raw_size)
+        if weights.surface > 0 and batch.source_surface is not None and batch.source_depth is not None:
+            places = batch.source_surface
+            camera = Camera.from_vector(batch.source_camera)
+            mirrored = places * places.new_tensor([-1.0, 1.0, 1.0])
+            gates = torch.stack(
+                [
+                    seen_points(places, camera, batch.source_depth),
+                    seen_points(mirrored, camera, batch.source_depth, tolerance=0.03),
+                ],
+                dim=-1,
+            )
         if weights.matte > 0 and batch.source_mask is not None and code.matte_logits is not None:
             matte = shrink_mask(batch.source_mask, code.matte_logits.shape[-1])
         weight_raw = weight = None
@@ -187,6 +207,9 @@ class GeneratorStep(nn.Module):
             inside=inside,
             opacity=opacity,
             matte=matte,
+            image_opacity=image_opacity,
+            places=places,
+            gates=gates,
             weight_raw=weight_raw,
             weight=weight,
         )
