@@ -12,7 +12,7 @@ from PIL import Image
 
 from export3d.cli import main
 from export3d.data import ClipDataset
-from export3d.evaluation.synthetic import _masked_psnr, _sharpness, _Truth, score_synthetic
+from export3d.evaluation.synthetic import _masked_psnr, _sharpness, Truth, score_synthetic
 from export3d.model import PRESETS, Export3D, save_model
 
 
@@ -44,7 +44,7 @@ def test_a_blurred_picture_is_less_sharp_and_a_flat_one_not_at_all() -> None:
 
 def test_the_truth_scores_perfectly_against_itself(clips: Path) -> None:
     dataset = ClipDataset(clips)
-    truth = _Truth.read(dataset, 0, 1)
+    truth = Truth.read(dataset, 0, 1)
     depth = torch.from_numpy(truth.depth)[None, None]
     _, ssim, foreground, mouth, eyes, depth_error, sharpness = truth.score(truth.frame, depth)
     assert ssim == pytest.approx(1.0)

@@ -90,6 +90,8 @@ class RenderOptions:
 
     resting_offset: bool = True
     """Give each head a resting face of its own."""
+    novel_views: bool = False
+    """Three more frames at the end: the middle frame's expression from yaw -30, 0, +30 degrees (export3d quality)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +199,7 @@ def _render(options: RenderOptions) -> None:
         quality=options.quality,
         static_share=options.static_share,
         resting_offset=options.resting_offset,
+        novel_views=options.novel_views,
     )
     console = Console(soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

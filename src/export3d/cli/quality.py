@@ -24,6 +24,9 @@ class QualityOptions:
     data: Path
     """Synthetic clips (`export3d heads render --split test`)."""
 
+    views: Path | None = None
+    """Clips of `export3d heads render --split test --novel-views`: also score views at -30, 0 and +30 degrees."""
+
     model: str | None = None
     """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
 
@@ -69,6 +72,15 @@ def run(options: QualityOptions, command: list[str]) -> None:
     say(f"{'variant':20s}" + "".join(f"{name:>12s}" for name in COLUMNS))
     for name, row in scores.items():
         say(f"{name:20s}" + "".join(f"{value:12.4f}" for value in asdict(row).values()))
+    views = None
+    if options.views is not None:
+        from export3d.evaluation.novel_views import score_novel_views
+
+        view_clips = ClipDataset(options.views)
+        with progress_bar("scoring views", len(view_clips)) as report:
+            views = score_novel_views(model, view_clips, on_progress=lambda done, _: report(done))
+        for name, row in views.items():
+            say(f"{name:20s}" + "".join(f"{angle:>8s} {value:.2f} dB" for angle, value in row.items()))
     if options.output is not None:
         facts = {
             "command": " ".join(command),
@@ -79,6 +91,7 @@ def run(options: QualityOptions, command: list[str]) -> None:
             "seed": options.seed,
             "units": "psnr, foreground, mouth, eyes: dB; depth: scene units (1 = 47 cm); sharpness: share of the truth's",
             "scores": {name: asdict(row) for name, row in scores.items()},
+            **({} if views is None else {"novel_views_foreground_psnr": views}),
         }
         write_atomically(options.output, (json.dumps(facts, indent=1) + "\n").encode())
     if options.sheet is not None:

@@ -63,10 +63,12 @@ def score_synthetic(
 
     Returns:
         `model`, `source_expression` (ignores the driving expression), `random_expression` (another frame's),
+        `other_leak` (what the extractor mixes of the person into beta is exchanged for the next person's),
         `source_camera`, `copy_source`.
     """
     pairs = same_identity_pairs(dataset_facts(dataset))
     places = {key: index for index, key in enumerate(dataset.keys)}
+    leaks = [_leak(dataset, index) for index in range(len(dataset))]
     rows: dict[str, list[list[float]]] = {}
     for done, pair in enumerate(pairs):
         index = places[pair.driving_clip]
@@ -86,7 +88,7 @@ def score_synthetic(
         for time in range(len(beta)):
             if time == pair.source_frame:
                 continue
-            truth = _Truth.read(dataset, index, time)
+            truth = Truth.read(dataset, index, time)
             own, here = beta[time : time + 1], camera[time : time + 1]
             neutral = beta[pair.source_frame : pair.source_frame + 1]
             there = camera[pair.source_frame : pair.source_frame + 1]
@@ -96,9 +98,10 @@ def score_synthetic(
                 ("model", own, gaze, here),
                 ("source_expression", neutral, own_gaze, here),
                 ("random_expression", other, other_gaze, here),
+                ("other_leak", own + leaks[(index + 1) % len(leaks)] - leaks[index], gaze, here),
                 ("source_camera", own, gaze, there),
             ):
-                image, depth = _render(model, code, b, c, g)
+                image, depth = render_with(model, code, b, c, g)
                 clip.setdefault(name, []).append(truth.score(image, depth))
             clip.setdefault("copy_source", []).append(truth.score(dataset.frame(index, pair.source_frame), None))
         for name, values in clip.items():
@@ -109,6 +112,12 @@ def score_synthetic(
         name: SyntheticScores(**dict(zip(SyntheticScores.__annotations__, _mean(values), strict=True)))
         for name, values in rows.items()
     }
+
+
+def _leak(dataset: ClipDataset, index: int) -> Tensor:
+    """``(1, 64)`` mean over the clip of beta less the true expression: what is of the person, not of the expression."""
+    arrays = dataset.arrays(index)
+    return torch.tensor((arrays["beta"] - arrays["true_beta"]).mean(axis=0, keepdims=True))
 
 
 @torch.inference_mode()
@@ -137,15 +146,15 @@ def quality_sheet(model: Export3D, dataset: ClipDataset, clips: int = 8, seed: i
             source_gaze=gaze_at(arrays, first),
         )
         beta, gaze = torch.tensor(arrays["beta"][time : time + 1]), gaze_at(arrays, time)
-        output, depth = _render(model, code, beta, camera[time : time + 1], gaze)
-        views = [_render(model, code, beta, Camera.look_at_head(yaw=np.radians(a)), gaze)[0] for a in (-30, 0, 30)]
+        output, depth = render_with(model, code, beta, camera[time : time + 1], gaze)
+        views = [render_with(model, code, beta, Camera.look_at_head(yaw=np.radians(a)), gaze)[0] for a in (-30, 0, 30)]
         tiles = [source, dataset.frame(index, time), output, *views, _grey(depth, size)]
         rows.append(np.concatenate([to_size(tile, size) for tile in tiles], axis=1))
     return np.concatenate(rows, axis=0)
 
 
 @dataclass(frozen=True)
-class _Truth:
+class Truth:
     """One driving frame and what is known about it."""
 
     frame: np.ndarray
@@ -154,8 +163,9 @@ class _Truth:
     landmarks: np.ndarray  # (68, 2) in [0, 1]
 
     @staticmethod
-    def read(dataset: ClipDataset, index: int, time: int) -> _Truth:
-        return _Truth(
+    def read(dataset: ClipDataset, index: int, time: int) -> Truth:
+        """Frame `time` of clip `index`."""
+        return Truth(
             dataset.frame(index, time),
             dataset.mask(index, time) > 127,
             dataset.depth(index, time).astype(np.float32) / DEPTH_STEPS,
@@ -175,6 +185,10 @@ class _Truth:
             _sharpness(image, self.mask) / max(_sharpness(self.frame, self.mask), 1e-6),
         ]
 
+    def foreground(self, image: np.ndarray) -> float:
+        """PSNR inside the mask, decibels."""
+        return _masked_psnr(to_size(image, self.frame.shape[0]), self.frame, self.mask)
+
     def _box(self, part: slice) -> np.ndarray:
         points = self.landmarks[part] * self.frame.shape[0]
         low, high = points.min(axis=0), points.max(axis=0)
@@ -189,9 +203,10 @@ class _Truth:
         return float(np.abs(full - self.depth)[known].mean())
 
 
-def _render(
+def render_with(
     model: Export3D, code: SourceCode, beta: Tensor, camera: Camera, gaze: Tensor | None
 ) -> tuple[np.ndarray, Tensor]:
+    """uint8 ``(S, S, 3)`` and depth ``(1, 1, r, r)`` of one frame."""
     render = model.render(model.planes(code, beta, gaze), camera, code)
     assert render.image is not None  # only a changed raw size leaves it out
     return to_uint8(render.image[0]), render.depth

@@ -45,6 +45,9 @@ Progress = Callable[[str, int, int], None]
 DEPTH_STEPS = 16384.0
 """Stored depth per scene unit."""
 
+NOVEL_VIEWS_DEG = (-30.0, 0.0, 30.0)
+"""Yaw of the frames that `novel_views` adds; a clip's `extra` names them."""
+
 _RENDER_FILE = "render.json"
 _EXTRACTOR_FILE = "extractor.safetensors"
 _WORK_FOLDER = ".work"
@@ -78,6 +81,8 @@ class ClipsConfig:
     others turn in front of a fixed light and body, as people in real videos do."""
     resting_offset: bool = True
     """Give each head a resting face of its own."""
+    novel_views: bool = False
+    """Three more frames at the end: the expression of the middle frame seen from yaw -30, 0 and +30 degrees."""
 
     def __post_init__(self) -> None:
         for name, least in (("frames", 1), ("size", 16), ("fps", 1), ("supersample", 1)):
@@ -188,6 +193,7 @@ def render_clip(head: ParametricHead, extractor: LinearExtractor, seed: int, con
                 "seed": seed,
                 "motion": "file" if config.motion_file else config.motion,
                 "static_scene": static,
+                **({"novel_views_deg": list(NOVEL_VIEWS_DEG)} if config.novel_views else {}),
                 "head": head.name,
                 "style": identity.style,
                 "age": round(identity.traits.age, 1),
@@ -213,6 +219,11 @@ def _draw(head: ParametricHead, seed: int, config: ClipsConfig) -> tuple[Identit
 
 
 def _motion_of(seed: int, config: ClipsConfig, resting: np.ndarray) -> Motion:
+    motion = _frames_of(seed, config, resting)
+    return motion.with_views(config.frames // 2, np.radians(NOVEL_VIEWS_DEG)) if config.novel_views else motion
+
+
+def _frames_of(seed: int, config: ClipsConfig, resting: np.ndarray) -> Motion:
     if config.motion_file is not None:
         motion = from_csv(config.motion_file)
         if len(motion) < config.frames:

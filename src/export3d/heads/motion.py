@@ -132,6 +132,23 @@ class Motion:
             shift=self.shift[:num_frames],
         )
 
+    def with_views(self, frame: int, yaws: np.ndarray) -> Motion:
+        """The same, followed by the expression of one frame seen level from each of the yaws ``(K,)`` in radians."""
+        count = len(yaws)
+
+        def added(values: np.ndarray, more: np.ndarray) -> np.ndarray:
+            return np.concatenate([values, np.broadcast_to(more, (count, *values.shape[1:]))]).astype(np.float32)
+
+        zero = np.zeros(1)
+        return Motion(
+            weights=added(self.weights, self.weights[frame]),
+            gaze=added(self.gaze, self.gaze[frame]),
+            yaw=np.concatenate([self.yaw, yaws]).astype(np.float32),
+            pitch=added(self.pitch, zero),
+            roll=added(self.roll, zero),
+            shift=added(self.shift, np.zeros((1, 3))),
+        )
+
     def camera(self) -> Camera:
         """The camera of each frame: head pose and camera shift in one matrix, ``(T, ...)``."""
         angles = (torch.from_numpy(a) for a in (self.yaw, self.pitch, self.roll))
