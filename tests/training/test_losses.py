@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from export3d.camera import Camera
 from export3d.training.losses import (
     LossWeights,
     Prediction,
@@ -19,6 +20,8 @@ from export3d.training.losses import (
     multi_scale_gradient_l1,
     r1_penalty,
     reconstruction_terms,
+    seen_points,
+    surface_loss,
     total_loss,
     weighted_mean,
     weighted_sum,
@@ -152,3 +155,20 @@ def test_a_perceptual_weight_without_a_network_is_refused() -> None:
 def test_a_negative_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="loss weight mse must not be negative; got -1"):
         LossWeights(mse=-1)
+
+
+def test_the_surface_term_is_the_distance_in_hundredths_plus_the_gates_cross_entropy() -> None:
+    wanted = torch.zeros(1, 2, 3)
+    places = torch.tensor([[[0.03, 0.04, 0.0], [0.0, 0.0, 0.01]]])  # 5 and 1 hundredths away: mean 3
+    logits, gates = torch.zeros(1, 2, 2), torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])  # ln 2 each
+    value = surface_loss(places, logits, wanted, gates)
+    assert float(value) == pytest.approx(3.0 + math.log(2.0), abs=1e-4)
+
+
+def test_a_point_is_seen_unless_something_stands_before_it_or_it_is_outside_the_frame() -> None:
+    camera = Camera.look_at_head(torch.zeros(1))  # at (0, 0, 2.7), looking at the origin
+    points = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, 0.1], [0.0, 0.0, -0.1], [2.0, 0.0, 0.0]]])
+    depth = torch.full((1, 8, 8), 2.7)
+    assert seen_points(points, camera, depth).tolist() == [[1.0, 1.0, 0.0, 0.0]]
+    assert seen_points(points, camera, torch.zeros(1, 8, 8)).sum() == 0  # nothing of the head there
+    assert seen_points(points, camera, depth, tolerance=0.2).tolist() == [[1.0, 1.0, 1.0, 0.0]]
