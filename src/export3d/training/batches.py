@@ -25,6 +25,7 @@ _SURFACE_STREAM = 14
 DEPTH_UNITS = 16384.0
 """Stored depth levels per scene unit (docs/architecture.md, clip shards)."""
 
+NOSE = slice(27, 36)
 EYES = slice(36, 48)
 MOUTH = slice(48, 68)
 
@@ -245,18 +246,33 @@ def pair_batch(
 
 
 def clip_batch(
-    store: FrameStore, seed: int, step: int, places: Sequence[int], *, num_frames: int, augment: AugmentConfig
+    store: FrameStore,
+    seed: int,
+    step: int,
+    places: Sequence[int],
+    *,
+    num_frames: int,
+    augment: AugmentConfig,
+    face_share: float = 1.0,
 ) -> ClipBatch:
-    """Clips at `places` of contrastive batch `step`; each clip's frames get one common change."""
+    """Clips at `places` of contrastive batch `step`; each clip's frames get one common change.
+
+    With `face_share` below 1 each image is the square of that share of the frame around the nose, moved a little at random;
+    the landmarks are then those of the square.
+    """
     images, betas, landmarks, cameras = [], [], [], []
     for place in places:
         clip, times = contrastive_clip_at(store.dataset, seed, step, place, num_frames=num_frames)
         rng = counter_rng(seed, _CLIP_AUGMENT_STREAM, step, place)
         change = _possible_change(store, clip, draw_change(augment, rng))
         arrays = store.arrays(clip)
-        images.append(np.stack([_changed_frame(store, clip, int(t), change, step) for t in times]))
+        pictures = np.stack([_changed_frame(store, clip, int(t), change, step) for t in times])
+        points = _mirror_points(arrays["landmarks"][times], change.mirrored)
+        if face_share < 1.0:
+            pictures, points = _around_nose(pictures, points, face_share, rng)
+        images.append(pictures)
         betas.append(arrays["beta_mirror" if change.mirrored else "beta"][times])
-        landmarks.append(_mirror_points(arrays["landmarks"][times], change.mirrored))
+        landmarks.append(points)
         camera = torch.from_numpy(arrays["camera"][times])
         cameras.append(_mirror_cameras(camera, torch.full((len(times),), change.mirrored)))
     return ClipBatch(
@@ -369,6 +385,18 @@ def _changed_frame(store: FrameStore, clip: int, time: int, change: Change, step
         image = replace_background(image, store.mask(clip, time), store.background(clip), other)
     image = recolor(image, change.table)
     return np.ascontiguousarray(image[:, ::-1]) if change.mirrored else image
+
+
+def _around_nose(
+    pictures: np.ndarray, points: np.ndarray, share: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squares ``(N, s, s, 3)`` of the pictures around the nose, and the landmarks ``(N, 68, 2)`` inside them."""
+    size = pictures.shape[1]
+    side = max(2, round(share * size))
+    centre = points[:, NOSE].mean(axis=1) + rng.uniform(-0.03, 0.03, (len(points), 2))
+    first = np.clip(np.rint(centre * size - side / 2), 0, size - side).astype(np.int64)  # (N, 2) x, y
+    squares = [image[y : y + side, x : x + side] for image, (x, y) in zip(pictures, first, strict=True)]
+    return np.stack(squares), ((points * size - first[:, None]) / side).astype(np.float32)
 
 
 def _mirror_points(points: np.ndarray, mirrored: bool) -> np.ndarray:

@@ -13,6 +13,11 @@ from torch import Tensor, nn
 
 from export3d.checks import check_shape
 
+SHAPE_NUMBERS = 68 * 2 + 3
+"""What the landmark head predicts: 68 x, y, then yaw, pitch, roll."""
+
+_LANDMARK_GAIN = 10.0  # movements of landmarks are hundredths of the frame
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEncoderConfig:
@@ -28,11 +33,20 @@ class ImageEncoderConfig:
     """Length of the code: d of the expression code (paper: 256)."""
     landmark_head: bool = False
     """A second head that predicts the 68 landmarks and the head's angles (only for the face network, not the paper)."""
+    code_from_landmarks: bool = False
+    """The code also sees what the landmark head predicts (not the paper): fine movements of lips and brows are lost in the
+    global mean of the last stage."""
+    face_share: float = 1.0
+    """Side of the square around the nose that f_I sees, over the frame's side; 1 is the whole frame (paper)."""
 
     def __post_init__(self) -> None:
         # PyTorch 2.13's channels-last 1x1 convolution of stride 2 corrupts memory on the CPU with 4 channels.
         if self.width < 8 or self.width % 8:
             raise ValueError(f"image_encoder.width must be a multiple of 8; got {self.width}")
+        if self.code_from_landmarks and not self.landmark_head:
+            raise ValueError("image_encoder.code_from_landmarks needs image_encoder.landmark_head")
+        if not 0.1 <= self.face_share <= 1.0:
+            raise ValueError(f"image_encoder.face_share must lie in 0.1..1; got {self.face_share}")
         if self.image_size < 32 or self.dim < 1 or self.squeeze < 1:
             raise ValueError(f"image encoder: squeeze and dim must be positive, image_size >= 32; got {self}")
 
@@ -94,8 +108,8 @@ class ImageEncoder(nn.Module):
             )
             channels = width
         self.stages = nn.ModuleList(stages)
-        self.head = nn.Linear(channels, config.dim)
-        self.landmarks = nn.Linear(channels * 4, 68 * 2 + 3) if config.landmark_head else None
+        self.head = nn.Linear(channels + (SHAPE_NUMBERS if config.code_from_landmarks else 0), config.dim)
+        self.landmarks = nn.Linear(channels * 4, SHAPE_NUMBERS) if config.landmark_head else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -127,4 +141,8 @@ class ImageEncoder(nn.Module):
         if self.landmarks is not None:
             # Four quadrants keep the position that a global mean would lose.
             shape = self.landmarks(F.adaptive_avg_pool2d(top, 2).flatten(1))
-        return self.head(top.mean(dim=(2, 3))), shape
+        seen = top.mean(dim=(2, 3))
+        if self.config.code_from_landmarks:
+            assert shape is not None
+            seen = torch.cat([seen, _LANDMARK_GAIN * (shape - 0.5)], dim=1)
+        return self.head(seen), shape

@@ -174,7 +174,7 @@ class PretrainTask:
         self._places = world.places(config.clips)
         self._extractor = dataset.extractor
         check_space(dataset.extractor, config.expression.space, dataset.name)
-        self._store = FrameStore(dataset, int(cache_gb * 2**30), size=config.image_encoder.image_size)
+        self._store = FrameStore(dataset, int(cache_gb * 2**30), size=_kept_size(config.image_encoder))
         torch.manual_seed(config.seed)
         self.module = ContrastiveStep(config).to(world.device)
         self.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -202,6 +202,7 @@ class PretrainTask:
             self._places,
             num_frames=config.frames_per_clip,
             augment=config.augment,
+            face_share=config.image_encoder.face_share,
         )
 
     def step(self, step: int, batch: ClipBatch) -> dict[str, Tensor]:
@@ -264,9 +265,18 @@ class PretrainTask:
         frames = config.frames_per_clip
         if not any(dataset.num_frames(i) >= frames for i in range(len(dataset))):
             return {}
-        store = FrameStore(dataset, 0, size=config.image_encoder.image_size)
+        encoder = config.image_encoder
+        store = FrameStore(dataset, 0, size=_kept_size(encoder))
         places = range(min(len(dataset), config.clips))
-        batch = clip_batch(store, config.seed, 0, places, num_frames=frames, augment=AugmentConfig())
+        batch = clip_batch(
+            store,
+            config.seed,
+            0,
+            places,
+            num_frames=frames,
+            augment=AugmentConfig(),
+            face_share=encoder.face_share,
+        )
         device = self._world.device
         self.module.eval()
         images = to_tensor_of(batch.images.to(device))
@@ -286,6 +296,11 @@ class PretrainTask:
         beta = [torch.from_numpy(self._store.arrays(i)["beta"].copy()) for i in range(min(clips, len(dataset)))]
         coefficients = self.module.expression.coefficients(torch.cat(beta).to(self._world.device))
         return float(1.0 / coefficients.square().mean().sqrt().clamp(min=1e-6))
+
+
+def _kept_size(config: ImageEncoderConfig) -> int:
+    """Side of the frames that are kept: f_I's own size, or what gives that size after the cut around the nose."""
+    return round(config.image_size / config.face_share)
 
 
 def to_tensor_of(images: Tensor) -> Tensor:
