@@ -15,7 +15,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 $(VENV)/.test: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[face,train,eval,dev]"
+	$(PIP) -e ".[face,train,eval,cluster,dev]"
 	touch $@
 
 demo: $(VENV)/.demo

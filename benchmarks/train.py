@@ -92,6 +92,7 @@ def compare(preset: str, folder: Path, batch: int, steps: int, rounds: int, thre
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             found[setting].append(json.loads(done.stdout.splitlines()[-1]))
     summary: dict[str, Any] = {"batch": batch, "threads": threads, "parameters": found["ours"][0]["parameters"]}
+    summary["bf16"] = [run["bf16"] for run in found["ours"]]  # what the start-up timing chose in each round
     for setting, runs in found.items():
         cpu = [s for run in runs for s in run["cpu_s"]]
         wall = [s for run in runs for s in run["wall_s"]]
@@ -139,6 +140,7 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
         "cpu_s": cpu[2:],
         "parts": {part: statistics.median(p[part] for p in parts[2:]) for part in PARTS},
         "parameters": sum(p.numel() for p in task.model.parameters()),
+        "bf16": task._autocast,
     }
 
 
@@ -167,7 +169,8 @@ class PartClock:
         model: Export3D = task.model
         for name in ("encode", "planes", "render"):
             setattr(model, name, self._timed(name, getattr(model, name)))
-        model.superres.forward = self._timed("super-resolution", model.superres.forward)
+        for name in ("_enlarge", "_look_up"):  # from rays to the final image; a model uses one of them
+            setattr(model, name, self._timed("super-resolution", getattr(model, name)))
         task._generator_step.forward = self._timed("forward", task._generator_step.forward)
         backward = torch.Tensor.backward
         torch.Tensor.backward = self._timed("backward", backward)  # type: ignore[method-assign]
@@ -265,7 +268,8 @@ def write_random_clips(folder: Path, size: int) -> Path:
 def show(preset: str, result: dict[str, Any]) -> None:
     """Print one preset's table."""
     print(
-        f"{preset}: {result['parameters'] / 1e6:.1f} M parameters, batch {result['batch']}, {result['threads']} threads"
+        f"{preset}: {result['parameters'] / 1e6:.1f} M parameters, batch {result['batch']}, {result['threads']} threads, "
+        f"ours in {' and '.join(sorted({'bf16' if chosen else 'fp32' for chosen in result['bf16']}))}"
     )
     for setting in ("plain", "ours"):
         facts = result[setting]

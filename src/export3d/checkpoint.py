@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from export3d.errors import CheckpointError, OutputError
+from export3d.files import replacing
 
 FORMAT = "export3d-checkpoint"
 VERSION = 1
@@ -78,16 +78,13 @@ def write_checkpoint(
         "created_by": f"export3d {__version__}",
         "sha256": digest,
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(plain, temporary, metadata=header)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file(plain, temporary, metadata=header)
     except (OSError, SafetensorError) as error:
         raise OutputError(
             f"{path}: the checkpoint could not be written ({error}). Check the folder and the disk."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return digest
 
 

@@ -116,7 +116,7 @@ def test_a_clip_comes_out_as_a_film_of_its_length_and_rate(tmp_path: Path, make_
         (["--clip", "nobody", "-o", "a.png"], 24, "no clip 'nobody'"),
         (["--clip", "clip-0", "-o", "a.png", "--frame", "4"], 2, "--frame must be from 0 to 3; got 4"),
         (["--clip", "clip-0", "-o", "a.gif"], 2, "cannot tell the video format"),
-        (["--clip", "clip-0", "-o", "missing/a.png"], 30, "could not be written"),
+        (["--clip", "clip-0", "-o", "missing/a.png"], 30, "cannot be written"),
         (["--clip", "clip-0", "-o", "missing/a.mp4"], 30, "does not exist"),
     ],
 )

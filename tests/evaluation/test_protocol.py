@@ -118,5 +118,5 @@ def test_another_version_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"pairs\.json: the pairs could not be written"):
+    with pytest.raises(OutputError, match=r"pairs\.json: cannot be written"):
         write_pairs(tmp_path / "gone" / "pairs.json", [])

@@ -5,8 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -59,16 +65,58 @@ import patch_face
 from export3d.errors import UsageError
 from export3d.preprocess import PrepareOptions, RunOptions, prepare
 
-videos, out = Path(sys.argv[1]), Path(sys.argv[2])
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+videos, out, sockets = (Path(word) for word in sys.argv[1:])
+small = {"include_dashboard": False, "object_store_memory": 100 * 2**20, "_temp_dir": str(sockets)}
+ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR", **small)
 run, options = RunOptions(ray="auto"), patch_face.OPTIONS
 prepare([videos], out, options, run, clips_per_shard=2, tool_maker=patch_face.make_patch_tools)
 try:
     prepare([videos], out / "refused", PrepareOptions(coefficients="arkit52"), run)
 except UsageError as error:
     print("refused:", error)
+print("CPUs:", int(ray.cluster_resources()["CPU"]))
 ray.shutdown()
 """
+MARK = "EXPORT3D_TEST_CLUSTER"
+
+
+@contextmanager
+def marked_processes() -> Iterator[str]:
+    """A mark for the environment of a command; afterwards no process that carries it may live, and none does."""
+    mark = uuid.uuid4().hex
+    try:
+        yield mark
+        deadline = time.monotonic() + 20  # the cluster's own processes end a moment after their driver
+        while _carriers(mark) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        left = _carriers(mark)
+        assert not left, f"still alive: {left}"
+    finally:
+        for pid in _carriers(mark):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _carriers(mark: str) -> dict[int, str]:
+    """Process ids and command lines of what was started with the mark (Linux; elsewhere nothing is found)."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
+                found[int(folder.name)] = (
+                    (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
+        except OSError:  # another user's, or just gone
+            continue
+    return found
+
+
+def test_a_process_that_stays_behind_is_found_and_ended() -> None:
+    sleeper = [sys.executable, "-c", "import time; time.sleep(100)"]
+    with pytest.raises(RuntimeError, match="the body failed"), marked_processes() as mark:
+        process = subprocess.Popen(sleeper, env={**os.environ, MARK: mark}, start_new_session=True)
+        assert process.poll() is None
+        raise RuntimeError("the body failed")
+    assert process.wait(10) == -signal.SIGKILL
 
 
 @pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
@@ -77,17 +125,29 @@ def test_a_ray_cluster_of_two_workers_gives_the_same_bytes_as_one(
 ) -> None:
     """In a process of its own: Ray installs signal handlers and reapers that other tests should not live with."""
     here = Path(__file__).parent
-    # Ray's workers find the tests' modules by PYTHONPATH, and by default run at a niceness that starves on a busy machine.
-    environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here}", "RAY_worker_niceness": "0"}
-    words = [sys.executable, "-c", RAY_SCRIPT, str(videos), str(tmp_path / "out")]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert_same(one_process, tmp_path / "out")
+    out = tmp_path / "out"
+    # Ray's sockets need a short path, so its files do not go under tmp_path.
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as sockets, marked_processes() as mark:
+        environment = {
+            **os.environ,
+            MARK: mark,
+            "PYTHONPATH": os.pathsep.join([str(here.parent), str(here), os.environ.get("PYTHONPATH", "")]),
+            "RAY_worker_niceness": "0",  # the default starves on a busy machine
+            "RAY_worker_register_timeout_seconds": "150",
+            "RAY_memory_monitor_refresh_ms": "0",  # others may fill the memory; our tasks are small
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        environment.pop("RAY_ADDRESS", None)  # somebody's cluster
+        words = [sys.executable, "-c", RAY_SCRIPT, str(videos), str(out), sockets]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert_same(one_process, out)
     assert "refused: --coefficients arkit52 needs --face-landmarker" in done.stdout
+    assert "CPUs: 2" in done.stdout
 
 
-@pytest.mark.skipif(HAS_RAY, reason="ray is installed")
-def test_without_ray_the_message_names_the_extra(videos: Path, tmp_path: Path) -> None:
+def test_without_ray_the_message_names_the_extra(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     with pytest.raises(MissingExtraError, match=r"export3d\[cluster\]"):
         prepare([videos], tmp_path, OPTIONS, RunOptions(ray="auto"), tool_maker=make_patch_tools)
 

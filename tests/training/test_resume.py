@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from export3d import files
 from export3d.configs import config_to_dict
 from export3d.data import ClipDataset
 from export3d.errors import CheckpointError, OutputError, TrainingError
@@ -202,8 +203,9 @@ def test_nan_stops_the_run_and_saves_batch_and_state_before_it(clip_folder: Path
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_leaves_the_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_state(tmp_path, 1, {"value": torch.ones(2)})
-    # The temporary file of step 2 is a link to a device that is always full.
-    (tmp_path / f".state-00000002.pt.tmp{os.getpid()}").symlink_to("/dev/full")
+    link = tmp_path / ".state-00000002.pt.tmp"
+    link.symlink_to("/dev/full")  # a device that is always full
+    monkeypatch.setattr(files, "temporary_beside", lambda path: link)
     with pytest.raises(OutputError, match=r"cannot be written .* The last good state is state-00000001\.pt"):
         save_state(tmp_path, 2, {"value": torch.ones(2)})
     assert [p.name for p in list_states(tmp_path)] == ["state-00000001.pt"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from export3d.animation.drivers import Driver, DrivingFrame
 from export3d.animation.lost import LostFaces
 from export3d.animation.paths import OrbitOptions, orbit_cameras
 from export3d.animation.transfer import TransferOptions, transfer
-from export3d.errors import OutputError, UsageError
+from export3d.errors import UsageError
+from export3d.files import write_atomically
 from export3d.model import Render
 from export3d.video import VideoWriter, check_video_target, check_writable
 
@@ -108,17 +109,10 @@ def write_picture(path: Path, image: np.ndarray) -> None:
         OutputError: The folder is missing or not writable, or the disk is full.
     """
     check_writable(path)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
-    try:
-        Image.fromarray(image).save(temporary, quality=95)  # PNG ignores the quality
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: writing the picture failed ({error.strerror or error}). Free some disk space or choose "
-            "another folder."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    Image.fromarray(image).save(content, kind, quality=95)  # PNG ignores the quality
+    write_atomically(path, content.getvalue(), "Free some disk space or choose another folder.")
 
 
 def animate_film(

@@ -18,10 +18,11 @@ from export3d.cli.common import parse, say
 from export3d.data import ClipDataset
 from export3d.data.check import check_dataset
 from export3d.data.export import export_clip
-from export3d.data.manifest import describe_extractor, write_atomically
+from export3d.data.manifest import describe_extractor
 from export3d.data.merge import merge_datasets
 from export3d.data.sheet import contact_sheet
 from export3d.errors import DataError, UsageError
+from export3d.files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,11 +85,11 @@ def evaluate_main(argv: Sequence[str]) -> int:
 def run(options: EvaluateOptions, command: list[str]) -> None:
     """Evaluate, print the tables, write the files."""
     from export3d.data import ClipDataset
-    from export3d.data.manifest import write_atomically
     from export3d.evaluation.protocol import write_pairs
     from export3d.evaluation.run import choose_pairs, evaluate
     from export3d.evaluation.scoring import write_frames_csv
     from export3d.evaluation.tables import TITLES, make_tables, markdown, text_table, write_tables_json
+    from export3d.files import write_atomically
 
     if options.model is not None and options.predictions is not None:
         raise UsageError("evaluate: give --model or --predictions, not both.")

@@ -22,9 +22,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from export3d.data.manifest import write_atomically
 from export3d.data.tar_members import encode_image
 from export3d.errors import OutputError, UsageError
+from export3d.files import write_atomically
 from export3d.heads.appearance import AppearanceOptions
 from export3d.heads.clips import ClipsConfig, render_clips
 from export3d.heads.entanglement import EntanglementConfig, measure_entanglement

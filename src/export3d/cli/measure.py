@@ -75,9 +75,9 @@ def run(options: MeasureOptions, command: str) -> None:
     from PIL import Image
 
     from export3d.data import ClipDataset
-    from export3d.data.manifest import write_atomically
     from export3d.evaluation import expression_content as content
     from export3d.evaluation.expression_figure import tsne_figure
+    from export3d.files import write_atomically
     from export3d.heads.extractor import NUM_EXPRESSION, LinearExtractor
     from export3d.training.pretrain import FACE_NETWORK_FILE, check_space, load_expression, load_face_network
 

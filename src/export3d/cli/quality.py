@@ -58,8 +58,8 @@ def run(options: QualityOptions, command: list[str]) -> None:
     from PIL import Image
 
     from export3d.data import ClipDataset
-    from export3d.data.manifest import write_atomically
     from export3d.evaluation.synthetic import quality_sheet, score_synthetic
+    from export3d.files import write_atomically
     from export3d.model.loading import checkpoint_path, load_model
 
     set_threads(options.threads)

@@ -78,7 +78,7 @@ def run(options: SweepCommand) -> str:
     )
     from export3d.camera import Camera
     from export3d.data import ClipDataset
-    from export3d.data.manifest import write_atomically
+    from export3d.files import write_atomically
     from export3d.model import load_model
     from export3d.tracking import Tracker
 

@@ -10,6 +10,7 @@ from export3d.data.clip import REQUIRED_ARRAYS
 from export3d.data.dataset import ClipDataset
 from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError
+from export3d.files import TEMPORARY_GLOB
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
@@ -45,7 +46,7 @@ def check_dataset(folder: str | Path, *, every_frame: bool = True, progress: Pro
         if progress is not None:
             progress("shards", number + 1, len(shards))
     listed = {MANIFEST_NAME, *(shard.name for shard in shards)}
-    for path in sorted(data.folder.glob("*.tar")) + sorted(data.folder.glob(".*.tmp*")):
+    for path in sorted(data.folder.glob("*.tar")) + sorted(data.folder.glob(TEMPORARY_GLOB)):
         if path.name not in listed:
             problems.append(f"{path}: not listed in the manifest; left over from an interrupted run?")
     for index in range(len(data)):

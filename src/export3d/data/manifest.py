@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from export3d.errors import DataError, OutputError
+from export3d.errors import DataError
+from export3d.files import write_atomically
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "export3d-clips"
@@ -120,26 +120,6 @@ def describe_extractor(extractor: Mapping[str, Any]) -> str:
     digest = str(extractor.get("sha256", ""))[:12] or "no file"
     name, version, space = (extractor.get(field) for field in ("name", "version", "expression_space"))
     return f"'{name}' {version} ({space}, {digest})"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name in the same folder, flush to disk, rename.
-
-    Raises:
-        OutputError: The folder is missing or cannot be written, or the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}). Check folder and disk space."
-        ) from error
 
 
 def file_sha256(path: Path) -> str:

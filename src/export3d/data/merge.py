@@ -12,6 +12,7 @@ from export3d.data.dataset import ClipDataset
 from export3d.data.manifest import MANIFEST_NAME, ClipEntry, Manifest, ShardEntry, require_same_extractor
 from export3d.data.writer import shard_name
 from export3d.errors import DataError, OutputError, UsageError
+from export3d.files import replacing
 
 
 def merge_datasets(folders: Sequence[str | Path], output: str | Path) -> Manifest:
@@ -66,12 +67,8 @@ def merge_datasets(folders: Sequence[str | Path], output: str | Path) -> Manifes
 
 def _link(source: Path, target: Path) -> None:
     """Hard link where the file system can, else a copy; either appears complete or not at all."""
-    temporary = target.with_name(f".{target.name}.tmp{os.getpid()}")
-    try:
+    with replacing(target) as temporary:
         try:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

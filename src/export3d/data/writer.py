@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +11,7 @@ from export3d.data.clip import FRAME_FORMATS, Clip, validate_clip
 from export3d.data.manifest import MANIFEST_NAME, ClipEntry, Manifest, ShardEntry, require_same_extractor
 from export3d.data.tar_members import END_OF_ARCHIVE, clip_bytes
 from export3d.errors import DataError, OutputError
+from export3d.files import publish, temporary_beside
 
 
 def shard_name(number: int) -> str:
@@ -26,7 +26,7 @@ class ShardFile:
         self.name = name
         self.size = 0
         self._path = folder / name
-        self._temporary = folder / f".{name}.tmp{os.getpid()}"
+        self._temporary = temporary_beside(self._path)
         self._digest = hashlib.sha256()
         try:
             self._file: BinaryIO = open(self._temporary, "wb")
@@ -49,10 +49,8 @@ class ShardFile:
         """End the archive, flush to disk and give it its name."""
         self.append(END_OF_ARCHIVE)
         try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
             self._file.close()
-            os.replace(self._temporary, self._path)
+            publish(self._temporary, self._path)
         except OSError as error:
             self.discard()
             raise OutputError(f"{self._path}: cannot be written ({error.strerror or error}).") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Literal
 import numpy as np
 
 from export3d.data import ClipDataset
-from export3d.errors import DataError, OutputError
+from export3d.errors import DataError
+from export3d.files import write_atomically
 
 FORMAT = "export3d-pairs"
 VERSION = 1
@@ -128,15 +128,7 @@ def write_pairs(path: str | Path, pairs: Sequence[Pair]) -> None:
     """
     path = Path(path)
     content = {"format": FORMAT, "version": VERSION, "pairs": [asdict(pair) for pair in pairs]}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: the pairs could not be written ({error}). Check the folder and the disk."
-        ) from error
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_pairs(path: str | Path, clips: Sequence[ClipFacts]) -> list[Pair]:

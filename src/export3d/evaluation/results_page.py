@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from export3d.data.manifest import write_atomically
 from export3d.errors import DataError
+from export3d.files import write_atomically
 
 MEASURED: dict[str, tuple[str, str, str]] = {
     "quality": (

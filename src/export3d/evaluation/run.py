@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from export3d.data import ClipDataset
-from export3d.data.manifest import MANIFEST_NAME, file_sha256, write_atomically
+from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError, OutputError
 from export3d.evaluation.backends import FaceBackend, IdentityBackend
 from export3d.evaluation.makers import BASELINES, FrameMaker, Made, baseline_frames, mean_face
@@ -30,6 +30,7 @@ from export3d.evaluation.protocol import (
 )
 from export3d.evaluation.scoring import ClipScores, finite, score_clip
 from export3d.evaluation.truth import read_truth, score_truth
+from export3d.files import write_atomically
 
 PAIR_FORMAT = "export3d-pair-scores"
 PAIR_VERSION = 1

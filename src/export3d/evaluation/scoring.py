@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from export3d.evaluation.bootstrap import Interval, bootstrap_interval
 from export3d.evaluation.consistency import excess_flicker, flicker
 from export3d.evaluation.metrics import aed, akd, apd, csim, psnr, ssim, summarise
 from export3d.evaluation.protocol import Pair
+from export3d.files import replacing
 
 HIGHER_IS_BETTER = {
     "psnr": True,
@@ -200,11 +200,8 @@ def finite(value: Any) -> Any:
 
 
 def _write(path: Path, fill: Callable[[TextIO], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             fill(file)
-        os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"{path}: could not be written ({error}). Check the folder and the disk.") from error

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from export3d.data.manifest import write_atomically
 from export3d.evaluation.scoring import ALL_METRICS, ClipScores, Row, finite, score_table
+from export3d.files import write_atomically
 
 FORMAT = "export3d-evaluation"
 VERSION = 1

@@ -26,8 +26,9 @@ import torch
 
 from export3d.checks import check_choice
 from export3d.data import Clip, ClipDataset, Manifest, ShardWriter, make_meta
-from export3d.data.manifest import MANIFEST_NAME, file_sha256, write_atomically
+from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError, OutputError, UsageError
+from export3d.files import write_atomically
 from export3d.heads.appearance import AppearanceOptions
 from export3d.heads.extractor import ExtractorConfig, LinearExtractor, add_noise, mirror_landmarks
 from export3d.heads.identity import Identity

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from export3d.camera import Camera
 from export3d.checks import check_shape
-from export3d.data.manifest import write_atomically
 from export3d.errors import HeadModelError
+from export3d.files import write_atomically
 from export3d.heads.appearance import AppearanceOptions, draw_alpha, draw_resting, draw_traits
 from export3d.heads.identity import RESTING_SQUINT
 from export3d.heads.motion import Motion, independent

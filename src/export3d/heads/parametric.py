@@ -5,8 +5,6 @@ Units are centimetres: x to the image right (the subject's left), y up, z toward
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from export3d.errors import HeadModelError
+from export3d.files import replacing
 
 WORLD_SCALE = 1.0 / 47.0
 """Scene units per centimetre: the bust then fits the tri-plane box of side 1 (design/heads.md)."""
@@ -257,16 +256,8 @@ class ParametricHead:
             "eye_axes": self.eye_axes.cpu().numpy(),
             "name": np.array(self.name),
         }
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def head_from_arrays(arrays: dict[str, np.ndarray], where: str) -> ParametricHead:

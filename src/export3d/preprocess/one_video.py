@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import numpy as np
 from export3d.data.clip import Clip, make_meta, validate_clip
 from export3d.data.tar_members import clip_bytes
 from export3d.errors import Export3DError, ImageSizeError, OutputError, UnreadableVideoError
+from export3d.files import publish, temporary_beside
 from export3d.preprocess.cut_names import clip_key
 from export3d.preprocess.following import FaceFollower
 from export3d.preprocess.frames import (
@@ -55,24 +55,18 @@ def prepare_video(job: VideoJob, options: PrepareOptions, tools: Tools, staging:
         UsageError: The tools cannot work with these options.
     """
     target = part_path(staging, job.key)
-    temporary = target.with_name(f".{target.name}.tmp{os.getpid()}")
+    temporary = temporary_beside(target)
     print_ = fingerprint(job)
     try:
         with open(temporary, "wb") as part:
             work = _VideoWork(job, options, tools, part)
             work.run()
-            part.flush()
-            os.fsync(part.fileno())
         if work.clips:
-            os.replace(temporary, target)
-        else:
-            temporary.unlink()
+            publish(temporary, target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"{target}: cannot be written ({error.strerror or error}). Check folder and disk.") from error
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     result = VideoResult(
         key=job.key,
         source=job.source,

@@ -18,11 +18,11 @@ from export3d.data.manifest import (
     ShardEntry,
     file_sha256,
     require_same_extractor,
-    write_atomically,
 )
 from export3d.data.tar_members import END_OF_ARCHIVE
 from export3d.data.writer import ShardFile, shard_name
 from export3d.errors import DataError
+from export3d.files import write_atomically
 from export3d.preprocess.results import VideoResult, part_path
 
 PLAN_NAME = "plan.json"

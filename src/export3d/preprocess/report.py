@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from export3d.data import ClipDataset
-from export3d.data.manifest import MANIFEST_NAME, write_atomically
+from export3d.data.manifest import MANIFEST_NAME
 from export3d.data.sheet import contact_sheet
+from export3d.files import write_atomically
 from export3d.preprocess.jobs import Loss
 from export3d.preprocess.packing import packed_keys
 from export3d.preprocess.quality import POSE_BINS

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from export3d.data.manifest import write_atomically
 from export3d.errors import DataError
+from export3d.files import write_atomically
 from export3d.preprocess.jobs import VideoJob
 
 RESULT_FORMAT = "export3d-prepared-video"

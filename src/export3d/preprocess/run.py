@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from export3d import __version__
-from export3d.data.manifest import MANIFEST_NAME, Manifest, write_atomically
+from export3d.data.manifest import MANIFEST_NAME, Manifest
 from export3d.errors import DataError, OutputError, UsageError
+from export3d.files import TEMPORARY_GLOB, write_atomically
 from export3d.preprocess.cluster import run_on_ray
 from export3d.preprocess.jobs import Inputs, Loss, VideoJob
 from export3d.preprocess.layouts import find_inputs
@@ -78,7 +79,7 @@ def prepare(
             raise DataError(f"{folder}: already holds a data set that was not made by prepare. Choose another folder.")
         _keep_config(records, options, clips_per_shard)
         for place in (folder, records, staging):
-            for path in place.glob(".*.tmp*"):
+            for path in place.glob(TEMPORARY_GLOB):
                 path.unlink()
         plan = Plan.load(records)
         if plan is not None:  # the last run was stopped while it packed

@@ -4,7 +4,6 @@ clip."""
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from export3d import __version__
-from export3d.errors import MotionFileError, OutputError
+from export3d.errors import MotionFileError
+from export3d.files import write_atomically
 from export3d.tracking.faces import ExtractorInfo
 
 FORMAT = "export3d-motion"
@@ -79,7 +79,7 @@ class Motion:
             "created_by": f"export3d {__version__}",
         }
         arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
-        write_atomically(path, save(arrays, metadata=metadata))
+        write_atomically(path, save(arrays, metadata=metadata), "Choose another place with -o, or free disk space.")
 
     @staticmethod
     def load(path: str | Path) -> Motion:
@@ -190,19 +190,3 @@ def _read_metadata(path: Path, metadata: dict[str, str]) -> tuple[ExtractorInfo,
             "Track the clip again: export3d track."
         ) from error
     return extractor, fps
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write under a temporary name, flush to disk, rename; the folder or a full disk is an `OutputError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}). Choose another place with -o, or free disk space."
-        ) from error

@@ -24,9 +24,9 @@ from export3d import __version__
 from export3d.camera import Camera, default_intrinsics
 from export3d.checks import check_shape
 from export3d.errors import CheckpointError
+from export3d.files import write_atomically
 from export3d.tracking.alignment import Alignment
 from export3d.tracking.faces import ExtractorInfo
-from export3d.tracking.motion import write_atomically
 
 FORMAT = "export3d-regressor"
 VERSION = 1

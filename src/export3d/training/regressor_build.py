@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -14,7 +13,8 @@ import torch
 
 from export3d.camera import Camera
 from export3d.data import ClipDataset
-from export3d.errors import DataError, OutputError
+from export3d.errors import DataError
+from export3d.files import write_atomically
 from export3d.heads.extractor import LinearExtractor
 from export3d.heads.model_file import load_head
 from export3d.heads.splits import SPLITS
@@ -139,7 +139,7 @@ def build_regressor(
     results["alignment"] = {"rescale": regressor.alignment.rescale, "origin": list(regressor.alignment.origin)}
     results["sha256"] = regressor.save(output)
     if report_path is not None:
-        _write_json(report_path, results)
+        write_atomically(report_path, (json.dumps(results, indent=1) + "\n").encode())
     exact = measure(regressor, held_out, 1.0, aligned=True)
     return RegressorReport(results, exact.beta_r2_first_10, exact.angle_error_deg_mean)
 
@@ -261,13 +261,3 @@ def _to_crops(found: np.ndarray, truth: np.ndarray, alignment: Alignment) -> tup
 
 def _rounded(value: float) -> float:
     return round(float(value), 4)
-
-
-def _write_json(path: Path, content: dict[str, object]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error

@@ -10,8 +10,8 @@ from typing import Any, TextIO
 
 import torch
 
-from export3d.data.manifest import write_atomically
 from export3d.errors import OutputError, TrainingError
+from export3d.files import write_atomically
 from export3d.training.state import drop_old_states, newest_readable_state, save_state
 
 RUN_FORMAT = "export3d-run"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from export3d.errors import CheckpointError, OutputError
+from export3d.files import replacing
 
 STATE_FORMAT = "export3d-training-state"
 STATE_VERSION = 1
@@ -35,17 +35,12 @@ def save_state(folder: Path, step: int, content: dict[str, Any]) -> Path:
         OutputError: The disk is full or the folder cannot be written; earlier states stay as they are.
     """
     path = state_path(folder, step)
-    temporary = folder / f".{path.name}.tmp{os.getpid()}"
     whole = {"format": STATE_FORMAT, "version": STATE_VERSION, "step": step, **content}
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(whole, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     # PyTorch's zip writer reports a failed write as RuntimeError.
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         kept = list_states(folder)
         hint = f"The last good state is {kept[-1].name}." if kept else "No earlier state exists."
         raise OutputError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from export3d.errors import Export3DError, OutputError, UsageError
+from export3d.files import publish, temporary_beside
 from export3d.video.audio import AudioCopy
 from export3d.video.target import check_video_target
 
@@ -64,7 +63,7 @@ class VideoWriter:
         container = check_video_target(self.path)
         if not 0 <= crf <= 51:
             raise UsageError(f"--crf must be from 0 (lossless) to 51 (worst); got {crf}.")
-        self._temporary = self.path.with_name(f".{self.path.stem}.{uuid.uuid4().hex[:8]}.part{self.path.suffix}")
+        self._temporary = temporary_beside(self.path)
         self._audio: AudioCopy | None = None
         self._output: Any = None
         try:
@@ -148,9 +147,7 @@ class VideoWriter:
             self._audio.copy_until(None)
         output, self._output = self._output, None
         output.close()
-        with open(self._temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(self._temporary, self.path)
+        publish(self._temporary, self.path)
         if self._audio is not None:
             self._audio.close()
 

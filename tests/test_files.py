@@ -1,0 +1,108 @@
+"""files.py: a file appears complete or not at all, and nothing else stays in its folder."""
+
+from __future__ import annotations
+
+import ast
+import os
+from pathlib import Path
+
+import pytest
+
+import export3d
+from export3d.errors import OutputError
+from export3d.files import TEMPORARY_GLOB, publish, replacing, temporary_beside, write_atomically
+
+SOURCE = Path(export3d.__file__).parent
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_written_file_replaces_the_old_one_and_nothing_else_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"old and longer")
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_the_name_appears_only_at_the_end(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a.bin") as temporary:
+        temporary.write_bytes(b"half")
+        assert names(tmp_path) == [temporary.name]
+        assert list(tmp_path.glob(TEMPORARY_GLOB)) == [temporary]
+    assert names(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_or_ctrl_c_keeps_the_old_file_and_removes_the_new_one(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(error), replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_a_full_disk_at_the_last_moment_is_a_typed_error_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        OutputError, match=r"a\.bin: cannot be written \(No space left on device\)\. Sweep up\."
+    ) as caught:
+        write_atomically(path, b"new", "Sweep up.")
+    assert caught.value.exit_code == 30
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_a_missing_folder_and_a_file_as_folder_are_typed_errors(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"gone/a: cannot be written .* Check folder and disk space"):
+        write_atomically(tmp_path / "gone" / "a", b"")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="file/a: cannot be written"):
+        write_atomically(tmp_path / "file" / "a", b"")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="folder: cannot be written"):
+        write_atomically(tmp_path / "folder", b"")
+    assert names(tmp_path) == ["file", "folder"]
+
+
+def test_the_content_is_flushed_to_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (calls.append("fsync"), fsync(descriptor))[1])
+    monkeypatch.setattr(os, "replace", lambda *names: (calls.append("replace"), replace(*names))[1])
+    temporary = temporary_beside(tmp_path / "a")
+    temporary.write_bytes(b"x")
+    publish(temporary, tmp_path / "a")
+    assert calls == ["fsync", "replace"]
+
+
+def test_temporary_names_are_hidden_in_the_same_folder_and_never_the_same(tmp_path: Path) -> None:
+    first, second = temporary_beside(tmp_path / "a.tar"), temporary_beside(tmp_path / "a.tar")
+    assert first != second
+    assert first.parent == tmp_path and first.match(TEMPORARY_GLOB) and not first.match("*.tar")
+
+
+def test_no_other_module_renames_files_itself() -> None:
+    """A second way to write files would be the one that forgets to flush."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        if path.name == "files.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute):
+                assert ast.unparse(node) not in ("os.replace", "os.rename", "tempfile.mkstemp"), path
