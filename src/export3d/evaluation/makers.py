@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
-from export3d.camera import Camera
 from export3d.data import ClipDataset
-from export3d.errors import UsageError
+from export3d.evaluation.portrait import Portrait, require_same_space, to_size
 from export3d.evaluation.predictions import check_predictions, pair_folder, read_predictions
 from export3d.evaluation.protocol import Pair
-from export3d.evaluation.synthetic import fit_size, to_size
-from export3d.images import to_tensor, to_uint8
 from export3d.model import Export3D
 
 BASELINES = ("copy_source", "mean_face", "driving")
@@ -65,14 +61,8 @@ class ModelFrames:
     method = "model"
 
     def __init__(self, model: Export3D, dataset: ClipDataset, facts: dict[str, Any]) -> None:
-        given, wanted = dataset.extractor["expression_space"], model.config.expression.space
-        if given != wanted:
-            raise UsageError(
-                f"{dataset.folder}: its coefficients are in the expression space '{given}', but the model was trained on "
-                f"'{wanted}'. Prepare the data with an extractor for '{wanted}' or take another model."
-            )
+        require_same_space(model, dataset)
         self._model, self._dataset = model, dataset
-        self._device = next(model.parameters()).device
         self._places = {key: index for index, key in enumerate(dataset.keys)}
         self.facts = {"kind": "model", **facts}
 
@@ -80,26 +70,13 @@ class ModelFrames:
         """See `FrameMaker.digest`."""
         return str(self.facts.get("sha256", ""))
 
-    @torch.inference_mode()
     def make(self, pair: Pair) -> Made:
         """See `FrameMaker.make`."""
-        source, driving = self._places[pair.source_clip], self._places[pair.driving_clip]
-        dataset, model = self._dataset, self._model
-        portrait = fit_size(to_tensor(dataset.frame(source, pair.source_frame))[None], model.config.image_size)
-        at = self._camera(dataset.arrays(source)["camera"][pair.source_frame : pair.source_frame + 1])
-        code = model.encode(portrait.to(self._device), at)
-        arrays = dataset.arrays(driving)
-        frames, depths = [], []
-        for t in range(dataset.num_frames(driving)):
-            beta = torch.tensor(arrays["beta"][t : t + 1]).to(self._device)
-            render = model.render(model.planes(code, beta), self._camera(arrays["camera"][t : t + 1]), code)
-            assert render.image is not None  # only a changed raw size leaves it out
-            frames.append(to_size(to_uint8(render.image[0]), dataset.size))
-            depths.append(render.depth[0, 0].float().numpy(force=True))
-        return Made(frames=np.stack(frames), depth=np.stack(depths))
-
-    def _camera(self, p: np.ndarray) -> Camera:
-        return Camera.from_vector(torch.tensor(p)).to(self._device)
+        dataset, driving = self._dataset, self._places[pair.driving_clip]
+        portrait = Portrait(self._model, dataset, self._places[pair.source_clip], pair.source_frame)
+        views = [portrait.drive(driving, t) for t in range(dataset.num_frames(driving))]
+        frames = np.stack([to_size(view.image, dataset.size) for view in views])
+        return Made(frames=frames, depth=np.stack([view.depth[0, 0].numpy() for view in views]))
 
 
 class PredictedFrames:

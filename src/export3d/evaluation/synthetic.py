@@ -17,9 +17,9 @@ from torch import Tensor
 from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.evaluation.metrics import psnr, ssim
+from export3d.evaluation.portrait import Portrait, to_size
 from export3d.evaluation.protocol import dataset_facts, same_identity_pairs
-from export3d.images import to_tensor, to_uint8
-from export3d.model import Export3D, SourceCode
+from export3d.model import Export3D
 
 DEPTH_STEPS = 16384.0
 """Stored depth per scene unit (docs/data.md)."""
@@ -49,7 +49,6 @@ class SyntheticScores:
 Progress = Callable[[int, int], None]
 
 
-@torch.inference_mode()
 def score_synthetic(
     model: Export3D, dataset: ClipDataset, *, seed: int = 0, on_progress: Progress | None = None
 ) -> dict[str, SyntheticScores]:
@@ -69,13 +68,9 @@ def score_synthetic(
     rows: dict[str, list[list[float]]] = {}
     for done, pair in enumerate(pairs):
         index = places[pair.driving_clip]
-        arrays = dataset.arrays(index)
-        beta = torch.tensor(arrays["beta"])
-        camera = Camera.from_vector(torch.tensor(arrays["camera"]))
-        source = to_tensor(dataset.frame(index, pair.source_frame))[None]
-        code = model.encode(
-            fit_size(source, model.config.image_size), camera[pair.source_frame : pair.source_frame + 1]
-        )
+        beta = torch.tensor(dataset.arrays(index)["beta"])
+        camera = Camera.from_vector(torch.tensor(dataset.arrays(index)["camera"]))
+        portrait = Portrait(model, dataset, index, pair.source_frame)
         shuffled = np.random.default_rng([seed, done]).permutation(len(beta))
         clip: dict[str, list[list[float]]] = {}
         for time in range(len(beta)):
@@ -86,14 +81,15 @@ def score_synthetic(
             neutral = beta[pair.source_frame : pair.source_frame + 1]
             there = camera[pair.source_frame : pair.source_frame + 1]
             other = beta[shuffled[time] : shuffled[time] + 1]
-            for name, b, c in (
-                ("model", own, here),
-                ("source_expression", neutral, here),
-                ("random_expression", other, here),
-                ("source_camera", own, there),
-            ):
-                image, depth = _render(model, code, b, c)
-                clip.setdefault(name, []).append(truth.score(image, depth))
+            as_asked, as_source = portrait.views(own, [here, there])
+            shown = {
+                "model": as_asked,
+                "source_expression": portrait.views(neutral, [here])[0],
+                "random_expression": portrait.views(other, [here])[0],
+                "source_camera": as_source,
+            }
+            for name, view in shown.items():
+                clip.setdefault(name, []).append(truth.score(view.image, view.depth))
             clip.setdefault("copy_source", []).append(truth.score(dataset.frame(index, pair.source_frame), None))
         for name, values in clip.items():
             rows.setdefault(name, []).append(_mean(values))
@@ -103,33 +99,6 @@ def score_synthetic(
         name: SyntheticScores(**dict(zip(SyntheticScores.__annotations__, _mean(values), strict=True)))
         for name, values in rows.items()
     }
-
-
-@torch.inference_mode()
-def quality_sheet(model: Export3D, dataset: ClipDataset, clips: int = 8, seed: int = 0) -> np.ndarray:
-    """A picture of unpicked rows: source, truth, output, the same expression at -30, 0, +30 degrees, depth.
-
-    Returns:
-        uint8 ``(rows * size, 7 * size, 3)``.
-    """
-    pairs = same_identity_pairs(dataset_facts(dataset))[:clips]
-    places = {key: index for index, key in enumerate(dataset.keys)}
-    size = model.config.image_size
-    rows = []
-    for number, pair in enumerate(pairs):
-        index = places[pair.driving_clip]
-        arrays = dataset.arrays(index)
-        candidates = [t for t in range(len(arrays["beta"])) if t != pair.source_frame]
-        time = int(np.random.default_rng([seed, number]).choice(candidates))
-        camera = Camera.from_vector(torch.tensor(arrays["camera"]))
-        source = dataset.frame(index, pair.source_frame)
-        code = model.encode(fit_size(to_tensor(source)[None], size), camera[pair.source_frame : pair.source_frame + 1])
-        beta = torch.tensor(arrays["beta"][time : time + 1])
-        output, depth = _render(model, code, beta, camera[time : time + 1])
-        views = [_render(model, code, beta, Camera.look_at_head(yaw=np.radians(a)))[0] for a in (-30, 0, 30)]
-        tiles = [source, dataset.frame(index, time), output, *views, _grey(depth, size)]
-        rows.append(np.concatenate([to_size(tile, size) for tile in tiles], axis=1))
-    return np.concatenate(rows, axis=0)
 
 
 @dataclass(frozen=True)
@@ -177,12 +146,6 @@ class _Truth:
         return float(np.abs(full - self.depth)[known].mean())
 
 
-def _render(model: Export3D, code: SourceCode, beta: Tensor, camera: Camera) -> tuple[np.ndarray, Tensor]:
-    render = model.render(model.planes(code, beta), camera, code)
-    assert render.image is not None  # only a changed raw size leaves it out
-    return to_uint8(render.image[0]), render.depth
-
-
 def _mean(rows: list[list[float]]) -> list[float]:
     """Column means over the rows that have the number; NaN for a column without any."""
     columns = np.array(rows).T
@@ -200,23 +163,3 @@ def _sharpness(image: np.ndarray, mask: np.ndarray) -> float:
     grey = torch.from_numpy(image.astype(np.float32).mean(axis=-1))[None, None]
     kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
     return float(F.conv2d(grey, kernel, padding=1).abs()[0, 0].numpy()[mask].mean())
-
-
-def _grey(depth: Tensor, size: int) -> np.ndarray:
-    """Near is bright; scaled to the depths that occur."""
-    full = F.interpolate(depth, size=(size, size), mode="bilinear", align_corners=False)[0, 0]
-    near, far = full.min(), full.max()
-    shade = (255.0 * (far - full) / (far - near).clamp_min(1e-6)).to(torch.uint8).numpy()
-    return np.repeat(shade[..., None], 3, axis=-1)
-
-
-def fit_size(image: Tensor, size: int) -> Tensor:
-    """Float ``(B, C, H, H)`` at another size; unchanged where it fits already."""
-    if image.shape[-1] == size:
-        return image
-    return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-
-
-def to_size(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 ``(H, H, 3)`` at another size."""
-    return image if image.shape[0] == size else to_uint8(fit_size(to_tensor(image)[None], size)[0])

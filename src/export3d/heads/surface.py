@@ -41,7 +41,10 @@ def surface_vertices(head: ParametricHead) -> Tensor:
     landmarks = head.vertices[head.landmark_vertices]
     skin = head.vertices_of("face", "head_neck") & (head.vertices[:, 1] > _LOWEST_CM)
     pools: dict[str, Tensor] = {}
-    for name, points, reach in (("mouth", landmarks[48:68], _MOUTH_REACH_CM), ("eyes", landmarks[36:48], _EYE_REACH_CM)):
+    for name, points, reach in (
+        ("mouth", landmarks[48:68], _MOUTH_REACH_CM),
+        ("eyes", landmarks[36:48], _EYE_REACH_CM),
+    ):
         pools[name] = skin & (torch.cdist(head.vertices, points).amin(1) < reach)
     chosen = torch.zeros(len(head.vertices), dtype=torch.bool)
     for names, share in _SHARES.items():
