@@ -17,7 +17,7 @@ from export3d.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from export3d.data import ClipDataset
-    from export3d.evaluation.backends import FaceBackend, IdentityBackend
+    from export3d.evaluation.backends import FaceBackend, IdentityBackend, PictureDistance
     from export3d.evaluation.makers import FrameMaker
     from export3d.evaluation.protocol import Pair
     from export3d.evaluation.run import Backends
@@ -63,6 +63,12 @@ class EvaluateOptions:
     identity: str = "bundled"
     """What measures CSIM: bundled, none, an ArcFace network (.onnx), or a file of train-identity (.safetensors)."""
 
+    lpips_vgg: Path | None = None
+    """VGG16 weights (vgg16-397923af.pth, docs/training.md): adds LPIPS, together with --lpips-heads."""
+
+    lpips_heads: Path | None = None
+    """LPIPS's weights per channel (vgg.pth of the lpips package)."""
+
     save_frames: bool = False
     """Keep the frames in OUTPUT/frames, in the layout that --predictions reads."""
 
@@ -95,6 +101,8 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
         raise UsageError("evaluate: give --model or --predictions, not both.")
     if options.clips is not None and options.clips < 1:
         raise UsageError(f"--clips must be at least 1; got {options.clips}.")
+    if (options.lpips_vgg is None) != (options.lpips_heads is None):
+        raise UsageError("evaluate: LPIPS needs both files; give --lpips-vgg and --lpips-heads, or neither.")
     set_threads(options.threads)
     dataset = ClipDataset(options.data, split=None if options.split == "all" else options.split)
     pairs = choose_pairs(dataset, options.protocol, pairs_file=options.pairs, clips=options.clips, seed=options.seed)
@@ -154,10 +162,11 @@ def _maker(options: EvaluateOptions, dataset: ClipDataset, pairs: list[Pair]) ->
 def _backends(options: EvaluateOptions) -> Iterator[Backends]:
     from export3d.evaluation.run import Backends
 
+    pictures = _pictures(options)
     if options.landmarks == "none":
         if options.identity not in ("bundled", "none"):
             raise UsageError("--identity needs faces: leave --landmarks none out.")
-        yield Backends()
+        yield Backends(pictures=pictures)
         return
     from export3d.evaluation.backends import TrackerBackend
     from export3d.evaluation.remembered import RememberedFaces
@@ -175,7 +184,15 @@ def _backends(options: EvaluateOptions) -> Iterator[Backends]:
 
             faces = FaceAlignmentBackend(faces, device=pick_device(options.device))
         faces = RememberedFaces(faces)
-        yield Backends(faces=faces, identities=_identity(options.identity, faces))
+        yield Backends(faces=faces, identities=_identity(options.identity, faces), pictures=pictures)
+
+
+def _pictures(options: EvaluateOptions) -> PictureDistance | None:
+    if options.lpips_vgg is None or options.lpips_heads is None:
+        return None
+    from export3d.evaluation.picture_distance import LPIPSDistance
+
+    return LPIPSDistance(options.lpips_vgg, options.lpips_heads, device=pick_device(options.device))
 
 
 def _identity(choice: str, faces: FaceBackend) -> IdentityBackend | None:

@@ -180,7 +180,7 @@ class _Row:
         self._time = driving_frame(pair, driver, seed=seed, number=number)
         self.source = dataset.frame(self._from, pair.source_frame)
         self.driving = dataset.frame(self._by, self._time)
-        by = f"by {self._time}" if pair.kind == "same" else f"by {pair.driving_clip}\nframe {self._time}"
+        by = f"driven by {self._time}" if pair.kind == "same" else f"driven by\n{pair.driving_clip}\nframe {self._time}"
         self.label = f"{pair.source_clip}\nframe {pair.source_frame}\n{by}"
 
     def render(self, model: Export3D, yaws_deg: Sequence[float] = ()) -> tuple[View, list[View]]:

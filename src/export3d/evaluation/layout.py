@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-LABEL_PX = 96
+LABEL_PX = 120
 """Width of the column of labels at the left."""
 
 LINE_PX = 13

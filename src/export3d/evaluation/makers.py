@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from export3d.data import ClipDataset
-from export3d.evaluation.portrait import Portrait, require_same_space, to_size
+from export3d.evaluation.consistency import ViewConsistency, model_consistency, turned
+from export3d.evaluation.portrait import Portrait, require_same_space, stored_beta, stored_camera, to_size
 from export3d.evaluation.predictions import check_predictions, pair_folder, read_predictions
 from export3d.evaluation.protocol import Pair
 from export3d.model import Export3D
@@ -26,10 +27,12 @@ class Made:
     Attributes:
         frames: uint8 ``(T, H, H, 3)`` at the data set's size.
         depth: ``(T, h, h)`` distance along the ray in scene units, or None where the method has none.
+        views: agreement of each frame with the same expression seen from another camera; None without other views.
     """
 
     frames: np.ndarray
     depth: np.ndarray | None = None
+    views: ViewConsistency | None = None
 
 
 class FrameMaker(Protocol):
@@ -74,9 +77,16 @@ class ModelFrames:
         """See `FrameMaker.make`."""
         dataset, driving = self._dataset, self._places[pair.driving_clip]
         portrait = Portrait(self._model, dataset, self._places[pair.source_clip], pair.source_frame)
-        views = [portrait.drive(driving, t) for t in range(dataset.num_frames(driving))]
-        frames = np.stack([to_size(view.image, dataset.size) for view in views])
-        return Made(frames=frames, depth=np.stack([view.depth[0, 0].numpy() for view in views]))
+        views = []
+        for t in range(dataset.num_frames(driving)):
+            here = stored_camera(dataset, driving, t)
+            first, second = portrait.views(stored_beta(dataset, driving, t), [here, turned(here)])
+            views.append((first, second))
+        return Made(
+            frames=np.stack([to_size(first.image, dataset.size) for first, _ in views]),
+            depth=np.stack([first.depth[0, 0].numpy() for first, _ in views]),
+            views=model_consistency(views),
+        )
 
 
 class PredictedFrames:

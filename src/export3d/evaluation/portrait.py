@@ -24,11 +24,13 @@ class View:
     Attributes:
         image: uint8 ``(H, H, 3)`` at the model's size.
         depth: ``(1, 1, h, h)`` float32 on the CPU, distance along the ray in scene units.
+        opacity: ``(1, 1, h, h)`` float32 on the CPU, in [0, 1].
         camera: the one camera it was seen from, on the CPU.
     """
 
     image: np.ndarray
     depth: Tensor
+    opacity: Tensor
     camera: Camera
 
 
@@ -61,8 +63,8 @@ class Portrait:
         for camera in cameras:
             render = self._model.render(planes, camera.to(self._device), self._code)
             assert render.image is not None  # only a changed raw size leaves it out
-            depth = render.depth.float().cpu()
-            out.append(View(image=to_uint8(render.image[0]), depth=depth, camera=camera))
+            depth, opacity = render.depth.float().cpu(), render.opacity.float().cpu()
+            out.append(View(image=to_uint8(render.image[0]), depth=depth, opacity=opacity, camera=camera))
         return out
 
 
