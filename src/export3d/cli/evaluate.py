@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,9 @@ class EvaluateOptions:
 
     pairs_only: bool = False
     """Only write OUTPUT/pairs.json and stop: what another method needs to make its frames."""
+
+    backends_only: bool = False
+    """Only measure the back ends themselves on clips with exact truth, write OUTPUT/backends.json and stop."""
 
     clips: int | None = None
     """Only the first so many pairs of each kind."""
@@ -105,6 +109,9 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
         raise UsageError("evaluate: LPIPS needs both files; give --lpips-vgg and --lpips-heads, or neither.")
     set_threads(options.threads)
     dataset = ClipDataset(options.data, split=None if options.split == "all" else options.split)
+    if options.backends_only:
+        _measure_backends(options, command, dataset)
+        return
     pairs = choose_pairs(dataset, options.protocol, pairs_file=options.pairs, clips=options.clips, seed=options.seed)
     if options.pairs_only:
         folder = _folder(options.output)
@@ -142,6 +149,36 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
     for what, info in facts["backends"].items():
         say(f"{what}: {info['name']} {info['version']} {info['sha256'][:12]}")
     say(f"{folder}: table.md, table.json, frames.csv, pairs.json; {len(pairs)} pairs, {result.resumed} from before")
+
+
+def _measure_backends(options: EvaluateOptions, command: list[str], dataset: ClipDataset) -> None:
+    from export3d.data.manifest import write_atomically
+    from export3d.evaluation.backend_accuracy import measure_backends
+
+    count = min(options.clips or len(dataset), len(dataset))
+    with _backends(options) as backends, progress_bar("measuring back ends", count) as report:
+        found = measure_backends(dataset, backends, clips=options.clips, seed=options.seed, on_progress=report)
+        facts = _common_facts(options, command, dataset, backends)
+    path = _folder(options.output) / "backends.json"
+    content = {
+        "format": "export3d-backend-accuracy",
+        "version": 1,
+        "date": facts.pop("finished")[:10],
+        **facts,
+        **found,
+    }
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    faces, pose = found["faces"], found["pose"]
+    say(f"{path}: {faces['found']} of {faces['frames']} faces of {faces['identities']} people found")
+    say(
+        f"landmarks {found['landmarks']['all']['mean_px']:.2f} px at 256; rotation {pose['rotation']['mean_deg']:.2f} degrees"
+    )
+    for name, row in (found["expression"] or {"means": {}})["means"].items():
+        say(
+            f"{name}: R^2 of the leading modes {row['r2_leading']:.3f}, within clips {row['r2_within_clips_leading']:.3f}"
+        )
+    if found["identity"] is not None:
+        say(f"identity verification {found['identity']['accuracy']:.3f}")
 
 
 def _maker(options: EvaluateOptions, dataset: ClipDataset, pairs: list[Pair]) -> FrameMaker:
@@ -231,16 +268,35 @@ def _facts(
     maker: FrameMaker,
     backends: Backends,
 ) -> dict[str, Any]:
+    from export3d.evaluation.bootstrap import DRAWS
+
+    return {
+        **_common_facts(options, command, dataset, backends),
+        "protocol": options.protocol,
+        "pairs": {kind: sum(pair.kind == kind for pair in pairs) for kind in ("same", "cross")},
+        "bootstrap": {"draws": DRAWS, "level": 0.95, "over": "clips"},
+        "maker": maker.facts,
+        "baselines": {
+            "copy_source": "the source frame, unchanged",
+            "mean_face": "mean picture of the source frames of all clips of the split",
+            "driving": "the driving frames themselves: the upper bound",
+        },
+    }
+
+
+def _common_facts(
+    options: EvaluateOptions, command: list[str], dataset: ClipDataset, backends: Backends
+) -> dict[str, Any]:
     import numpy as np
     import torch
 
     from export3d import __version__
     from export3d.data.manifest import MANIFEST_NAME, file_sha256
-    from export3d.evaluation.bootstrap import DRAWS
 
     return {
         "command": " ".join(command),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seed": options.seed,
         "versions": {
             "export3d": __version__,
             "torch": torch.__version__,
@@ -255,15 +311,5 @@ def _facts(
             "size": dataset.size,
             "extractor": dataset.extractor,
         },
-        "protocol": options.protocol,
-        "pairs": {kind: sum(pair.kind == kind for pair in pairs) for kind in ("same", "cross")},
-        "seed": options.seed,
-        "bootstrap": {"draws": DRAWS, "level": 0.95, "over": "clips"},
-        "maker": maker.facts,
         "backends": backends.facts(),
-        "baselines": {
-            "copy_source": "the source frame, unchanged",
-            "mean_face": "mean picture of the source frames of all clips of the split",
-            "driving": "the driving frames themselves: the upper bound",
-        },
     }
