@@ -141,6 +141,8 @@ def test_r2_counts_the_scale_and_a_constant_truth_has_none() -> None:
     true = np.array([[1.0, 5.0], [-1.0, 5.0]])
     assert r2_of_modes(0.5 * true, true)[0] == 0.75  # residual 2 * 0.5^2 over variance 2
     assert np.isnan(r2_of_modes(true, true)[1])
+    rounding = np.array([[1e-9], [-1e-9]])  # a mode of no variance, stored in floating point
+    assert np.isnan(r2_of_modes(true[:, :1], rounding)[0])
 
 
 def test_identity_in_the_mean_of_a_clip_does_not_count_within_clips() -> None:

@@ -32,6 +32,9 @@ PARTS = {
     "mouth": slice(48, 68),
 }
 YAW_BINS_DEG = (0.0, 15.0, 30.0, 180.0)
+LEAST_VARIANCE = 1e-6
+"""A column that varies less is constant up to rounding (true modes vary by 1) and has no R^2."""
+
 LEAST_IDENTITIES = 4
 """Verification needs two people in each half; with fewer it is left out."""
 
@@ -170,7 +173,7 @@ def expression_r2(read: np.ndarray, stored: np.ndarray, true: np.ndarray, clip: 
         clip: ``(N,)`` number of the clip.
 
     Returns:
-        `means` over the leading modes and over all, `leading_modes` one by one, `r2_per_mode` for all.
+        `means` over the leading modes and over all `modes` that vary, `leading_modes` one by one, `r2_per_mode` for all.
     """
     sides = {
         "stored beta": (read, stored),
@@ -187,7 +190,7 @@ def expression_r2(read: np.ndarray, stored: np.ndarray, true: np.ndarray, clip: 
         }
     means = {
         name: {
-            "modes": len(rows["r2"]),
+            "modes": int(np.isfinite(rows["r2"]).sum()),
             **{f"{kind}_leading": float(values[:LEADING].mean()) for kind, values in rows.items()},
             **{f"{kind}_all": float(np.nanmean(values)) for kind, values in rows.items() if kind.startswith("r2")},
         }
@@ -204,16 +207,18 @@ def expression_r2(read: np.ndarray, stored: np.ndarray, true: np.ndarray, clip: 
 
 
 def r2_of_modes(read: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """``(D,)`` 1 - residual / variance of each column of ``(N, D)``; NaN where the truth does not vary."""
+    """``(D,)`` 1 - residual / variance of each column of ``(N, D)``; NaN where the truth hardly varies."""
     residual = ((read - true) ** 2).sum(axis=0)
     variance = ((true - true.mean(axis=0)) ** 2).sum(axis=0)
-    return 1.0 - np.divide(residual, variance, out=np.full_like(residual, np.nan), where=variance > 0)
+    varies = variance > LEAST_VARIANCE * len(true)
+    return 1.0 - np.divide(residual, variance, out=np.full_like(residual, np.nan), where=varies)
 
 
 def _correlation2(read: np.ndarray, true: np.ndarray) -> np.ndarray:
     a, b = read - read.mean(axis=0), true - true.mean(axis=0)
-    scale = (a**2).sum(axis=0) * (b**2).sum(axis=0)
-    return np.divide((a * b).sum(axis=0) ** 2, scale, out=np.full_like(scale, np.nan), where=scale > 0)
+    ours, theirs = (a**2).sum(axis=0), (b**2).sum(axis=0)
+    varies = np.minimum(ours, theirs) > LEAST_VARIANCE * len(true)
+    return np.divide((a * b).sum(axis=0) ** 2, ours * theirs, out=np.full_like(ours, np.nan), where=varies)
 
 
 def _by_yaw(
