@@ -9,7 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.camera import Camera
-from export3d.evaluation.consistency import excess_flicker, flicker, unproject, view_consistency
+from export3d.evaluation.consistency import (
+    TURN_DEG,
+    excess_flicker,
+    flicker,
+    model_consistency,
+    turned,
+    unproject,
+    view_consistency,
+)
+from export3d.evaluation.portrait import View
+from export3d.images import to_uint8
 from export3d.rendering.rays import cast_rays
 
 SIDE = 64
@@ -86,6 +96,47 @@ def test_a_coarse_depth_serves_a_finer_picture() -> None:
     coarse = [F.interpolate(d, scale_factor=0.5, mode="nearest") for d in (depth_a, depth_b)]
     result = view_consistency(image_a, coarse[0], a, image_b, coarse[1], b)
     assert result.shared[0] > 0.1 and result.error[0] < 6.0
+
+
+def _view(camera: Camera) -> View:
+    """The ball as a model's rendering: opaque where it is, a wild depth in the empty background."""
+    image, depth = _sphere_view(camera)
+    opacity = (depth > 0).float()
+    return View(image=to_uint8(image[0]), depth=torch.where(depth > 0, depth, 2.5), opacity=opacity, camera=camera)
+
+
+def test_a_model_with_one_surface_agrees_with_itself_and_its_background_does_not_count() -> None:
+    a, b = _view(Camera.look_at_head(0.15)), _view(Camera.look_at_head(-0.15, 0.1))
+    result = model_consistency([(a, b), (a, a)])
+    exact = view_consistency(*_sphere_view(a.camera), a.camera, *_sphere_view(b.camera), b.camera)
+    assert result.error.shape == result.shared.shape == (2,)
+    assert result.error[0] == pytest.approx(exact.error[0], abs=0.5)  # 8-bit rounding
+    assert result.shared[0] == pytest.approx(exact.shared[0], abs=1e-6)
+    assert result.error[1] < 1e-3 and 0.2 < result.shared[1] < 0.4
+
+
+def test_a_model_whose_colours_change_with_the_camera_is_found_out() -> None:
+    a = _view(Camera.look_at_head())
+    pale = View(image=a.image // 2 + 60, depth=a.depth, opacity=a.opacity, camera=a.camera)
+    seen = a.opacity[0, 0].numpy() > 0
+    expected = np.abs(a.image.astype(float) - pale.image)[seen].mean()
+    assert model_consistency([(a, pale)]).error[0] == pytest.approx(expected, abs=0.01)
+
+
+def test_a_model_that_is_transparent_everywhere_has_no_value() -> None:
+    a = _view(Camera.look_at_head())
+    empty = View(image=a.image, depth=a.depth, opacity=0.5 * a.opacity, camera=a.camera)
+    result = model_consistency([(empty, a)])
+    assert np.isnan(result.error[0]) and result.shared[0] == 0
+
+
+@pytest.mark.parametrize(("yaw_deg", "then_deg"), [(40.0, 25.0), (-40.0, -25.0), (5.0, -10.0)])
+def test_the_second_camera_is_turned_towards_the_front(yaw_deg: float, then_deg: float) -> None:
+    camera = Camera.look_at_head(np.radians(yaw_deg), radius=2.5)
+    other = turned(camera)
+    assert np.degrees(other.head_angles()[0]) == pytest.approx([then_deg, 0.0, 0.0], abs=1e-3)
+    assert other.cam_to_world[0, :3, 3].norm().item() == pytest.approx(2.5, abs=1e-5)
+    assert TURN_DEG == 15.0
 
 
 def _clip(levels: list[int]) -> np.ndarray:

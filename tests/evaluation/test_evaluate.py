@@ -83,6 +83,16 @@ def test_the_csv_has_a_line_for_each_method_and_frame(done: Path) -> None:
     assert [r["psnr"] for r in copied] == ["inf", "inf"]
 
 
+def test_two_views_are_compared_for_the_model_alone(done: Path) -> None:
+    tables = _table(done)["tables"]
+    for kind in ("same", "cross"):
+        for method, rows in tables[kind].items():
+            names = {row["metric"] for row in rows}
+            assert {"view_error", "view_shared"} <= names if method == "model" else not {"view_error"} & names
+    assert 0.0 <= _mean(done, "same", "model", "view_shared") <= 1.0
+    assert "Two views, part seen by both" in (done / "table.md").read_text()
+
+
 def test_depth_is_scored_for_the_model_in_same_identity_only(done: Path) -> None:
     metrics = {k: {r["metric"] for r in m["model"]} for k, m in _table(done)["tables"].items()}
     assert "depth_error" in metrics["same"] and "depth_error" not in metrics["cross"]
@@ -93,6 +103,7 @@ def test_saved_frames_scored_as_predictions_give_the_models_scores(clips: Path, 
     arguments = ["--data", str(clips), "--landmarks", "none", "--predictions", str(done / "frames")]
     assert main(["evaluate", *arguments, "-o", str(tmp_path)]) == 0
     assert "predictions" in _table(tmp_path)["tables"]["same"]
+    assert "view_error" not in {row["metric"] for row in _table(tmp_path)["tables"]["same"]["predictions"]}
     for metric in ("psnr", "ssim_uniform"):
         assert _mean(tmp_path, "same", "predictions", metric) == pytest.approx(_mean(done, "same", "model", metric))
 

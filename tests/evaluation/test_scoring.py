@@ -41,6 +41,16 @@ class MeanColour:
         return np.where(mean.sum(axis=1, keepdims=True) > 0, mean, np.nan)
 
 
+class MeanDifference:
+    """A picture distance without weights: the mean absolute difference over 255."""
+
+    label = "pictures (mean difference)"
+    facts = {"name": "mean-difference", "version": "1", "sha256": ""}  # noqa: RUF012
+
+    def distances(self, generated: np.ndarray, true: np.ndarray) -> np.ndarray:
+        return np.abs(generated.astype(float) - true).mean(axis=(1, 2, 3)) / 255
+
+
 def _frames(count: int = 4, side: int = 64) -> np.ndarray:
     photo = skimage.data.astronaut()
     return np.stack([photo[10 + i : 10 + i + side, 200 : 200 + side] for i in range(count)])
@@ -63,7 +73,7 @@ def _backend(*frames: list[np.ndarray]) -> TrackerBackend:
 
 def test_a_same_identity_pair_gets_every_metric_in_the_order_of_the_tables() -> None:
     frames = _frames()
-    scores = score_clip(SAME, frames[1], frames, frames, _backend([_landmarks()]), MeanColour())
+    scores = score_clip(SAME, frames[1], frames, frames, _backend([_landmarks()]), MeanColour(), MeanDifference())
     assert list(scores.values) == list(HIGHER_IS_BETTER)
     assert all(len(values) == 4 for values in scores.values.values())
 
@@ -80,7 +90,7 @@ def test_the_driving_clip_itself_scores_perfectly() -> None:
 
 def test_a_cross_identity_pair_has_no_metric_that_needs_the_true_frame() -> None:
     frames = _frames()
-    scores = score_clip(CROSS, frames[1], frames, frames, _backend([_landmarks()]), MeanColour())
+    scores = score_clip(CROSS, frames[1], frames, frames, _backend([_landmarks()]), MeanColour(), MeanDifference())
     assert not set(SAME_IDENTITY_ONLY) & set(scores.values)
     assert {"csim_source", "aed", "apd"} <= set(scores.values)
 

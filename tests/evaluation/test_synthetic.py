@@ -12,6 +12,7 @@ from PIL import Image
 
 from export3d.cli import main
 from export3d.data import ClipDataset
+from export3d.evaluation.layout import SheetRow, lay_out
 from export3d.evaluation.synthetic import Truth, _masked_psnr, _sharpness, score_synthetic
 from export3d.model import PRESETS, Export3D, save_model
 
@@ -71,4 +72,9 @@ def test_the_command_writes_scores_and_a_sheet(clips: Path, model: Export3D, tmp
     assert stored["clips"] == 2
     assert stored["frames"] == 6
     assert stored["command"].startswith("export3d quality --data")
-    assert Image.open(tmp_path / "q.png").size == (7 * 32, 2 * 32)
+    height, width, _ = lay_out(["one"] * 8, [_grey_row(8)] * 2, with_legend=True).shape
+    assert Image.open(tmp_path / "q.png").size == (width, height)
+
+
+def _grey_row(columns: int) -> SheetRow:
+    return SheetRow(label="", tiles=[np.full((32, 32, 3), 128, np.uint8)] * columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from export3d.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from export3d.data import ClipDataset
-    from export3d.evaluation.backends import FaceBackend, IdentityBackend
+    from export3d.evaluation.backends import FaceBackend, IdentityBackend, PictureDistance
     from export3d.evaluation.makers import FrameMaker
     from export3d.evaluation.protocol import Pair
     from export3d.evaluation.run import Backends
@@ -51,6 +52,9 @@ class EvaluateOptions:
     pairs_only: bool = False
     """Only write OUTPUT/pairs.json and stop: what another method needs to make its frames."""
 
+    backends_only: bool = False
+    """Only measure the back ends themselves on clips with exact truth, write OUTPUT/backends.json and stop."""
+
     clips: int | None = None
     """Only the first so many pairs of each kind."""
 
@@ -62,6 +66,12 @@ class EvaluateOptions:
 
     identity: str = "bundled"
     """What measures CSIM: bundled, none, an ArcFace network (.onnx), or a file of train-identity (.safetensors)."""
+
+    lpips_vgg: Path | None = None
+    """VGG16 weights (vgg16-397923af.pth, docs/training.md): adds LPIPS, together with --lpips-heads."""
+
+    lpips_heads: Path | None = None
+    """LPIPS's weights per channel (vgg.pth of the lpips package)."""
 
     save_frames: bool = False
     """Keep the frames in OUTPUT/frames, in the layout that --predictions reads."""
@@ -95,8 +105,13 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
         raise UsageError("evaluate: give --model or --predictions, not both.")
     if options.clips is not None and options.clips < 1:
         raise UsageError(f"--clips must be at least 1; got {options.clips}.")
+    if (options.lpips_vgg is None) != (options.lpips_heads is None):
+        raise UsageError("evaluate: LPIPS needs both files; give --lpips-vgg and --lpips-heads, or neither.")
     set_threads(options.threads)
     dataset = ClipDataset(options.data, split=None if options.split == "all" else options.split)
+    if options.backends_only:
+        _measure_backends(options, command, dataset)
+        return
     pairs = choose_pairs(dataset, options.protocol, pairs_file=options.pairs, clips=options.clips, seed=options.seed)
     if options.pairs_only:
         folder = _folder(options.output)
@@ -136,6 +151,36 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
     say(f"{folder}: table.md, table.json, frames.csv, pairs.json; {len(pairs)} pairs, {result.resumed} from before")
 
 
+def _measure_backends(options: EvaluateOptions, command: list[str], dataset: ClipDataset) -> None:
+    from export3d.data.manifest import write_atomically
+    from export3d.evaluation.backend_accuracy import measure_backends
+
+    count = min(options.clips or len(dataset), len(dataset))
+    with _backends(options) as backends, progress_bar("measuring back ends", count) as report:
+        found = measure_backends(dataset, backends, clips=options.clips, seed=options.seed, on_progress=report)
+        facts = _common_facts(options, command, dataset, backends)
+    path = _folder(options.output) / "backends.json"
+    content = {
+        "format": "export3d-backend-accuracy",
+        "version": 1,
+        "date": facts.pop("finished")[:10],
+        **facts,
+        **found,
+    }
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    faces, pose = found["faces"], found["pose"]
+    say(f"{path}: {faces['found']} of {faces['frames']} faces of {faces['identities']} people found")
+    say(
+        f"landmarks {found['landmarks']['all']['mean_px']:.2f} px at 256; rotation {pose['rotation']['mean_deg']:.2f} degrees"
+    )
+    for name, row in (found["expression"] or {"means": {}})["means"].items():
+        say(
+            f"{name}: R^2 of the leading modes {row['r2_leading']:.3f}, within clips {row['r2_within_clips_leading']:.3f}"
+        )
+    if found["identity"] is not None:
+        say(f"identity verification {found['identity']['accuracy']:.3f}")
+
+
 def _maker(options: EvaluateOptions, dataset: ClipDataset, pairs: list[Pair]) -> FrameMaker:
     from export3d.evaluation.makers import ModelFrames, PredictedFrames
 
@@ -154,10 +199,11 @@ def _maker(options: EvaluateOptions, dataset: ClipDataset, pairs: list[Pair]) ->
 def _backends(options: EvaluateOptions) -> Iterator[Backends]:
     from export3d.evaluation.run import Backends
 
+    pictures = _pictures(options)
     if options.landmarks == "none":
         if options.identity not in ("bundled", "none"):
             raise UsageError("--identity needs faces: leave --landmarks none out.")
-        yield Backends()
+        yield Backends(pictures=pictures)
         return
     from export3d.evaluation.backends import TrackerBackend
     from export3d.evaluation.remembered import RememberedFaces
@@ -175,7 +221,15 @@ def _backends(options: EvaluateOptions) -> Iterator[Backends]:
 
             faces = FaceAlignmentBackend(faces, device=pick_device(options.device))
         faces = RememberedFaces(faces)
-        yield Backends(faces=faces, identities=_identity(options.identity, faces))
+        yield Backends(faces=faces, identities=_identity(options.identity, faces), pictures=pictures)
+
+
+def _pictures(options: EvaluateOptions) -> PictureDistance | None:
+    if options.lpips_vgg is None or options.lpips_heads is None:
+        return None
+    from export3d.evaluation.picture_distance import LPIPSDistance
+
+    return LPIPSDistance(options.lpips_vgg, options.lpips_heads, device=pick_device(options.device))
 
 
 def _identity(choice: str, faces: FaceBackend) -> IdentityBackend | None:
@@ -214,16 +268,35 @@ def _facts(
     maker: FrameMaker,
     backends: Backends,
 ) -> dict[str, Any]:
+    from export3d.evaluation.bootstrap import DRAWS
+
+    return {
+        **_common_facts(options, command, dataset, backends),
+        "protocol": options.protocol,
+        "pairs": {kind: sum(pair.kind == kind for pair in pairs) for kind in ("same", "cross")},
+        "bootstrap": {"draws": DRAWS, "level": 0.95, "over": "clips"},
+        "maker": maker.facts,
+        "baselines": {
+            "copy_source": "the source frame, unchanged",
+            "mean_face": "mean picture of the source frames of all clips of the split",
+            "driving": "the driving frames themselves: the upper bound",
+        },
+    }
+
+
+def _common_facts(
+    options: EvaluateOptions, command: list[str], dataset: ClipDataset, backends: Backends
+) -> dict[str, Any]:
     import numpy as np
     import torch
 
     from export3d import __version__
     from export3d.data.manifest import MANIFEST_NAME, file_sha256
-    from export3d.evaluation.bootstrap import DRAWS
 
     return {
         "command": " ".join(command),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seed": options.seed,
         "versions": {
             "export3d": __version__,
             "torch": torch.__version__,
@@ -238,15 +311,5 @@ def _facts(
             "size": dataset.size,
             "extractor": dataset.extractor,
         },
-        "protocol": options.protocol,
-        "pairs": {kind: sum(pair.kind == kind for pair in pairs) for kind in ("same", "cross")},
-        "seed": options.seed,
-        "bootstrap": {"draws": DRAWS, "level": 0.95, "over": "clips"},
-        "maker": maker.facts,
         "backends": backends.facts(),
-        "baselines": {
-            "copy_source": "the source frame, unchanged",
-            "mean_face": "mean picture of the source frames of all clips of the split",
-            "driving": "the driving frames themselves: the upper bound",
-        },
     }

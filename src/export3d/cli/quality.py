@@ -34,7 +34,7 @@ class QualityOptions:
     """JSON file for the scores, with the command, the data and the date."""
 
     sheet: Path | None = None
-    """PNG or JPEG: source, truth, output, the same expression at -30, 0 and +30 degrees, depth; first clips, unpicked."""
+    """PNG or JPEG: source, truth, output, error, the expression at yaw -30, 0, +30 degrees, depth; first clips, unpicked."""
 
     rows: int = 8
     """Rows of the sheet."""
@@ -58,7 +58,8 @@ def run(options: QualityOptions, command: list[str]) -> None:
     from PIL import Image
 
     from export3d.data import ClipDataset
-    from export3d.evaluation.synthetic import quality_sheet, score_synthetic
+    from export3d.evaluation.figures import same_identity_sheet
+    from export3d.evaluation.synthetic import score_synthetic
     from export3d.files import write_atomically
     from export3d.model.loading import checkpoint_path, load_model
 
@@ -95,5 +96,6 @@ def run(options: QualityOptions, command: list[str]) -> None:
         }
         write_atomically(options.output, (json.dumps(facts, indent=1) + "\n").encode())
     if options.sheet is not None:
-        Image.fromarray(quality_sheet(model, dataset, options.rows, options.seed)).save(options.sheet, quality=90)
+        sheet = same_identity_sheet(model, dataset, clips=options.rows, seed=options.seed)
+        Image.fromarray(sheet).save(options.sheet, quality=90)
         say(f"wrote {options.sheet}")

@@ -58,6 +58,17 @@ class IdentityBackend(Protocol):
         ...
 
 
+class PictureDistance(Protocol):
+    """A learned distance between two pictures, for example LPIPS. `facts` are printed with the scores."""
+
+    label: str
+    facts: dict[str, str]
+
+    def distances(self, generated: np.ndarray, true: np.ndarray) -> np.ndarray:
+        """uint8 ``(T, H, H, 3)`` twice -> ``(T,)``."""
+        ...
+
+
 class TrackerBackend:
     """The project's own tracker as a back end: works offline, reads landmarks, beta and camera of each frame."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export3d.camera import Camera
+from export3d.camera import Camera, head_rotation
 from export3d.checks import check_shape
+from export3d.evaluation.portrait import View
+from export3d.images import to_tensor
 
 DEPTH_TOLERANCE = 0.02
 """Scene units (2 % of the tri-plane box): a point is seen by both cameras if the two depths agree to this."""
+
+TURN_DEG = 15.0
+"""Angle between the two cameras of `model_consistency`."""
+
+SOLID = 0.9
+"""Opacity below which a rendered depth means nothing: the background and the thin edges of hair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +89,37 @@ def view_consistency(
     return ViewConsistency(error=error.numpy(force=True), shared=(count / (height * width)).numpy(force=True))
 
 
+def model_consistency(pairs: Sequence[tuple[View, View]]) -> ViewConsistency:
+    """Agreement of a model with itself: the same portrait and expression, rendered from two cameras.
+
+    Depth counts only where the rendering is opaque (`SOLID`), so that a background without geometry is left out.
+
+    Args:
+        pairs: two views of each frame.
+
+    Returns:
+        One value per pair.
+    """
+    found = [
+        view_consistency(*_surface(first), first.camera, *_surface(second), second.camera) for first, second in pairs
+    ]
+    return ViewConsistency(
+        error=np.concatenate([one.error for one in found]), shared=np.concatenate([one.shared for one in found])
+    )
+
+
+def turned(camera: Camera, degrees: float = TURN_DEG) -> Camera:
+    """One camera carried around the head's vertical axis by `degrees`, towards the front of the face.
+
+    The sign is chosen so that the head's yaw comes nearer to 0, or changes sign; distance and height stay.
+    """
+    yaw = float(camera.head_angles()[0, 0])
+    angle = torch.tensor([math.copysign(math.radians(degrees), yaw)])
+    around = torch.eye(4).repeat(1, 1, 1)
+    around[:, :3, :3] = head_rotation(angle, torch.zeros(1), torch.zeros(1))
+    return Camera(around.to(camera.cam_to_world) @ camera.cam_to_world, camera.intrinsics)
+
+
 def unproject(depth: Tensor, camera: Camera) -> Tensor:
     """World points ``(B, H*W, 3)``, row-major, of the pixel centres at `depth` ``(B, 1, H, W)`` along their rays."""
     batch, _, height, width = depth.shape
@@ -119,6 +160,11 @@ def excess_flicker(generated: np.ndarray, driving: np.ndarray) -> np.ndarray:
     if len(generated) != len(driving):
         raise ValueError(f"{len(generated)} generated frames but {len(driving)} driving frames")
     return flicker(generated) - flicker(driving)
+
+
+def _surface(view: View) -> tuple[Tensor, Tensor]:
+    depth = torch.where(view.opacity >= SOLID, view.depth, torch.zeros_like(view.depth))
+    return to_tensor(view.image)[None], depth
 
 
 def _at_size(depth: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

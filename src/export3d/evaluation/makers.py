@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
-from export3d.camera import Camera
 from export3d.data import ClipDataset
-from export3d.errors import UsageError
+from export3d.evaluation.consistency import ViewConsistency, model_consistency, turned
+from export3d.evaluation.portrait import Portrait, require_same_space, stored_beta, stored_camera, stored_gaze, to_size
 from export3d.evaluation.predictions import check_predictions, pair_folder, read_predictions
 from export3d.evaluation.protocol import Pair
-from export3d.evaluation.synthetic import fit_size, to_size
-from export3d.images import to_tensor, to_uint8
 from export3d.model import Export3D
-from export3d.training.sheets import gaze_at
 
 BASELINES = ("copy_source", "mean_face", "driving")
 """Copy the source frame; the mean of the source frames of all clips; the driving frame itself (upper bound)."""
@@ -31,10 +27,12 @@ class Made:
     Attributes:
         frames: uint8 ``(T, H, H, 3)`` at the data set's size.
         depth: ``(T, h, h)`` distance along the ray in scene units, or None where the method has none.
+        views: agreement of each frame with the same expression seen from another camera; None without other views.
     """
 
     frames: np.ndarray
     depth: np.ndarray | None = None
+    views: ViewConsistency | None = None
 
 
 class FrameMaker(Protocol):
@@ -66,14 +64,8 @@ class ModelFrames:
     method = "model"
 
     def __init__(self, model: Export3D, dataset: ClipDataset, facts: dict[str, Any]) -> None:
-        given, wanted = dataset.extractor["expression_space"], model.config.expression.space
-        if given != wanted:
-            raise UsageError(
-                f"{dataset.folder}: its coefficients are in the expression space '{given}', but the model was trained on "
-                f"'{wanted}'. Prepare the data with an extractor for '{wanted}' or take another model."
-            )
+        require_same_space(model, dataset)
         self._model, self._dataset = model, dataset
-        self._device = next(model.parameters()).device
         self._places = {key: index for index, key in enumerate(dataset.keys)}
         self.facts = {"kind": "model", **facts}
 
@@ -81,31 +73,22 @@ class ModelFrames:
         """See `FrameMaker.digest`."""
         return str(self.facts.get("sha256", ""))
 
-    @torch.inference_mode()
     def make(self, pair: Pair) -> Made:
         """See `FrameMaker.make`."""
-        source, driving = self._places[pair.source_clip], self._places[pair.driving_clip]
-        dataset, model = self._dataset, self._model
-        portrait = fit_size(to_tensor(dataset.frame(source, pair.source_frame))[None], model.config.image_size)
-        own, arrays, first = dataset.arrays(source), dataset.arrays(driving), pair.source_frame
-        code = model.encode(
-            portrait.to(self._device),
-            self._camera(own["camera"][first : first + 1]),
-            source_beta=torch.tensor(own["beta"][first : first + 1]).to(self._device),
-            source_gaze=gaze_at(own, first, self._device),
-        )
-        frames, depths = [], []
+        dataset, driving = self._dataset, self._places[pair.driving_clip]
+        portrait = Portrait(self._model, dataset, self._places[pair.source_clip], pair.source_frame)
+        views = []
         for t in range(dataset.num_frames(driving)):
-            beta = torch.tensor(arrays["beta"][t : t + 1]).to(self._device)
-            planes = model.planes(code, beta, gaze_at(arrays, t, self._device))
-            render = model.render(planes, self._camera(arrays["camera"][t : t + 1]), code)
-            assert render.image is not None  # only a changed raw size leaves it out
-            frames.append(to_size(to_uint8(render.image[0]), dataset.size))
-            depths.append(render.depth[0, 0].float().numpy(force=True))
-        return Made(frames=np.stack(frames), depth=np.stack(depths))
-
-    def _camera(self, p: np.ndarray) -> Camera:
-        return Camera.from_vector(torch.tensor(p)).to(self._device)
+            here = stored_camera(dataset, driving, t)
+            first, second = portrait.views(
+                stored_beta(dataset, driving, t), [here, turned(here)], stored_gaze(dataset, driving, t)
+            )
+            views.append((first, second))
+        return Made(
+            frames=np.stack([to_size(first.image, dataset.size) for first, _ in views]),
+            depth=np.stack([first.depth[0, 0].numpy() for first, _ in views]),
+            views=model_consistency(views),
+        )
 
 
 class PredictedFrames:

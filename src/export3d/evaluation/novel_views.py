@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
-from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.evaluation.synthetic import Truth, fit_size, render_with
-from export3d.images import to_tensor
+from export3d.evaluation.portrait import Portrait
+from export3d.evaluation.synthetic import Truth
 from export3d.model import Export3D
-from export3d.training.sheets import gaze_at
 
 
-@torch.inference_mode()
 def score_novel_views(
     model: Export3D, dataset: ClipDataset, *, on_progress: Callable[[int, int], None] | None = None
 ) -> dict[str, dict[str, float]]:
@@ -45,17 +41,8 @@ def score_novel_views(
         arrays = dataset.arrays(index)
         own = len(arrays["beta"]) - len(degrees)
         source = int(np.abs(dataset.head_angles(index)[:own, :2]).sum(axis=1).argmin())
-        camera, beta = Camera.from_vector(torch.tensor(arrays["camera"])), torch.tensor(arrays["beta"])
-        code = model.encode(
-            fit_size(to_tensor(dataset.frame(index, source))[None], model.config.image_size),
-            camera[source : source + 1],
-            source_beta=beta[source : source + 1],
-            source_gaze=gaze_at(arrays, source),
-        )
-        views = [
-            render_with(model, code, beta[t : t + 1], camera[t : t + 1], gaze_at(arrays, t))[0]
-            for t in range(own, len(beta))
-        ]
+        portrait = Portrait(model, dataset, index, source)
+        views = [portrait.drive(index, time).image for time in range(own, own + len(degrees))]
         frontal = views[int(np.argmin(np.abs(degrees)))]
         for offset, angle in enumerate(degrees):
             truth = Truth.read(dataset, index, own + offset)

@@ -39,6 +39,16 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "export3d train-regressor",
         "Held-out people. Lists of one number per mode are in the file only.",
     ),
+    "backends": (
+        "Back ends of the metrics: landmarks, pose, expression, identity",
+        "export3d evaluate --data DATA --backends-only -o results",
+        "Rendered people whom no training saw, read as `export3d evaluate` reads them. Errors of landmarks are those of a "
+        "256-pixel picture; a part of them is another definition of the points (`without_offsets_px`). R^2 is plain, so that "
+        "a wrong scale counts; `correlation2` forgives the scale; `within_clips` takes the mean of each clip off. The stored "
+        "beta is the synthetic extractor's, the true beta is exact. Limits: photos of people are not rendered heads, and "
+        "nothing here says how well the back ends read them; the identity network means nothing outside rendered heads; "
+        "modes of low R^2 are hardly seen by 68 points, so that AED says little about them.",
+    ),
     "heads_detector": (
         "A face detector on synthetic heads",
         "python benchmarks/heads_detector.py",

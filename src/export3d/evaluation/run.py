@@ -17,7 +17,7 @@ from PIL import Image
 from export3d.data import ClipDataset
 from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError, OutputError
-from export3d.evaluation.backends import FaceBackend, IdentityBackend
+from export3d.evaluation.backends import FaceBackend, IdentityBackend, PictureDistance
 from export3d.evaluation.makers import BASELINES, FrameMaker, Made, baseline_frames, mean_face
 from export3d.evaluation.predictions import frame_names, pair_folder
 from export3d.evaluation.protocol import (
@@ -33,7 +33,7 @@ from export3d.evaluation.truth import read_truth, score_truth
 from export3d.files import write_atomically
 
 PAIR_FORMAT = "export3d-pair-scores"
-PAIR_VERSION = 1
+PAIR_VERSION = 2
 
 Protocol = Literal["same", "cross", "both"]
 Progress = Callable[[int], None]
@@ -42,10 +42,11 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Backends:
-    """What measures faces; None leaves its metrics out."""
+    """What measures faces and pictures; None leaves its metrics out."""
 
     faces: FaceBackend | None = None
     identities: IdentityBackend | None = None
+    pictures: PictureDistance | None = None
 
     def facts(self) -> dict[str, Any]:
         """Name, version and hash of what gives each metric."""
@@ -59,6 +60,8 @@ class Backends:
                 **asdict(self.identities.info),
                 **({"verification": facts["verification"]} if facts else {}),
             }
+        if self.pictures is not None:
+            out[self.pictures.label] = dict(self.pictures.facts)
         return out
 
 
@@ -126,7 +129,7 @@ def evaluate(
         dataset: where sources and driving clips lie.
         maker: makes the frames.
         pairs: who is animated by whom.
-        backends: what measures faces.
+        backends: what measures faces and pictures.
         folder: of the results; it must exist.
         seed: of the protocol; part of the settings that a resumed run must share.
         save_frames: keep the frames in ``folder/frames``, in the layout of predictions.
@@ -201,8 +204,10 @@ def _score(
     rows |= {name: Made(frames=baseline_frames(name, source, driving, mean)) for name in BASELINES}
     out: dict[str, dict[str, np.ndarray]] = {}
     for name, row in rows.items():
-        scores = score_clip(pair, source, row.frames, driving, backends.faces, backends.identities)
+        scores = score_clip(pair, source, row.frames, driving, backends.faces, backends.identities, backends.pictures)
         values = dict(scores.values)
+        if row.views is not None:
+            values |= {"view_error": row.views.error, "view_shared": row.views.shared}
         if truth is not None:
             values |= score_truth(
                 truth,

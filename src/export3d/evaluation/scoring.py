@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from export3d.errors import DataError, OutputError
-from export3d.evaluation.backends import FaceBackend, IdentityBackend
+from export3d.evaluation.backends import FaceBackend, IdentityBackend, PictureDistance
 from export3d.evaluation.bootstrap import Interval, bootstrap_interval
 from export3d.evaluation.consistency import excess_flicker, flicker
 from export3d.evaluation.metrics import aed, akd, apd, csim, psnr, ssim, summarise
@@ -23,6 +23,7 @@ HIGHER_IS_BETTER = {
     "psnr": True,
     "ssim_gaussian": True,
     "ssim_uniform": True,
+    "lpips": False,
     "akd": False,
     "csim_source": True,
     "csim_driving": True,
@@ -33,7 +34,13 @@ HIGHER_IS_BETTER = {
     "flicker": False,
     "flicker_excess": False,
 }
-"""Every metric of any clips and its direction, in the order of the tables."""
+"""Every metric of any frames and its direction, in the order of the tables."""
+
+VIEW_METRICS = {
+    "view_error": False,
+    "view_shared": True,
+}
+"""Metrics of a model, which can show the same expression from another camera; frames from elsewhere have none."""
 
 TRUTH_METRICS = {
     "depth_error": False,
@@ -42,10 +49,10 @@ TRUTH_METRICS = {
 }
 """Metrics of synthetic clips, whose truth is known (`export3d.evaluation.truth`); none is better when higher."""
 
-ALL_METRICS = {**HIGHER_IS_BETTER, **TRUTH_METRICS}
+ALL_METRICS = {**HIGHER_IS_BETTER, **VIEW_METRICS, **TRUTH_METRICS}
 """Every metric that a table may hold, in its order."""
 
-SAME_IDENTITY_ONLY = ("psnr", "ssim_gaussian", "ssim_uniform", "akd", "csim_driving")
+SAME_IDENTITY_ONLY = ("psnr", "ssim_gaussian", "ssim_uniform", "lpips", "akd", "csim_driving")
 """Metrics that need the true frame or the driver's own identity; never part of cross-identity scores (Sec. 4.2)."""
 
 
@@ -71,6 +78,7 @@ def score_clip(
     driving: np.ndarray,
     faces: FaceBackend | None = None,
     identities: IdentityBackend | None = None,
+    pictures: PictureDistance | None = None,
 ) -> ClipScores:
     """All metrics that the pair's kind and the back ends allow.
 
@@ -81,6 +89,7 @@ def score_clip(
         driving: uint8 ``(T, H, H, 3)``; the true frames where the pair is of one identity.
         faces: for AKD, AED and APD; None leaves them out.
         identities: for CSIM; None leaves it out.
+        pictures: for LPIPS; None leaves it out.
 
     Raises:
         ValueError: Different numbers or sizes of frames.
@@ -93,6 +102,8 @@ def score_clip(
         values["psnr"] = psnr(generated, driving)
         values["ssim_gaussian"] = ssim(generated, driving, "gaussian")
         values["ssim_uniform"] = ssim(generated, driving, "uniform")
+        if pictures is not None:
+            values["lpips"] = pictures.distances(generated, driving)
     if faces is not None:
         ours, theirs = faces.measure(generated), faces.measure(driving)
         if is_same:

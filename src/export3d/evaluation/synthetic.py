@@ -17,10 +17,9 @@ from torch import Tensor
 from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.evaluation.metrics import psnr, ssim
+from export3d.evaluation.portrait import Portrait, stored_gaze, to_size
 from export3d.evaluation.protocol import dataset_facts, same_identity_pairs
-from export3d.images import to_tensor, to_uint8
-from export3d.model import Export3D, SourceCode
-from export3d.training.sheets import gaze_at
+from export3d.model import Export3D
 
 DEPTH_STEPS = 16384.0
 """Stored depth per scene unit (docs/data.md)."""
@@ -50,7 +49,6 @@ class SyntheticScores:
 Progress = Callable[[int, int], None]
 
 
-@torch.inference_mode()
 def score_synthetic(
     model: Export3D, dataset: ClipDataset, *, seed: int = 0, on_progress: Progress | None = None
 ) -> dict[str, SyntheticScores]:
@@ -72,17 +70,9 @@ def score_synthetic(
     rows: dict[str, list[list[float]]] = {}
     for done, pair in enumerate(pairs):
         index = places[pair.driving_clip]
-        arrays = dataset.arrays(index)
-        beta = torch.tensor(arrays["beta"])
-        camera = Camera.from_vector(torch.tensor(arrays["camera"]))
-        source = to_tensor(dataset.frame(index, pair.source_frame))[None]
-        first = pair.source_frame
-        code = model.encode(
-            fit_size(source, model.config.image_size),
-            camera[first : first + 1],
-            source_beta=beta[first : first + 1],
-            source_gaze=gaze_at(arrays, first),
-        )
+        beta = torch.tensor(dataset.arrays(index)["beta"])
+        camera = Camera.from_vector(torch.tensor(dataset.arrays(index)["camera"]))
+        portrait = Portrait(model, dataset, index, pair.source_frame)
         shuffled = np.random.default_rng([seed, done]).permutation(len(beta))
         clip: dict[str, list[list[float]]] = {}
         for time in range(len(beta)):
@@ -93,16 +83,20 @@ def score_synthetic(
             neutral = beta[pair.source_frame : pair.source_frame + 1]
             there = camera[pair.source_frame : pair.source_frame + 1]
             other = beta[shuffled[time] : shuffled[time] + 1]
-            gaze, own_gaze, other_gaze = (gaze_at(arrays, int(t)) for t in (time, first, shuffled[time]))
-            for name, b, g, c in (
-                ("model", own, gaze, here),
-                ("source_expression", neutral, own_gaze, here),
-                ("random_expression", other, other_gaze, here),
-                ("other_leak", own + leaks[(index + 1) % len(leaks)] - leaks[index], gaze, here),
-                ("source_camera", own, gaze, there),
-            ):
-                image, depth = render_with(model, code, b, c, g)
-                clip.setdefault(name, []).append(truth.score(image, depth))
+            gaze, own_gaze, other_gaze = (
+                stored_gaze(dataset, index, int(t)) for t in (time, pair.source_frame, shuffled[time])
+            )
+            leaked = own + leaks[(index + 1) % len(leaks)] - leaks[index]
+            as_asked, as_source = portrait.views(own, [here, there], gaze)
+            shown = {
+                "model": as_asked,
+                "source_expression": portrait.views(neutral, [here], own_gaze)[0],
+                "random_expression": portrait.views(other, [here], other_gaze)[0],
+                "other_leak": portrait.views(leaked, [here], gaze)[0],
+                "source_camera": as_source,
+            }
+            for name, view in shown.items():
+                clip.setdefault(name, []).append(truth.score(view.image, view.depth))
             clip.setdefault("copy_source", []).append(truth.score(dataset.frame(index, pair.source_frame), None))
         for name, values in clip.items():
             rows.setdefault(name, []).append(_mean(values))
@@ -118,39 +112,6 @@ def _leak(dataset: ClipDataset, index: int) -> Tensor:
     """``(1, 64)`` mean over the clip of beta less the true expression: what is of the person, not of the expression."""
     arrays = dataset.arrays(index)
     return torch.tensor((arrays["beta"] - arrays["true_beta"]).mean(axis=0, keepdims=True))
-
-
-@torch.inference_mode()
-def quality_sheet(model: Export3D, dataset: ClipDataset, clips: int = 8, seed: int = 0) -> np.ndarray:
-    """A picture of unpicked rows: source, truth, output, the same expression at -30, 0, +30 degrees, depth.
-
-    Returns:
-        uint8 ``(rows * size, 7 * size, 3)``.
-    """
-    pairs = same_identity_pairs(dataset_facts(dataset))[:clips]
-    places = {key: index for index, key in enumerate(dataset.keys)}
-    size = model.config.image_size
-    rows = []
-    for number, pair in enumerate(pairs):
-        index = places[pair.driving_clip]
-        arrays = dataset.arrays(index)
-        candidates = [t for t in range(len(arrays["beta"])) if t != pair.source_frame]
-        time = int(np.random.default_rng([seed, number]).choice(candidates))
-        camera = Camera.from_vector(torch.tensor(arrays["camera"]))
-        source = dataset.frame(index, pair.source_frame)
-        first = pair.source_frame
-        code = model.encode(
-            fit_size(to_tensor(source)[None], size),
-            camera[first : first + 1],
-            source_beta=torch.tensor(arrays["beta"][first : first + 1]),
-            source_gaze=gaze_at(arrays, first),
-        )
-        beta, gaze = torch.tensor(arrays["beta"][time : time + 1]), gaze_at(arrays, time)
-        output, depth = render_with(model, code, beta, camera[time : time + 1], gaze)
-        views = [render_with(model, code, beta, Camera.look_at_head(yaw=np.radians(a)), gaze)[0] for a in (-30, 0, 30)]
-        tiles = [source, dataset.frame(index, time), output, *views, _grey(depth, size)]
-        rows.append(np.concatenate([to_size(tile, size) for tile in tiles], axis=1))
-    return np.concatenate(rows, axis=0)
 
 
 @dataclass(frozen=True)
@@ -203,15 +164,6 @@ class Truth:
         return float(np.abs(full - self.depth)[known].mean())
 
 
-def render_with(
-    model: Export3D, code: SourceCode, beta: Tensor, camera: Camera, gaze: Tensor | None
-) -> tuple[np.ndarray, Tensor]:
-    """uint8 ``(S, S, 3)`` and depth ``(1, 1, r, r)`` of one frame."""
-    render = model.render(model.planes(code, beta, gaze), camera, code)
-    assert render.image is not None  # only a changed raw size leaves it out
-    return to_uint8(render.image[0]), render.depth
-
-
 def _mean(rows: list[list[float]]) -> list[float]:
     """Column means over the rows that have the number; NaN for a column without any."""
     columns = np.array(rows).T
@@ -229,23 +181,3 @@ def _sharpness(image: np.ndarray, mask: np.ndarray) -> float:
     grey = torch.from_numpy(image.astype(np.float32).mean(axis=-1))[None, None]
     kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
     return float(F.conv2d(grey, kernel, padding=1).abs()[0, 0].numpy()[mask].mean())
-
-
-def _grey(depth: Tensor, size: int) -> np.ndarray:
-    """Near is bright; scaled to the depths that occur."""
-    full = F.interpolate(depth, size=(size, size), mode="bilinear", align_corners=False)[0, 0]
-    near, far = full.min(), full.max()
-    shade = (255.0 * (far - full) / (far - near).clamp_min(1e-6)).to(torch.uint8).numpy()
-    return np.repeat(shade[..., None], 3, axis=-1)
-
-
-def fit_size(image: Tensor, size: int) -> Tensor:
-    """Float ``(B, C, H, H)`` at another size; unchanged where it fits already."""
-    if image.shape[-1] == size:
-        return image
-    return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-
-
-def to_size(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 ``(H, H, 3)`` at another size."""
-    return image if image.shape[0] == size else to_uint8(fit_size(to_tensor(image)[None], size)[0])

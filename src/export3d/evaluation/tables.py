@@ -23,6 +23,7 @@ LABELS = {
     "psnr": "PSNR (dB)",
     "ssim_gaussian": "SSIM (Gaussian 11x11)",
     "ssim_uniform": "SSIM (box 7x7)",
+    "lpips": "LPIPS (VGG16)",
     "akd": "AKD (px at 256)",
     "csim_source": "CSIM to the source",
     "csim_driving": "CSIM to the driving frame",
@@ -32,6 +33,8 @@ LABELS = {
     "apd_translation": "APD, translation (scene units)",
     "flicker": "Flicker (8-bit levels)",
     "flicker_excess": "Flicker beyond the driving clip",
+    "view_error": "Two views, colour error (8-bit levels)",
+    "view_shared": "Two views, part seen by both",
     "depth_error": "Depth error (scene units)",
     "camera_angle_error": "Camera angle error (degrees)",
     "expression_error": "Expression error (true beta)",
@@ -97,7 +100,7 @@ def markdown(tables: Tables, facts: dict[str, Any]) -> str:
                 f"  (trained on synthetic heads; accuracy on {measured['identities']} held-out identities "
                 f"{measured['accuracy']:.3f}, AUC {measured['auc']:.3f})"
             )
-    if not facts["backends"]:
+    if all(what.startswith("pictures") for what in facts["backends"]):
         lines.append("- none: no metric of faces was measured")
     return "\n".join(lines) + "\n"
 
@@ -130,7 +133,7 @@ def _missing(methods: dict[str, list[Row]]) -> list[str]:
     """A line for each method in whose frames a metric had no value where faces were looked for."""
     lines = []
     for method, rows in methods.items():
-        of_faces = [row for row in rows if not row.metric.startswith("flicker")]  # which lacks the first and last frame
+        of_faces = [row for row in rows if not row.metric.startswith(("flicker", "view"))]  # flicker lacks two frames
         worst = max(of_faces, key=lambda row: row.missing, default=None)
         if worst is not None and worst.missing:
             total = worst.missing + worst.frames

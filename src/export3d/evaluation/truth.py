@@ -76,7 +76,7 @@ def score_truth(
     if depth is not None and same_identity:
         values["depth_error"] = np.array([_depth_error(d, t) for d, t in zip(depth, truth.depth, strict=True)])
     if measured is not None:
-        values["camera_angle_error"] = _angle_deg(measured.pose[:, :3], truth.camera)
+        values["camera_angle_error"] = angle_error_deg(measured.pose[:, :3], truth.camera)
         if expression_space == truth.expression_space:
             values["expression_error"] = np.abs(measured.expression - truth.beta).mean(axis=1)
     return values
@@ -89,7 +89,7 @@ def _depth_error(depth: np.ndarray, truth: np.ndarray) -> float:
     return float(np.abs(full - truth)[known].mean()) if known.any() else float("nan")
 
 
-def _angle_deg(angles: np.ndarray, camera: np.ndarray) -> np.ndarray:
+def angle_error_deg(angles: np.ndarray, camera: np.ndarray) -> np.ndarray:
     """Angle of the rotation between heads turned by `angles` ``(T, 3)`` and as `camera` sees them, degrees."""
     true = Camera.from_vector(torch.from_numpy(np.array(camera, dtype=np.float64))).head_angles()
     ours = head_rotation(*torch.from_numpy(np.nan_to_num(angles)).unbind(-1))
