@@ -16,7 +16,15 @@ from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError, UsageError
 from export3d.evaluation.layout import SheetRow, depth_picture, error_map, lay_out
-from export3d.evaluation.portrait import Portrait, View, require_same_space, stored_beta, stored_camera, to_size
+from export3d.evaluation.portrait import (
+    Portrait,
+    View,
+    require_same_space,
+    stored_beta,
+    stored_camera,
+    stored_gaze,
+    to_size,
+)
 from export3d.evaluation.protocol import (
     ClipFacts,
     Pair,
@@ -188,7 +196,8 @@ class _Row:
         cameras = [Camera.look_at_head(yaw=math.radians(yaw)) for yaw in yaws_deg]
         portrait = Portrait(model, self._dataset, self._from, self._pair.source_frame)
         here = stored_camera(self._dataset, self._by, self._time)
-        output, *views = portrait.views(stored_beta(self._dataset, self._by, self._time), [here, *cameras])
+        beta, gaze = stored_beta(self._dataset, self._by, self._time), stored_gaze(self._dataset, self._by, self._time)
+        output, *views = portrait.views(beta, [here, *cameras], gaze)
         return output, views
 
     def tile(self, view: View) -> np.ndarray:

@@ -63,7 +63,7 @@ class Portrait:
         return self.views(beta, [stored_camera(self._dataset, index, time)], gaze)[0]
 
     @torch.inference_mode()
-    def views(self, beta: Tensor, cameras: Sequence[Camera], gaze: Tensor | None = None) -> list[View]:
+    def views(self, beta: Tensor, cameras: Sequence[Camera], gaze: Tensor | None) -> list[View]:
         """One expression ``(1, 64)`` from several single cameras; the planes are made once.
 
         `gaze` ``(1, 2)`` in radians is read by a model with `gaze` only.
