@@ -70,8 +70,8 @@ def measure_main(argv: Sequence[str]) -> int:
     return 0
 
 
-def run(options: MeasureOptions, command: str, notes: dict[str, Any] | None = None) -> None:
-    """Measure, print the table, write what was asked for; `notes` go into the file as they are."""
+def run(options: MeasureOptions, command: str) -> None:
+    """Measure, print the table, write what was asked for."""
     from PIL import Image
 
     from export3d.data import ClipDataset
@@ -139,7 +139,6 @@ def run(options: MeasureOptions, command: str, notes: dict[str, Any] | None = No
             "contrast": contrast,
             "coefficient_length": content.coefficient_lengths(coefficients),
             "figure": None if options.figure is None else {"people": shown.identities, "frames": len(shown.beta)},
-            **(notes or {}),
         }
         write_atomically(options.output, (json.dumps(facts, indent=1) + "\n").encode())
         say(f"wrote {options.output}")

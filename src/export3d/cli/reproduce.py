@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import time
@@ -16,6 +17,7 @@ from export3d.cli.common import parse, pick_device, progress_bar, say, set_threa
 from export3d.errors import UsageError
 
 if TYPE_CHECKING:
+    from export3d.evaluation.reproduce.scores import OpenBackends
     from export3d.evaluation.reproduce.settings import Reporter, Settings
 
 Stage = Literal["data", "pretrain", "train", "evaluate", "figures", "page"]
@@ -143,7 +145,7 @@ def run(options: ReproduceOptions, command: str) -> int:
     if options.dry_run:
         from export3d.evaluation.reproduce.estimate import estimate
 
-        for line in estimate(settings, stages, _backends(options, settings)):
+        for line in estimate(settings, stages, _backends(options, settings)[1]):
             say(line)
         return 0
     reporter = Reporter(line=_tell, max_minutes=options.max_minutes)
@@ -217,7 +219,7 @@ def _settings(options: ReproduceOptions) -> Settings:
     )
 
 
-def _backends(options: ReproduceOptions, settings: Settings):  # noqa: ANN202 - a pair of the types below
+def _backends(options: ReproduceOptions, settings: Settings) -> tuple[dict[str, str], OpenBackends]:
     """Names of the back ends, and what opens them."""
     from export3d.cli.evaluate import open_backends
 
@@ -235,7 +237,7 @@ def _measure_expression(
 ) -> None:
     """Fig. 8 and its numbers, by `export3d measure-expression`."""
     from export3d.cli import measure
-    from export3d.data.manifest import MANIFEST_NAME, file_sha256
+    from export3d.data.manifest import MANIFEST_NAME, file_sha256, write_atomically
     from export3d.evaluation.reproduce.settings import make_folder
     from export3d.evaluation.results_page import read_result
     from export3d.training.pretrain import EXPRESSION_FILE
@@ -246,12 +248,14 @@ def _measure_expression(
     run_folder = settings.expression_run
     file = run_folder / EXPRESSION_FILE if run_folder.is_dir() else run_folder
     output, figure = make_folder(results) / "clebs.json", pictures / "clebs_tsne.png"
+    notes = options.output / "expression.json"
     fingerprint = {
+        "files": [str(output.absolute()), str(figure.absolute())],
         "expression": file_sha256(file) if file.is_file() else "",
         "data": file_sha256(settings.test_folder / MANIFEST_NAME),
         "seed": settings.seed,
     }
-    if output.is_file() and figure.is_file() and read_result(output).get("fingerprint") == fingerprint:
+    if output.is_file() and figure.is_file() and notes.is_file() and read_result(notes) == fingerprint:
         reporter.line(f"figures: {figure} is finished")
         return
     chosen = measure.MeasureOptions(
@@ -267,11 +271,12 @@ def _measure_expression(
     if chosen.identities:
         words += ["--identities", str(chosen.identities)]
     line = shlex.join(["export3d", "measure-expression", *words])
-    measure.run(chosen, line, {"fingerprint": fingerprint})
+    measure.run(chosen, line)
+    write_atomically(notes, (json.dumps(fingerprint, indent=1) + "\n").encode())
 
 
 def _tell(line: str) -> None:
-    """Stages report on stderr; stdout has the last line alone."""
+    """Stages report on stderr with the time of day."""
     print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from export3d.animation import Animator
 from export3d.animation.sweep import SweepOptions, coefficient_spread, sweep_frames, sweep_sheet, sweep_values
+from export3d.checkpoint import read_checkpoint
 from export3d.data import ClipDataset
 from export3d.data.manifest import MANIFEST_NAME, file_sha256, write_atomically
 from export3d.errors import DataError
@@ -26,6 +27,7 @@ from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
 
 ABLATION_CLIPS = 6
 VIEW_CLIPS = 4
+SWEEP = "sweep.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,9 @@ def draw_figures(settings: Settings, folder: Path, report: Reporter) -> list[Pat
             report.line(f"figures: {figure.name} needs the models of {', '.join(figure.members)}; train them first")
             continue
         path = folder / figure.name
+        if figure.name == SWEEP and not _has_basis(files[members[0]]):
+            report.line(f"figures: {figure.name} needs a model with a basis")
+            continue
         fingerprint = {
             "models": {name: digests[name] for name in members},
             "data": data,
@@ -146,8 +151,12 @@ def _figures(settings: Settings) -> list[_Figure]:
             members=TABLE4,
             draw=lambda m, d: sheets.ablation_sheet(m, d, clips=min(ABLATION_CLIPS, clips), seed=seed),
         ),
-        _Figure(name="sweep.png", members=("main",), draw=lambda m, d: basis_sweep(first(m), d)),
+        _Figure(name=SWEEP, members=("main",), draw=lambda m, d: basis_sweep(first(m), d)),
     ]
+
+
+def _has_basis(path: Path) -> bool:
+    return read_checkpoint(path, kind="export3d").config["expression"]["kind"] == "lebs"
 
 
 def _save(path: Path, picture: np.ndarray) -> None:

@@ -209,7 +209,8 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if (content["format"], content["version"]) != (FORMAT, VERSION):
             raise DataError(f"{path}: written by another version of export3d. Remove the file and evaluate again.")
-        content["facts"]["fingerprint"]  # noqa: B018 - a file without it is damaged
+        if not isinstance(content["facts"]["fingerprint"], dict):
+            raise TypeError("fingerprint")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: the scores are damaged ({error!r}). Remove the file and evaluate again.") from error
     return content
