@@ -105,15 +105,7 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
         return
     maker = _maker(options, dataset, pairs)
     folder = _folder(options.output)
-    with (
-        open_backends(
-            landmarks=options.landmarks,
-            identity=options.identity,
-            deep3d_checkpoint=options.deep3d_checkpoint,
-            device=options.device,
-        ) as backends,
-        progress_bar("evaluating", len(pairs)) as report,
-    ):
+    with open_backends(options) as backends, progress_bar("evaluating", len(pairs)) as report:
         write_pairs(folder / "pairs.json", pairs)
         result = evaluate(
             dataset,
@@ -159,18 +151,12 @@ def _maker(options: EvaluateOptions, dataset: ClipDataset, pairs: list[Pair]) ->
 
 
 @contextmanager
-def open_backends(
-    *,
-    landmarks: str = "mediapipe",
-    identity: str = "bundled",
-    deep3d_checkpoint: Path | None = None,
-    device: str = "auto",
-) -> Iterator[Backends]:
-    """What measures faces, by the names of the options of `evaluate`."""
+def open_backends(options: EvaluateOptions) -> Iterator[Backends]:
+    """What measures faces, as the options say."""
     from export3d.evaluation.run import Backends
 
-    if landmarks == "none":
-        if identity not in ("bundled", "none"):
+    if options.landmarks == "none":
+        if options.identity not in ("bundled", "none"):
             raise UsageError("--identity needs faces: leave --landmarks none out.")
         yield Backends()
         return
@@ -179,18 +165,18 @@ def open_backends(
     from export3d.tracking import Tracker
 
     coefficients = None
-    if deep3d_checkpoint is not None:
+    if options.deep3d_checkpoint is not None:
         from export3d.tracking.deep3d import Deep3DModel
 
-        coefficients = Deep3DModel(deep3d_checkpoint)
+        coefficients = Deep3DModel(options.deep3d_checkpoint)
     with Tracker(coefficients=coefficients, choice="largest") as tracker:
         faces: FaceBackend = TrackerBackend(tracker)
-        if landmarks == "face-alignment":
+        if options.landmarks == "face-alignment":
             from export3d.evaluation.outside import FaceAlignmentBackend
 
-            faces = FaceAlignmentBackend(faces, device=pick_device(device))
+            faces = FaceAlignmentBackend(faces, device=pick_device(options.device))
         faces = RememberedFaces(faces)
-        yield Backends(faces=faces, identities=_identity(identity, faces))
+        yield Backends(faces=faces, identities=_identity(options.identity, faces))
 
 
 def _identity(choice: str, faces: FaceBackend) -> IdentityBackend | None:

@@ -221,15 +221,21 @@ def _settings(options: ReproduceOptions) -> Settings:
 
 def _backends(options: ReproduceOptions, settings: Settings) -> tuple[dict[str, str], OpenBackends]:
     """Names of the back ends, and what opens them."""
-    from export3d.cli.evaluate import open_backends
+    from export3d.cli.evaluate import EvaluateOptions, open_backends
 
     sizes = settings.sizes
     landmarks = sizes.landmarks if options.landmarks == "scale" else options.landmarks
     identity = sizes.identity if options.identity == "scale" else options.identity
     if landmarks == "none" and options.identity == "scale":
         identity = "none"
-    choice = {"landmarks": landmarks, "identity": identity}
-    return choice, lambda: open_backends(landmarks=landmarks, identity=identity, device=options.device)
+    measured = EvaluateOptions(
+        data=settings.test_folder,
+        output=settings.work,
+        landmarks=landmarks,
+        identity=identity,
+        device=options.device,
+    )
+    return {"landmarks": landmarks, "identity": identity}, lambda: open_backends(measured)
 
 
 def _measure_expression(

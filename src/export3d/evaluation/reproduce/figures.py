@@ -108,7 +108,7 @@ def basis_sweep(model: Export3D, dataset: ClipDataset) -> np.ndarray:
     animator = Animator(model, known)
     frame = pair.source_frame
     whole = Crop(size / 2, size / 2, size)
-    animator.encode(dataset.frame(index, frame), whole, arrays["beta"][frame], arrays["camera"][frame])
+    animator.encode(dataset.frame(index, frame), whole, arrays["beta"][frame].copy(), arrays["camera"][frame].copy())
     return sweep_sheet(sweep_frames(animator, values), values)
 
 

@@ -16,8 +16,8 @@ BUDGET_COLUMNS = (
     *("expression", "expression_pretrained", "basis_vectors", "conditioning"),
 )
 SHOWN_METRICS = (
-    *("psnr", "ssim_gaussian", "akd", "csim_source", "aed", "apd"),
-    *("depth_error", "camera_angle_error", "expression_error"),
+    *("psnr", "ssim_gaussian", "akd", "csim_source", "aed", "apd", "lpips"),
+    *("depth_error", "camera_angle_error", "expression_error", "view_error"),
 )
 """The paper's metrics and those against exact truth; the file holds all of them."""
 

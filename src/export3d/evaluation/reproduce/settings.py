@@ -46,7 +46,7 @@ class Scale:
     quality: Literal["fast", "full"] = "full"
     clips: int
     """Pairs of each kind that are scored; also the clips with exact truth."""
-    landmarks: str = "mediapipe"
+    landmarks: Literal["mediapipe", "none"] = "mediapipe"
     identity: str = "bundled"
     drawn_identities: int
     """People of the t-SNE figure and its numbers, drawn without rendering; 0 takes those of the test clips."""
