@@ -19,7 +19,7 @@ MEASURED: dict[str, tuple[str, str, str]] = {
     "reproduce_main": (
         "Tables 1 and 2: the model beside trivial baselines",
         "export3d reproduce",
-        "Test people that no training saw. 'driving' is the driving frames themselves, the upper bound.",
+        "People of the test split. 'driving' is the driving frames themselves, the upper bound.",
     ),
     "reproduce_table3": (
         "Table 3: ablation of the expression encoding",
