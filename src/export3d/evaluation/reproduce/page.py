@@ -29,7 +29,8 @@ CLAIMS_INTRO = (
     "What the paper's text says about these rows, one line per ordering. The metric is our reading of the words. The "
     "difference is that of the two variants over the same clips, its sign turned so that positive agrees with the paper; "
     "a verdict is given only where the interval lies on one side of zero. One training seed each: the intervals know of "
-    "clips, not of seeds, and are not corrected for the number of orderings. An ordering 'no_change' agrees where the interval holds zero, which few clips make easy."
+    "clips, not of seeds, and are not corrected for the number of orderings. "
+    "An ordering 'no_change' agrees where the interval holds zero, which few clips make easy."
 )
 SECOND_HAND_INTRO = "Second-hand values of the paper's table, **unverified**:"
 LOW_BUDGET = (
