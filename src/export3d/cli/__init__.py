@@ -121,6 +121,12 @@ COMMANDS: dict[str, Command] = {
         summary="score a model against exact truth on synthetic clips",
         group=MEASURE,
     ),
+    "reproduce": Command(
+        module="export3d.cli.reproduce",
+        function="reproduce_main",
+        summary="train, score and draw all variants: every table and figure of the paper",
+        group=MEASURE,
+    ),
 }
 
 INTERRUPTED_CODE = 130

@@ -120,7 +120,7 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
         return
     maker = _maker(options, dataset, pairs)
     folder = _folder(options.output)
-    with _backends(options) as backends, progress_bar("evaluating", len(pairs)) as report:
+    with open_backends(options) as backends, progress_bar("evaluating", len(pairs)) as report:
         write_pairs(folder / "pairs.json", pairs)
         result = evaluate(
             dataset,
@@ -196,7 +196,8 @@ def _maker(options: EvaluateOptions, dataset: ClipDataset, pairs: list[Pair]) ->
 
 
 @contextmanager
-def _backends(options: EvaluateOptions) -> Iterator[Backends]:
+def open_backends(options: EvaluateOptions) -> Iterator[Backends]:
+    """What measures faces, as the options say."""
     from export3d.evaluation.run import Backends
 
     pictures = _pictures(options)

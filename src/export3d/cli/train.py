@@ -23,9 +23,9 @@ from export3d.training.distributed import World, joined_world
 from export3d.training.loop import LoopOptions, LoopResult, Task, run_loop
 from export3d.training.loop import Progress as LoopProgress
 from export3d.training.memory import keep_freed_memory
-from export3d.training.pretrain import PRETRAIN_PRESETS, PretrainConfig, PretrainTask, load_expression
+from export3d.training.pretrain import PRETRAIN_PRESETS, PretrainConfig, PretrainTask
 from export3d.training.run_folder import RunFolder
-from export3d.training.train import TrainTask, check_same_extractor
+from export3d.training.train import TrainTask
 
 SIGTERM_CODE = 143
 O = TypeVar("O")
@@ -163,35 +163,22 @@ def train_main(argv: list[str]) -> int:
 def _train_task(
     options: TrainOptions, dataset: ClipSource, held_out: ClipSource | None, world: World
 ) -> tuple[TrainConfig, TrainTask, dict[str, Any]]:
-    from export3d.model.config import ablation
+    from export3d.training.setup import prepare_training
     from export3d.training.sheets import make_sheet
-    from export3d.training.train_inputs import find_perceptual, start_weights
 
-    config = replace(options.config, model=ablation(options.config.model, options.ablation))
-    inputs: dict[str, Any] = {}
-    expression = None
-    if options.ablation == "full" and options.expression is not None:  # the ablations start at random
-        expression, notes = load_expression(options.expression)
-        check_same_extractor(notes, dataset.extractor)
-        inputs["expression_step"] = notes["step"]
-    face_network = options.face_network or options.expression
-    perceptual, inputs["perceptual"] = find_perceptual(config, face_network, options.vgg, options.lpips_heads)
-    start = None
-    if options.start is not None:
-        start, inputs["start"] = start_weights(options.start, config.model)
-    task = TrainTask(
-        config,
-        dataset,
-        world,
-        expression=expression,
-        perceptual=perceptual,
-        start=start,
-        notes=inputs,
-        sheet_clips=held_out,
-        cache_gb=options.machine.cache_gb,
+    setup = prepare_training(
+        options.config,
+        options.ablation,
+        dataset.extractor,
+        expression=options.expression,
+        face_network=options.face_network,
+        vgg=options.vgg,
+        lpips_heads=options.lpips_heads,
+        start=options.start,
     )
+    task = setup.task(dataset, world, sheet_clips=held_out, cache_gb=options.machine.cache_gb)
     task.make_sheet = make_sheet
-    return config, task, inputs
+    return setup.config, task, setup.notes
 
 
 @contextmanager

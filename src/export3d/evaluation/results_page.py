@@ -12,9 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from export3d.errors import DataError
+from export3d.evaluation.reproduce.page import reproduction_section
 from export3d.files import write_atomically
 
 MEASURED: dict[str, tuple[str, str, str]] = {
+    "reproduce_main": (
+        "Tables 1 and 2: the model beside trivial baselines",
+        "export3d reproduce",
+        "People of the test split. 'driving' is the driving frames themselves, the upper bound.",
+    ),
+    "reproduce_table3": (
+        "Table 3: ablation of the expression encoding",
+        "export3d reproduce",
+        "Every variant was trained on the same clips in the same order, with the same loss and seed.",
+    ),
+    "reproduce_table4": (
+        "Table 4: EAdaLN against cross-attention",
+        "export3d reproduce",
+        "Both variants use the same pre-trained expression encoder.",
+    ),
     "quality": (
         "Quality against exact truth",
         "export3d quality",
@@ -62,8 +78,17 @@ MEASURED: dict[str, tuple[str, str, str]] = {
 }
 """File under results/ -> title, command that makes it, what it shows. Other files follow under their own names."""
 
-PICTURES: dict[str, tuple[str, ...]] = {"clebs": ("clebs_tsne.png", "sweep.png"), "quality": ("quality.jpg",)}
+PICTURES: dict[str, tuple[str, ...]] = {
+    "reproduce_main": ("same_identity.jpg", "cross_identity.jpg", "novel_view.jpg"),
+    "reproduce_table3": ("ablation_expression.jpg", "ablation_error.jpg"),
+    "reproduce_table4": ("ablation_eadaln.jpg",),
+    "clebs": ("clebs_tsne.png", "sweep.png"),
+    "quality": ("quality.jpg",),
+}
 """Pictures under docs/pictures that belong to a file."""
+
+REPRODUCED = ("reproduce_main", "reproduce_table3", "reproduce_table4")
+"""Files of `export3d reproduce`, which have a section of their own form."""
 
 FACTS = ("command", "date", "seed")
 LONGEST_LIST = 4
@@ -93,7 +118,7 @@ def results_page(results: Path, pictures: Path) -> str:
     Raises:
         DataError: A file is not a JSON object.
     """
-    found = {path.stem: _read(path) for path in sorted(results.glob("*.json"))}
+    found = {path.stem: read_result(path) for path in sorted(results.glob("*.json"))}
     lines = list(INTRO)
     for name in [*MEASURED, *(stem for stem in found if stem not in MEASURED)]:
         title, command, about = MEASURED.get(name, (name, "", ""))
@@ -130,7 +155,12 @@ def shown(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> dict[str, Any]:
+    """A file under results/.
+
+    Raises:
+        DataError: It is not a JSON object.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -143,6 +173,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _section(name: str, content: dict[str, Any]) -> list[str]:
     facts = [f"{fact} {_fact(fact, content)}" for fact in FACTS]
     lines = [f"From `results/{name}.json`: {'; '.join(facts)}.", ""]
+    if name in REPRODUCED:
+        return lines + reproduction_section(content, shown)
     body = {key: value for key, value in content.items() if key not in FACTS}
     if name == "clebs":
         lines += [*_clebs_verdicts(body), ""]

@@ -50,13 +50,19 @@ Progress = Callable[[int, int], None]
 
 
 def score_synthetic(
-    model: Export3D, dataset: ClipDataset, *, seed: int = 0, on_progress: Progress | None = None
+    model: Export3D,
+    dataset: ClipDataset,
+    *,
+    clips: int | None = None,
+    seed: int = 0,
+    on_progress: Progress | None = None,
 ) -> dict[str, SyntheticScores]:
     """Scores of a model on clips with exact truth, by variant.
 
     Args:
         model: in evaluation mode.
         dataset: synthetic clips of identities that the model never saw.
+        clips: only the first so many clips; None takes all.
         seed: choice of the frontal source frame and of the other identity.
 
     Returns:
@@ -64,7 +70,7 @@ def score_synthetic(
         `other_leak` (what the extractor mixes of the person into beta is exchanged for the next person's),
         `source_camera`, `copy_source`.
     """
-    pairs = same_identity_pairs(dataset_facts(dataset))
+    pairs = same_identity_pairs(dataset_facts(dataset))[:clips]
     places = {key: index for index, key in enumerate(dataset.keys)}
     leaks = [_leak(dataset, index) for index in range(len(dataset))]
     rows: dict[str, list[list[float]]] = {}

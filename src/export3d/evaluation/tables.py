@@ -57,7 +57,7 @@ def make_tables(clips: Sequence[ClipScores], *, seed: int = 0) -> Tables:
         score_table([])  # raises with the right words
     tables: Tables = {}
     for kind in TITLES:
-        of_kind = [_without_source(clip) for clip in clips if clip.pair.kind == kind]
+        of_kind = [without_source(clip) for clip in clips if clip.pair.kind == kind]
         for method in dict.fromkeys(clip.method for clip in of_kind):
             rows = score_table([clip for clip in of_kind if clip.method == method], seed=seed)
             tables.setdefault(kind, {})[method] = rows
@@ -112,7 +112,8 @@ def write_tables_json(path: Path, tables: Tables, facts: dict[str, Any]) -> None
     write_atomically(path, (json.dumps(finite(content), indent=1) + "\n").encode())
 
 
-def _without_source(clip: ClipScores) -> ClipScores:
+def without_source(clip: ClipScores) -> ClipScores:
+    """A same-identity clip without its source frame, which drives itself; other clips as they are."""
     if clip.pair.kind != "same" or any(len(values) < 2 for values in clip.values.values()):
         return clip
     return replace(clip, values={name: np.delete(v, clip.pair.source_frame) for name, v in clip.values.items()})

@@ -1,0 +1,376 @@
+"""`export3d reproduce`: files, skipped stages, resumed stages, and every mistake with its text and exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from export3d.checkpoint import read_checkpoint
+from export3d.cli import main
+from export3d.cli.reproduce import recorded_command
+from export3d.evaluation.reproduce import training
+from export3d.evaluation.reproduce.page import reproduction_section
+from export3d.evaluation.reproduce.scores import read_scores
+from export3d.evaluation.reproduce.settings import TABLE3, TABLE4, Reporter, Settings, Stopped
+from export3d.evaluation.reproduce.tables import result_file
+from export3d.evaluation.results_page import shown
+from export3d.heads.clips import ClipsConfig, render_clips
+from export3d.model.config import ABLATIONS
+
+RESULTS = ("reproduce_main", "reproduce_table3", "reproduce_table4")
+FIGURES = (
+    *("same_identity.jpg", "cross_identity.jpg", "novel_view.jpg", "ablation_expression.jpg"),
+    *("ablation_error.jpg", "ablation_eadaln.jpg", "sweep.png", "clebs_tsne.png"),
+)
+
+
+def call(*arguments: object) -> int:
+    return main(["reproduce", *(str(word) for word in arguments)])
+
+
+def smoke(work: Path, *more: object) -> list[object]:
+    model = work / "runs" / "full" / "model.safetensors"
+    return ["-o", work, "--scale", "smoke", "--figure-clips", "2", "--device", "cpu", "--model", model, *more]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def procedural_head() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("EXPORT3D_HEAD_MODEL", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished smoke run; tests that change something copy it."""
+    folder = tmp_path_factory.mktemp("reproduce") / "work"
+    assert call(*smoke(folder)) == 0
+    return folder
+
+
+@pytest.fixture
+def given(work: Path) -> list[object]:
+    """Options that take clips and pre-training from the finished run."""
+    data = work / "data"
+    return ["--data", data / "train", "--test", data / "test", "--expression", work / "runs" / "pretrain"]
+
+
+def stamps(work: Path) -> dict[str, int]:
+    kinds = (".safetensors", ".jpg", ".png", ".tar")
+    return {str(path): path.stat().st_mtime_ns for path in work.rglob("*") if path.suffix in kinds}
+
+
+# What is written.
+
+
+def test_one_command_leaves_models_scores_pictures_and_the_page(work: Path) -> None:
+    for variant in ABLATIONS:
+        assert (work / "runs" / variant / "model.safetensors").is_file()
+        assert (work / "evaluation" / f"{variant}.json").is_file()
+    for name in FIGURES:
+        with Image.open(work / "pictures" / name) as picture:
+            assert min(picture.size) >= 32
+    page = (work / "results.md").read_text()
+    for name in RESULTS:
+        assert f"From `results/{name}.json`" in page
+    assert page.count("(pictures/") == len(FIGURES) and "unverified" in page
+
+
+def test_the_results_say_how_they_were_made(work: Path) -> None:
+    table = json.loads((work / "results" / "reproduce_table3.json").read_text())
+    assert table["command"].startswith("export3d reproduce -o work --scale smoke")
+    assert table["seed"] == 0 and re.fullmatch(r"\d{4}-\d\d-\d\d", table["date"])
+    assert table["versions"]["torch"] == torch.__version__
+    assert table["data"]["train"]["people"] == 3 and table["data"]["test"]["frames"] == 12
+    assert table["pairs"] == {"same": 2, "cross": 2}
+    assert set(table["same"]) == set(TABLE3) == set(table["budget"])
+    for facts in table["budget"].values():
+        assert facts["samples"] == 8 and facts["steps"] == 4 and facts["hours"] > 0
+        assert facts["share_of_the_papers_samples"] == pytest.approx(8 / 2_400_000)
+    psnr = table["same"]["full"]["psnr"]
+    assert psnr["clips"] == 2 and psnr["low"] <= psnr["mean"] <= psnr["high"]
+    assert table["equal_budget"] is True and table["equal_test"] is True
+    main_table = json.loads((work / "results" / "reproduce_main.json").read_text())
+    assert list(main_table["same"]) == ["model", "copy_source", "mean_face", "driving"]
+    assert main_table["same"]["driving"]["psnr"]["mean"] == "inf"
+    assert main_table["same"]["copy_source"]["ssim_gaussian"]["mean"] < 1
+
+
+def test_too_few_clips_give_no_verdict(work: Path) -> None:
+    claims = json.loads((work / "results" / "reproduce_table3.json").read_text())["claims"]
+    verdicts = {claim["metric"]: claim["verdict"] for claim in claims}
+    assert verdicts["psnr"] == "not measured: 2 clips are too few"
+    assert verdicts["csim_source"] == "not measured"  # the smoke scale has no identity network
+
+
+def test_every_number_of_the_sections_comes_from_the_file(work: Path) -> None:
+    number = re.compile(r"(?<![\w.^-])-?\d+(?:\.\d+)?(?:e[-+]\d+)?(?!\w)")
+
+    def leaves(value: Any) -> Iterator[Any]:
+        if isinstance(value, dict):
+            yield from value
+            for inner in value.values():
+                yield from leaves(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from leaves(inner)
+        else:
+            yield value
+
+    for name in RESULTS:
+        content = json.loads((work / "results" / f"{name}.json").read_text())
+        known = {found for leaf in leaves(content) for found in number.findall(shown(leaf))}
+        text = "\n".join(reproduction_section(content, shown))
+        assert [found for found in number.findall(text) if found not in known] == []
+        assert len(number.findall(text)) > 50
+
+
+def test_the_trained_variants_differ_where_they_should(work: Path) -> None:
+    stored = {name: read_checkpoint(work / "runs" / name / "model.safetensors", kind="export3d") for name in ABLATIONS}
+    basis = stored["full"].tensors["expression.stored_basis"]
+    pretrained = read_checkpoint(work / "runs" / "pretrain" / "expression.safetensors", kind="lebs")
+    assert torch.equal(basis, pretrained.tensors["stored_basis"])
+    # Sec. 4.3: in both rows of Table 4 CLeBS serves beta'.
+    assert torch.equal(basis, stored["cross-attention"].tensors["expression.stored_basis"])
+    assert stored["e2e-lebs-n5"].config["expression"]["num_basis"] == 5
+    assert "expression.free_basis" in stored["e2e-lebs-n10"].tensors
+    assert stored["direct-3dmm"].config["expression"]["kind"] == "direct"
+
+
+def test_all_variants_train_by_the_same_configuration_but_for_the_model(work: Path) -> None:
+    configs = [json.loads((work / "runs" / name / "config.json").read_text())["config"] for name in ABLATIONS]
+    for config in configs:
+        config.pop("model")
+    assert all(config == configs[0] for config in configs) and configs[0]["adversarial"]["samples"] == 0
+
+
+def test_a_short_run_warms_up_over_a_tenth_of_its_steps(tmp_path: Path) -> None:
+    settings = Settings(work=tmp_path, scale="small", samples=1600)
+    config = training.train_config(settings)
+    assert (config.phase1_steps, config.warmup_steps) == (1600 // config.batch, 1600 // config.batch // 10)
+    long = training.train_config(replace(settings, samples=10_000_000))
+    assert long.warmup_steps == training.TRAIN_PRESETS["small"].warmup_steps
+
+
+def test_the_tables_name_known_variants() -> None:
+    assert {*TABLE3, *TABLE4} == set(ABLATIONS)
+
+
+def test_the_recorded_command_has_no_absolute_paths() -> None:
+    words = ["-o", "/home/me/work", "--data", "data/train", "--test", "/mnt/test"]
+    assert recorded_command(words) == "export3d reproduce -o work --data data/train --test test"
+
+
+def test_unequal_budgets_are_said_on_the_page(work: Path) -> None:
+    settings = Settings(work=work, scale="smoke")
+    found = {name: read_scores(settings, name) for name in TABLE4}
+    scores = {name: value for name, value in found.items() if value is not None}
+    less = scores["full"].facts | {"model": scores["full"].facts["model"] | {"samples": 4}}
+    content = result_file(settings, "reproduce_table4", scores | {"full": replace(scores["full"], facts=less)}, "")
+    assert content["equal_budget"] is False
+    assert any("different numbers of samples" in line for line in reproduction_section(content, shown))
+
+
+# Skipping and resuming.
+
+
+def test_a_second_call_skips_what_is_finished(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = stamps(work)
+    assert call(*smoke(work)) == 0
+    err = capsys.readouterr().err
+    assert err.count("is finished") == 1 + len(ABLATIONS) + len(ABLATIONS) + 1 + len(FIGURES)
+    assert stamps(work) == before
+
+
+def test_a_stopped_training_goes_on_to_the_same_model(
+    work: Path, given: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = smoke(tmp_path, *given, "--stages", "train", "--variants", "direct-3dmm")
+    assert call(*arguments, "--max-minutes", "0") == 0
+    assert "step 1 of 4" in capsys.readouterr().err
+    assert call(*arguments) == 0
+    assert "step 4 of 4" in capsys.readouterr().err
+    there, here = (
+        read_checkpoint(folder / "runs" / "direct-3dmm" / "model.safetensors", kind="export3d")
+        for folder in (work, tmp_path)
+    )
+    assert there.sha256 == here.sha256
+
+
+def test_an_interrupt_in_training_leaves_a_run_that_goes_on(work: Path, tmp_path: Path) -> None:
+    data = work / "data"
+    settings = Settings(
+        work=tmp_path,
+        scale="smoke",
+        data=data / "train",
+        test=data / "test",
+        expression=work / "runs" / "pretrain",
+    )
+
+    def interrupt(label: str, done: int, total: int) -> None:
+        if done == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped) as stop:
+        training.train(settings, "full", Reporter(progress=interrupt))
+    assert stop.value.reason == "SIGINT"
+    lines: list[str] = []
+    training.train(settings, "full", Reporter(line=lines.append))
+    assert any("step 4 of 4" in line for line in lines)
+
+
+def test_a_stopped_evaluation_keeps_its_pairs(
+    work: Path, given: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = smoke(
+        tmp_path, *given, "--runs", work / "runs", "--stages", "evaluate", "--variants", "full", "--clips", "1"
+    )
+    assert call(*arguments, "--max-minutes", "0") == 0
+    assert "stopped by max_minutes" in capsys.readouterr().err
+    assert not (tmp_path / "evaluation" / "full.json").exists()
+    shutil.copytree(work / "runs", tmp_path / "runs")  # the model of the main table
+    assert call(*arguments) == 0
+    assert "evaluate full: 2 pairs, 1 from before" in capsys.readouterr().err
+
+
+def test_a_killed_run_without_its_last_model_writes_it_again(work: Path, given: list[object], tmp_path: Path) -> None:
+    shutil.copytree(work / "runs" / "e2e-lebs-n5", tmp_path / "runs" / "e2e-lebs-n5")
+    model = tmp_path / "runs" / "e2e-lebs-n5" / "model.safetensors"
+    digest = read_checkpoint(model, kind="export3d").sha256
+    model.unlink()
+    assert call(*smoke(tmp_path, *given, "--stages", "train", "--variants", "e2e-lebs-n5")) == 0
+    assert read_checkpoint(model, kind="export3d").sha256 == digest
+
+
+@pytest.mark.parametrize(("reason", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("max_minutes", 0)])
+def test_a_stopped_stage_ends_the_command_with_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise Stopped(reason)
+
+    monkeypatch.setattr(training, "pretrain", stop)
+    assert call(*smoke(tmp_path, "--stages", "pretrain", "page")) == code
+    assert f"pretrain: stopped by {reason}" in capsys.readouterr().err
+    assert not (tmp_path / "results.md").exists()
+
+
+def test_finished_models_from_elsewhere_are_taken_as_they_are(
+    work: Path, given: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = stamps(work)
+    assert call(*smoke(tmp_path, *given, "--runs", work / "runs", "--stages", "train", "--samples", "4")) == 0
+    assert capsys.readouterr().err.count("is given") == len(ABLATIONS)
+    assert stamps(work) == before and not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_names_the_cost_of_each_stage_and_makes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["-o", tmp_path / "work", "--scale", "smoke", "--device", "cpu", "--variants", "full"]
+    assert call(*arguments, "--stages", "data", "pretrain", "train", "--dry-run") == 0
+    out = capsys.readouterr().out
+    for text in ("s per train head of 4 frames, 3 of them", "pretrain: ", "train full: ", "4 of them", "together"):
+        assert text in out
+    assert not (tmp_path / "work").exists()
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--data", "x"], 2, "--data and --test belong together"),
+        (["--samples", "-1"], 2, "--samples: expected 0"),
+        (["--samples", "1", "--stages", "train"], 2, "samples at least one batch"),
+        (["--pretrain-steps", "-1"], 2, "--pretrain-steps: expected 0"),
+        (["--clips", "-2"], 2, "--clips: expected 0"),
+        (["--figure-clips", "0"], 2, "--figure-clips must be at least 1"),
+        (["--variants", "full", "full"], 2, "each one once"),
+        (["--variants", "fool"], 2, "fool"),
+        (["--scale", "huge"], 2, "huge"),
+        (["--threads", "-1"], 2, "--threads must be 0"),
+        (["--runs", "nowhere"], 24, "nowhere: no such folder"),
+        (["--data", "nowhere", "--test", "nowhere", "--stages", "pretrain"], 24, "no manifest"),
+        (["--expression", "nowhere", "--stages", "pretrain"], 23, "no such checkpoint"),
+        (["--stages", "evaluate"], 23, "no such checkpoint"),
+    ],
+)
+def test_mistakes_are_named(
+    work: Path,
+    given: list[object],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    text: str,
+) -> None:
+    needs_clips = "--stages" in arguments and "--data" not in arguments
+    clips = given[:4] if "--expression" in arguments else given
+    options = ["-o", tmp_path / "out", "--scale", "smoke", *(clips if needs_clips else []), *arguments]
+    assert call(*options) == code
+    found = capsys.readouterr()
+    assert text in " ".join((found.err + found.out).replace("│", " ").split())
+
+
+def test_other_settings_in_the_same_folder_are_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*smoke(work, "--stages", "train", "--samples", "6")) == 40
+    assert "config.samples: 8 -> 6" in capsys.readouterr().err
+
+
+def test_people_of_the_training_clips_are_not_scored(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ClipsConfig(identities=2, frames=2, size=32, supersample=1, quality="fast", split="test")
+    render_clips(tmp_path / "test", config)
+    manifest = json.loads((tmp_path / "test" / "manifest.json").read_text())
+    people = json.loads((work / "data" / "train" / "manifest.json").read_text())["clips"]
+    manifest["clips"][0]["identity"] = people[0]["identity"]
+    (tmp_path / "test" / "manifest.json").write_text(json.dumps(manifest))
+    options = ["--data", work / "data" / "train", "--test", tmp_path / "test", "--runs", work / "runs"]
+    assert call(*smoke(tmp_path / "out", *options, "--stages", "evaluate")) == 24
+    assert "is also among the training clips" in " ".join(capsys.readouterr().err.split())
+
+
+def test_clips_of_two_extractors_are_refused(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(work / "data" / "test", tmp_path / "test")
+    manifest = json.loads((tmp_path / "test" / "manifest.json").read_text())
+    manifest["extractor"]["version"] = "99"
+    (tmp_path / "test" / "manifest.json").write_text(json.dumps(manifest))
+    options = ["--data", work / "data" / "train", "--test", tmp_path / "test", "--runs", work / "runs"]
+    assert call(*smoke(tmp_path / "out", *options, "--stages", "evaluate")) == 24
+    assert "use one extractor" in " ".join(capsys.readouterr().err.split())
+
+
+def test_damaged_scores_are_named(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "full.json").write_text('{"format": "export3d-reproduce-scores", "version": 1}')
+    assert call("-o", tmp_path, "--scale", "smoke", "--stages", "page") == 24
+    assert "full.json: the scores are damaged" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "evaluation" / "full.json").write_text('{"format": "export3d-reproduce-scores", "version": 7}')
+    assert call("-o", tmp_path, "--scale", "smoke", "--stages", "page") == 24
+    assert "another version" in capsys.readouterr().err
+
+
+def test_a_page_without_scores_says_what_to_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("-o", tmp_path, "--scale", "smoke", "--stages", "page") == 0
+    assert "no scores for reproduce_table4; evaluate cross-attention, full first" in capsys.readouterr().err
+    assert "Not measured yet. `export3d reproduce`" in (tmp_path / "results.md").read_text()
+
+
+def test_an_output_that_cannot_be_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert call("-o", tmp_path / "file" / "work", "--scale", "smoke", "--stages", "data") == 30
+    assert "cannot be made" in capsys.readouterr().err
