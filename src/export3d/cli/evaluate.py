@@ -152,11 +152,11 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
 
 
 def _measure_backends(options: EvaluateOptions, command: list[str], dataset: ClipDataset) -> None:
-    from export3d.data.manifest import write_atomically
     from export3d.evaluation.backend_accuracy import measure_backends
+    from export3d.files import write_atomically
 
     count = min(options.clips or len(dataset), len(dataset))
-    with _backends(options) as backends, progress_bar("measuring back ends", count) as report:
+    with open_backends(options) as backends, progress_bar("measuring back ends", count) as report:
         found = measure_backends(dataset, backends, clips=options.clips, seed=options.seed, on_progress=report)
         facts = _common_facts(options, command, dataset, backends)
     path = _folder(options.output) / "backends.json"

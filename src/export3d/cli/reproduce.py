@@ -185,8 +185,8 @@ def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str,
         figures.draw_figures(settings, pictures, reporter)
         _measure_expression(options, settings, results, pictures, reporter)
     else:
-        from export3d.data.manifest import write_atomically
         from export3d.evaluation.results_page import results_page
+        from export3d.files import write_atomically
 
         tables.write_results(settings, results, command, reporter)
         page = pictures.absolute().parent / "results.md"
@@ -243,9 +243,10 @@ def _measure_expression(
 ) -> None:
     """Fig. 8 and its numbers, by `export3d measure-expression`."""
     from export3d.cli import measure
-    from export3d.data.manifest import MANIFEST_NAME, file_sha256, write_atomically
+    from export3d.data.manifest import MANIFEST_NAME, file_sha256
     from export3d.evaluation.reproduce.settings import make_folder
     from export3d.evaluation.results_page import read_result
+    from export3d.files import write_atomically
     from export3d.training.pretrain import EXPRESSION_FILE
 
     if not (settings.test_folder / measure.EXTRACTOR_FILE).is_file():

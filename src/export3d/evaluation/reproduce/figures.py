@@ -16,10 +16,11 @@ from export3d.animation import Animator
 from export3d.animation.sweep import SweepOptions, coefficient_spread, sweep_frames, sweep_sheet, sweep_values
 from export3d.checkpoint import read_checkpoint
 from export3d.data import ClipDataset
-from export3d.data.manifest import MANIFEST_NAME, file_sha256, write_atomically
+from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError
 from export3d.evaluation.protocol import dataset_facts, same_identity_pairs
 from export3d.evaluation.reproduce.settings import TABLE3, TABLE4, Reporter, Settings, make_folder
+from export3d.files import write_atomically
 from export3d.model import Export3D, load_model
 from export3d.model.loading import checkpoint_path
 from export3d.tracking import Crop, Tracker

@@ -15,7 +15,7 @@ import numpy as np
 
 from export3d.checkpoint import read_checkpoint
 from export3d.data import ClipDataset
-from export3d.data.manifest import MANIFEST_NAME, file_sha256, write_atomically
+from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError
 from export3d.evaluation.makers import ModelFrames
 from export3d.evaluation.metrics import summarise
@@ -25,6 +25,7 @@ from export3d.evaluation.run import Backends, choose_pairs, evaluate
 from export3d.evaluation.scoring import ClipScores, finite
 from export3d.evaluation.synthetic import score_synthetic
 from export3d.evaluation.tables import without_source
+from export3d.files import write_atomically
 from export3d.model.loading import checkpoint_path, load_model
 from export3d.training.config import TrainConfig
 

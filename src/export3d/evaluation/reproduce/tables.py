@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from export3d import __version__
-from export3d.data.manifest import write_atomically
 from export3d.evaluation.bootstrap import DRAWS, bootstrap_interval
 from export3d.evaluation.reproduce.claims import (
     MAIN_CLAIMS,
@@ -30,6 +29,7 @@ from export3d.evaluation.reproduce.scores import Scores, read_scores
 from export3d.evaluation.reproduce.settings import MAIN, TABLE3, TABLE4, Reporter, Settings, make_folder
 from export3d.evaluation.reproduce.training import trained_data
 from export3d.evaluation.scoring import ALL_METRICS
+from export3d.files import write_atomically
 from export3d.training.config import TrainConfig
 
 FORMAT = "export3d-reproduction"
