@@ -1,6 +1,6 @@
 """Images per second and core of the head renderer, its memory and set-up time, beside the rough prototype if one is given.
 
-    python benchmarks/heads.py --head-model ict_lite.npz [--prototype FOLDER] [--frames 4] [--styles short long] [-o FILE]
+    python benchmarks/heads.py --head-model ict_lite.npz [--prototype FOLDER] [--frames 4] [--styles short long] [--save]
 
 Each program runs in a process of its own with one thread, one after the other, and CPU time is counted, so that other
 work on the machine disturbs little. On a CUDA device a row for batches is added (wall time). Run by hand, never by
@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from material import save
 
 SETTINGS = ((128, 1), (128, 2), (256, 1), (256, 2))
 
@@ -98,7 +100,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--styles", nargs="+", default=["bald", "short", "long"])
     parser.add_argument("--qualities", nargs="+", default=["fast", "full"])
-    parser.add_argument("-o", "--output", type=Path, help="also write the numbers as JSON")
+    parser.add_argument("--save", action="store_true", help="write results/heads.json")
     parser.add_argument("--worker", nargs=2, metavar=("QUALITY", "DEVICE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -133,13 +135,10 @@ def main() -> None:
     for name, (rows, memory) in results.items():
         setups = ", ".join(f"{style} {next(r[3] for r in rows if r[0] == style):.2f}" for style in options.styles)
         print(f"| {name} | {setups} | {memory:.0f} |")
-    if options.output:
-        temporary = options.output.with_suffix(".part")
+    if options.save:
         content = {name: {"rows": rows, "memory_mib": memory} for name, (rows, memory) in results.items()}
-        temporary.write_text(
-            json.dumps({"columns": ["style", "size", "supersample", "setup_s", "image_s"], **content}, indent=1)
-        )
-        temporary.replace(options.output)
+        columns = ["style", "size", "supersample", "setup_s", "image_s"]
+        print(f"\nsaved {save('heads', {'columns': columns, 'frames': options.frames, **content})}")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,12 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "python benchmarks/heads_detector.py",
         "MediaPipe finds the heads as faces, and its yaw agrees with the true one.",
     ),
+    "prepare": (
+        "Speed of `export3d prepare`",
+        "python benchmarks/prepare.py --save",
+        "CPU time on one core, 256-pixel clips of one face. The estimate for VFHQ is arithmetic: clips x frames per clip "
+        "(assumed, not counted) x time or bytes of a frame.",
+    ),
     "heads": ("Speed of the head renderer", "python benchmarks/heads.py", "One thread."),
     "animate": ("Speed of animation", "python benchmarks/animate.py --save", "Milliseconds of each step of a frame."),
     "memory": ("Memory of animation", "python benchmarks/memory.py --save", "Peak of a short and of a long clip."),
