@@ -148,7 +148,7 @@ def detect_rendered(
                 "clips only; render some: export3d heads render"
             )
         count = dataset.num_frames(index)
-        yaw = Camera.from_vector(torch.from_numpy(arrays["camera"])).head_angles()[:, 0].numpy()
+        yaw = Camera.from_vector(torch.tensor(arrays["camera"])).head_angles()[:, 0].numpy()
         for frame in np.unique(np.linspace(0, count - 1, min(per_clip, count)).astype(int)):
             image = dataset.frame(index, int(frame))
             tracker.reset()

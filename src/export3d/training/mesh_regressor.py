@@ -31,7 +31,7 @@ _CHUNK = 500  # frames that the extractor fits at once: the derivatives of each 
 class MeshTraining:
     """Settings of the training of the mesh network."""
 
-    epochs: int = 25
+    epochs: int = 60
     batch: int = 256
     rate: float = 2e-3
     """Highest learning rate of Adam; it falls to zero along a cosine."""
@@ -42,7 +42,7 @@ class MeshTraining:
     faces differ from the synthetic ones as these do from each other."""
     pose_weight: float = 1.0
     """Weight of the camera in the loss; beta has 1."""
-    gain_cost: float = 0.03
+    gain_cost: float = 0.02
     """A regression shrinks towards the mean. Each number of beta is amplified, at most to the spread of the truth, and
     only as far as this much of its R^2 is lost (both within a person, on people kept for it)."""
     seed: int = 0

@@ -125,7 +125,9 @@ def _camera(p: np.ndarray, seen: Detections) -> dict[str, object]:
         "slope": lambda i: np.polyfit(wanted[:, i], angles[:, i], 1)[0],
     }
     names = ("yaw", "pitch", "roll")
-    named = {f"{n}_{angle}": _rounded(f(i)) for n, f in columns.items() for i, angle in enumerate(names)}
+    named: dict[str, object] = {
+        f"{n}_{angle}": _rounded(f(i)) for n, f in columns.items() for i, angle in enumerate(names)
+    }
     return named | {
         "origin_mean": [_rounded(value) for value in origin.mean(axis=0)],
         "origin_sd": [_rounded(value) for value in origin.std(axis=0)],
