@@ -187,5 +187,3 @@ def _to_crops(found: np.ndarray, truth: np.ndarray, alignment: Alignment) -> tup
         pairs.append((crop.to_crop(points), crop.to_crop(exact)))
     first, second = zip(*pairs, strict=True)
     return np.stack(first), np.stack(second)
-
-

@@ -135,14 +135,17 @@ def _camera(p: np.ndarray, seen: Detections) -> dict[str, object]:
 
 
 def _r2(told: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return 1.0 - ((told - truth) ** 2).sum(axis=0) / ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 1.0 - ((told - truth) ** 2).sum(axis=0) / ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
 
 
 def _slope(told: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Of the answer on the truth: 1 where nothing is shrunk."""
     centred = truth - truth.mean(axis=0)
-    return (centred * (told - told.mean(axis=0))).sum(axis=0) / (centred**2).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (centred * (told - told.mean(axis=0))).sum(axis=0) / (centred**2).sum(axis=0)
 
 
-def _rounded(value: float) -> float:
-    return round(float(value), 4)
+def _rounded(value: float) -> float | None:
+    """Four digits; None where there was nothing to measure, such as a quantity that never moves."""
+    return round(float(value), 4) if np.isfinite(value) else None
