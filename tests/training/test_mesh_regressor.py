@@ -62,7 +62,9 @@ class ExactTracker:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("rendered") / "data"
-    render_clips(path, ClipsConfig(identities=5, frames=FRAMES, size=SIZE, supersample=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("EXPORT3D_HEAD_MODEL", raising=False)  # the procedural head, wherever the tests run
+        render_clips(path, ClipsConfig(identities=5, frames=FRAMES, size=SIZE, supersample=1))
     return path
 
 
