@@ -224,3 +224,31 @@ def test_the_bundled_regressor_sees_the_astronaut_upright_and_near_frontal(track
     assert abs(yaw) < 10.0 and abs(pitch) < 15.0 and -8.0 < roll < 0.0
     assert 2.2 < float(camera.cam_to_world[0, :3, 3].norm()) < 3.2
     assert np.abs(portrait.beta).max() < 10.0
+
+
+def test_the_dense_mesh_belongs_to_the_points_at_any_size_and_place(tracker, photo):
+    (face,) = look(tracker, photo)
+    assert face.mesh is not None and face.mesh.shape == (478, 3) and face.mesh.dtype == np.float32
+    assert np.array_equal(face.mesh[list(MESH_TO_68), :2], face.landmarks_px)
+    nose, ear = face.mesh[1], face.mesh[234]
+    assert nose[2] < ear[2]  # depth falls towards the viewer
+    small = np.zeros((600, 800, 3), np.uint8)
+    small[300:428, 500:628] = resized(photo, 128)
+    (moved,) = look(tracker, small)  # found by way of the detector's box
+    assert moved.mesh is not None
+    assert np.array_equal(moved.mesh[list(MESH_TO_68), :2], moved.landmarks_px)
+    depth = (moved.mesh[234, 2] - moved.mesh[1, 2]) / (ear[2] - nose[2])
+    assert depth == pytest.approx(0.25, abs=0.05)
+
+
+def test_the_bundled_regressor_sees_the_astronauts_smile_and_open_eyes(tracker, photo):
+    from export3d.tracking.regressor import LandmarkRegressor
+
+    regressor = LandmarkRegressor.load()
+    portrait = Tracker(tracker, regressor).portrait(photo)
+    angles = Camera.from_vector(torch.from_numpy(portrait.camera[None])).head_angles().rad2deg()
+    assert float(angles.abs().max()) < 8.0  # she looks into the camera, the head a little to the side
+    assert 0.4 < float(np.sqrt((portrait.beta**2).mean())) < 1.6
+    by_points, _ = regressor.coefficients(portrait.landmarks[None])
+    agreement = np.corrcoef(by_points[0, :10], portrait.beta[:10])[0, 1]
+    assert agreement > 0.7  # two networks, one face

@@ -37,7 +37,7 @@ def random_cameras(count: int) -> Camera:
 def small(seed: int = 0) -> LandmarkRegressor:
     torch.manual_seed(seed)
     config = RegressorConfig(hidden=8, layers=2, alignment=Alignment(rescale=250.0, origin=(0.0, 0.1, -0.3)))
-    info = ExtractorInfo("landmark-regressor", "1", "", "ict64")
+    info = ExtractorInfo("landmark-regressor", "2", "", "ict64")
     offsets = np.random.default_rng(seed).normal(size=(68, 2)).astype(np.float32) * 0.01
     return LandmarkRegressor(RegressorNet(config), info, offsets, Alignment(rescale=240.0), {"heads": 3})
 
@@ -106,7 +106,7 @@ def test_a_saved_regressor_comes_back_the_same(tmp_path):
         assert np.array_equal(a, b)
     assert back.alignment == Alignment(rescale=240.0)
     assert back.net.config.alignment == Alignment(rescale=250.0, origin=(0.0, 0.1, -0.3))
-    assert back.info == ExtractorInfo("landmark-regressor", "1", digest, "ict64") and back.notes == {"heads": 3}
+    assert back.info == ExtractorInfo("landmark-regressor", "2", digest, "ict64") and back.notes == {"heads": 3}
     assert [entry.name for entry in tmp_path.iterdir()] == ["r.safetensors"]
 
 
@@ -122,7 +122,7 @@ def test_bad_regressor_files_are_refused(tmp_path):
     path.write_bytes(b"nothing")
     check_refused(path, "not a readable safetensors file")
     save_file({"a": torch.zeros(1)}, path, {"format": "export3d-regressor", "version": "9"})
-    check_refused(path, "expected format 'export3d-regressor', version 1; got 'export3d-regressor', version 9")
+    check_refused(path, "expected format 'export3d-regressor', version 2; got 'export3d-regressor', version 9")
 
 
 def test_contents_that_do_not_fit_the_header_are_refused(tmp_path):

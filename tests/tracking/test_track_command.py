@@ -49,7 +49,7 @@ def test_a_clip_becomes_a_motion_file(clip, tmp_path, capsys):
     output = tmp_path / "m.safetensors"
     assert track(clip, output) == 0
     line = capsys.readouterr().out
-    assert "10 frames, 29.97 fps, face lost in 2, landmark-regressor 1 (ict64)" in line
+    assert "10 frames, 29.97 fps, face lost in 2, landmark-regressor 2 (ict64)" in line
     motion = Motion.load(output)
     assert len(motion) == 10 and motion.fps == Fraction(30000, 1001)
     assert motion.found.tolist() == [True] * 4 + [False] * 2 + [True] * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,14 @@ class TrainRegressorCommand:
     head_model: Path | None = None
     """Head model (.npz); the variable EXPORT3D_HEAD_MODEL, else the procedural head, when left out."""
 
-    data: Path | None = None
-    """Rendered clips with exact landmarks. MediaPipe looks at them, and its mean offset of each point is learned."""
+    data: tuple[Path, ...] = ()
+    """Folders of rendered clips. MediaPipe looks at them; a network for its dense mesh is trained on what it finds."""
+
+    test_data: Path | None = None
+    """Rendered clips of other people to measure on. Without it every fifth person of --data is kept for that."""
+
+    detections: Path | None = None
+    """Folder that keeps what MediaPipe found, so that the next training need not look again."""
 
     report: Path | None = None
     """Write the measured errors to this JSON file."""
@@ -83,7 +90,8 @@ def track_main(argv: Sequence[str]) -> int:
 
 def train_regressor_main(argv: Sequence[str]) -> int:
     """Run `export3d train-regressor` with these arguments."""
-    say(train(parse(TrainRegressorCommand, argv, command="train-regressor")))
+    options = parse(TrainRegressorCommand, argv, command="train-regressor")
+    say(train(options, shlex.join(["export3d", "train-regressor", *argv])))
     return 0
 
 
@@ -114,14 +122,18 @@ def track(options: TrackCommand) -> str:
     )
 
 
-def train(options: TrainRegressorCommand) -> str:
-    """Train, measure and write as asked; returns the result line."""
+def train(options: TrainRegressorCommand, command: str) -> str:
+    """Train, measure and write as asked; returns the result line. `command` is what was typed, for the report."""
     from export3d.training.regressor import RegressorTraining
     from export3d.training.regressor_build import build_regressor
 
     _check_output(options.output)
     if options.report is not None:
         _check_output(options.report, ".json")
+    if options.test_data is not None and not options.data:
+        raise UsageError("train-regressor: --test-data measures what was learned from --data; give that too.")
+    if options.detections is not None and not options.detections.is_dir():
+        raise OutputError(f"--detections {options.detections}: no such folder. Make it first.")
     settings = RegressorTraining(
         identities=options.identities, frames=options.frames, epochs=options.epochs, seed=options.seed
     )
@@ -131,7 +143,10 @@ def train(options: TrainRegressorCommand) -> str:
             settings,
             head_model=options.head_model,
             data=options.data,
+            test_data=options.test_data,
+            detections_folder=options.detections,
             report_path=options.report,
+            command=command,
             progress=lambda stage, done, total: progress(done),
         )
     return report.line(options.output)

@@ -53,7 +53,10 @@ MEASURED: dict[str, tuple[str, str, str]] = {
     "regressor": (
         "Bundled landmark-to-coefficients network",
         "export3d train-regressor",
-        "Held-out people. Lists of one number per mode are in the file only.",
+        "People that it was not trained on. `held_out`: exact points with noise, the 68-point network. `face_tracker`: "
+        "MediaPipe on rendered frames; `points` reads its 68 points, `mesh` its dense mesh, as portraits and clips are "
+        "read. Slope 1 means that nothing is shrunk. Quantities are recovered linearly from beta; `clip_beta` is the "
+        "clips' own beta-hat, the most that can be expected. Lists of one number per mode are in the file only.",
     ),
     "backends": (
         "Back ends of the metrics: landmarks, pose, expression, identity",

@@ -202,6 +202,11 @@ class LinearExtractor:
             coefficients = (jacobian.transpose(1, 2) @ solved)[..., 0]
         return coefficients
 
+    def fitted_points(self, landmarks: Tensor, camera: Camera) -> Tensor:
+        """The 68 points of the fitted face in the world, ``(T, 68, 3)`` float32 scene units; arguments as in :meth:`fit`."""
+        found = self.coefficients(landmarks, camera) @ self._modes_world.flatten(1)
+        return (self._mean_world + found.reshape(-1, 68, 3)).float()
+
     def true_beta(self, weights: Tensor) -> Tensor:
         """Exact expression of weights ``(T, 53)``: ``(T, 64)`` float32, 53 modes of unit variance and 11 zeros."""
         check_shape("weights", weights, None, NUM_EXPRESSION)

@@ -35,6 +35,10 @@ class Face:
     matrix: np.ndarray | None = None
     """``(4, 4)`` head pose in the tracker's own metric space, where the tracker gives it."""
 
+    mesh: np.ndarray | None = None
+    """``(478, 3)`` float32, MediaPipe's dense mesh, where the tracker gives it: x and y as in `landmarks_px`, and depth
+    in the same scale, smaller towards the viewer."""
+
     @property
     def height_px(self) -> float:
         """Height of the box."""

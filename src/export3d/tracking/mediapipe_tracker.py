@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,10 +207,10 @@ class MediaPipeTracker:
     def _mesh(self, frame: np.ndarray, *, follow: bool) -> list[Face]:
         graph = self._graph(follow=follow)
         height, width = frame.shape[:2]
-        size = np.array([width, height], dtype=np.float32)
+        size = np.array([width, height, width], dtype=np.float32)
         if self._landmarker is None:
             found = self._run(graph, graph.process, frame).multi_face_landmarks or ()
-            return [_face(_points(mesh.landmark) * size + _PIXEL_CENTRE) for mesh in found]
+            return [_face(_points(mesh.landmark, size)) for mesh in found]
         picture = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
         result = self._run(graph, graph.detect, picture)
         faces = []
@@ -217,7 +218,7 @@ class MediaPipeTracker:
             scores = {entry.category_name: float(entry.score) for entry in result.face_blendshapes[index]}
             blendshapes = np.array([scores[name] for name in BLENDSHAPE_NAMES], dtype=np.float32)
             matrix = np.asarray(result.facial_transformation_matrixes[index], dtype=np.float32)
-            faces.append(_face(_points(mesh) * size + _PIXEL_CENTRE, blendshapes, matrix))
+            faces.append(_face(_points(mesh, size), blendshapes, matrix))
         return faces
 
     def _graph(self, *, follow: bool) -> Any:
@@ -300,18 +301,22 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
-def _points(landmarks: Any) -> np.ndarray:
-    return np.array([(point.x, point.y) for point in landmarks], dtype=np.float32)
+def _points(landmarks: Any, size: np.ndarray) -> np.ndarray:
+    """``(478, 3)`` in pixels from shares of the width, the height and, for the depth, the width again."""
+    points = np.array([(point.x, point.y, point.z) for point in landmarks], dtype=np.float32) * size
+    points[:, :2] += _PIXEL_CENTRE
+    return points
 
 
 def _face(mesh: np.ndarray, blendshapes: np.ndarray | None = None, matrix: np.ndarray | None = None) -> Face:
-    box = np.concatenate([mesh.min(axis=0), mesh.max(axis=0)])
+    flat = mesh[:, :2]
     return Face(
-        box=box,
-        landmarks_px=mesh[list(MESH_TO_68)],
+        box=np.concatenate([flat.min(axis=0), flat.max(axis=0)]),
+        landmarks_px=flat[list(MESH_TO_68)],
         confidence=_UNCONFIRMED,
         blendshapes=blendshapes,
         matrix=matrix,
+        mesh=mesh,
     )
 
 
@@ -322,36 +327,21 @@ def _core(face: Face) -> np.ndarray:
 
 
 def _with_confidence(face: Face, confidence: float) -> Face:
-    return Face(
-        box=face.box,
-        landmarks_px=face.landmarks_px,
-        confidence=min(confidence, 1.0),
-        blendshapes=face.blendshapes,
-        matrix=face.matrix,
-    )
+    return replace(face, confidence=min(confidence, 1.0))
 
 
 def _moved(face: Face, x: float, y: float) -> Face:
-    shift = np.array([x, y], dtype=np.float32)
-    return Face(
-        box=face.box + np.tile(shift, 2),
-        landmarks_px=face.landmarks_px + shift,
-        confidence=face.confidence,
-        blendshapes=face.blendshapes,
-        matrix=face.matrix,
-    )
+    shift = np.array([x, y, 0.0], dtype=np.float32)
+    mesh = None if face.mesh is None else face.mesh + shift
+    return replace(face, box=face.box + np.tile(shift[:2], 2), landmarks_px=face.landmarks_px + shift[:2], mesh=mesh)
 
 
 def _scaled(face: Face, factor: float) -> Face:
     if factor == 1.0:
         return face
-    return Face(
-        box=face.box * np.float32(factor),
-        landmarks_px=face.landmarks_px * np.float32(factor),
-        confidence=face.confidence,
-        blendshapes=face.blendshapes,
-        matrix=face.matrix,
-    )
+    scale = np.float32(factor)
+    mesh = None if face.mesh is None else face.mesh * scale
+    return replace(face, box=face.box * scale, landmarks_px=face.landmarks_px * scale, mesh=mesh)
 
 
 def _reduced(frame: np.ndarray) -> tuple[np.ndarray, float]:

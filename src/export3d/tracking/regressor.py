@@ -1,7 +1,8 @@
 """The landmark regressor: 68 points of an aligned crop to beta and the camera, by a small network (Sec. 4, data).
 
 It is the bundled stand-in for the paper's 3DMM extractor: trained on projected landmarks of the synthetic heads
-(`export3d.training.regressor`) to give the coefficients of their per-frame fit, in the expression space `ict64`.
+(`export3d.training.regressor`) to give the coefficients of their per-frame fit, in the expression space `ict64`. Where a
+face brings MediaPipe's dense mesh, a second network reads that instead (`mesh_regressor.py`).
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ from export3d.camera import Camera, default_intrinsics
 from export3d.checks import check_shape
 from export3d.errors import CheckpointError
 from export3d.files import write_atomically
-from export3d.tracking.alignment import Alignment
-from export3d.tracking.faces import ExtractorInfo
+from export3d.tracking.alignment import Alignment, Crop
+from export3d.tracking.faces import ExtractorInfo, Face
+from export3d.tracking.mesh_regressor import NUM_MESH, NUM_POSE, MeshConfig, MeshNet
 
 FORMAT = "export3d-regressor"
-VERSION = 1
+VERSION = 2
 NAME = "landmark-regressor"
+MESH_PREFIX = "mesh."
+"""Begins the names of the second network's tensors in the file."""
 
-POSE_DIM = 9
+POSE_DIM = NUM_POSE
 """Two columns of the camera rotation (6), then the world origin in camera coordinates (3)."""
 
 
@@ -92,6 +96,8 @@ class RegressorNet(nn.Module):
 class LandmarkRegressor:
     """A `CoefficientModel`: landmarks in, beta and camera out; nothing but its weights file is needed.
 
+    It is an `ObservingModel` too: of a face with a dense mesh it reads the mesh, of another the 68 points.
+
     Args:
         net: the network.
         info: name, version, hash of the file, expression space.
@@ -99,6 +105,7 @@ class LandmarkRegressor:
             taken off before the network.
         alignment: the crop for that tracker's points; default: the one that the network was trained with.
         notes: how it was trained, for `export3d info`.
+        mesh_net: the network for dense meshes; None reads the 68 points of every face.
     """
 
     def __init__(
@@ -108,8 +115,10 @@ class LandmarkRegressor:
         offsets: np.ndarray | None = None,
         alignment: Alignment | None = None,
         notes: dict[str, Any] | None = None,
+        mesh_net: MeshNet | None = None,
     ) -> None:
         self.net = net.eval().requires_grad_(False)
+        self.mesh_net = None if mesh_net is None else mesh_net.eval().requires_grad_(False)
         self.info = info
         self.alignment = alignment or net.config.alignment
         self.offsets = np.zeros((68, 2), np.float32) if offsets is None else np.asarray(offsets, np.float32)
@@ -128,6 +137,26 @@ class LandmarkRegressor:
         if points.ndim != 3 or points.shape[1:] != (68, 2):
             raise ValueError(f"landmarks must have shape (N, 68, 2); got {points.shape}")
         return self.coefficients_of_head_points(points - self.offsets)
+
+    def observe(self, frame: np.ndarray, face: Face, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
+        """One face and its crop -> beta ``(64,)`` and camera p ``(25,)``, float32. The pixels are not looked at."""
+        if self.mesh_net is None or face.mesh is None:
+            beta, camera = self.coefficients(crop.to_crop(face.landmarks_px)[None])
+        else:
+            beta, camera = self.coefficients_of_meshes(mesh_in_crop(face.mesh, crop)[None])
+        return beta[0], camera[0]
+
+    @torch.no_grad()
+    def coefficients_of_meshes(self, meshes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients from dense meshes ``(N, 478, 3)`` as :func:`mesh_in_crop` gives them; ValueError without a network
+        for them, or where a value is not finite."""
+        if self.mesh_net is None:
+            raise ValueError("this regressor has no network for dense meshes")
+        points = np.ascontiguousarray(meshes, dtype=np.float32)
+        if points.ndim != 3 or points.shape[1:] != (NUM_MESH, 3) or not np.isfinite(points).all():
+            raise ValueError(f"meshes must be finite and of shape (N, {NUM_MESH}, 3); got {points.shape}")
+        pose, beta = self.mesh_net(torch.from_numpy(points))
+        return beta.numpy(), camera_from_pose(pose).to_vector().numpy()
 
     @torch.no_grad()
     def coefficients_of_head_points(self, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,10 +188,18 @@ class LandmarkRegressor:
             "created_by": f"export3d {__version__}",
         }
         tensors = {name: tensor.contiguous() for name, tensor in self.net.state_dict().items()}
+        if self.mesh_net is not None:
+            metadata["mesh_config"] = json.dumps(asdict(self.mesh_net.config))
+            tensors |= {MESH_PREFIX + name: tensor.contiguous() for name, tensor in self.mesh_net.state_dict().items()}
         tensors["offsets"] = torch.from_numpy(self.offsets)
         content = save(tensors, metadata=metadata)
         write_atomically(path, content)
         return hashlib.sha256(content).hexdigest()
+
+
+def mesh_in_crop(mesh: np.ndarray, crop: Crop) -> np.ndarray:
+    """Mesh ``(478, 3)`` in pixels of the frame -> the same in units of the crop's side, x and y from its corner."""
+    return np.concatenate([crop.to_crop(mesh[:, :2]), mesh[:, 2:] / np.float32(crop.side)], axis=1).astype(np.float32)
 
 
 def camera_from_pose(pose: Tensor) -> Camera:
@@ -215,6 +252,11 @@ def _load(path: Path) -> LandmarkRegressor:
         alignment = _alignment(json.loads(metadata["tracker_alignment"]))
         notes = json.loads(metadata["notes"])
         offsets = tensors.pop("offsets").numpy()
+        of_mesh = {name: tensors.pop(name) for name in list(tensors) if name.startswith(MESH_PREFIX)}
+        mesh_net = None
+        if "mesh_config" in metadata:
+            mesh_net = MeshNet(MeshConfig.from_dict(json.loads(metadata["mesh_config"])))
+            mesh_net.load_state_dict({name.removeprefix(MESH_PREFIX): tensor for name, tensor in of_mesh.items()})
         net = RegressorNet(config)
         net.load_state_dict(tensors)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -223,4 +265,4 @@ def _load(path: Path) -> LandmarkRegressor:
         ) from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     info = ExtractorInfo(NAME, str(VERSION), digest, config.expression_space)
-    return LandmarkRegressor(net, info, offsets, alignment, notes)
+    return LandmarkRegressor(net, info, offsets, alignment, notes, mesh_net)
