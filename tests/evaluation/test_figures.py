@@ -35,7 +35,7 @@ from export3d.evaluation.layout import (
     heat,
     lay_out,
 )
-from export3d.evaluation.portrait import Portrait, stored_beta
+from export3d.evaluation.portrait import Portrait, stored_beta, stored_gaze
 from export3d.evaluation.protocol import ClipFacts, Pair, cross_identity_pairs, dataset_facts, same_identity_pairs
 from export3d.model import PRESETS, Export3D
 
@@ -83,9 +83,10 @@ def test_novel_views_show_the_driving_expression_from_their_own_cameras(model: E
     pair = same_identity_pairs(dataset_facts(dataset))[0]
     index, time = driven(dataset, pair)
     portrait = Portrait(model, dataset, index, pair.source_frame)
+    beta = stored_beta(dataset, index, time)
     for column, yaw in enumerate((-30.0, 0.0, 30.0), start=4):
         camera = Camera.look_at_head(yaw=math.radians(yaw))
-        expected = portrait.views(stored_beta(dataset, index, time), [camera])[0].image
+        expected = portrait.views(beta, [camera], stored_gaze(dataset, index, time))[0].image
         assert np.array_equal(tile(sheet, 0, column), expected)
 
 

@@ -98,6 +98,7 @@ def test_a_clip_holds_every_member_of_the_format(clip: Clip) -> None:
         "alpha": (80,),
         "gaze": (8, 2),
         "beta_mirror": (8, 64),
+        "surface": (8, 1024, 3),
     }
     assert clip.masks is not None and clip.depths is not None and clip.background is not None
     assert clip.frames.shape == (8, 96, 96, 3) and clip.background.shape == (96, 96, 3)

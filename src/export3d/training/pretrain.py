@@ -86,7 +86,9 @@ class PretrainConfig:
 
 SMALL_PRETRAIN = PretrainConfig(
     expression=replace(PRESETS["small"].expression, pretrained=False),
-    image_encoder=ImageEncoderConfig(width=24, image_size=64, squeeze=8, landmark_head=True),
+    image_encoder=ImageEncoderConfig(
+        width=24, image_size=64, squeeze=8, landmark_head=True, code_from_landmarks=True, face_share=0.5
+    ),
     augment=AugmentConfig(other_background=0.25, flat_background=0.15, color_gain=0.12, gamma=0.12, mirror=0.5),
     steps=3000,
     clips=8,
@@ -96,7 +98,7 @@ SMALL_PRETRAIN = PretrainConfig(
     learning_rate=1e-3,
     decay_from=0.4,
     clip_gradient=5.0,
-    landmark_weight=1.0,
+    landmark_weight=4.0,
 )
 
 TINY_PRETRAIN = PretrainConfig(
