@@ -15,10 +15,10 @@ from export3d.evaluation.expression_sample import ExpressionSample
 from export3d.expression.contrastive import contrastive_loss, retrieval_accuracy
 from export3d.expression.lebs import LeBS
 from export3d.images import to_tensor
-from export3d.training.batches import FrameStore
+from export3d.training.batches import FrameStore, around_nose
 from export3d.training.expression_report import between_share, chance_1nn, identity_1nn, without_mean
 from export3d.training.image_encoder import ImageEncoder
-from export3d.training.pretrain import PretrainConfig
+from export3d.training.pretrain import PretrainConfig, kept_size
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridge strengths, in units of the mean squared input; the best on a part of the fitting people is taken."""
@@ -249,10 +249,13 @@ def measure_contrast(
     """
     config = config_from_dict(PretrainConfig, pretrain)
     frames = min(config.frames_per_clip, min(dataset.num_frames(i) for i in range(len(dataset))))
-    store = FrameStore(dataset, 0, size=encoder.config.image_size)
+    store, share = FrameStore(dataset, 0, size=kept_size(encoder.config)), encoder.config.face_share
     loss = hits = 0.0
     for index in range(len(dataset)):
-        images = to_tensor(np.stack([store.frame(index, time) for time in range(frames)]))
+        pictures = np.stack([store.frame(index, time) for time in range(frames)])
+        if share < 1.0:
+            pictures, _ = around_nose(pictures, dataset.arrays(index)["landmarks"][:frames], share)
+        images = to_tensor(pictures)
         codes = expression(torch.from_numpy(dataset.arrays(index)["beta"][:frames].copy()))[None]
         seen = encoder(images)[None]
         loss += float(

@@ -269,7 +269,7 @@ def clip_batch(
         pictures = np.stack([_changed_frame(store, clip, int(t), change, step) for t in times])
         points = _mirror_points(arrays["landmarks"][times], change.mirrored)
         if face_share < 1.0:
-            pictures, points = _around_nose(pictures, points, face_share, rng)
+            pictures, points = around_nose(pictures, points, face_share, rng)
         images.append(pictures)
         betas.append(arrays["beta_mirror" if change.mirrored else "beta"][times])
         landmarks.append(points)
@@ -387,13 +387,25 @@ def _changed_frame(store: FrameStore, clip: int, time: int, change: Change, step
     return np.ascontiguousarray(image[:, ::-1]) if change.mirrored else image
 
 
-def _around_nose(
-    pictures: np.ndarray, points: np.ndarray, share: float, rng: np.random.Generator
+def around_nose(
+    pictures: np.ndarray, points: np.ndarray, share: float, rng: np.random.Generator | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Squares ``(N, s, s, 3)`` of the pictures around the nose, and the landmarks ``(N, 68, 2)`` inside them."""
+    """Squares of the pictures around the nose, and the landmarks inside them.
+
+    Args:
+        pictures: ``(N, S, S, 3)`` uint8.
+        points: ``(N, 68, 2)`` landmarks in [0, 1].
+        share: side of the square over that of the picture.
+        rng: moves each square a little; None leaves it at the nose.
+
+    Returns:
+        ``(N, s, s, 3)`` uint8 and ``(N, 68, 2)`` float32.
+    """
     size = pictures.shape[1]
     side = max(2, round(share * size))
-    centre = points[:, NOSE].mean(axis=1) + rng.uniform(-0.03, 0.03, (len(points), 2))
+    centre = points[:, NOSE].mean(axis=1)
+    if rng is not None:
+        centre = centre + rng.uniform(-0.03, 0.03, (len(points), 2))
     first = np.clip(np.rint(centre * size - side / 2), 0, size - side).astype(np.int64)  # (N, 2) x, y
     squares = [image[y : y + side, x : x + side] for image, (x, y) in zip(pictures, first, strict=True)]
     return np.stack(squares), ((points * size - first[:, None]) / side).astype(np.float32)

@@ -176,7 +176,7 @@ class PretrainTask:
         self._places = world.places(config.clips)
         self._extractor = dataset.extractor
         check_space(dataset.extractor, config.expression.space, dataset.name)
-        self._store = FrameStore(dataset, int(cache_gb * 2**30), size=_kept_size(config.image_encoder))
+        self._store = FrameStore(dataset, int(cache_gb * 2**30), size=kept_size(config.image_encoder))
         torch.manual_seed(config.seed)
         self.module = ContrastiveStep(config).to(world.device)
         self.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -268,7 +268,7 @@ class PretrainTask:
         if not any(dataset.num_frames(i) >= frames for i in range(len(dataset))):
             return {}
         encoder = config.image_encoder
-        store = FrameStore(dataset, 0, size=_kept_size(encoder))
+        store = FrameStore(dataset, 0, size=kept_size(encoder))
         places = range(min(len(dataset), config.clips))
         batch = clip_batch(
             store,
@@ -300,7 +300,7 @@ class PretrainTask:
         return float(1.0 / coefficients.square().mean().sqrt().clamp(min=1e-6))
 
 
-def _kept_size(config: ImageEncoderConfig) -> int:
+def kept_size(config: ImageEncoderConfig) -> int:
     """Side of the frames that are kept: f_I's own size, or what gives that size after the cut around the nose."""
     return round(config.image_size / config.face_share)
 
