@@ -43,6 +43,8 @@ class ModelConfig:
             )
         if self.generator.conditioning == "cross_attention" and self.expression.kind == "direct":
             raise UsageError("model: cross-attention needs basis vectors; use expression.kind=lebs.")
+        if self.generator.motion_basis and not self.source_lookup.enabled:
+            raise UsageError("model: generator.motion_basis serves the source lookup; set source_lookup.enabled.")
         if self.decoder.colour_channels < 3:
             raise UsageError("model: decoder.colour_channels must be at least 3 (the first three are RGB).")
 
@@ -70,6 +72,7 @@ SMALL = ModelConfig(
         head_vit_dim=0,
         tail_channels=(),
         slope=0.1,
+        motion_basis=24,
     ),
     triplane=TriPlaneConfig(channels=16, resolution=64, box_side=0.8, padding="border"),
     decoder=DecoderConfig(hidden=40, colour_channels=24, density_bias=-2.0),
@@ -119,7 +122,7 @@ PRESETS: dict[str, ModelConfig] = {
         background=BackgroundConfig(),
         source_beta=False,
         gaze=False,
-        generator=replace(SMALL.generator, highres_channels=()),
+        generator=replace(SMALL.generator, highres_channels=(), motion_basis=0),
     ),
     "tiny": TINY,
 }

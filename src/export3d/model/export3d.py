@@ -204,8 +204,10 @@ class Export3D(nn.Module):
             places ``(B, P, 3)`` and gate logits ``(B, P, 2)``; see `SourceLookup.guide_of`.
         """
         assert self.source_lookup is not None
+        channels = self.config.triplane.channels
         features = sample_planes(self.mean_planes(planes), points, self.config.triplane)
-        return self.source_lookup.guide_of(self.decoder.density(features)[1], points)
+        state = self.decoder.density(features[..., :channels])[1]
+        return self.source_lookup.guide_of(state, self.source_lookup.moved(points, features[..., channels:]))
 
     def render(
         self,
@@ -316,12 +318,14 @@ class PortraitField:
     def density(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """World points ``(B, P, 3)`` -> raw density ``(B, P)`` and the decoder's state."""
         features = sample_planes(self.planes_, points, self.triplane)
+        features, motion = features[..., : self.triplane.channels], features[..., self.triplane.channels :]
         if self.pixel_aligned is not None and self.code.pixels is not None:
             own = self.pixel_aligned.lookup(self.code.pixels, self.code.camera, points, features)
             features = torch.cat([features, own], dim=-1)
         density, state = self.decoder.density(features)
         if self.source_lookup is not None:
-            state = torch.cat([state, points], dim=-1)  # the guide of a point needs its place
+            # The guide of a point needs its place.
+            state = torch.cat([state, self.source_lookup.moved(points, motion)], dim=-1)
         return density, state
 
     def colour(self, state: Tensor) -> Tensor:

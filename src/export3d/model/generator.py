@@ -19,6 +19,8 @@ from export3d.nn.transformer import (
     tokens_to_map,
 )
 
+_CONDITION_GAIN = 8.0  # beta' has d components of size 1 / sqrt(d) times its length
+
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
@@ -66,6 +68,8 @@ class GeneratorConfig:
     """Convolutions between the second ViT and the planes."""
     slope: float = 0.01
     """LeakyReLU slope."""
+    motion_basis: int = 0
+    """Basis fields of the motion planes, from which a source lookup reads where a point was; 0 for none (the paper)."""
 
     def __post_init__(self) -> None:
         check_choice("generator.conditioning", self.conditioning, ("eadaln", "cross_attention"))
@@ -118,7 +122,9 @@ class TriPlaneGenerator(nn.Module):
         else:
             tail_in = config.head_channels[-1]
         self.tail = ConvStack((tail_in, *config.tail_channels), config.slope)
-        self.to_planes = conv((tail_in, *config.tail_channels)[-1], 3 * plane_channels)
+        last = (tail_in, *config.tail_channels)[-1]
+        self.to_planes = conv(last, 3 * plane_channels)
+        self.motion = MotionPlanes(last, condition_dim, config.motion_basis) if config.motion_basis else None
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
         """What depends on the portrait only: ``source`` (B, 3, H, W) in [-1, 1] -> tokens (B, N, h) and the
@@ -133,6 +139,7 @@ class TriPlaneGenerator(nn.Module):
     def forward(self, tokens: Tensor, highres: Tensor | None, condition: Tensor) -> Tensor:
         """Eqs. 5-6: tokens, high-resolution features and the condition -> residual planes (B, 3, C, P, P) (Eq. 4).
 
+        With a motion basis three more channels follow: a displacement in x, y, z.
         ``condition`` is beta' (B, d), or for cross-attention the scaled basis (B, n, d).
         """
         grid = self.config.token_grid
@@ -148,12 +155,39 @@ class TriPlaneGenerator(nn.Module):
             side = x.shape[-1] // 2
             head_tokens = self.head_vit(self.head_merge(x), (side, side))
             x = torch.cat([self._shuffle(head_tokens, (side, side)), low], dim=1)
-        planes = self.to_planes(self.tail(x)).float()
-        return planes.reshape(planes.shape[0], 3, self.plane_channels, *planes.shape[-2:])
+        x = self.tail(x)
+        planes = self.to_planes(x).float()
+        planes = planes.reshape(planes.shape[0], 3, self.plane_channels, *planes.shape[-2:])
+        return planes if self.motion is None else torch.cat([planes, self.motion(x, condition)], dim=2)
 
     def _shuffle(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Pixel shuffle by 2, then the low-pass that removes its grid."""
         return self.lowpass(F.pixel_shuffle(tokens_to_map(tokens, grid), 2))
+
+
+class MotionPlanes(nn.Module):
+    """Displacement planes as a sum of basis fields of the portrait, weighted by the expression (not in the paper).
+
+    As in a blendshape model the fields say where the face moves and the weights how far, so the expression need not be
+    carried through the tokens point by point.
+    """
+
+    def __init__(self, in_channels: int, condition_dim: int, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.fields = conv(in_channels, 9 * count, kernel=1)
+        self.weights = nn.Sequential(nn.Linear(condition_dim, 64), nn.GELU(), nn.Linear(64, count))
+        nn.init.zeros_(self.weights[2].weight)  # type: ignore[arg-type]  # starts without motion
+        nn.init.zeros_(self.weights[2].bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        """``features`` (B, C, P, P) and the condition of G -> (B, 3 planes, 3 axes, P, P)."""
+        whole = condition if condition.ndim == 2 else condition.sum(dim=1)
+        weights = self.weights(_CONDITION_GAIN * whole).float()  # (B, count)
+        fields = self.fields(features).float()
+        fields = fields.reshape(fields.shape[0], 9, self.count, *fields.shape[-2:])
+        planes = (fields * weights[:, None, :, None, None]).sum(dim=2)
+        return planes.reshape(planes.shape[0], 3, 3, *planes.shape[-2:])
 
 
 def _stem(config: GeneratorConfig, in_channels: int) -> nn.Sequential:

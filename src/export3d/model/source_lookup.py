@@ -53,12 +53,16 @@ class SourceLookup(nn.Module):
         """``source`` (B, 3, H, W) in [-1, 1] -> learned features (B, channels, H/2, W/2)."""
         return self.to_features(self.encoder(source)).float()
 
+    def moved(self, points: Tensor, motion: Tensor) -> Tensor:
+        """Points ``(B, P, 3)`` displaced by what the motion planes say at them ``(B, P, 3)`` (or ``(B, P, 0)``: nothing)."""
+        return points + self.config.offset_scale * motion if motion.shape[-1] else points
+
     def guide_of(self, state: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Where points lay in the portrait, and whether they can be seen there.
 
         Args:
             state: ``(B, P, hidden)`` the decoder's state.
-            points: ``(B, P, 3)`` world positions.
+            points: ``(B, P, 3)`` world positions, as `moved` gives them.
 
         Returns:
             places ``(B, P, 3)`` in scene units and gate logits ``(B, P, 2)`` (the place, its mirror image).

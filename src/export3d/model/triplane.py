@@ -45,8 +45,13 @@ class RunningMeanPlanes(nn.Module):
         self.register_buffer("mean", torch.zeros(shape))
 
     def forward(self, residual: Tensor) -> Tensor:
-        """``residual`` (B, 3, C, P, P) -> planes of the same shape: residual + T_EMA."""
-        return residual + self.mean if self.config.mean_planes else residual
+        """``residual`` (B, 3, C, P, P) -> planes of the same shape: residual + T_EMA; further channels stay as they are."""
+        if not self.config.mean_planes:
+            return residual
+        channels = self.config.channels
+        if residual.shape[2] == channels:
+            return residual + self.mean
+        return torch.cat([residual[:, :, :channels] + self.mean, residual[:, :, channels:]], dim=2)
 
     @torch.no_grad()
     def update(self, residual: Tensor) -> None:
@@ -54,7 +59,7 @@ class RunningMeanPlanes(nn.Module):
 
         Called by the training step once per optimiser step; with several processes the batch means are averaged.
         """
-        batch_mean = residual.detach().float().mean(dim=0)
+        batch_mean = residual.detach()[:, :, : self.config.channels].float().mean(dim=0)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(batch_mean)
             batch_mean /= dist.get_world_size()

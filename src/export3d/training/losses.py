@@ -15,6 +15,8 @@ from torch import Tensor
 
 from export3d.camera import Camera
 
+_SOFT = 0.3  # hundredths of a scene unit (1.4 mm)
+
 PerceptualFunction = Callable[[Tensor, Tensor], Tensor]
 """Two image batches ``(B, 3, H, W)`` in [-1, 1] -> one distance per sample ``(B,)``."""
 
@@ -184,11 +186,15 @@ def masked_l1(given: Tensor, wanted: Tensor, inside: Tensor) -> Tensor:
 def surface_loss(places: Tensor, gate_logits: Tensor, wanted: Tensor, gates: Tensor) -> Tensor:
     """Mean distance of the places in hundredths of a scene unit, plus the cross-entropy of the gates.
 
+    The distance d is softened to sqrt(d^2 + s^2) - s with s = 0.3: most points hardly move, and the plain distance would be
+    content with their median, which is to stand still.
+
     Args:
         places, wanted: ``(B, P, 3)`` scene units.
         gate_logits, gates: ``(B, P, 2)`` logits, and 0 or 1.
     """
-    distance = 100.0 * (places - wanted).square().sum(dim=-1).add(1e-8).sqrt()
+    square = (100.0 * (places - wanted)).square().sum(dim=-1)
+    distance = (square + _SOFT**2).sqrt() - _SOFT
     return distance.mean() + F.binary_cross_entropy_with_logits(gate_logits, gates)
 
 

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from export3d.checkpoint import read_checkpoint
 from export3d.configs import config_difference, config_from_dict
 from export3d.errors import TrainingError, UsageError
 from export3d.model.config import ModelConfig
+from export3d.model.export3d import Export3D
 from export3d.training.config import TrainConfig
 from export3d.training.perceptual import FaceNetworkDistance, load_lpips
 from export3d.training.pretrain import load_face_network
@@ -49,7 +51,8 @@ def find_perceptual(
 def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], str]:
     """Weights of a model file to begin with, and its digest.
 
-    The configurations must be equal, except that a frozen expression encoder may go on as a trainable one.
+    The configurations must be equal, except that a frozen expression encoder may go on as a trainable one, and that a motion
+    basis may be added (it begins without motion, so the grown model gives the same pictures).
 
     Raises:
         TrainingError: The configurations differ; the differences are shown.
@@ -61,6 +64,13 @@ def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], s
     if given.expression.pretrained and not config.expression.pretrained and config.expression.kind == "lebs":
         tensors["expression.free_basis"] = tensors.pop("expression.stored_basis")
         given = replace(given, expression=replace(given.expression, pretrained=False))
+    if not given.generator.motion_basis and config.generator.motion_basis:
+        given = replace(given, generator=replace(given.generator, motion_basis=config.generator.motion_basis))
+        if given == config:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                grown = Export3D(config).state_dict()
+            tensors |= {name: t for name, t in grown.items() if name.startswith("generator.motion.")}
     differences = config_difference(given, config)
     if differences:
         raise TrainingError(
