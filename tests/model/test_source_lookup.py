@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from export3d.camera import Camera
+from export3d.errors import UsageError
 from export3d.model.background import BackgroundConfig
 from export3d.model.config import PRESETS, TINY, ModelConfig
 from export3d.model.export3d import Export3D
@@ -191,3 +192,57 @@ def test_the_papers_presets_have_neither_lookup_nor_further_conditions() -> None
     for name in ("paper", "lp3d", "small-literal", "tiny"):
         config = PRESETS[name]
         assert not config.source_lookup.enabled and not config.source_beta and not config.gaze
+
+
+WITH_MOTION = replace(WITH_LOOKUP, generator=replace(TINY.generator, motion_basis=3))
+
+
+def test_motion_planes_start_without_motion_and_change_nothing() -> None:
+    torch.manual_seed(5)
+    grown = Export3D(WITH_MOTION).eval()
+    plain = Export3D(WITH_LOOKUP).eval()
+    plain.load_state_dict({k: v for k, v in grown.state_dict().items() if not k.startswith("generator.motion.")})
+    source, camera, beta = torch.rand(1, 3, 32, 32) * 2 - 1, Camera.look_at_head(0.2), torch.randn(1, 64)
+    with torch.no_grad():
+        images = [model(source, camera, beta, camera).image for model in (grown, plain)]
+    assert torch.equal(images[0], images[1])
+
+
+def test_motion_planes_are_the_basis_fields_summed_with_the_expressions_weights() -> None:
+    model = _model(WITH_MOTION)
+    part = model.generator.motion
+    assert part is not None
+    features, condition = torch.randn(1, part.fields.in_channels, 4, 4), torch.randn(1, 32)
+    with torch.no_grad():
+        planes = part(features, condition)
+        weights = part.weights(8.0 * condition)[0]
+        fields = part.fields(features)[0].reshape(3, 3, 3, 4, 4)  # plane, axis, basis field
+    expected = sum(float(weights[k]) * fields[:, :, k] for k in range(3))
+    assert torch.allclose(planes[0], expected, atol=1e-5)
+
+
+def test_a_point_is_moved_by_the_mean_of_the_three_motion_planes() -> None:
+    model = _model(WITH_MOTION)
+    torch.nn.init.zeros_(model.source_lookup.guide.weight)  # type: ignore[union-attr]
+    torch.nn.init.zeros_(model.source_lookup.guide.bias)  # type: ignore[union-attr]
+    planes = torch.zeros(1, 3, 8 + 3, 16, 16)
+    planes[0, 0, 8:] = torch.tensor([0.3, 0.0, -0.6])[:, None, None]  # the xy plane alone; the mean is a third
+    points = torch.zeros(1, 1, 3)
+    with torch.no_grad():
+        places, _ = model.guide(planes, points)
+    assert torch.allclose(places[0, 0], 0.05 * torch.tensor([0.1, 0.0, -0.2]), atol=1e-6)
+
+
+def test_the_running_mean_leaves_the_motion_planes_alone() -> None:
+    model = _model(WITH_MOTION)
+    residual = torch.randn(2, 3, 11, 16, 16)
+    model.mean_planes.mean.fill_(2.0)
+    summed = model.mean_planes(residual)
+    assert torch.equal(summed[:, :, :8], residual[:, :, :8] + 2.0) and torch.equal(summed[:, :, 8:], residual[:, :, 8:])
+    model.mean_planes.update(residual)
+    assert model.mean_planes.mean.shape == (3, 8, 16, 16)
+
+
+def test_motion_planes_without_a_lookup_are_refused() -> None:
+    with pytest.raises(UsageError, match="motion_basis"):
+        replace(TINY, generator=replace(TINY.generator, motion_basis=3))
