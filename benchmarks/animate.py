@@ -80,19 +80,15 @@ def measure(
     source = to_tensor(np.array(crop_image(subject.image, subject.crop, size)))[None]
     own = Camera.from_vector(torch.from_numpy(subject.camera)[None])
     beta = torch.from_numpy(subject.beta)[None]
-    superres_ms: list[float] = []
-    started = [0.0]
-    model.superres.register_forward_pre_hook(lambda *_: started.__setitem__(0, time.perf_counter()))
-    model.superres.register_forward_hook(lambda *_: superres_ms.append(1000 * (time.perf_counter() - started[0])))
     row = {"tracking": tracking_ms}
     with torch.inference_mode():
         row["encode (once)"] = median_ms(lambda: model.encode(source, own), repeats)
         planes = model.planes(subject.code, beta)
         row["planes"] = median_ms(lambda: model.planes(subject.code, beta), repeats)
-        superres_ms.clear()
+        rays = model.config.renderer.raw_size
+        row["render"] = median_ms(lambda: model.render(planes, own, subject.code, raw_size=rays), repeats)
         whole = median_ms(lambda: model.render(planes, own, subject.code), repeats)
-    row["super-resolution"] = statistics.median(superres_ms)
-    row["render"] = whole - row["super-resolution"]
+    row["super-resolution"] = max(whole - row["render"], 0.0)  # with the source lookup, where the model has one
     row["encoding"] = time_encoding(animator.frame(subject.beta, subject.camera), folder)
     per_frame_ms = sum(row[step] for step in STEPS if step != "encode (once)")
     affordable = max(2, min(options.frames, int(60_000 / per_frame_ms)))  # about a minute of film making
