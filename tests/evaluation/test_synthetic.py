@@ -78,3 +78,8 @@ def test_the_command_writes_scores_and_a_sheet(clips: Path, model: Export3D, tmp
 
 def _grey_row(columns: int) -> SheetRow:
     return SheetRow(label="", tiles=[np.full((32, 32, 3), 128, np.uint8)] * columns)
+
+
+def test_more_clips_than_the_data_set_holds_are_refused(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quality", "--data", str(clips), "--clips", "99"]) == 2
+    assert "--clips: expected 1 to" in capsys.readouterr().err

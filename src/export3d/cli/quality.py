@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from export3d.cli.common import parse, progress_bar, say, set_threads
-from export3d.errors import DataError
+from export3d.errors import DataError, UsageError
 
 COLUMNS = ("psnr", "ssim", "foreground", "mouth", "eyes", "depth", "sharpness")
 
@@ -35,6 +35,9 @@ class QualityOptions:
 
     sheet: Path | None = None
     """PNG or JPEG: source, truth, output, error, the expression at yaw -30, 0, +30 degrees, depth; first clips, unpicked."""
+
+    clips: int | None = None
+    """Only the first so many clips."""
 
     rows: int = 8
     """Rows of the sheet."""
@@ -68,8 +71,13 @@ def run(options: QualityOptions, command: list[str]) -> None:
     dataset = ClipDataset(options.data)
     if not all(dataset.has(i, "0000.mask.png") for i in range(len(dataset))):
         raise DataError(f"{options.data}: has no masks; `quality` needs synthetic clips with exact truth.")
-    with progress_bar("scoring", len(dataset)) as report:
-        scores = score_synthetic(model, dataset, seed=options.seed, on_progress=lambda done, _: report(done))
+    if options.clips is not None and not 1 <= options.clips <= len(dataset):
+        raise UsageError(f"--clips: expected 1 to {len(dataset)}, the clips of {options.data}; got {options.clips}.")
+    clips = options.clips or len(dataset)
+    with progress_bar("scoring", clips) as report:
+        scores = score_synthetic(
+            model, dataset, seed=options.seed, clips=options.clips, on_progress=lambda done, _: report(done)
+        )
     say(f"{'variant':20s}" + "".join(f"{name:>12s}" for name in COLUMNS))
     for name, row in scores.items():
         say(f"{name:20s}" + "".join(f"{value:12.4f}" for value in asdict(row).values()))
@@ -87,8 +95,8 @@ def run(options: QualityOptions, command: list[str]) -> None:
             "command": " ".join(command),
             "date": date.today().isoformat(),
             "model": checkpoint_path(options.model).name,
-            "clips": len(dataset),
-            "frames": sum(dataset.num_frames(i) for i in range(len(dataset))),
+            "clips": clips,
+            "frames": sum(dataset.num_frames(i) for i in range(clips)),
             "seed": options.seed,
             "units": "psnr, foreground, mouth, eyes: dB; depth: scene units (1 = 47 cm); sharpness: share of the truth's",
             "scores": {name: asdict(row) for name, row in scores.items()},
