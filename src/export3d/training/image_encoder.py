@@ -33,8 +33,6 @@ class ImageEncoderConfig:
     """Length of the code: d of the expression code (paper: 256)."""
     landmark_head: bool = False
     """A second head that predicts the 68 landmarks and the head's angles (only for the face network, not the paper)."""
-    landmark_grid: int = 2
-    """Cells along each side of the map that the landmark head sees: 2 of the last stage; 4 adds the finer stage before it."""
     code_from_landmarks: bool = False
     """The code also sees what the landmark head predicts (not the paper): fine movements of lips and brows are lost in the
     global mean of the last stage."""
@@ -45,8 +43,6 @@ class ImageEncoderConfig:
         # PyTorch 2.13's channels-last 1x1 convolution of stride 2 corrupts memory on the CPU with 4 channels.
         if self.width < 8 or self.width % 8:
             raise ValueError(f"image_encoder.width must be a multiple of 8; got {self.width}")
-        if self.landmark_grid not in (2, 4):
-            raise ValueError(f"image_encoder.landmark_grid must be 2 or 4; got {self.landmark_grid}")
         if self.code_from_landmarks and not self.landmark_head:
             raise ValueError("image_encoder.code_from_landmarks needs image_encoder.landmark_head")
         if not 0.1 <= self.face_share <= 1.0:
@@ -113,8 +109,7 @@ class ImageEncoder(nn.Module):
             channels = width
         self.stages = nn.ModuleList(stages)
         self.head = nn.Linear(channels + (SHAPE_NUMBERS if config.code_from_landmarks else 0), config.dim)
-        seen = channels * 4 + (widths[2] * 16 if config.landmark_grid == 4 else 0)
-        self.landmarks = nn.Linear(seen, SHAPE_NUMBERS) if config.landmark_head else None
+        self.landmarks = nn.Linear(channels * 4, SHAPE_NUMBERS) if config.landmark_head else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -141,14 +136,11 @@ class ImageEncoder(nn.Module):
         size = self.config.image_size
         if image.shape[-1] != size or image.shape[-2] != size:
             image = F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        *_, finer, top = self.features(image)
+        top = self.features(image)[-1]
         shape = None
         if self.landmarks is not None:
-            # Cells keep the position that a global mean would lose.
-            cells = F.adaptive_avg_pool2d(top, 2).flatten(1)
-            if self.config.landmark_grid == 4:
-                cells = torch.cat([cells, F.adaptive_avg_pool2d(finer, 4).flatten(1)], dim=1)
-            shape = self.landmarks(cells)
+            # Four quadrants keep the position that a global mean would lose.
+            shape = self.landmarks(F.adaptive_avg_pool2d(top, 2).flatten(1))
         seen = top.mean(dim=(2, 3))
         if self.config.code_from_landmarks:
             assert shape is not None
