@@ -110,6 +110,17 @@ PICTURES: dict[str, tuple[str, ...]] = {
 REPRODUCED = ("reproduce_main", "reproduce_table3", "reproduce_table4")
 """Files of `export3d reproduce`, which have a section of their own form."""
 
+_WHY_SHORT = (
+    "Why orderings differ (run of 2026-11-25): at 200 steps no variant follows the expression yet, as the sheet shows; all of "
+    "them mostly copy the portrait through the source lookup. CSIM to the source then rewards whoever moves least, and AED "
+    "has nothing to tell apart. The differences are thousandths, with one training seed each. The claims need a longer "
+    "training than this project could afford for six variants; the lookup, which the paper does not have, also takes "
+    "the identity out of the hands of the expression code."
+)
+
+DISCUSSIONS: dict[str, str] = {"reproduce_table3": _WHY_SHORT, "reproduce_table4": _WHY_SHORT}
+"""What a reader should think of a recorded run; written by people, about the files of that date."""
+
 FACTS = ("command", "date", "seed")
 LONGEST_LIST = 4
 
@@ -149,6 +160,8 @@ def results_page(results: Path, pictures: Path) -> str:
         if about:
             lines += [about, ""]
         lines += _section(name, found[name])
+        if name in DISCUSSIONS:
+            lines += ["", DISCUSSIONS[name]]
         for picture in PICTURES.get(name, ()):
             if (pictures / picture).exists():
                 lines += ["", f"![{picture}](pictures/{picture})"]
