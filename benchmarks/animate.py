@@ -79,10 +79,10 @@ def measure(
     repeats = options.repeats if size <= 128 else min(options.repeats, 3)
     source = to_tensor(np.array(crop_image(subject.image, subject.crop, size)))[None]
     own = Camera.from_vector(torch.from_numpy(subject.camera)[None])
-    beta = torch.from_numpy(subject.beta)[None]
+    beta = torch.from_numpy(subject.beta)[None]  # also the portrait's own
     row = {"tracking": tracking_ms}
     with torch.inference_mode():
-        row["encode (once)"] = median_ms(lambda: model.encode(source, own), repeats)
+        row["encode (once)"] = median_ms(lambda: model.encode(source, own, source_beta=beta), repeats)
         planes = model.planes(subject.code, beta)
         row["planes"] = median_ms(lambda: model.planes(subject.code, beta), repeats)
         rays = model.config.renderer.raw_size

@@ -20,7 +20,7 @@ from export3d.model.source_lookup import GUIDE_CHANNELS, SourceLookup
 from export3d.model.superres import SuperResolution, upsample2
 from export3d.model.triplane import RunningMeanPlanes, TriPlaneConfig, sample_planes
 from export3d.rendering.rays import Window, cast_rays
-from export3d.rendering.renderer import render_rays
+from export3d.rendering.renderer import activate_density, render_rays
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,12 @@ class Export3D(nn.Module):
         features = sample_planes(self.mean_planes(planes), points, self.config.triplane)
         state = self.decoder.density(features[..., :channels])[1]
         return self.source_lookup.guide_of(state, self.source_lookup.moved(points, features[..., channels:]))
+
+    def sigma(self, planes: Tensor, points: Tensor) -> Tensor:
+        """Density >= 0 (1 / scene unit) of world points ``(B, P, 3)`` -> (B, P); without the pixel-aligned branch only."""
+        channels = self.config.triplane.channels
+        features = sample_planes(self.mean_planes(planes), points, self.config.triplane)[..., :channels]
+        return activate_density(self.decoder.density(features)[0], self.config.renderer)
 
     def render(
         self,

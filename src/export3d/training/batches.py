@@ -16,11 +16,13 @@ from export3d.camera import Camera
 from export3d.data.pairs import contrastive_clip_at, counter_rng, pair_at
 from export3d.data.source import ClipSource
 from export3d.training.augment import AugmentConfig, Change, draw_change, recolor, replace_background
+from export3d.training.space_points import space_points
 
 _AUGMENT_STREAM = 11
 _WINDOW_STREAM = 12
 _CLIP_AUGMENT_STREAM = 13
 _SURFACE_STREAM = 14
+_SPACE_STREAM = 15
 
 DEPTH_UNITS = 16384.0
 """Stored depth levels per scene unit (docs/architecture.md, clip shards)."""
@@ -44,6 +46,8 @@ class PairSampling:
     """Side of the square window of rays that is rendered; None renders the whole raw image (paper)."""
     surface_points: int = 0
     """Surface points of each pair that are read, for the training of a source lookup (synthetic clips)."""
+    space_points: int = 0
+    """Points of air and of solid head drawn in each driving frame, for the occupancy term (synthetic clips)."""
     centred_share: float = 0.7
     """Share of windows centred near the mouth, the eyes or the face; the others lie anywhere."""
 
@@ -86,6 +90,10 @@ class PairBatch:
     """``(B, P, 3)`` the same points in the source."""
     source_depth: Tensor | None = None
     """``(B, H, W)`` float32, as `depth`, of the source; read together with `surface`."""
+    space: Tensor | None = None
+    """``(B, Q, 3)`` points in and around the driving frame's head, scene units."""
+    solid: Tensor | None = None
+    """``(B, Q)`` 1 where such a point lies in the head, 0 in the air, NaN where that is unknown."""
 
     def to(self, device: torch.device) -> PairBatch:
         """The same batch on a device."""
@@ -120,6 +128,8 @@ class PairBatch:
             surface=None,
             source_surface=None,
             source_depth=None,
+            space=None,
+            solid=None,
         )
 
 
@@ -312,6 +322,7 @@ def _pair(
     truth = _surface(
         store, clip, source, driving, change.mirrored, counter_rng(seed, _SURFACE_STREAM, step, place), sampling
     )
+    truth |= _space(store, clip, driving, change.mirrored, counter_rng(seed, _SPACE_STREAM, step, place), sampling)
     top, left = _window(landmarks, counter_rng(seed, _WINDOW_STREAM, step, place), sampling)
     return {
         "source": source_image,
@@ -363,6 +374,22 @@ def _surface(
         "source_surface": points[source, chosen] * sign,
         "source_depth": (depth[:, ::-1] if mirrored else depth).astype(np.float32) / np.float32(DEPTH_UNITS),
     }
+
+
+def _space(
+    store: FrameStore, clip: int, driving: int, mirrored: bool, rng: np.random.Generator, sampling: PairSampling
+) -> dict[str, np.ndarray | None]:
+    """Points of air and of solid head in the driving frame."""
+    if not sampling.space_points or not store.has_truth(clip):
+        return {"space": None, "solid": None}
+    points, solid = space_points(
+        store.depth(clip, driving).astype(np.float32) / np.float32(DEPTH_UNITS),
+        store.mask(clip, driving),
+        store.arrays(clip)["camera"][driving],
+        sampling.space_points,
+        rng,
+    )
+    return {"space": points * np.array([-1.0 if mirrored else 1.0, 1.0, 1.0], dtype=np.float32), "solid": solid}
 
 
 def _possible_change(store: FrameStore, clip: int, change: Change) -> Change:

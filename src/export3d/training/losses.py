@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.camera import Camera
+from export3d.training.space_points import occupancy_loss
 
 _SOFT = 0.3  # hundredths of a scene unit (1.4 mm)
 
@@ -48,6 +49,8 @@ class LossWeights:
     surface: float = 0.0
     """Distance between where the source lookup looks for points of the surface and where they were, in hundredths of a
     scene unit, with the cross-entropy of its gates (synthetic clips only, not the paper)."""
+    occupancy: float = 0.0
+    """Cross-entropy of the density at points of air and of solid head (synthetic clips only, not the paper)."""
     matte: float = 0.0
     """Cross-entropy of the portrait's matte against the source's mask (models with a separate background only)."""
 
@@ -77,6 +80,8 @@ class Prediction:
     """``(B, P, 3)`` where the source lookup looks for the surface points, scene units."""
     gate_logits: Tensor | None = None
     """``(B, P, 2)`` logits of its gates."""
+    sigma: Tensor | None = None
+    """``(B, Q)`` density at the points of space, 1 / scene unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +104,8 @@ class Target:
     """``(B, P, 3)`` where the surface points were in the portrait, scene units."""
     gates: Tensor | None = None
     """``(B, P, 2)`` 1 where the portrait shows the point, and where it shows its mirror image."""
+    solid: Tensor | None = None
+    """``(B, Q)`` 1 where a point of space lies in the head, 0 in the air, NaN where that is unknown."""
     weight_raw: Tensor | None = None
     """``(B, 1, r, r)`` weight of each pixel in the pixel terms (mean squared, absolute); None is 1 everywhere."""
     weight: Tensor | None = None
@@ -143,6 +150,8 @@ def reconstruction_terms(
     if weights.surface > 0 and prediction.places is not None and target.places is not None:
         assert prediction.gate_logits is not None and target.gates is not None
         terms["surface"] = surface_loss(prediction.places, prediction.gate_logits, target.places, target.gates)
+    if weights.occupancy > 0 and prediction.sigma is not None and target.solid is not None:
+        terms["occupancy"] = occupancy_loss(prediction.sigma, target.solid)
     if weights.matte > 0 and prediction.matte_logits is not None and target.matte is not None:
         terms["matte"] = F.binary_cross_entropy_with_logits(prediction.matte_logits.float(), target.matte)
     return terms

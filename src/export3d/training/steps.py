@@ -115,6 +115,9 @@ class GeneratorStep(nn.Module):
         if self._weights.surface > 0 and batch.surface is not None and self.model.source_lookup is not None:
             places, logits = self.model.guide(render.planes, batch.surface)
             prediction = replace(prediction, places=places, gate_logits=logits)
+        if self._weights.occupancy > 0 and batch.space is not None:
+            prediction = replace(prediction, sigma=self.model.sigma(render.planes, batch.space))
+            target = replace(target, solid=batch.solid)
         if window is not None and self._edge_px and prediction.image is not None and target.image is not None:
             prediction = replace(prediction, image=_trim(prediction.image, self._edge_px))
             target = replace(
