@@ -70,6 +70,7 @@ def write_clips(
             arrays["beta_mirror"] = -beta
             arrays["true_beta"] = beta
             arrays["weights"] = rng.random((frames, 53)).astype(np.float32)
+            arrays["gaze"] = rng.normal(0.0, 0.2, (frames, 2)).astype(np.float32)
         writer.write(
             Clip(
                 key=key,

@@ -132,6 +132,23 @@ def test_windows_lie_inside_the_raw_image_and_follow_the_mouth(store: FrameStore
     assert anywhere.window_top.abs().max() == 0
 
 
+def test_the_gaze_is_mirrored_with_the_frame_and_withheld_from_the_asked_share(store: FrameStore) -> None:
+    def gazes(mirror: float, unknown: float) -> tuple[torch.Tensor, torch.Tensor]:
+        sampling = PairSampling(raw_size=8, gaze_unknown=unknown)
+        batch = pair_batch(store, 0, 1, range(64), sampling=sampling, augment=AugmentConfig(mirror=mirror))
+        assert batch.gaze is not None and batch.source_gaze is not None
+        return batch.gaze, batch.source_gaze
+
+    (gaze, source), (turned, _) = gazes(0.0, 0.0), gazes(1.0, 0.0)
+    assert not torch.equal(gaze, source)
+    assert torch.equal(turned, gaze * torch.tensor([-1.0, 1.0]))
+    some, some_source = gazes(0.0, 0.25)
+    missing = some.isnan().all(dim=1)
+    assert 5 <= int(missing.sum()) <= 30
+    assert torch.equal(missing, some_source.isnan().all(dim=1))  # both or neither
+    assert torch.equal(some[~missing], gaze[~missing])  # the other draws stay as they were
+
+
 def test_frontal_sources_are_preferred_where_asked(store: FrameStore) -> None:
     def mean_yaw(share: float) -> float:
         sampling = PairSampling(raw_size=8, frontal_share=share, frontal_deg=8.0)

@@ -23,6 +23,7 @@ _WINDOW_STREAM = 12
 _CLIP_AUGMENT_STREAM = 13
 _SURFACE_STREAM = 14
 _SPACE_STREAM = 15
+_GAZE_STREAM = 16
 
 DEPTH_UNITS = 16384.0
 """Stored depth levels per scene unit (docs/architecture.md, clip shards)."""
@@ -48,6 +49,8 @@ class PairSampling:
     """Surface points of each pair that are read, for the training of a source lookup (synthetic clips)."""
     space_points: int = 0
     """Points of air and of solid head drawn in each driving frame, for the occupancy term (synthetic clips)."""
+    gaze_unknown: float = 0.0
+    """Share of pairs whose gaze is withheld, as on clips whose tracker does not give it."""
     centred_share: float = 0.7
     """Share of windows centred near the mouth, the eyes or the face; the others lie anywhere."""
 
@@ -81,7 +84,7 @@ class PairBatch:
     source_beta: Tensor | None = None
     """``(B, 64)`` of the source."""
     gaze: Tensor | None = None
-    """``(B, 2)`` of the driving frame, yaw and pitch in radians; only if every clip of the batch has it."""
+    """``(B, 2)`` of the driving frame, yaw and pitch in radians, NaN where unknown; only if every clip has it."""
     source_gaze: Tensor | None = None
     """``(B, 2)`` of the source."""
     surface: Tensor | None = None
@@ -322,6 +325,7 @@ def _pair(
     truth = _surface(
         store, clip, source, driving, change.mirrored, counter_rng(seed, _SURFACE_STREAM, step, place), sampling
     )
+    withheld = counter_rng(seed, _GAZE_STREAM, step, place).random() < sampling.gaze_unknown
     truth |= _space(store, clip, driving, change.mirrored, counter_rng(seed, _SPACE_STREAM, step, place), sampling)
     top, left = _window(landmarks, counter_rng(seed, _WINDOW_STREAM, step, place), sampling)
     return {
@@ -338,17 +342,21 @@ def _pair(
         "source_mask": source_mask,
         "depth": depth,
         "mirrored": change.mirrored,
-        **_gazes(arrays, source, driving, change.mirrored),
+        **_gazes(arrays, source, driving, change.mirrored, withheld=withheld),
         **truth,
     }
 
 
-def _gazes(arrays: dict[str, np.ndarray], source: int, driving: int, mirrored: bool) -> dict[str, np.ndarray | None]:
-    """Gaze of both frames; a mirrored eye looks the other way."""
+def _gazes(
+    arrays: dict[str, np.ndarray], source: int, driving: int, mirrored: bool, *, withheld: bool
+) -> dict[str, np.ndarray | None]:
+    """Gaze of both frames, NaN where it is withheld; a mirrored eye looks the other way."""
     gaze = arrays.get("gaze")
     if gaze is None:
         return {"gaze": None, "source_gaze": None}
     sign = np.array([-1.0, 1.0] if mirrored else [1.0, 1.0], dtype=np.float32)
+    if withheld:
+        sign = sign * np.float32(np.nan)
     return {"gaze": gaze[driving] * sign, "source_gaze": gaze[source] * sign}
 
 

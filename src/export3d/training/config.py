@@ -150,7 +150,7 @@ SMALL_TRAIN = TrainConfig(
     decay_from=0.4,
     clip_gradient=1.0,
     weight_mean=0.998,
-    sampling=PairSampling(frontal_share=0.7, window=32, surface_points=256, space_points=512),
+    sampling=PairSampling(frontal_share=0.7, window=32, surface_points=256, space_points=512, gaze_unknown=0.2),
     augment=AugmentConfig(other_background=0.25, flat_background=0.2, color_gain=0.12, gamma=0.12, mirror=0.5),
     coarse_until=0.12,
     focus=1.0,
