@@ -118,11 +118,12 @@ _WHY_SHORT = (
     "the identity out of the hands of the expression code."
 )
 
-_CLEBS_TRIED = """What it means (run of 2026-11-25): identity falls from certain to nine times chance, and the expression is kept as well \
-as in beta-hat without its clip mean for a reader that may use squares and products (.772 against .699), but not for a linear \
-one (.731 against .857). No ten linear numbers can reach that: the best ten keep .845. What is lost is mostly the brows.
+_CLEBS_TRIED = """\
+What it means (run of 2026-11-25): identity falls from certain to nine times chance. The expression is kept as well as in
+beta-hat without its clip mean for a reader that may use squares and products (.772 against .699), but not for a linear one
+(.731 against .857). No ten linear numbers can reach that: the best ten keep .845. What is lost is mostly the brows.
 
-What was tried on the way. The first row and the last are `export3d measure-expression` on 100 test people; the others were \
+What was tried on the way. The first row and the last are `export3d measure-expression` on 100 test people; the others were
 measured by hand on 20 or 40 validation people, with other regressions, and are not under results/; compare them with care.
 
 | Tried | Identity 1-NN | R^2 | |
@@ -131,11 +132,12 @@ measured by hand on 20 or 40 validation people, with other regressions, and are 
 | the same features frozen, f_e linear | .30 | .62 | identity leaks |
 | the same, with weight decay and noise on beta | .28 | .51 | |
 | whole frames, 500 people | - | .46 | a mouth is five pixels wide |
-| f_I given the exact landmarks instead of the picture | - | .64 (brows .70) | another R^2: mean over 17 blendshape weights. So \
-the brows are lost in f_I, whose landmarks are off by about a pixel of 64, not in f_e or Eq. 1 |
+| f_I given the exact landmarks, not the picture | - | .64 | mean over 17 blendshapes; brows .70 |
 | a finer grid for f_I's landmarks | - | - | no gain after 550 steps; dropped |
 | 1,000 people, landmark loss 2.5 times as heavy | - | - | stopped after 600 of 3,600 steps for want of time; not judged |
-| **face cuts and a code from f_I's landmarks, 500 people (shipped)** | **.09** | **.73** | |"""
+| **face cuts, a code from f_I's landmarks, 500 people (shipped)** | **.09** | **.73** | |
+
+The fifth row says where the brows are lost: in f_I, whose landmarks are off by about a pixel of 64, not in f_e or Eq. 1."""
 
 DISCUSSIONS: dict[str, str] = {
     "reproduce_table3": _WHY_SHORT,
