@@ -119,25 +119,20 @@ _WHY_SHORT = (
 )
 
 _CLEBS_TRIED = """\
-What it means (run of 2026-11-25): identity falls from certain to nine times chance. The expression is kept as well as in
-beta-hat without its clip mean for a reader that may use squares and products (.772 against .699), but not for a linear one
-(.731 against .857). No ten linear numbers can reach that: the best ten keep .845. What is lost is mostly the brows.
+What it means (run of 2026-11-25): identity falls from certain to a few times chance. The expression is kept as well as in
+beta-hat without its clip mean for a reader that may use squares and products, but not for a linear one. No ten linear numbers
+can reach that, as the last row shows. What is lost is mostly the brows.
 
-What was tried on the way. The first row and the last are `export3d measure-expression` on 100 test people; the others were
-measured by hand on 20 or 40 validation people, with other regressions, and are not under results/; compare them with care.
+What was tried on the way:
 
-| Tried | Identity 1-NN | R^2 | |
-|---|---|---|---|
-| whole frames for f_I, 120 people | .07 | .53 | overfits: retrieval .91 on its own people, .49 on others |
-| the same features frozen, f_e linear | .30 | .62 | identity leaks |
-| the same, with weight decay and noise on beta | .28 | .51 | |
-| whole frames, 500 people | - | .46 | a mouth is five pixels wide |
-| f_I given the exact landmarks, not the picture | - | .64 | mean over 17 blendshapes; brows .70 |
-| a finer grid for f_I's landmarks | - | - | no gain after 550 steps; dropped |
-| 1,000 people, landmark loss 2.5 times as heavy | - | - | stopped after 600 of 3,600 steps for want of time; not judged |
-| **face cuts, a code from f_I's landmarks, 500 people (shipped)** | **.09** | **.73** | |
-
-The fifth row says where the brows are lost: in f_I, whose landmarks are off by about a pixel of 64, not in f_e or Eq. 1."""
+- Whole frames as the input of f_I instead of a square around the face, all else but the landmark head's weight equal: the
+  section on `clebs_whole_frames` below. A mouth is then a few pixels wide.
+- Refits on frozen features of f_I, measured by hand on validation people and not kept under results/: a linear f_e let
+  identity through; weight decay and noise on beta cost expression and kept identity; f_I given the exact landmarks instead
+  of the picture kept the brows. So the brows are lost in f_I, whose landmarks are off by about a pixel of its small
+  picture, not in f_e or Eq. 1.
+- A finer grid for f_I's landmarks: no gain in a short run, dropped. Twice the people with a heavier landmark loss: stopped
+  early for want of time, not judged. Both are the first things to go on with."""
 
 DISCUSSIONS: dict[str, str] = {
     "reproduce_table3": _WHY_SHORT,
