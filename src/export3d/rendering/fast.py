@@ -18,17 +18,17 @@ from export3d.rendering.compositing import interval_weights, midpoints, sample_s
 from export3d.rendering.renderer import RayResult, RendererConfig, activate_density, depth_limits
 from export3d.rendering.sampling import importance_depths, stratified_depths
 
-_LATTICES = {1: (0, 0), 2: (1, 1), 5: (2, 2)}
-"""Rays per coarse ray -> (shift of the lattice from row to row, reach of a ray's neighbourhood in rays)."""
+_REACH = {1: 0, 5: 2}
+"""Rays per coarse ray -> how many rays to each side a ray looks for coarse ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FastConfig:
-    """What the fast renderer may leave out; with 1 and zeros nothing, and the picture is that of `render_rays`."""
+    """What the fast renderer may leave out. Nothing with rays_per_coarse=1, fine_share=1 and 0 for the others."""
 
     rays_per_coarse: int = 5
-    """1: every ray has a coarse pass. 2, 5: one ray of so many has, on a lattice that no row, column or diagonal of rays
-    slips through. Renderers that composite the coarse samples too always take 1."""
+    """1: every ray has a coarse pass. 5: one of five has, on a lattice that no row, column or diagonal of rays slips
+    through, and the rays at the edge have. Renderers that composite the coarse samples too always take 1."""
     empty_opacity: float = 0.004
     """A ray is left out if its opacity stays below this (one grey level of 255), even with the densest coarse samples of
     its neighbourhood."""
@@ -36,13 +36,16 @@ class FastConfig:
     """A ray whose opacity stays below this, judged in the same way, has fewer fine samples."""
     faint_samples: int = 8
     """Fine samples of a faint ray, at most."""
-    fine_share: float = 1.0
+    fine_share: float = 0.7
+    """Part of the renderer's fine samples that the other rays have."""
     least_share: float = 1e-3
-    """Samples with a smaller share in their ray get no colour of their own; the others stand for them."""
+    """Samples with a smaller share than this in their ray get no colour of their own; the others stand for them."""
 
     def __post_init__(self) -> None:
-        if self.rays_per_coarse not in _LATTICES:
-            raise ValueError(f"fast.rays_per_coarse must be 1, 2 or 5; got {self.rays_per_coarse}")
+        if self.rays_per_coarse not in _REACH:
+            raise ValueError(f"fast.rays_per_coarse must be 1 or 5; got {self.rays_per_coarse}")
+        if not 0.0 < self.fine_share <= 1.0:
+            raise ValueError(f"fast.fine_share must be above 0 and at most 1; got {self.fine_share}")
         if self.faint_samples < 2:
             raise ValueError(f"fast.faint_samples must be at least 2; got {self.faint_samples}")
 
@@ -98,9 +101,10 @@ def render_square(
     depth = coarse.new_full((count,), 0.5 * (coarse[0] + coarse[1]).item())
     opacity = coarse.new_zeros(count)
     features = None
+    solid_samples = max(2, round(fast.fine_share * config.num_fine))
     solid = bound > max(fast.empty_opacity, fast.faint_opacity)
     faint = (bound > fast.empty_opacity) & ~solid
-    for group, samples in ((solid, round(fast.fine_share * config.num_fine)), (faint, min(fast.faint_samples, config.num_fine))):
+    for group, samples in ((solid, solid_samples), (faint, min(fast.faint_samples, solid_samples))):
         chosen = group.nonzero()[:, 0]
         if features is not None and not len(chosen):
             continue
@@ -182,9 +186,11 @@ class Lattice:
 @lru_cache(maxsize=8)
 def make_lattice(side: int, rays_per_coarse: int) -> Lattice:
     """The lattice of a square of `side` x `side` rays; kept, since every frame asks for the same."""
-    shift, reach = _LATTICES[rays_per_coarse]
+    reach = _REACH[rays_per_coarse]
     steps = torch.arange(side)
-    on = (steps[None, :] - shift * steps[:, None]) % rays_per_coarse == 0  # (rows, columns)
+    on = (steps[None, :] - 2 * steps[:, None]) % rays_per_coarse == 0  # (rows, columns): a knight's move apart
+    on[[0, -1]] = True
+    on[:, [0, -1]] = True  # what enters the picture at the edge for less than a lattice step is met there
     place = torch.where(on.flatten(), on.flatten().cumsum(0) - 1, -1).reshape(side, side)
     offsets = torch.arange(-reach, reach + 1)
     rows = steps[:, None, None, None] + offsets[:, None]  # (side, 1, 2 reach + 1, 1)
@@ -197,5 +203,5 @@ def make_lattice(side: int, rays_per_coarse: int) -> Lattice:
     found = found.gather(1, order)
     most = int((weights > 0).sum(dim=1).max())
     weights, found = weights[:, :most], found[:, :most]
-    found = torch.where(found >= 0, found, found[:, :1])  # fewer at the edge: the first again, without weight
+    found = torch.where(found >= 0, found, found[:, :1])  # few in the middle: the first again, without weight
     return Lattice(on.flatten().nonzero()[:, 0], found.t().contiguous(), weights / weights.sum(dim=1, keepdim=True))
