@@ -15,15 +15,15 @@ from export3d.rendering.fast import FastConfig, make_lattice, render_square
 from export3d.rendering.rays import cast_rays
 from export3d.rendering.renderer import RayResult, RendererConfig, render_rays
 
-NOTHING_LEFT_OUT = FastConfig(
-    rays_per_coarse=1, empty_opacity=0.0, faint_opacity=0.0, fine_share=1.0, least_share=0.0
-)
+NOTHING_LEFT_OUT = FastConfig(rays_per_coarse=1, empty_opacity=0.0, faint_opacity=0.0, fine_share=1.0, least_share=0.0)
 CONFIG = RendererConfig(num_coarse=16, num_fine=20, composite_coarse=False)
 SIDE = 20
 
 
 class Scene:
     """A raw density and a colour as functions of world points, for both renderers."""
+
+    channels = 3
 
     def __init__(self, density: Callable[[Tensor], Tensor]) -> None:
         self.density_at, self.asked = density, 0
@@ -64,9 +64,7 @@ def _rays(side: int = SIDE) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("both", [True, False], ids=["coarse_and_fine", "fine_only"])
 @pytest.mark.parametrize("density", [_ball, _empty, lambda x: 3 * x[..., 0]], ids=["ball", "empty", "fog"])
-def test_with_nothing_left_out_it_equals_the_exact_renderer(
-    both: bool, density: Callable[[Tensor], Tensor]
-) -> None:
+def test_with_nothing_left_out_it_equals_the_exact_renderer(both: bool, density: Callable[[Tensor], Tensor]) -> None:
     scene, config = Scene(density), replace(CONFIG, composite_coarse=both)
     exact, fast = scene.exact(*_rays(), config), render_square(scene, *_rays(), config, NOTHING_LEFT_OUT)
     for name in ("features", "opacity", "depth"):
@@ -153,6 +151,8 @@ def test_dropped_samples_are_stood_for_by_the_others() -> None:
     """Where all colours are 1 the features are the opacity, however many samples get no colour."""
 
     class White(Scene):
+        channels = 1
+
         def colour(self, state: Tensor, chosen: Tensor, shares: Tensor, starts: Tensor) -> Tensor:
             return F.embedding_bag(torch.arange(len(chosen)), shares[:, None], starts, mode="sum")
 

@@ -54,6 +54,7 @@ class FoldedField:
         self.colours = decoder.config.colour_channels
         twice = torch.ones_like(bias)
         twice[self.colours : self.colours + 3] = 2.0
+        self.channels = len(bias)
         self.last_weight, self.last_bias = weight * twice[:, None], bias * twice
 
     def density(self, points: Tensor) -> tuple[Tensor, Samples]:

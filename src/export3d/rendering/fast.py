@@ -29,9 +29,9 @@ class FastConfig:
     rays_per_coarse: int = 5
     """1: every ray has a coarse pass. 5: one of five has, on a lattice that no row, column or diagonal of rays slips
     through, and the rays at the edge have. Renderers that composite the coarse samples too always take 1."""
-    empty_opacity: float = 0.004
-    """A ray is left out if its opacity stays below this (one grey level of 255), even with the densest coarse samples of
-    its neighbourhood."""
+    empty_opacity: float = 1e-3
+    """A ray is left out if its opacity stays below this, even with the densest coarse samples of its neighbourhood. Not
+    higher: the source lookup and the super-resolution read where a ray went also where it met very little."""
     faint_opacity: float = 0.1
     """A ray whose opacity stays below this, judged in the same way, has fewer fine samples."""
     faint_samples: int = 8
@@ -52,6 +52,9 @@ class FastConfig:
 
 class FastField(Protocol):
     """What the fast renderer asks of a scene; points are ``(3, P)``, x, y and z apart."""
+
+    channels: int
+    """C, of the colours."""
 
     def density(self, points: Tensor) -> tuple[Tensor, Any]:
         """World points ``(3, P)`` -> raw densities ``(P,)``, and whatever `colour` needs to know of the points."""
@@ -100,23 +103,22 @@ def render_square(
     bound, weights = _expect(density, coarse, lattice, config)
     depth = coarse.new_full((count,), 0.5 * (coarse[0] + coarse[1]).item())
     opacity = coarse.new_zeros(count)
-    features = None
+    features = coarse.new_zeros(count, field.channels)
     solid_samples = max(2, round(fast.fine_share * config.num_fine))
     solid = bound > max(fast.empty_opacity, fast.faint_opacity)
     faint = (bound > fast.empty_opacity) & ~solid
     for group, samples in ((solid, solid_samples), (faint, min(fast.faint_samples, solid_samples))):
         chosen = group.nonzero()[:, 0]
-        if features is not None and not len(chosen):
+        if not len(chosen):
             continue
         depths = importance_depths(
             coarse.expand(1, len(chosen), -1), weights[None, chosen], samples, config.importance_floor, None
         )[0]
         if config.composite_coarse:
             depths = torch.cat([coarse.expand(len(chosen), -1), depths], dim=1).sort(dim=1).values
-        met, depth[chosen], opacity[chosen] = _march(field, rays.points(chosen, depths), depths, config, fast)
-        features = met.new_zeros(count, met.shape[1]) if features is None else features
-        features[chosen] = met
-    assert features is not None
+        features[chosen], depth[chosen], opacity[chosen] = _march(
+            field, rays.points(chosen, depths), depths, config, fast
+        )
     return RayResult(features[None], depth[None], opacity[None])
 
 
