@@ -17,9 +17,7 @@ from export3d.model.pixel_aligned import PixelAlignedConfig
 from export3d.model.triplane import sample_planes
 from export3d.rendering.fast import FastConfig
 
-NOTHING_LEFT_OUT = FastConfig(
-    rays_per_coarse=1, empty_opacity=0.0, faint_opacity=0.0, fine_share=1.0, least_share=0.0
-)
+NOTHING_LEFT_OUT = FastConfig(rays_per_coarse=1, empty_opacity=0.0, faint_opacity=0.0, fine_share=1.0, least_share=0.0)
 SMALL_RAYS = replace(SMALL, renderer=replace(SMALL.renderer, raw_size=64))
 TWO_NETWORKS = replace(TINY, decoder=replace(TINY.decoder, shared_first_layer=False))
 
