@@ -86,8 +86,14 @@ def measure(
         planes = model.planes(subject.code, beta)
         row["planes"] = median_ms(lambda: model.planes(subject.code, beta), repeats)
         rays = model.config.renderer.raw_size
-        row["render"] = median_ms(lambda: model.render(planes, own, subject.code, raw_size=rays), repeats)
-        whole = median_ms(lambda: model.render(planes, own, subject.code), repeats)
+        fast = animator.fast  # None for a model or a device without the fast path: both columns are exact then
+        row["render exactly"], row["render"] = interleaved_ms(
+            lambda: model.render(planes, own, subject.code, raw_size=rays),
+            lambda: model.render(planes, own, subject.code, raw_size=rays, fast=fast),
+            repeats,
+        )
+        row["exact / fast"] = row["render exactly"] / row["render"]
+        whole = median_ms(lambda: model.render(planes, own, subject.code, fast=fast), repeats)
     row["super-resolution"] = max(whole - row["render"], 0.0)  # with the source lookup, where the model has one
     row["encoding"] = time_encoding(animator.frame(subject.beta, subject.camera), folder)
     per_frame_ms = sum(row[step] for step in STEPS if step != "encode (once)")
@@ -137,10 +143,17 @@ def median_ms(action: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
+def interleaved_ms(first: Callable[[], object], second: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Medians of two actions that take turns, so that their ratio stands also on a busy machine."""
+    times = [[median_ms(action, 1) for action in (first, second)] for _ in range(repeats)]
+    one, other = zip(*times, strict=True)
+    return statistics.median(one), statistics.median(other)
+
+
 def table(rows: dict[str, dict[str, float]]) -> str:
     """The figures as a Markdown table."""
-    columns = [*STEPS, "end-to-end fps"]
-    lines = ["| preset | " + " | ".join(f"{c} ms" if c in STEPS else c for c in columns) + " |"]
+    columns = [*STEPS, "render exactly", "exact / fast", "end-to-end fps"]
+    lines = ["| preset | " + " | ".join(f"{c} ms" if c in (*STEPS, "render exactly") else c for c in columns) + " |"]
     lines.append("|---" * (len(columns) + 1) + "|")
     for name, row in rows.items():
         cells = (f"{row[c]:.1f}" if c in STEPS else f"{row[c]:.2f}" for c in columns)

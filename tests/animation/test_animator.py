@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from export3d.camera import Camera
 from export3d.errors import NoFaceError, UnreadableImageError, UsageError
 from export3d.images import to_uint8
 from export3d.model import Export3D
+from export3d.model.config import TINY
+from export3d.model.pixel_aligned import PixelAlignedConfig
 from export3d.tracking import Tracker
 from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
 
@@ -23,7 +26,7 @@ def direct(animator: Animator, beta: np.ndarray, camera: Camera) -> np.ndarray:
     assert subject is not None
     with torch.inference_mode():
         planes = animator.model.planes(subject.code, torch.from_numpy(beta)[None])
-        image = animator.model.render(planes, camera, subject.code).image
+        image = animator.model.render(planes, camera, subject.code, fast=animator.fast).image
     assert image is not None
     return to_uint8(image[0])
 
@@ -95,3 +98,23 @@ def test_a_portrait_without_a_face_is_named(tiny_model: Export3D, photo: np.ndar
 def test_a_missing_portrait_file_is_named(animator: Animator) -> None:
     with pytest.raises(UnreadableImageError, match=r"nobody\.jpg: no such image file"):
         animator.portrait("nobody.jpg")
+
+
+def test_an_exact_animator_gives_the_models_own_picture_bit_for_bit_and_the_other_one_does_not(
+    tiny_model: Export3D, make_tracker: Callable[..., Tracker], photo: np.ndarray
+) -> None:
+    beta, camera = np.zeros(64, dtype=np.float32), Camera.look_at_head(0.2)
+    images = []
+    for exact in (True, False):
+        animator = Animator(tiny_model, make_tracker(), exact=exact)
+        code = animator.portrait(photo).code
+        assert (animator.fast is None) == exact
+        images.append(animator.render(beta, camera).raw)
+    with torch.inference_mode():
+        own = tiny_model.render(tiny_model.planes(code, torch.from_numpy(beta)[None]), camera, code).raw
+    assert torch.equal(images[0], own) and not torch.equal(images[1], own)
+
+
+def test_a_model_that_cannot_be_fast_is_rendered_exactly(make_tracker: Callable[..., Tracker]) -> None:
+    aligned = replace(TINY, pixel_aligned=PixelAlignedConfig(enabled=True, channels=3, width=8))
+    assert Animator(Export3D(aligned).eval(), make_tracker()).fast is None

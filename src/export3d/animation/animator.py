@@ -12,7 +12,7 @@ from torch import Tensor
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.images import read_image, to_tensor, to_uint8
-from export3d.model import Export3D, Render, SourceCode
+from export3d.model import Export3D, FastConfig, Render, SourceCode
 from export3d.tracking import Crop, Tracker, crop_image
 
 
@@ -48,12 +48,14 @@ class Animator:
     Args:
         model: from `load_model`.
         tracker: finds the face in the portrait; the default is MediaPipe with the bundled regressor.
+        exact: render every sample of every ray, as training and evaluation do. Otherwise, on a CPU, what does not show is
+            left out (`rendering/fast.py`), where the model can do that.
 
     Raises:
         UsageError: The tracker's coefficients are not in the model's expression space.
     """
 
-    def __init__(self, model: Export3D, tracker: Tracker | None = None) -> None:
+    def __init__(self, model: Export3D, tracker: Tracker | None = None, *, exact: bool = False) -> None:
         self.model = model
         self.tracker = tracker if tracker is not None else Tracker(size=model.config.image_size)
         given, wanted = self.tracker.info.expression_space, model.config.expression.space
@@ -63,6 +65,9 @@ class Animator:
                 f"but the model was trained on '{wanted}'. Use a tracker for '{wanted}' or another model."
             )
         self.device = next(model.parameters()).device
+        # Measured on CPUs only; a GPU would wait for the number of rays that are left.
+        pays = self.device.type == "cpu" and model.can_be_fast
+        self.fast = FastConfig() if pays and not exact else None
         self.subject: Subject | None = None
         self._beta: np.ndarray | None = None
         self._planes: Tensor | None = None
@@ -124,7 +129,9 @@ class Animator:
                     None,
                 )
             if self._render is None or not np.array_equal(vector, self._camera):  # type: ignore[arg-type]
-                self._render = self.model.render(self._planes, self._to_camera(vector), self.subject.code)
+                self._render = self.model.render(
+                    self._planes, self._to_camera(vector), self.subject.code, fast=self.fast
+                )
                 self._camera = vector.copy()
         return self._render
 

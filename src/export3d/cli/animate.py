@@ -79,6 +79,9 @@ class AnimateOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto takes a CUDA GPU where there is one."""
 
+    exact: bool = False
+    """Render every sample of every ray, as training and evaluation do: slower, and hardly to be told apart."""
+
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
 
@@ -97,6 +100,7 @@ def run(options: AnimateOptions) -> str:
     from export3d.animation.film import FilmOptions, check_target, is_still
     from export3d.model import load_model
     from export3d.tracking import Tracker
+    from export3d.training.memory import keep_freed_memory
 
     film = FilmOptions(size=options.size, side_by_side=options.side_by_side, crf=options.crf, threads=options.threads)
     motion = TransferOptions(
@@ -106,11 +110,12 @@ def run(options: AnimateOptions) -> str:
         smooth_s=SMOOTH_S if options.smooth else 0.0,
     )
     set_threads(options.threads)
+    keep_freed_memory()
     check_target(options.output)
     refuse_overwriting_inputs(options.output, options.source, options.driving)
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice=options.face, size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker)
+        animator = Animator(model, tracker, exact=options.exact)
         animator.portrait(options.source)
         driver = open_driver(
             options.driving,

@@ -36,6 +36,9 @@ class DemoOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto takes a CUDA GPU where there is one."""
 
+    exact: bool = False
+    """Render every sample of every ray, as training and evaluation do: slower, and hardly to be told apart."""
+
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
 
@@ -64,6 +67,7 @@ def run(options: DemoOptions) -> None:
     from export3d.animation.paths import OrbitOptions, orbit_cameras
     from export3d.model import load_model
     from export3d.tracking import Tracker
+    from export3d.training.memory import keep_freed_memory
 
     portraits = sample_portraits()
     driving = samples_folder() / "driving.mp4"
@@ -81,9 +85,10 @@ def run(options: DemoOptions) -> None:
     animated, orbit, depth = (options.output / name for name in ("animated.mp4", "orbit.mp4", "depth.png"))
     check_target(animated)
     set_threads(options.threads)
+    keep_freed_memory()
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice="largest", size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker)
+        animator = Animator(model, tracker, exact=options.exact)
         subject = animator.portrait(source)
         driver = open_driver(
             driving,

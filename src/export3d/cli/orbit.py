@@ -65,6 +65,9 @@ class OrbitCommand:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto takes a CUDA GPU where there is one."""
 
+    exact: bool = False
+    """Render every sample of every ray, as training and evaluation do: slower, and hardly to be told apart."""
+
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
 
@@ -84,6 +87,7 @@ def run(options: OrbitCommand) -> str:
     from export3d.animation.paths import OrbitOptions
     from export3d.model import load_model
     from export3d.tracking import Tracker
+    from export3d.training.memory import keep_freed_memory
 
     if not 1 <= options.fps <= 240 or not 0 < options.seconds <= 3600:
         raise UsageError(
@@ -97,11 +101,12 @@ def run(options: OrbitCommand) -> str:
     )
     film = FilmOptions(size=options.size, crf=options.crf, threads=options.threads)
     set_threads(options.threads)
+    keep_freed_memory()
     check_target(options.output)
     refuse_overwriting_inputs(options.output, options.source)
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice=options.face, size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker)
+        animator = Animator(model, tracker, exact=options.exact)
         animator.portrait(options.source)
         with progress_bar("turning", orbit.num_frames) as progress:
             report = orbit_film(

@@ -3,11 +3,13 @@
 from export3d.model.config import ABLATIONS, PRESETS, ModelConfig, ablation, preset
 from export3d.model.export3d import Export3D, Render, SourceCode
 from export3d.model.loading import load_model, save_model
+from export3d.rendering.fast import FastConfig
 
 __all__ = [
     "ABLATIONS",
     "PRESETS",
     "Export3D",
+    "FastConfig",
     "ModelConfig",
     "Render",
     "SourceCode",

@@ -14,11 +14,13 @@ from export3d.expression.lebs import LeBS, build_expression
 from export3d.model.background import SourceMatte, fill_background
 from export3d.model.config import ModelConfig
 from export3d.model.decoder import RadianceDecoder
+from export3d.model.fast_field import FoldedField
 from export3d.model.generator import TriPlaneGenerator
 from export3d.model.pixel_aligned import PixelAligned
 from export3d.model.source_lookup import GUIDE_CHANNELS, SourceLookup
 from export3d.model.superres import SuperResolution, upsample2
 from export3d.model.triplane import RunningMeanPlanes, TriPlaneConfig, sample_planes
+from export3d.rendering.fast import FastConfig, render_square
 from export3d.rendering.rays import Window, cast_rays
 from export3d.rendering.renderer import activate_density, render_rays
 
@@ -150,6 +152,11 @@ class Export3D(nn.Module):
             tokens, highres, pixels, source_camera, background, matte_logits, picture, condition, source_gaze
         )
 
+    @property
+    def can_be_fast(self) -> bool:
+        """Whether `render` can take the fast path; not with the pixel-aligned branch, whose lookup does not fold."""
+        return self.pixel_aligned is None
+
     def planes(self, code: SourceCode, beta: Tensor, gaze: Tensor | None = None) -> Tensor:
         """The expression's part (Eqs. 3, 5, 6): ``beta`` (B, 64) -> residual planes (B, 3, C, P, P).
 
@@ -224,6 +231,7 @@ class Export3D(nn.Module):
         window: Window | None = None,
         jitter: torch.Generator | None = None,
         raw_size: int | None = None,
+        fast: FastConfig | None = None,
     ) -> Render:
         """The camera's part (Eqs. 7-10, 12 and super-resolution).
 
@@ -234,14 +242,29 @@ class Export3D(nn.Module):
             window: render only a square of the image: (top (B,), left (B,), side) in rays.
             jitter: random depths, for training; None is deterministic.
             raw_size: another number of rays along each side; then only the raw image is made (`image` is None).
+            fast: leave out what does not show (for use, see `can_be_fast`); None is exact. For one whole picture without
+                jitter and without gradients.
+
+        Raises:
+            ValueError: `fast` together with something it cannot do.
         """
         size = raw_size or self.config.renderer.raw_size
         origins, directions = cast_rays(camera, size, window)  # (B, R, 3)
-        field = PortraitField(
-            self.mean_planes(planes), self.decoder, self.config.triplane, self.pixel_aligned, self.source_lookup, code
-        )
         with torch.autocast(planes.device.type, enabled=False):  # the renderer stays float32 (decision 9.28)
-            result = render_rays(field, origins, directions, self.config.renderer, jitter)
+            if fast is None:
+                field = PortraitField(
+                    *(self.mean_planes(planes), self.decoder, self.config.triplane),
+                    *(self.pixel_aligned, self.source_lookup, code),
+                )
+                result = render_rays(field, origins, directions, self.config.renderer, jitter)
+            else:
+                if not self.can_be_fast or window is not None or jitter is not None or torch.is_grad_enabled():
+                    raise ValueError(
+                        "render: `fast` is for whole pictures without jitter, without gradients (torch.inference_mode) "
+                        "and without the pixel-aligned branch"
+                    )
+                folded = FoldedField(self.mean_planes(planes), self.decoder, self.config.triplane, self.source_lookup)
+                result = render_square(folded, origins, directions, self.config.renderer, fast)
         side = size if window is None else window[2]
         features, depth, opacity = (
             x.transpose(1, 2).reshape(x.shape[0], -1, side, side)

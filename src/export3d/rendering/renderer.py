@@ -90,7 +90,7 @@ def render_rays(
         jitter: random depths for training; None is deterministic (facts 9.26).
     """
     rays = origins.shape[1]
-    near, far = _depth_range(origins, config)
+    near, far = depth_limits(origins, config)
     coarse = stratified_depths(near, far, rays, config.num_coarse, jitter)  # (B, R, N)
     if config.composite_coarse:
         density, state = _evaluate(field.density, origins, directions, coarse)
@@ -156,7 +156,8 @@ def _evaluate(
     return values.reshape(depths.shape), state
 
 
-def _depth_range(origins: Tensor, config: RendererConfig) -> tuple[Tensor, Tensor]:
+def depth_limits(origins: Tensor, config: RendererConfig) -> tuple[Tensor, Tensor]:
+    """Start and end of the rays of each camera, ``(B,)`` scene units."""
     if config.depth_range == "fixed":
         near = origins.new_full((origins.shape[0],), config.near)
         return near, origins.new_full((origins.shape[0],), config.far)
