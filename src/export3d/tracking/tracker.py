@@ -121,7 +121,12 @@ class Tracker:
         _check_face(face, image, where)
         crop, landmarks, beta, camera = self._measure(image, face)
         return Portrait(
-            image=crop_image(image, crop, self.size), beta=beta, camera=camera, landmarks=landmarks, crop=crop
+            image=crop_image(image, crop, self.size),
+            beta=beta,
+            camera=camera,
+            landmarks=landmarks,
+            crop=crop,
+            gaze=self._gaze_of(face),
         )
 
     def frame(self, image: np.ndarray, where: str | None = None) -> TrackedFrame:
