@@ -13,7 +13,7 @@ from export3d.animation import Animator
 from export3d.camera import Camera
 from export3d.errors import NoFaceError, UnreadableImageError, UsageError
 from export3d.images import to_uint8
-from export3d.model import Export3D
+from export3d.model import Export3D, preset
 from export3d.model.config import TINY
 from export3d.model.pixel_aligned import PixelAlignedConfig
 from export3d.tracking import Tracker
@@ -118,3 +118,38 @@ def test_an_exact_animator_gives_the_models_own_picture_bit_for_bit_and_the_othe
 def test_a_model_that_cannot_be_fast_is_rendered_exactly(make_tracker: Callable[..., Tracker]) -> None:
     aligned = replace(TINY, pixel_aligned=PixelAlignedConfig(enabled=True, channels=3, width=8))
     assert Animator(Export3D(aligned).eval(), make_tracker()).fast is None
+
+
+@pytest.fixture(scope="module")
+def looking_model() -> Export3D:
+    """A tiny model with gaze, its weights moved off their start values."""
+    torch.manual_seed(2)
+    model = Export3D(replace(preset("tiny"), gaze=True)).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def test_planes_follow_a_changed_gaze(
+    looking_model: Export3D, make_tracker: Callable[..., Tracker], photo: np.ndarray
+) -> None:
+    animator = Animator(looking_model, make_tracker(), exact=True)
+    beta, camera = np.zeros(64, dtype=np.float32), Camera.look_at_head(0.0)
+    found = animator.tracker.portrait(photo)
+    subject = animator.encode(photo, found.crop, found.beta, found.camera, np.array([0.1, 0.0], dtype=np.float32))
+    gaze = np.array([0.3, -0.1], dtype=np.float32)
+    first = animator.render(beta, camera, gaze)
+    assert animator.render(beta, camera, gaze.copy()) is first  # kept while nothing changes
+    wanted = looking_model.planes(subject.code, torch.zeros(1, 64), torch.tensor([[0.3, -0.1]]))
+    assert torch.allclose(looking_model.render(wanted, camera, subject.code).raw, first.raw, atol=1e-5)
+    gaze[0] = -0.3
+    other = animator.render(beta, camera, gaze)
+    assert not torch.equal(other.raw, first.raw)
+    unknown = animator.render(beta, camera)
+    assert not torch.equal(unknown.raw, other.raw)
+    assert animator.render(beta, camera, np.full(2, np.nan)) is unknown
+
+
+def test_a_model_without_gaze_keeps_its_planes_whatever_the_gaze(animator: Animator) -> None:
+    beta, camera = np.zeros(64, dtype=np.float32), Camera.look_at_head(0.0)
+    assert animator.render(beta, camera, np.array([0.3, 0.0])) is animator.render(beta, camera)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def test_hold_repeats_the_last_expression_and_camera() -> None:
     assert [frame.camera[0] for frame in frames] == [0, 1, 1, 1, 4, 4]
     assert [frame.pts for frame in frames] == [0, 1, 2, 3, 4, 5]
     assert (lost.num_found, lost.num_lost, lost.gaps) == (3, 3, [(2, 3), (5, 5)])
+
+
+def test_hold_repeats_the_last_gaze_too() -> None:
+    class Looking(GivenFrames):
+        def __iter__(self) -> Iterator[DrivingFrame]:
+            for frame in super().__iter__():
+                yield replace(frame, gaze=np.full(2, 0.1 * frame.index, dtype=np.float32))
+
+    lost = LostFaces("hold", OWN_BETA, OWN_CAMERA, np.full(2, -0.1, dtype=np.float32))
+    got = [round(float(frame.gaze[0]), 3) for frame in lost(Looking(".x..x"))]
+    assert got == [-0.1, 0.1, 0.1, 0.1, 0.4]
 
 
 def test_hold_shows_the_portrait_at_rest_until_a_face_appears() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -143,3 +144,58 @@ def test_smoothing_follows_time_and_not_the_number_of_the_frame() -> None:
     given = frames([0.0, 8.0], [0.0, 0.0])
     far = [given[0], DrivingFrame(**{**vars(given[1]), "pts": 100})]  # four seconds later
     assert [frame.beta[0] for frame in smooth(far, 0.06, CLOCK)] == [0, 8]
+
+
+NAN = (math.nan, math.nan)
+
+
+def looking(gazes: list[tuple[float, float]], found: list[bool] | None = None) -> list[DrivingFrame]:
+    given = frames([1.0] * len(gazes), [0.0] * len(gazes), found)
+    return [replace(frame, gaze=np.array(gaze, dtype=np.float32)) for frame, gaze in zip(given, gazes, strict=True)]
+
+
+def gazes(given: list[DrivingFrame], own: tuple[float, float], **options: object) -> np.ndarray:
+    """``(T, 2)`` after the transfer to a portrait that looks at `own`."""
+    chosen = TransferOptions(**options)  # type: ignore[arg-type]
+    gaze = np.array(own, dtype=np.float32)
+    passed = transfer(given, chosen, beta=OWN_BETA, camera=OWN_CAMERA, gaze=gaze, time_base=CLOCK)
+    return np.stack([frame.gaze for frame in passed])
+
+
+def test_the_drivers_gaze_is_taken_as_it_is_and_with_the_expression_alone() -> None:
+    given = looking([(0.1, 0.0), (-0.2, 0.05)])
+    for options in ({}, {"expression_only": True}):
+        np.testing.assert_allclose(gazes(given, (0.3, 0.3), **options), [[0.1, 0.0], [-0.2, 0.05]], atol=1e-6)
+
+
+def test_pose_only_keeps_the_portraits_gaze() -> None:
+    np.testing.assert_allclose(gazes(looking([(0.1, 0.0)]), (0.3, -0.1), pose_only=True), [[0.3, -0.1]], atol=1e-6)
+
+
+def test_relative_adds_the_change_of_gaze_and_stops_at_the_limit() -> None:
+    got = gazes(looking([(0.1, 0.1), (0.2, 0.0), (0.4, 0.1)]), (0.2, 0.0), relative=True)
+    # 0.2 + (0.1 - 0.1); 0.2 + (0.2 - 0.1), 0 + (0 - 0.1); 0.2 + (0.4 - 0.1) = 0.5, clipped to 0.45
+    np.testing.assert_allclose(got, [[0.2, 0.0], [0.3, -0.1], [0.45, 0.0]], atol=1e-6)
+
+
+def test_relative_counts_from_the_first_gaze_that_is_known() -> None:
+    got = gazes(looking([NAN, (0.1, 0.0), (0.2, 0.0)]), (0.2, 0.0), relative=True)
+    np.testing.assert_allclose(got, [NAN, (0.2, 0.0), (0.3, 0.0)], atol=1e-6)
+
+
+def test_relative_to_a_portrait_of_unknown_gaze_is_unknown() -> None:
+    assert np.isnan(gazes(looking([(0.1, 0.0), (0.2, 0.0)]), NAN, relative=True)).all()
+
+
+def test_without_gaze_the_gaze_is_unknown_whatever_else_is_asked() -> None:
+    for options in ({}, {"relative": True}, {"pose_only": True}):
+        assert np.isnan(gazes(looking([(0.1, 0.0)]), (0.2, 0.0), gaze=False, **options)).all()
+
+
+def test_smoothing_averages_the_known_gazes_and_leaves_unknown_ones_unknown() -> None:
+    sigma = 0.04  # one frame: neighbours weigh exp(-1/2), and the third is unknown
+    near = math.exp(-0.5)
+    got = [frame.gaze[0] for frame in smooth(looking([(0.3, 0.0), (0.0, 0.0), NAN]), sigma, CLOCK)]
+    assert got[0] == pytest.approx(0.3 / (1.0 + near), rel=1e-5)
+    assert got[1] == pytest.approx(0.3 * near / (near + 1.0), rel=1e-5)
+    assert math.isnan(got[2])

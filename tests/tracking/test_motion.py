@@ -44,6 +44,28 @@ def test_a_saved_motion_comes_back_bit_for_bit(tmp_path, motion):
     assert back.fps == Fraction(30000, 1001) and back.extractor == motion.extractor and len(back) == 7
 
 
+def test_gaze_comes_back_with_its_unknown_frames(tmp_path, motion):
+    gaze = np.array([[0.1, -0.2]] * 6 + [[np.nan, np.nan]], dtype=np.float32)
+    replace(motion, gaze=gaze).save(tmp_path / "m.safetensors")
+    assert np.array_equal(Motion.load(tmp_path / "m.safetensors").gaze, gaze, equal_nan=True)
+
+
+def test_a_file_of_version_1_has_no_gaze_and_stays_readable(tmp_path, motion):
+    path = tmp_path / "m.safetensors"
+    motion.save(path)  # without gaze the arrays are those of version 1
+    save_file(load_file(path), path, {**metadata(path), "version": "1"})
+    back = Motion.load(path)
+    assert back.gaze is None and np.array_equal(back.beta, motion.beta)
+
+
+@pytest.mark.parametrize("pair", [(0.1, np.nan), (np.inf, 0.0)])
+def test_half_a_gaze_is_refused(motion, pair):
+    gaze = np.zeros((7, 2), dtype=np.float32)
+    gaze[3] = pair
+    with pytest.raises(ValueError, match="gaze must be two finite numbers, or two NaN"):
+        replace(motion, gaze=gaze)
+
+
 def test_the_crop_is_optional(tmp_path, motion):
     replace(motion, crop=None).save(tmp_path / "m.safetensors")
     assert Motion.load(tmp_path / "m.safetensors").crop is None
@@ -96,8 +118,8 @@ def test_another_format_is_refused(tmp_path):
 def test_a_newer_version_is_refused(tmp_path, motion):
     path = tmp_path / "m.safetensors"
     motion.save(path)
-    save_file(load_file(path), path, {**metadata(path), "version": "2"})
-    check_refused(path, "the motion file has version 2; this export3d reads version 1")
+    save_file(load_file(path), path, {**metadata(path), "version": "3"})
+    check_refused(path, "the motion file has version 3; this export3d reads versions 1 and 2")
 
 
 def test_missing_and_unknown_arrays_are_named(tmp_path, motion):
@@ -105,9 +127,9 @@ def test_missing_and_unknown_arrays_are_named(tmp_path, motion):
     motion.save(path)
     header, arrays = metadata(path), load_file(path)
     del arrays["camera"]
-    arrays["gaze"] = np.zeros(7, np.float32)
+    arrays["mood"] = np.zeros(7, np.float32)
     save_file(arrays, path, header)
-    check_refused(path, "missing: camera; unknown: gaze")
+    check_refused(path, "missing: camera; unknown: mood")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.images import read_image, to_tensor, to_uint8
 from export3d.model import Export3D, FastConfig, Render, SourceCode
-from export3d.tracking import Crop, Tracker, crop_image
+from export3d.tracking import Crop, Tracker, crop_image, unknown_gaze
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class Subject:
         beta: ``(64,)`` float32, the portrait's own expression.
         camera: ``(25,)`` float32, the portrait's own camera.
         code: what the network keeps of the portrait.
+        gaze: ``(2,)`` float32, the portrait's own gaze in radians; NaN where it is unknown.
     """
 
     image: np.ndarray
@@ -33,6 +34,7 @@ class Subject:
     beta: np.ndarray
     camera: np.ndarray
     code: SourceCode
+    gaze: np.ndarray = field(default_factory=unknown_gaze)
 
     def picture(self, size: int) -> np.ndarray:
         """The aligned portrait as uint8 ``(size, size, 3)``."""
@@ -42,7 +44,7 @@ class Subject:
 class Animator:
     """Drives one portrait after another with a trained model.
 
-    Nothing is computed twice: the portrait is encoded once, the planes are kept while the expression stays the same,
+    Nothing is computed twice: the portrait is encoded once, the planes are kept while expression and gaze stay the same,
     and the picture while the camera does too.
 
     Args:
@@ -70,6 +72,7 @@ class Animator:
         self.fast = FastConfig() if pays and not exact else None
         self.subject: Subject | None = None
         self._beta: np.ndarray | None = None
+        self._gaze: np.ndarray | None = None
         self._planes: Tensor | None = None
         self._camera: np.ndarray | None = None
         self._render: Render | None = None
@@ -94,46 +97,65 @@ class Animator:
             where = where or str(image)
             image = read_image(image)
         found = self.tracker.portrait(image, where=where or "the source image")
-        self.subject = self.encode(image, found.crop, found.beta, found.camera)
+        self.subject = self.encode(image, found.crop, found.beta, found.camera, found.gaze)
         return self.subject
 
-    def encode(self, image: np.ndarray, crop: Crop, beta: np.ndarray, camera: np.ndarray) -> Subject:
-        """Encode a portrait whose crop, expression and camera are known already, and make it the current one."""
+    def encode(
+        self, image: np.ndarray, crop: Crop, beta: np.ndarray, camera: np.ndarray, gaze: np.ndarray | None = None
+    ) -> Subject:
+        """Encode a portrait whose crop, expression and camera are known already, and make it the current one.
+
+        Its `gaze` (2,) in radians is unknown when None or NaN.
+        """
+        gaze = unknown_gaze() if gaze is None else gaze
         own = np.array(crop_image(image, crop, self.image_size))  # a writable copy, as PyTorch wants it
         source = to_tensor(own)[None].to(self.device)
         with torch.inference_mode():
             own_beta = torch.from_numpy(np.asarray(beta, dtype=np.float32))[None].to(self.device)
-            code = self.model.encode(source, self._to_camera(camera), source_beta=own_beta)
-        self._beta = self._planes = self._camera = self._render = None
-        self.subject = Subject(image=image, crop=crop, beta=beta, camera=camera, code=code)
+            code = self.model.encode(
+                source, self._to_camera(camera), source_beta=own_beta, source_gaze=self._to_gaze(gaze)
+            )
+        self._beta = self._gaze = self._planes = self._camera = self._render = None
+        self.subject = Subject(image=image, crop=crop, beta=beta, camera=camera, code=code, gaze=gaze)
         return self.subject
 
-    def frame(self, beta: np.ndarray, camera: np.ndarray | Camera) -> np.ndarray:
-        """The portrait with expression `beta` (64,), seen by `camera` (25,), as uint8 ``(S, S, 3)``."""
-        image = self.render(beta, camera).image
+    def frame(self, beta: np.ndarray, camera: np.ndarray | Camera, gaze: np.ndarray | None = None) -> np.ndarray:
+        """The portrait with expression `beta` (64,), seen by `camera` (25,), as uint8 ``(S, S, 3)``.
+
+        `gaze` (2,) turns the eyes: radians in the head's frame, sideways (+ to the image right) and up. None or NaN, or
+        a model that was trained without gaze, leaves them alone.
+        """
+        image = self.render(beta, camera, gaze).image
         assert image is not None  # only raw renderings have none
         return to_uint8(image[0])
 
-    def render(self, beta: np.ndarray, camera: np.ndarray | Camera) -> Render:
+    def render(self, beta: np.ndarray, camera: np.ndarray | Camera, gaze: np.ndarray | None = None) -> Render:
         """Like `frame`, with depth, opacity and the raw image."""
         if self.subject is None:
             raise RuntimeError("Animator: give a portrait first: animator.portrait(image)")
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
         beta = np.asarray(beta, dtype=np.float32)
+        gaze = np.array(unknown_gaze() if gaze is None else gaze, dtype=np.float32)
         with torch.inference_mode():
-            if self._planes is None or not np.array_equal(beta, self._beta):  # type: ignore[arg-type]
+            if self._planes is None or not self._holds(beta, gaze):
                 betas = torch.from_numpy(beta)[None].to(self.device)
-                self._planes, self._beta, self._render = (
-                    self.model.planes(self.subject.code, betas),
-                    beta.copy(),
-                    None,
-                )
+                self._planes = self.model.planes(self.subject.code, betas, self._to_gaze(gaze))
+                self._beta, self._gaze, self._render = beta.copy(), gaze, None
             if self._render is None or not np.array_equal(vector, self._camera):  # type: ignore[arg-type]
                 self._render = self.model.render(
                     self._planes, self._to_camera(vector), self.subject.code, fast=self.fast
                 )
                 self._camera = vector.copy()
         return self._render
+
+    def _holds(self, beta: np.ndarray, gaze: np.ndarray) -> bool:
+        """Whether the planes are those of this expression and, for a model that reads it, this gaze."""
+        assert self._beta is not None and self._gaze is not None
+        same_gaze = not self.model.config.gaze or np.array_equal(gaze, self._gaze, equal_nan=True)
+        return same_gaze and np.array_equal(beta, self._beta)
+
+    def _to_gaze(self, gaze: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(gaze, dtype=np.float32))[None].to(self.device)
 
     def _to_camera(self, vector: np.ndarray) -> Camera:
         return Camera.from_vector(torch.from_numpy(np.asarray(vector, dtype=np.float32))[None]).to(self.device)

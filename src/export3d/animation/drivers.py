@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import lcm
 from pathlib import Path
@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from export3d.errors import UnreadableVideoError
 from export3d.images import read_image
-from export3d.tracking import Motion, Tracker
+from export3d.tracking import Motion, Tracker, unknown_gaze
 from export3d.video import VideoReader
 
 MOTION_SUFFIX = ".safetensors"
@@ -36,6 +36,7 @@ class DrivingFrame:
         index: number of the frame in the clip, from 0.
         pts, duration: in units of the driver's time base.
         image: the frame itself, uint8 ``(H, W, 3)``, or None where there is none (motion files).
+        gaze: ``(2,)`` float32 radians in the head's frame, sideways (+ to the image right) and up; NaN where unknown.
     """
 
     beta: np.ndarray
@@ -45,6 +46,7 @@ class DrivingFrame:
     pts: int
     duration: int
     image: np.ndarray | None = None
+    gaze: np.ndarray = field(default_factory=unknown_gaze)
 
 
 class Driver(Protocol):
@@ -86,6 +88,7 @@ class ClipDriver:
                 pts=frame.pts,
                 duration=frame.duration,
                 image=frame.image,
+                gaze=tracked.gaze,
             )
 
     def close(self) -> None:
@@ -118,6 +121,7 @@ class MotionDriver:
                 index=index,
                 pts=pts[index],
                 duration=durations[index],
+                gaze=unknown_gaze() if motion.gaze is None else motion.gaze[index],
             )
 
     def close(self) -> None:
@@ -147,6 +151,7 @@ class PhotoDriver:
                 pts=index,
                 duration=1,
                 image=self._image,
+                gaze=self._portrait.gaze,
             )
 
     def close(self) -> None:

@@ -138,14 +138,15 @@ def animate_film(
     if subject is None:
         raise RuntimeError("animate_film: give the animator a portrait first")
     check_target(path)
-    lost = LostFaces(on_lost, subject.beta, subject.camera)
+    lost = LostFaces(on_lost, subject.beta, subject.camera, subject.gaze)
     started = time.perf_counter()
     height = film.size or animator.image_size
     own = subject.picture(height)
-    frames = transfer(lost(driver), motion, beta=subject.beta, camera=subject.camera, time_base=driver.time_base)
+    own_motion = {"beta": subject.beta, "camera": subject.camera, "gaze": subject.gaze}
+    frames = transfer(lost(driver), motion, **own_motion, time_base=driver.time_base)
 
     def picture(frame: DrivingFrame) -> np.ndarray:
-        result = resize(animator.frame(frame.beta, frame.camera), height, height)
+        result = resize(animator.frame(frame.beta, frame.camera, frame.gaze), height, height)
         if not film.side_by_side:
             return result
         if frame.image is None:

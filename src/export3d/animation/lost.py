@@ -10,6 +10,7 @@ import numpy as np
 from export3d.animation.drivers import Driver, DrivingFrame
 from export3d.checks import check_choice
 from export3d.errors import FaceLostError, NoFaceError
+from export3d.tracking import unknown_gaze
 
 POLICIES = ("hold", "skip", "abort")
 
@@ -17,21 +18,23 @@ POLICIES = ("hold", "skip", "abort")
 class LostFaces:
     """Passes driving frames on and counts those without a face.
 
-    `hold` repeats the last expression and camera (those of the portrait until a face appears), so that picture and
+    `hold` repeats the last expression, camera and gaze (those of the portrait until a face appears), so that picture and
     sound keep their length. `skip` leaves the frames out; the times of all others stay, so the sound stays in step.
 
     Args:
         policy: `hold`, `skip` or `abort`.
         beta, camera: what to show before the first face.
+        gaze: the same of the eyes; unknown when None.
     """
 
-    def __init__(self, policy: str, beta: np.ndarray, camera: np.ndarray) -> None:
+    def __init__(self, policy: str, beta: np.ndarray, camera: np.ndarray, gaze: np.ndarray | None = None) -> None:
         self.policy = check_choice("--on-lost", policy, POLICIES)
         self.num_found = 0
         self.num_lost = 0
         self.gaps: list[tuple[int, int]] = []
         """First and last frame of every run of frames without a face."""
         self._beta, self._camera = beta, camera
+        self._gaze = unknown_gaze() if gaze is None else gaze
 
     def __call__(self, driver: Driver) -> Iterator[DrivingFrame]:
         """The driver's frames under the policy.
@@ -43,7 +46,7 @@ class LostFaces:
         for frame in driver:
             if frame.found:
                 self.num_found += 1
-                self._beta, self._camera = frame.beta, frame.camera
+                self._beta, self._camera, self._gaze = frame.beta, frame.camera, frame.gaze
                 yield frame
                 continue
             self.num_lost += 1
@@ -55,7 +58,7 @@ class LostFaces:
                     "--on-lost hold (keep the last expression) or --on-lost skip (leave such frames out)."
                 )
             if self.policy == "hold":
-                yield replace(frame, beta=self._beta, camera=self._camera)
+                yield replace(frame, beta=self._beta, camera=self._camera, gaze=self._gaze)
         if self.num_found == 0:
             raise NoFaceError(
                 f"{driver.name}: no face was found in any of its {self.num_lost} frames. Use a clip in which one "

@@ -14,6 +14,7 @@ from torch import Tensor
 from export3d.animation.drivers import DrivingFrame
 from export3d.camera import Camera
 from export3d.errors import UsageError
+from export3d.tracking.gaze import GAZE_LIMIT_RAD, unknown_gaze
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +25,16 @@ class TransferOptions:
     """Keep the portrait's own camera."""
 
     pose_only: bool = False
-    """Keep the portrait's own expression."""
+    """Keep the portrait's own expression and gaze."""
 
     relative: bool = False
-    """Add the driver's change since its first face to the portrait's own expression and pose."""
+    """Add the driver's change since its first face to the portrait's own expression, pose and gaze."""
+
+    gaze: bool = True
+    """Let the eyes follow the driver's; else the gaze is unknown in every frame, and a model leaves the eyes alone."""
 
     smooth_s: float = 0.0
-    """Standard deviation in seconds of a centred Gaussian over expression and camera; 0 leaves them as tracked."""
+    """Standard deviation in seconds of a centred Gaussian over expression, camera and gaze; 0 leaves them as tracked."""
 
     def __post_init__(self) -> None:
         if self.expression_only and self.pose_only:
@@ -45,33 +49,42 @@ def transfer(
     *,
     beta: np.ndarray,
     camera: np.ndarray,
+    gaze: np.ndarray | None = None,
     time_base: Fraction,
 ) -> Iterator[DrivingFrame]:
-    """Driving frames -> frames with the expression and camera that the portrait shall take.
+    """Driving frames -> frames with the expression, camera and gaze that the portrait shall take.
 
     Args:
         beta: ``(64,)``, the portrait's own expression.
         camera: ``(25,)``, the portrait's own camera.
+        gaze: ``(2,)``, the portrait's own gaze; unknown when None.
         time_base: clock of the frames' `pts`, seconds per unit.
     """
     if options.smooth_s > 0:
         frames = smooth(frames, options.smooth_s, time_base)
+    own_gaze = unknown_gaze() if gaze is None else gaze
     reference: DrivingFrame | None = None
+    first_gaze = unknown_gaze()
     for frame in frames:
         if reference is None and frame.found:
             reference = frame
-        new_beta, new_camera = frame.beta, frame.camera
+        if np.isnan(first_gaze).any() and frame.found:  # its own reference: the first frame may be a blink
+            first_gaze = frame.gaze
+        new_beta, new_camera, new_gaze = frame.beta, frame.camera, frame.gaze
         if options.relative:
             if reference is None:  # nothing to compare with yet: the portrait at rest
-                new_beta, new_camera = beta, camera
+                new_beta, new_camera, new_gaze = beta, camera, own_gaze
             else:
                 new_beta = beta + (frame.beta - reference.beta)
                 new_camera = relative_camera(frame.camera, reference.camera, camera)
+                new_gaze = np.clip(own_gaze + (frame.gaze - first_gaze), -GAZE_LIMIT_RAD, GAZE_LIMIT_RAD)
         if options.pose_only:
-            new_beta = beta
+            new_beta, new_gaze = beta, own_gaze
         if options.expression_only:
             new_camera = camera
-        yield replace(frame, beta=new_beta, camera=new_camera)
+        if not options.gaze:
+            new_gaze = unknown_gaze()
+        yield replace(frame, beta=new_beta, camera=new_camera, gaze=new_gaze)
 
 
 def relative_camera(driving: np.ndarray, reference: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -119,7 +132,16 @@ def _weighted(window: deque[tuple[float, DrivingFrame]], position: int, sigma_s:
     left, _, right = torch.linalg.svd((weight[:, None, None] * rotation).sum(0))
     mean = left @ torch.diag(torch.tensor([1.0, 1.0, float(torch.det(left @ right).sign())]).to(left)) @ right
     camera = _to_vector(mean, (weight[:, None] * offset).sum(0), cameras.intrinsics[near.index((centre, frame))])
-    return replace(frame, beta=beta.astype(np.float32), camera=camera)
+    return replace(frame, beta=beta.astype(np.float32), camera=camera, gaze=_weighted_gaze(near, weights, frame.gaze))
+
+
+def _weighted_gaze(near: list[tuple[float, DrivingFrame]], weights: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Mean of the known ones among the frames near by; a gaze that is unknown stays so."""
+    gaze = np.stack([frame.gaze for _, frame in near]).astype(np.float64)
+    known = np.isfinite(gaze).all(axis=1)
+    if np.isnan(own).any() or not known.any():
+        return own
+    return (weights[known] @ gaze[known] / weights[known].sum()).astype(np.float32)
 
 
 def _cameras(vectors: np.ndarray) -> Camera:

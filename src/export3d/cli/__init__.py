@@ -97,6 +97,12 @@ COMMANDS: dict[str, Command] = {
         summary="fit the landmark-to-coefficients network of the tracker",
         group=TRAIN,
     ),
+    "train-gaze": Command(
+        module="export3d.cli.train_gaze",
+        function="train_gaze_main",
+        summary="fit the tracker's map from irises to gaze",
+        group=TRAIN,
+    ),
     "train-identity": Command(
         module="export3d.cli.train_identity",
         function="train_identity_main",

@@ -50,13 +50,16 @@ class AnimateOptions:
     """Show portrait, driving clip and result next to each other."""
 
     expression_only: bool = False
-    """Take over the expression; keep the portrait's own head pose."""
+    """Take over expression and gaze; keep the portrait's own head pose."""
 
     pose_only: bool = False
-    """Take over the head pose; keep the portrait's own expression."""
+    """Take over the head pose; keep the portrait's own expression and gaze."""
 
     relative: bool = False
-    """Add the driver's changes since its first face to the portrait's own expression and pose."""
+    """Add the driver's changes since its first face to the portrait's own expression, pose and gaze."""
+
+    gaze: bool = True
+    """Let the eyes follow the driver's; --no-gaze leaves them as the portrait has them."""
 
     smooth: bool = False
     """Calm tracking jitter with a short Gaussian over time, without delay."""
@@ -107,6 +110,7 @@ def run(options: AnimateOptions) -> str:
         expression_only=options.expression_only,
         pose_only=options.pose_only,
         relative=options.relative,
+        gaze=options.gaze,
         smooth_s=SMOOTH_S if options.smooth else 0.0,
     )
     set_threads(options.threads)

@@ -74,6 +74,12 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "read. Slope 1 means that nothing is shrunk. Quantities are recovered linearly from beta; `clip_beta` is the "
         "clips' own beta-hat, the most that can be expected. Lists of one number per mode are in the file only.",
     ),
+    "gaze": (
+        "Gaze from MediaPipe's irises",
+        "export3d train-gaze",
+        "People that it was not fitted to, at 128 pixels; frames with both eyes closed are left out. The fit draws no random "
+        "numbers, so it has no seed. The synthetic eyes tend to stay on the camera: the pose of the head alone says a part.",
+    ),
     "backends": (
         "Back ends of the metrics: landmarks, pose, expression, identity",
         "export3d evaluate --data DATA --backends-only -o results",

@@ -2,6 +2,7 @@
 
 from export3d.tracking.alignment import EG3D_ALIGNMENT, Alignment, Crop, crop_image, crop_transform
 from export3d.tracking.faces import CoefficientModel, ExtractorInfo, Face, FaceTracker, ObservingModel
+from export3d.tracking.gaze import GazeMap, unknown_gaze
 from export3d.tracking.motion import Motion
 from export3d.tracking.tracker import Portrait, TrackedFrame, Tracker
 
@@ -13,6 +14,7 @@ __all__ = [
     "ExtractorInfo",
     "Face",
     "FaceTracker",
+    "GazeMap",
     "Motion",
     "ObservingModel",
     "Portrait",
@@ -20,4 +22,5 @@ __all__ = [
     "Tracker",
     "crop_image",
     "crop_transform",
+    "unknown_gaze",
 ]

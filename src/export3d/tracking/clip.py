@@ -98,4 +98,5 @@ def _motion(tracked: list[TrackedFrame], times: list[float], fps: Fraction, trac
         fps=fps,
         extractor=tracker.info,
         crop=np.array(crops, dtype=np.float32),
+        gaze=np.stack([frame.gaze for frame in held]),
     )

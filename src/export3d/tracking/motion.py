@@ -18,7 +18,9 @@ from export3d.files import write_atomically
 from export3d.tracking.faces import ExtractorInfo
 
 FORMAT = "export3d-motion"
-VERSION = 1
+VERSION = 2
+READABLE = ("1", "2")
+"""Version 1 has no gaze."""
 
 _ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
     "beta": (np.float32, (64,)),
@@ -28,10 +30,11 @@ _ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
     "landmarks": (np.float32, (68, 2)),
     "time_s": (np.float64, ()),
     "crop": (np.float32, (3,)),
+    "gaze": (np.float32, (2,)),
 }
 """Name -> dtype and shape of one frame. The order is the order in the file."""
 
-_OPTIONAL = ("crop",)
+_OPTIONAL = ("crop", "gaze")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,9 @@ class Motion:
     extractor: ExtractorInfo
     crop: np.ndarray | None = None
     """``(T, 3)`` float32: centre x, centre y, side in pixels of the clip; zero where the face was lost."""
+    gaze: np.ndarray | None = None
+    """``(T, 2)`` float32 radians in the head's frame, sideways (+ to the image right) and up; a frame of NaN is unknown.
+    None where the file is older or nothing was read."""
 
     def __post_init__(self) -> None:
         problem = _problem(self._arrays(), self.fps)
@@ -121,6 +127,7 @@ class Motion:
             fps=fps,
             extractor=extractor,
             crop=arrays.get("crop"),
+            gaze=arrays.get("gaze"),
         )
 
     def require_space(self, expression_space: str, where: str = "the motion file") -> None:
@@ -145,7 +152,8 @@ class Motion:
             "landmarks": self.landmarks,
             "time_s": self.time_s,
         }
-        return arrays if self.crop is None else arrays | {"crop": self.crop}
+        more = {"crop": self.crop, "gaze": self.gaze}
+        return arrays | {name: array for name, array in more.items() if array is not None}
 
 
 def _problem(arrays: dict[str, np.ndarray], fps: Fraction) -> str | None:
@@ -157,7 +165,10 @@ def _problem(arrays: dict[str, np.ndarray], fps: Fraction) -> str | None:
         dtype, tail = _ARRAYS[name]
         if array.shape != (frames, *tail) or array.dtype != dtype:
             return f"{name} must be {np.dtype(dtype).name} of shape {(frames, *tail)}; got {array.dtype} {array.shape}"
-        if array.dtype != np.bool_ and not np.isfinite(array).all():
+        if name == "gaze":
+            if (np.isnan(array).any(axis=1) != np.isnan(array).all(axis=1)).any() or np.isinf(array).any():
+                return "gaze must be two finite numbers, or two NaN where it is unknown, in every frame"
+        elif array.dtype != np.bool_ and not np.isfinite(array).all():
             bad = int(np.argmax(~np.isfinite(array).reshape(frames, -1).all(axis=1)))
             return f"{name} holds a value that is not finite, first in frame {bad}"
     if frames > 1 and (np.diff(arrays["time_s"]) <= 0.0).any():
@@ -173,10 +184,10 @@ def _check_kind(path: Path, metadata: dict[str, str]) -> None:
             f"{path}: expected the format '{FORMAT}'; got '{metadata.get('format', 'none')}'. "
             "This is another kind of file; motion files are made by: export3d track."
         )
-    if metadata.get("version") != str(VERSION):
+    if metadata.get("version") not in READABLE:
         raise MotionFileError(
-            f"{path}: the motion file has version {metadata.get('version', 'none')}; this export3d reads version "
-            f"{VERSION}. Upgrade export3d, or track the clip again."
+            f"{path}: the motion file has version {metadata.get('version', 'none')}; this export3d reads versions "
+            f"{' and '.join(READABLE)}. Upgrade export3d, or track the clip again."
         )
 
 

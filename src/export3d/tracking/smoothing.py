@@ -13,7 +13,8 @@ SIGMA_S = 0.06
 
 
 def smooth_motion(motion: Motion, sigma_s: float = SIGMA_S) -> Motion:
-    """Average beta and camera over a Gaussian window in time; frames without a face have no weight.
+    """Average beta, camera and gaze over a Gaussian window in time; frames without a face have no weight,
+    and a gaze that is unknown stays so.
 
     Rotations are averaged as matrices and projected back to the nearest rotation; what is averaged of the position is
     where the camera sees the world origin, so that a turning head does not come nearer.
@@ -35,7 +36,13 @@ def smooth_motion(motion: Motion, sigma_s: float = SIGMA_S) -> Motion:
     matrix[:, :3, :3] = rotation
     matrix[:, :3, 3] = -np.einsum("tij,tj->ti", rotation, origin)
     camera = np.concatenate([matrix.reshape(-1, 16), intrinsics], axis=1)
-    return replace(motion, beta=beta.astype(np.float32), camera=camera.astype(np.float32))
+    gaze = motion.gaze
+    if gaze is not None:
+        known = motion.found & np.isfinite(gaze).all(axis=1)
+        filled = np.where(np.isfinite(gaze), gaze, 0.0).astype(np.float64)
+        averaged = _gaussian(filled, motion.time_s, known, sigma_s)
+        gaze = np.where(np.isfinite(gaze), averaged, np.nan).astype(np.float32)
+    return replace(motion, beta=beta.astype(np.float32), camera=camera.astype(np.float32), gaze=gaze)
 
 
 def nearest_rotation(matrices: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@ camera p)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from export3d.camera import Camera
 from export3d.errors import FaceCutOffError, FaceTooSmallError, NoFaceError
 from export3d.tracking.alignment import Crop, crop_image, crop_transform
 from export3d.tracking.faces import CoefficientModel, ExtractorInfo, Face, FaceTracker, ObservingModel
+from export3d.tracking.gaze import GazeMap, unknown_gaze
 from export3d.tracking.selection import choose_face, follow_face, nearest_face, parse_choice
 
 MIN_FACE_PX = 40.0
@@ -34,11 +35,13 @@ class Portrait:
     landmarks: np.ndarray
     """``(68, 2)`` float32 in [0, 1] of the crop."""
     crop: Crop
+    gaze: np.ndarray = field(default_factory=unknown_gaze)
+    """``(2,)`` float32 radians in the head's frame, sideways (+ to the image right) and up; NaN where it is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedFrame:
-    """One frame of a driving clip. Where the face is lost, beta is zero and the camera frontal."""
+    """One frame of a driving clip. Where the face is lost, beta is zero, the camera frontal and the gaze unknown."""
 
     found: bool
     crop: Crop | None
@@ -49,6 +52,8 @@ class TrackedFrame:
     camera: np.ndarray
     """``(25,)`` float32."""
     confidence: float
+    gaze: np.ndarray = field(default_factory=unknown_gaze)
+    """``(2,)`` float32 as in `Portrait`; while the eyes are closed, the last one of the clip."""
 
 
 class Tracker:
@@ -59,6 +64,7 @@ class Tracker:
         coefficients: default: the bundled landmark regressor.
         choice: `largest`, `left`, `right` or a number from the left, from 0 on; None refuses several faces.
         size: side of the portrait's crop in pixels.
+        gaze: default: the bundled map. Faces without a dense mesh have no gaze.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Tracker:
         coefficients: CoefficientModel | ObservingModel | None = None,
         choice: str | int | None = None,
         size: int = 256,
+        gaze: GazeMap | None = None,
     ) -> None:
         self.choice = parse_choice(choice)
         self.size = size
@@ -80,7 +87,9 @@ class Tracker:
             face_tracker = MediaPipeTracker()
         self.face_tracker = face_tracker
         self.coefficients = coefficients
+        self.gaze = gaze if gaze is not None else GazeMap.load()
         self._last_box: np.ndarray | None = None
+        self._last_gaze = unknown_gaze()
         self._num_seen = 0
 
     @property
@@ -112,7 +121,12 @@ class Tracker:
         _check_face(face, image, where)
         crop, landmarks, beta, camera = self._measure(image, face)
         return Portrait(
-            image=crop_image(image, crop, self.size), beta=beta, camera=camera, landmarks=landmarks, crop=crop
+            image=crop_image(image, crop, self.size),
+            beta=beta,
+            camera=camera,
+            landmarks=landmarks,
+            crop=crop,
+            gaze=self._gaze_of(face),
         )
 
     def frame(self, image: np.ndarray, where: str | None = None) -> TrackedFrame:
@@ -135,14 +149,23 @@ class Tracker:
             face = follow_face(faces, self._last_box) or nearest_face(faces, self._last_box)
         self._last_box = face.box
         crop, landmarks, beta, camera = self._measure(image, face)
+        gaze = self._gaze_of(face)
+        self._last_gaze = gaze if np.isfinite(gaze).all() else self._last_gaze
         return TrackedFrame(
-            found=True, crop=crop, landmarks=landmarks, beta=beta, camera=camera, confidence=face.confidence
+            found=True,
+            crop=crop,
+            landmarks=landmarks,
+            beta=beta,
+            camera=camera,
+            confidence=face.confidence,
+            gaze=self._last_gaze,
         )
 
     def reset(self) -> None:
         """Start another clip."""
         self.face_tracker.reset()
         self._last_box = None
+        self._last_gaze = unknown_gaze()
         self._num_seen = 0
 
     def close(self) -> None:
@@ -154,6 +177,9 @@ class Tracker:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _gaze_of(self, face: Face) -> np.ndarray:
+        return unknown_gaze() if face.mesh is None else self.gaze.read(face.mesh)
 
     def _measure(self, image: np.ndarray, face: Face) -> tuple[Crop, np.ndarray, np.ndarray, np.ndarray]:
         crop = crop_transform(face.landmarks_px, self.coefficients.alignment)
