@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from PIL import Image
 
 from clips import a_motion, make_clip
 from export3d.animation import ClipDriver, MotionDriver, PhotoDriver, open_driver
+from export3d.cli.animate import AnimateOptions
+from export3d.cli.common import parse
 from export3d.errors import ImageSizeError, MotionFileError, UnreadableVideoError
-from export3d.tracking import Tracker
+from export3d.tracking import ExtractorInfo, Motion, Tracker
 
 TrackerMaker = Callable[..., Tracker]
 
@@ -89,3 +92,25 @@ def test_an_absurdly_large_photo_is_refused(tmp_path: Path, make_tracker: Tracke
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
     with pytest.raises(ImageSizeError, match=r"huge\.png: .*at most 100 megapixels"):
         open_driver(tmp_path / "huge.png", make_tracker, expression_space="ict64")
+
+
+def test_a_motion_file_gives_its_gaze_and_an_old_one_unknown_gaze() -> None:
+    motion = Motion(
+        beta=np.zeros((2, 64), np.float32),
+        camera=np.zeros((2, 25), np.float32),
+        confidence=np.ones(2, np.float32),
+        found=np.ones(2, bool),
+        landmarks=np.zeros((2, 68, 2), np.float32),
+        time_s=np.array([0.0, 0.04]),
+        fps=Fraction(25),
+        extractor=ExtractorInfo("test", "1", "", "ict64"),
+        gaze=np.array([[0.1, 0.0], [0.2, -0.1]], np.float32),
+    )
+    np.testing.assert_array_equal([frame.gaze for frame in MotionDriver(motion)], motion.gaze)
+    assert all(np.isnan(frame.gaze).all() for frame in MotionDriver(replace(motion, gaze=None)))
+
+
+def test_no_gaze_is_an_option_of_animate() -> None:
+    given = ["--source", "a.png", "--driving", "b.mp4", "-o", "c.mp4"]
+    assert parse(AnimateOptions, given, command="animate").gaze
+    assert not parse(AnimateOptions, [*given, "--no-gaze"], command="animate").gaze
