@@ -38,6 +38,11 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "source's camera, and copying the source. Views: the expression of one frame seen level from -30, 0 and "
         "+30 degrees, PSNR inside the true mask; the model's frontal view in place of the others bounds the scale.",
     ),
+    "evaluate": (
+        "All metrics on all test people",
+        "export3d evaluate",
+        "Same and cross identity, with intervals.",
+    ),
     "quality_second": (
         "The second bundled checkpoint on the same frames",
         "export3d quality --model",
@@ -60,6 +65,11 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "fitted on half of the people, explains on the other half. A clip's mean is taken off with hindsight over the "
         "whole clip; the code sees one frame at a time. With the mean removed the halves of a clip are opposite, so the "
         "nearest-half accuracy is below chance by construction.",
+    ),
+    "clebs_whole_frames": (
+        "CLeBS with whole frames for f_I (tried, not shipped)",
+        "export3d measure-expression",
+        "As above, for a pre-training on the same people that shows f_I the whole frame.",
     ),
     "entanglement": (
         "Identity in the extractor's beta-hat",
@@ -118,6 +128,9 @@ PICTURES: dict[str, tuple[str, ...]] = {
 }
 """Pictures under docs/pictures that belong to a file."""
 
+ELSEWHERE = {"evaluate": "The tables stand in [model_card.md](model_card.md), made from `results/evaluate.json`."}
+"""Files whose numbers another page shows."""
+
 REPRODUCED = ("reproduce_main", "reproduce_table3", "reproduce_table4")
 """Files of `export3d reproduce`, which have a section of their own form."""
 
@@ -137,7 +150,7 @@ can reach that, as the last row shows. What is lost is mostly the brows.
 What was tried on the way:
 
 - Whole frames as the input of f_I instead of a square around the face, all else but the landmark head's weight equal: the
-  section on `clebs_whole_frames` below. A mouth is then a few pixels wide.
+  section 'CLeBS with whole frames' below. A mouth is then a few pixels wide.
 - Refits on frozen features of f_I, measured by hand on validation people and not kept under results/: a linear f_e let
   identity through; weight decay and noise on beta cost expression and kept identity; f_I given the exact landmarks instead
   of the picture kept the brows. So the brows are lost in f_I, whose landmarks are off by about a pixel of its small
@@ -187,6 +200,9 @@ def results_page(results: Path, pictures: Path) -> str:
         lines += ["", f"## {title}", ""]
         if name not in found:
             lines.append(f"Not measured yet. `{command}` makes `results/{name}.json`.")
+            continue
+        if name in ELSEWHERE:
+            lines.append(ELSEWHERE[name])
             continue
         if about:
             lines += [about, ""]
