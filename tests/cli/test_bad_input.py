@@ -202,7 +202,7 @@ def test_a_motion_file_of_a_newer_version(animate: Run, tmp_path: Path) -> None:
     a_motion().save(path)
     _with_metadata(path, version="9")
     done = animate(driving=path)
-    assert done.code == 22 and "has version 9" in done.err and "reads version 1" in done.err
+    assert done.code == 22 and "has version 9" in done.err and "reads version" in done.err
 
 
 # The model.
