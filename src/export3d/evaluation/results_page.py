@@ -66,6 +66,12 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "whole clip; the code sees one frame at a time. With the mean removed the halves of a clip are opposite, so the "
         "nearest-half accuracy is below chance by construction.",
     ),
+    "architecture": (
+        "Parts of the small model, at equal budgets",
+        "python benchmarks/architecture.py --save",
+        "Short trainings from the start, same samples and seed, scored on people of the val split. So short a run shows what a "
+        "part brings early, not where it ends.",
+    ),
     "clebs_whole_frames": (
         "CLeBS with whole frames for f_I (tried, not shipped)",
         "export3d measure-expression",
