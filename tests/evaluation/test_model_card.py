@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from export3d.errors import DataError
-from export3d.evaluation.model_card import BEGIN, END, score_lines, table, with_scores
+from export3d.evaluation.model_card import BEGIN, END, score_lines, with_scores
+from export3d.evaluation.results_page import table
 
 ROOT = Path(__file__).resolve().parents[2]
 CARD = (ROOT / "docs" / "model_card.md").read_text(encoding="utf-8")
@@ -30,4 +31,4 @@ def test_a_card_without_its_marks_is_refused(card: str) -> None:
 
 
 def test_a_table_shows_four_digits() -> None:
-    assert table(["", "a"], [["x", 1.23456]]) == ["|  | a |", "|---|---|", "| x | 1.235 |"]
+    assert table([{"": "x", "a": 1.23456}]) == ["|  | a |", "|---|---|", "| x | 1.235 |"]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from export3d.errors import UsageError
+from export3d.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from export3d.animation import FilmReport
@@ -64,6 +64,20 @@ def warn_of_gaps(report: FilmReport, on_lost: str) -> None:
     more = f" and {len(report.gaps) - 10} more gaps" if len(report.gaps) > 10 else ""
     done = "were left out" if on_lost == "skip" else "show the last expression before them"
     print(f"warning: no face in {report.lost} frames, which {done}: {', '.join(shown)}{more}", file=sys.stderr)
+
+
+def check_targets(*targets: tuple[Path | None, str]) -> None:
+    """Fail before the work, not after it: each file's name must end in its suffix, and its folder must exist.
+
+    Raises:
+        UsageError: Another suffix.
+        OutputError: No such folder.
+    """
+    for path, suffix in targets:
+        if path is not None and path.suffix != suffix:
+            raise UsageError(f"{path}: the file's name must end in {suffix}.")
+        if path is not None and not path.absolute().parent.is_dir():
+            raise OutputError(f"{path}: the folder {path.absolute().parent} does not exist. Make it first.")
 
 
 def refuse_overwriting_inputs(output: Path, *inputs: Path) -> None:

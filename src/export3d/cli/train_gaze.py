@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from export3d.cli.common import parse, progress_bar, say
+from export3d.cli.common import check_targets, parse, progress_bar, say
 from export3d.errors import OutputError, UsageError
 
 
@@ -43,11 +43,7 @@ def train_gaze_main(argv: Sequence[str]) -> int:
 
 def run(options: TrainGazeOptions, command: str) -> str:
     """Fit, measure and write as asked; returns the result line. `command` is what was typed, for the report."""
-    for path, suffix in ((options.output, ".safetensors"), (options.report, ".json")):
-        if path is not None and path.suffix != suffix:
-            raise UsageError(f"{path}: the file's name must end in {suffix}.")
-        if path is not None and not path.absolute().parent.is_dir():
-            raise OutputError(f"{path}: the folder {path.absolute().parent} does not exist. Make it first.")
+    check_targets((options.output, ".safetensors"), (options.report, ".json"))
     if options.detections is not None and not options.detections.is_dir():
         raise OutputError(f"--detections {options.detections}: no such folder. Make it first.")
     if not options.data:

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import tyro
 
-from export3d.cli.common import parse, progress_bar, say, set_threads
-from export3d.errors import OutputError, UsageError
+from export3d.cli.common import check_targets, parse, progress_bar, say, set_threads
+from export3d.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +53,7 @@ def run(options: TrainIdentityOptions) -> None:
     from export3d.evaluation.identity_training import IdentityTraining, train_identity
     from export3d.files import write_atomically
 
-    for path, suffix in ((options.output, ".safetensors"), (options.report, ".json")):
-        if path is not None and path.suffix != suffix:
-            raise UsageError(f"{path}: the file's name must end in {suffix}.")
-        if path is not None and not path.absolute().parent.is_dir():
-            raise OutputError(f"{path}: the folder {path.absolute().parent} does not exist. Make it first.")
+    check_targets((options.output, ".safetensors"), (options.report, ".json"))
     if options.epochs < 1:
         raise UsageError(f"--epochs must be at least 1; got {options.epochs}.")
     set_threads(options.threads)

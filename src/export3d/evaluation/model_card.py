@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from export3d.errors import DataError
-from export3d.evaluation.results_page import read_result, shown
+from export3d.evaluation.results_page import read_result, shown, table
+from export3d.evaluation.tables import LABELS, TITLES
 from export3d.files import write_atomically
 
 BEGIN = "<!-- scores: python -m export3d.evaluation.model_card -->"
@@ -39,15 +40,6 @@ EXACT = {
     "sharpness": "sharpness",
 }
 METRICS = ("psnr", "ssim_gaussian", "akd", "csim_source", "aed", "apd")
-METRIC_NAMES = {
-    "psnr": "PSNR",
-    "ssim_gaussian": "SSIM",
-    "akd": "AKD",
-    "csim_source": "CSIM",
-    "aed": "AED",
-    "apd": "APD",
-}
-KINDS = {"same": "same identity", "cross": "cross identity"}
 
 
 def score_lines(results: Path) -> list[str]:
@@ -71,10 +63,9 @@ def score_lines(results: Path) -> list[str]:
         _source(quality, f"{quality['clips']} people, {quality['frames']} frames; decibels, depth in scene units"),
         "",
     ]
-    lines += table(["", *EXACT.values()], [[name, *(scores[key] for key in EXACT)] for name, scores in rows])
-    angles = list(views[0][1]["model"])
+    lines += table([{"": name, **{EXACT[key]: scores[key] for key in EXACT}} for name, scores in rows])
     lines += ["", "PSNR of the head in views that the portrait does not show, by yaw in degrees:", ""]
-    lines += table(["", *angles], [[name, *(found["model"][a] for a in angles)] for name, found in views])
+    lines += table([{"": name, **found["model"]} for name, found in views])
     if (results / "evaluate.json").exists():
         lines += _evaluated(read_result(results / "evaluate.json"))
     return lines
@@ -83,16 +74,16 @@ def score_lines(results: Path) -> list[str]:
 def _evaluated(content: dict[str, Any]) -> list[str]:
     """Tables of `export3d evaluate`: means, in brackets the bootstrap intervals."""
     lines: list[str] = []
-    for kind, title in KINDS.items():
+    for kind, title in TITLES.items():
         methods = content["tables"][kind]
         found = {method: {row["metric"]: row for row in rows} for method, rows in methods.items()}
         present = [m for m in METRICS if any(m in rows for rows in found.values())]
         cells = [
-            [method.replace("_", " "), *(_interval(rows.get(metric)) for metric in present)]
+            {"": method.replace("_", " "), **{LABELS[metric]: _interval(rows.get(metric)) for metric in present}}
             for method, rows in found.items()
         ]
         lines += ["", _source(content["facts"], f"{title}; means and intervals over people"), ""]
-        lines += table(["", *(METRIC_NAMES[m] for m in present)], cells)
+        lines += table(cells)
     return lines
 
 
@@ -105,12 +96,6 @@ def _interval(row: dict[str, Any] | None) -> str:
 def _source(facts: dict[str, Any], about: str) -> str:
     day = facts.get("date") or str(facts.get("finished", ""))[:10]
     return f"`{facts['command']}`, {day}; {about}:"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """A Markdown table; numbers with four digits."""
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    return lines + ["| " + " | ".join(shown(cell) for cell in row) + " |" for row in rows]
 
 
 def with_scores(card: str, lines: Sequence[str]) -> str:

@@ -267,7 +267,7 @@ def _section(name: str, content: dict[str, Any]) -> list[str]:
         body.pop("verdicts", None)
     single, tables = _split(body, "")
     for title, rows in tables:
-        lines += ([f"`{title}`", ""] if title else []) + _table(rows) + [""]
+        lines += ([f"`{title}`", ""] if title else []) + table(rows) + [""]
     if single:
         lines += ["| fact | value |", "|---|---|"]
         lines += [f"| {key} | {shown(value)} |" for key, value in single.items()]
@@ -343,7 +343,8 @@ def _is_cell(value: Any) -> bool:
     return not isinstance(value, dict)
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """A Markdown table of rows by column name; cells as `shown` writes them."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     return lines + ["| " + " | ".join(shown(row.get(column)) for column in columns) + " |" for row in rows]

@@ -32,6 +32,16 @@ def cast_rays(camera: Camera, size: int, window: Window | None = None) -> tuple[
         columns = columns + window[1].to(device)[:, None]
     v = ((rows + 0.5) / size)[:, :, None].expand(batch, side, side).reshape(batch, -1)  # down
     u = ((columns + 0.5) / size)[:, None, :].expand(batch, side, side).reshape(batch, -1)  # right
+    return rays_through(camera, u, v)
+
+
+def rays_through(camera: Camera, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Origins and unit directions ``(B, R, 3)`` in world axes of the rays through given places of the image.
+
+    Args:
+        camera: B cameras.
+        u, v: ``(B, R)`` places in [0, 1], to the right and down.
+    """
     k = camera.intrinsics.float()
     fx, fy, skew = k[:, 0, 0, None], k[:, 1, 1, None], k[:, 0, 1, None]
     cx, cy = k[:, 0, 2, None], k[:, 1, 2, None]

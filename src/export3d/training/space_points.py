@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from export3d.camera import Camera
+from export3d.rendering.rays import rays_through
 
 SOLID_DEPTH = 0.02
 """How far behind the surface the head counts as solid, scene units (0.9 cm; ears and strands are not much thicker)."""
@@ -88,12 +89,7 @@ def _draw(values: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarra
 
 def _rays(camera: np.ndarray, shape: tuple[int, ...], pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Origin ``(3,)`` and unit directions ``(N, 3)`` through the centres of pixels given by their flat index."""
-    row, column = np.divmod(pixels, shape[1])
+    row, column = (torch.from_numpy(index).float() for index in np.divmod(pixels, shape[1]))
     seen = Camera.from_vector(torch.tensor(np.asarray(camera, np.float32))[None])
-    k = seen.intrinsics[0].numpy().astype(np.float64)
-    pose = seen.cam_to_world[0].numpy().astype(np.float64)
-    y = ((row + 0.5) / shape[0] - k[1, 2]) / k[1, 1]
-    x = ((column + 0.5) / shape[1] - k[0, 2] - k[0, 1] * y) / k[0, 0]
-    local = np.stack([x, y, np.ones_like(x)], axis=-1)
-    local /= np.linalg.norm(local, axis=-1, keepdims=True)
-    return pose[:3, 3], local @ pose[:3, :3].T
+    origins, directions = rays_through(seen, ((column + 0.5) / shape[1])[None], ((row + 0.5) / shape[0])[None])
+    return origins[0, 0].numpy(), directions[0].numpy()
