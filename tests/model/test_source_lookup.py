@@ -133,7 +133,7 @@ def test_the_guide_of_a_point_is_what_the_renderer_composites_there() -> None:
         code = model.encode(source, camera)
         planes = model.planes(code, beta)
         points = torch.randn(1, 7, 3) * 0.1
-        places, logits = model.guide(planes, points)
+        places, logits = model.guide(planes, code, points)
         features = torch.nn.functional.softplus(
             model.decoder.first(_sampled(model, planes, points))
         )  # the decoder's state
@@ -229,7 +229,8 @@ def test_a_point_is_moved_by_the_mean_of_the_three_motion_planes() -> None:
     planes[0, 0, 8:] = torch.tensor([0.3, 0.0, -0.6])[:, None, None]  # the xy plane alone; the mean is a third
     points = torch.zeros(1, 1, 3)
     with torch.no_grad():
-        places, _ = model.guide(planes, points)
+        code = model.encode(torch.zeros(1, 3, 32, 32), Camera.look_at_head())
+        places, _ = model.guide(planes, code, points)
     assert torch.allclose(places[0, 0], 0.05 * torch.tensor([0.1, 0.0, -0.2]), atol=1e-6)
 
 

@@ -11,6 +11,7 @@ from export3d.model.background import BackgroundConfig
 from export3d.model.decoder import DecoderConfig
 from export3d.model.generator import GeneratorConfig
 from export3d.model.pixel_aligned import PixelAlignedConfig
+from export3d.model.source_depth import SourceDepthConfig
 from export3d.model.source_lookup import SourceLookupConfig
 from export3d.model.superres import SuperResConfig
 from export3d.model.triplane import TriPlaneConfig
@@ -29,6 +30,7 @@ class ModelConfig:
     superres: SuperResConfig = field(default_factory=SuperResConfig)
     pixel_aligned: PixelAlignedConfig = field(default_factory=PixelAlignedConfig)
     source_lookup: SourceLookupConfig = field(default_factory=SourceLookupConfig)
+    source_depth: SourceDepthConfig = field(default_factory=SourceDepthConfig)
     background: BackgroundConfig = field(default_factory=BackgroundConfig)
     source_beta: bool = False
     """The portrait's own expression joins the condition of G. Not in the paper."""
@@ -45,6 +47,8 @@ class ModelConfig:
             raise UsageError("model: cross-attention needs basis vectors; use expression.kind=lebs.")
         if self.generator.motion_basis and not self.source_lookup.enabled:
             raise UsageError("model: generator.motion_basis serves the source lookup; set source_lookup.enabled.")
+        if self.source_depth.enabled and not self.source_lookup.enabled:
+            raise UsageError("model: source_depth shares the source lookup's encoder; set source_lookup.enabled.")
         if self.decoder.colour_channels < 3:
             raise UsageError("model: decoder.colour_channels must be at least 3 (the first three are RGB).")
 
@@ -87,6 +91,7 @@ SMALL = ModelConfig(
     ),
     superres=SuperResConfig(start_size=None, channels=(40, 32)),
     source_lookup=SourceLookupConfig(enabled=True),
+    source_depth=SourceDepthConfig(enabled=True),
     background=BackgroundConfig(mode="apart"),
     source_beta=True,
     gaze=True,
@@ -119,6 +124,7 @@ PRESETS: dict[str, ModelConfig] = {
     "small-literal": replace(
         SMALL,
         source_lookup=SourceLookupConfig(),
+        source_depth=SourceDepthConfig(),
         background=BackgroundConfig(),
         source_beta=False,
         gaze=False,

@@ -42,12 +42,16 @@ class RadianceDecoder(nn.Module):
         self.to_colour = _layer(config.hidden, config.colour_channels)
         nn.init.constant_(self.to_density.bias, config.density_bias)
 
-    def density(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``(B, P, F)`` -> raw density ``(B, P)`` and the state that `colour` needs ``(B, P, hidden)``."""
-        hidden = F.softplus(self.first(features))
+    def density(self, features: Tensor, clues: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Features ``(B, P, F)`` -> raw density ``(B, P)`` and the state that `colour` needs ``(B, P, hidden)``.
+
+        `clues` ``(B, P, hidden)`` join the hidden features before their activation (`source_depth.py`).
+        """
+        more = 0.0 if clues is None else clues
+        hidden = F.softplus(self.first(features) + more)
         density = self.to_density(hidden)[..., 0].float()
         if self.first_colour is not None:
-            hidden = F.softplus(self.first_colour(features))
+            hidden = F.softplus(self.first_colour(features) + more)
         return density, hidden
 
     def colour(self, state: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from export3d.model.decoder import RadianceDecoder
 from export3d.model.fast_field import FoldedField
 from export3d.model.generator import TriPlaneGenerator
 from export3d.model.pixel_aligned import PixelAligned
+from export3d.model.source_depth import SourceDepth
 from export3d.model.source_lookup import GUIDE_CHANNELS, SourceLookup
 from export3d.model.superres import SuperResolution, upsample2
 from export3d.model.triplane import RunningMeanPlanes, TriPlaneConfig, sample_planes
@@ -39,6 +41,7 @@ class SourceCode:
         picture: ``(B, 4, H, W)`` the portrait in [-1, 1] and its foreground in [0, 1], for the source lookup, or None.
         condition: the portrait's own expression, as it joins that of the driver (B, d) or (B, n, d), or None.
         gaze: ``(B, 2)`` the portrait's gaze, yaw and pitch in radians; None where it is unknown.
+        depth: ``(B, 2 + channels, H/2, W/2)`` depth map and more (`SourceDepth.maps`), or None.
     """
 
     tokens: Tensor
@@ -50,6 +53,7 @@ class SourceCode:
     picture: Tensor | None = None
     condition: Tensor | None = None
     gaze: Tensor | None = None
+    depth: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,11 @@ class Export3D(nn.Module):
         )
         self.source_lookup = (
             SourceLookup(config.source_lookup, config.decoder.hidden) if config.source_lookup.enabled else None
+        )
+        self.source_depth = (
+            SourceDepth(config.source_depth, config.source_lookup.width, config.decoder.hidden)
+            if config.source_depth.enabled
+            else None
         )
         self.matte = SourceMatte(config.background) if config.background.mode == "apart" else None
         self.source_expression = nn.Linear(config.expression.dim, config.expression.dim) if config.source_beta else None
@@ -131,7 +140,7 @@ class Export3D(nn.Module):
         """
         tokens, highres = self.generator.encode(source)
         pixels = None if self.pixel_aligned is None else self.pixel_aligned.encode(source)
-        background = matte_logits = picture = condition = None
+        background = matte_logits = picture = condition = depth = None
         if self.matte is not None:
             matte_logits = self.matte(source)
             mask = source_mask
@@ -139,7 +148,10 @@ class Export3D(nn.Module):
                 mask = upsample2(torch.sigmoid(matte_logits.detach()))
             background = fill_background(source.float(), mask)
         if self.source_lookup is not None:
-            pixels = self.source_lookup.encode(source)
+            pixels, fine = self.source_lookup.encode(source)
+            if self.source_depth is not None:
+                head = None if matte_logits is None else torch.sigmoid(matte_logits.detach())
+                depth = self.source_depth.maps(fine, head)
             foreground = torch.ones_like(source[:, :1])
             if matte_logits is not None:
                 foreground = upsample2(torch.sigmoid(matte_logits.detach()))
@@ -149,7 +161,8 @@ class Export3D(nn.Module):
                 raise ValueError("this model needs the portrait's own expression: encode(..., source_beta=...)")
             condition = self.source_expression(self._expression_code(source_beta))
         return SourceCode(
-            tokens, highres, pixels, source_camera, background, matte_logits, picture, condition, source_gaze
+            *(tokens, highres, pixels, source_camera, background, matte_logits, picture, condition, source_gaze),
+            depth,
         )
 
     @property
@@ -200,27 +213,30 @@ class Export3D(nn.Module):
             condition = torch.cat([condition, eyes[:, None]], dim=1) if is_tokens else condition + eyes
         return self.generator(code.tokens, code.highres, condition)
 
-    def guide(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def guide(self, planes: Tensor, code: SourceCode, points: Tensor) -> tuple[Tensor, Tensor]:
         """Where points of the driven head lay in the portrait (for the training of the source lookup).
 
         Args:
             planes: what `planes` returned.
+            code: what `encode` returned.
             points: ``(B, P, 3)`` world positions.
 
         Returns:
             places ``(B, P, 3)`` and gate logits ``(B, P, 2)``; see `SourceLookup.guide_of`.
         """
         assert self.source_lookup is not None
-        channels = self.config.triplane.channels
-        features = sample_planes(self.mean_planes(planes), points, self.config.triplane)
-        state = self.decoder.density(features[..., :channels])[1]
-        return self.source_lookup.guide_of(state, self.source_lookup.moved(points, features[..., channels:]))
+        state = self._field(planes, code).density(points)[1]
+        return self.source_lookup.guide_of(state[..., :-3], state[..., -3:])
 
-    def sigma(self, planes: Tensor, points: Tensor) -> Tensor:
-        """Density >= 0 (1 / scene unit) of world points ``(B, P, 3)`` -> (B, P); without the pixel-aligned branch only."""
-        channels = self.config.triplane.channels
-        features = sample_planes(self.mean_planes(planes), points, self.config.triplane)[..., :channels]
-        return activate_density(self.decoder.density(features)[0], self.config.renderer)
+    def sigma(self, planes: Tensor, code: SourceCode, points: Tensor) -> Tensor:
+        """Density >= 0 (1 / scene unit) of world points ``(B, P, 3)`` -> (B, P)."""
+        return activate_density(self._field(planes, code).density(points)[0], self.config.renderer)
+
+    def _field(self, planes: Tensor, code: SourceCode) -> PortraitField:
+        return PortraitField(
+            *(self.mean_planes(planes), self.decoder, self.config.triplane),
+            *(self.pixel_aligned, self.source_lookup, self.source_depth, code),
+        )
 
     def render(
         self,
@@ -252,18 +268,19 @@ class Export3D(nn.Module):
         origins, directions = cast_rays(camera, size, window)  # (B, R, 3)
         with torch.autocast(planes.device.type, enabled=False):  # the renderer stays float32 (decision 9.28)
             if fast is None:
-                field = PortraitField(
-                    *(self.mean_planes(planes), self.decoder, self.config.triplane),
-                    *(self.pixel_aligned, self.source_lookup, code),
-                )
-                result = render_rays(field, origins, directions, self.config.renderer, jitter)
+                result = render_rays(self._field(planes, code), origins, directions, self.config.renderer, jitter)
             else:
                 if not self.can_be_fast or window is not None or jitter is not None or torch.is_grad_enabled():
                     raise ValueError(
                         "render: `fast` is for whole pictures without jitter, without gradients (torch.inference_mode) "
                         "and without the pixel-aligned branch"
                     )
-                folded = FoldedField(self.mean_planes(planes), self.decoder, self.config.triplane, self.source_lookup)
+                clues = None
+                if self.source_depth is not None and code.depth is not None:
+                    clues = partial(self.source_depth.clues, code.depth, code.camera)
+                folded = FoldedField(
+                    self.mean_planes(planes), self.decoder, self.config.triplane, self.source_lookup, clues
+                )
                 result = render_square(folded, origins, directions, self.config.renderer, fast)
         side = size if window is None else window[2]
         features, depth, opacity = (
@@ -335,6 +352,7 @@ class PortraitField:
         triplane: TriPlaneConfig,
         pixel_aligned: PixelAligned | None,
         source_lookup: SourceLookup | None,
+        source_depth: SourceDepth | None,
         code: SourceCode,
     ) -> None:
         self.planes_ = planes
@@ -342,6 +360,7 @@ class PortraitField:
         self.triplane = triplane
         self.pixel_aligned = pixel_aligned
         self.source_lookup = source_lookup
+        self.source_depth = source_depth
         self.code = code
 
     def density(self, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -351,11 +370,15 @@ class PortraitField:
         if self.pixel_aligned is not None and self.code.pixels is not None:
             own = self.pixel_aligned.lookup(self.code.pixels, self.code.camera, points, features)
             features = torch.cat([features, own], dim=-1)
-        density, state = self.decoder.density(features)
-        if self.source_lookup is not None:
-            # The guide of a point needs its place.
-            state = torch.cat([state, self.source_lookup.moved(points, motion)], dim=-1)
-        return density, state
+        if self.source_lookup is None:
+            return self.decoder.density(features)
+        moved = self.source_lookup.moved(points, motion)
+        clues = None
+        if self.source_depth is not None and self.code.depth is not None:
+            # The motion learns from where surface points were, not from the steep distances.
+            clues = self.source_depth.clues(self.code.depth, self.code.camera, moved.detach())
+        density, state = self.decoder.density(features, clues)
+        return density, torch.cat([state, moved], dim=-1)  # the guide of a point needs its place
 
     def colour(self, state: Tensor) -> Tensor:
         """Decoder state -> colours ``(B, P, C)``, with a source lookup also the guide's channels."""

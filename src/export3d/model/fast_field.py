@@ -6,6 +6,7 @@ lookup of Eq. 7 becomes a weighted sum of twelve rows of a table.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,9 +20,11 @@ from export3d.model.triplane import TriPlaneConfig
 
 @dataclass(frozen=True)
 class Samples:
-    """Points that were asked for their density: ``(3, P)``, hidden features (P, H), rows and weights (P, 12)."""
+    """Points that were asked for their density: ``(3, P)``, or moved already ``(P, 3)``; hidden features (P, H), rows
+    and weights (P, 12)."""
 
     points: Tensor
+    moved: Tensor | None
     hidden: Tensor
     rows: Tensor
     weights: Tensor
@@ -32,12 +35,18 @@ class FoldedField:
 
     Args:
         planes: ``(1, 3, C, P, P)``, the running mean added.
+        clues: moved points (1, P, 3) -> what joins the hidden layer (1, P, H) (`SourceDepth.clues`); with a source lookup.
     """
 
     def __init__(
-        self, planes: Tensor, decoder: RadianceDecoder, triplane: TriPlaneConfig, source_lookup: SourceLookup | None
+        self,
+        planes: Tensor,
+        decoder: RadianceDecoder,
+        triplane: TriPlaneConfig,
+        source_lookup: SourceLookup | None,
+        clues: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.decoder, self.source_lookup = decoder, source_lookup
+        self.decoder, self.source_lookup, self.clues = decoder, source_lookup, clues
         # Outside the box a ring of zeros goes on, as grid_sample's padding has it.
         self.ring = 1 if triplane.padding == "zeros" else 0
         self.per_unit = planes.shape[-1] / triplane.box_side  # texels per scene unit
@@ -60,11 +69,15 @@ class FoldedField:
     def density(self, points: Tensor) -> tuple[Tensor, Samples]:
         """World points ``(3, P)`` -> raw densities ``(P,)`` and what `colour` needs."""
         rows, weights = self._taps(points)
-        hidden = F.softplus(_lookup(self.tables[0], rows, weights))
+        moved, more = None, 0.0
+        if self.clues is not None:
+            moved = self._moved(points.t(), rows, weights)
+            more = self.clues(moved[None])[0]
+        hidden = F.softplus(_lookup(self.tables[0], rows, weights).add_(more))
         density = torch.addmv(self.decoder.to_density.bias, hidden, self.decoder.to_density.weight[0])
         if len(self.tables) > 1:
-            hidden = F.softplus(_lookup(self.tables[1], rows, weights))
-        return density, Samples(points, hidden, rows, weights)
+            hidden = F.softplus(_lookup(self.tables[1], rows, weights).add_(more))
+        return density, Samples(points, moved, hidden, rows, weights)
 
     def colour(self, state: Samples, chosen: Tensor, shares: Tensor, starts: Tensor) -> Tensor:
         """See `FastField.colour`; with a source lookup the guide's channels follow."""
@@ -75,14 +88,22 @@ class FoldedField:
         colours = met[:, : self.colours] * (1.0 + 2.0 * COLOUR_MARGIN) - COLOUR_MARGIN * whole
         if self.source_lookup is None:
             return colours
-        points = state.points.index_select(1, chosen).t()
-        if self.motion is not None:
+        if state.moved is not None:
+            points = state.moved.index_select(0, chosen)
+        else:
             rows, weights = state.rows.index_select(0, chosen), state.weights.index_select(0, chosen)
-            points = self.source_lookup.moved(points, _lookup(self.motion, rows, weights))
+            points = self._moved(state.points.index_select(1, chosen).t(), rows, weights)
         place = F.embedding_bag(places, points.contiguous(), starts, mode="sum", per_sample_weights=shares)
         offset = 2.0 * met[:, self.colours : self.colours + 3] - whole
         place = place + self.source_lookup.config.offset_scale * offset
         return torch.cat([colours, place, met[:, self.colours + 3 :]], dim=1)
+
+    def _moved(self, points: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        """Where points ``(P, 3)`` were in the portrait, as far as the motion planes say."""
+        if self.motion is None:
+            return points
+        assert self.source_lookup is not None
+        return self.source_lookup.moved(points, _lookup(self.motion, rows, weights))
 
     def _taps(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the table and their bilinear weights for each point, ``(P, 12)`` each."""

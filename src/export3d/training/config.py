@@ -142,6 +142,7 @@ SMALL_TRAIN = TrainConfig(
         opacity=1.0,
         surface=0.2,
         occupancy=0.2,
+        source_depth=10.0,
         matte=0.3,
     ),
     learning_rate=6e-4,

@@ -51,6 +51,9 @@ class LossWeights:
     scene unit, with the cross-entropy of its gates (synthetic clips only, not the paper)."""
     occupancy: float = 0.0
     """Cross-entropy of the density at points of air and of solid head (synthetic clips only, not the paper)."""
+    source_depth: float = 0.0
+    """Mean absolute error of the depth that the model reads off the portrait, scene units (models with a source depth, on
+    synthetic clips)."""
     matte: float = 0.0
     """Cross-entropy of the portrait's matte against the source's mask (models with a separate background only)."""
 
@@ -80,6 +83,8 @@ class Prediction:
     """``(B, P, 3)`` where the source lookup looks for the surface points, scene units."""
     gate_logits: Tensor | None = None
     """``(B, P, 2)`` logits of its gates."""
+    source_depth: Tensor | None = None
+    """``(B, 1, m, m)`` distance along the portrait's rays, less that of the origin, scene units."""
     sigma: Tensor | None = None
     """``(B, Q)`` density at the points of space, 1 / scene unit."""
 
@@ -104,6 +109,10 @@ class Target:
     """``(B, P, 3)`` where the surface points were in the portrait, scene units."""
     gates: Tensor | None = None
     """``(B, P, 2)`` 1 where the portrait shows the point, and where it shows its mirror image."""
+    source_depth: Tensor | None = None
+    """``(B, 1, m, m)`` as in the prediction; read only where `source_inside` is 1."""
+    source_inside: Tensor | None = None
+    """``(B, 1, m, m)`` 1 where the portrait's depth is known."""
     solid: Tensor | None = None
     """``(B, Q)`` 1 where a point of space lies in the head, 0 in the air, NaN where that is unknown."""
     weight_raw: Tensor | None = None
@@ -152,6 +161,9 @@ def reconstruction_terms(
         terms["surface"] = surface_loss(prediction.places, prediction.gate_logits, target.places, target.gates)
     if weights.occupancy > 0 and prediction.sigma is not None and target.solid is not None:
         terms["occupancy"] = occupancy_loss(prediction.sigma, target.solid)
+    if weights.source_depth > 0 and prediction.source_depth is not None and target.source_depth is not None:
+        assert target.source_inside is not None
+        terms["source_depth"] = masked_l1(prediction.source_depth, target.source_depth, target.source_inside)
     if weights.matte > 0 and prediction.matte_logits is not None and target.matte is not None:
         terms["matte"] = F.binary_cross_entropy_with_logits(prediction.matte_logits.float(), target.matte)
     return terms

@@ -111,12 +111,13 @@ class GeneratorStep(nn.Module):
             opacity=render.opacity,
             matte_logits=code.matte_logits,
             image_opacity=render.image_opacity,
+            source_depth=None if code.depth is None else code.depth[:, :1],
         )
         if self._weights.surface > 0 and batch.surface is not None and self.model.source_lookup is not None:
-            places, logits = self.model.guide(render.planes, batch.surface)
+            places, logits = self.model.guide(render.planes, code, batch.surface)
             prediction = replace(prediction, places=places, gate_logits=logits)
         if self._weights.occupancy > 0 and batch.space is not None:
-            prediction = replace(prediction, sigma=self.model.sigma(render.planes, batch.space))
+            prediction = replace(prediction, sigma=self.model.sigma(render.planes, code, batch.space))
             target = replace(target, solid=batch.solid)
         if window is not None and self._edge_px and prediction.image is not None and target.image is not None:
             prediction = replace(prediction, image=_trim(prediction.image, self._edge_px))
@@ -198,6 +199,11 @@ class GeneratorStep(nn.Module):
             )
         if weights.matte > 0 and batch.source_mask is not None and code.matte_logits is not None:
             matte = shrink_mask(batch.source_mask, code.matte_logits.shape[-1])
+        source_depth = source_inside = None
+        if weights.source_depth > 0 and batch.source_depth is not None and code.depth is not None:
+            source_depth, source_inside = shrink_depth(batch.source_depth[:, None], code.depth.shape[-1])
+            origin = Camera.from_vector(batch.source_camera).cam_to_world[:, :3, 3].norm(dim=-1)
+            source_depth = source_depth - origin[:, None, None, None]
         weight_raw = weight = None
         if self._focus > 0:
             weight_raw = cut(focus_weight(batch.landmarks, raw_size, self._focus), window)
@@ -213,6 +219,8 @@ class GeneratorStep(nn.Module):
             image_opacity=image_opacity,
             places=places,
             gates=gates,
+            source_depth=source_depth,
+            source_inside=source_inside,
             weight_raw=weight_raw,
             weight=weight,
         )

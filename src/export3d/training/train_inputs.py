@@ -52,7 +52,7 @@ def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], s
     """Weights of a model file to begin with, and its digest.
 
     The configurations must be equal, except that a frozen expression encoder may go on as a trainable one, and that a motion
-    basis may be added (it begins without motion, so the grown model gives the same pictures).
+    basis and a source depth may be added (they begin without a say, so the grown model gives the same pictures).
 
     Raises:
         TrainingError: The configurations differ; the differences are shown.
@@ -64,13 +64,18 @@ def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], s
     if given.expression.pretrained and not config.expression.pretrained and config.expression.kind == "lebs":
         tensors["expression.free_basis"] = tensors.pop("expression.stored_basis")
         given = replace(given, expression=replace(given.expression, pretrained=False))
+    added: tuple[str, ...] = ()
     if not given.generator.motion_basis and config.generator.motion_basis:
         given = replace(given, generator=replace(given.generator, motion_basis=config.generator.motion_basis))
-        if given == config:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                grown = Export3D(config).state_dict()
-            tensors |= {name: t for name, t in grown.items() if name.startswith("generator.motion.")}
+        added += ("generator.motion.",)
+    if not given.source_depth.enabled and config.source_depth.enabled:
+        given = replace(given, source_depth=config.source_depth)
+        added += ("source_depth.",)
+    if added and given == config:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            grown = Export3D(config).state_dict()
+        tensors |= {name: t for name, t in grown.items() if name.startswith(added)}
     differences = config_difference(given, config)
     if differences:
         raise TrainingError(
