@@ -1,4 +1,4 @@
-"""Starting weights: equal configurations, and the one way in which a start may be smaller than the model."""
+"""Starting weights: equal configurations, and the two ways in which a start may be smaller than the model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 
 from export3d.errors import TrainingError
 from export3d.model import Export3D, save_model
-from export3d.model.config import TINY
+from export3d.model.config import TINY, ModelConfig
+from export3d.model.source_depth import SourceDepthConfig
 from export3d.model.source_lookup import SourceLookupConfig
 from export3d.rendering.renderer import RendererConfig
 from export3d.training.train_inputs import start_weights
@@ -22,14 +23,20 @@ SMALLER = replace(
     superres=replace(TINY.superres, start_size=None),
 )
 GROWN = replace(SMALLER, generator=replace(SMALLER.generator, motion_basis=2))
+WITH_DEPTH = SourceDepthConfig(enabled=True, channels=2, widths=(4, 4, 6, 8))
 
 
-def test_a_start_without_a_motion_basis_is_grown_and_keeps_its_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "bigger",
+    [GROWN, replace(SMALLER, source_depth=WITH_DEPTH), replace(GROWN, source_depth=WITH_DEPTH)],
+    ids=["motion_basis", "source_depth", "both"],
+)
+def test_a_smaller_start_is_grown_and_keeps_its_weights(tmp_path: Path, bigger: ModelConfig) -> None:
     model = Export3D(SMALLER)
     save_model(tmp_path / "start.safetensors", model)
-    tensors, _ = start_weights(tmp_path / "start.safetensors", GROWN)
-    again, _ = start_weights(tmp_path / "start.safetensors", GROWN)
-    grown = Export3D(GROWN)
+    tensors, _ = start_weights(tmp_path / "start.safetensors", bigger)
+    again, _ = start_weights(tmp_path / "start.safetensors", bigger)
+    grown = Export3D(bigger)
     grown.load_state_dict(tensors)
     assert all(torch.equal(tensors[name], value) for name, value in model.state_dict().items())
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)

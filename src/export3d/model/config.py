@@ -48,7 +48,9 @@ class ModelConfig:
         if self.generator.motion_basis and not self.source_lookup.enabled:
             raise UsageError("model: generator.motion_basis serves the source lookup; set source_lookup.enabled.")
         if self.source_depth.enabled and not self.source_lookup.enabled:
-            raise UsageError("model: source_depth shares the source lookup's encoder; set source_lookup.enabled.")
+            raise UsageError(
+                "model: source_depth asks the source lookup where points were in the portrait; set source_lookup.enabled."
+            )
         if self.decoder.colour_channels < 3:
             raise UsageError("model: decoder.colour_channels must be at least 3 (the first three are RGB).")
 

@@ -94,9 +94,7 @@ class Export3D(nn.Module):
             SourceLookup(config.source_lookup, config.decoder.hidden) if config.source_lookup.enabled else None
         )
         self.source_depth = (
-            SourceDepth(config.source_depth, config.source_lookup.width, config.decoder.hidden)
-            if config.source_depth.enabled
-            else None
+            SourceDepth(config.source_depth, config.decoder.hidden) if config.source_depth.enabled else None
         )
         self.matte = SourceMatte(config.background) if config.background.mode == "apart" else None
         self.source_expression = nn.Linear(config.expression.dim, config.expression.dim) if config.source_beta else None
@@ -140,18 +138,15 @@ class Export3D(nn.Module):
         """
         tokens, highres = self.generator.encode(source)
         pixels = None if self.pixel_aligned is None else self.pixel_aligned.encode(source)
-        background = matte_logits = picture = condition = depth = None
-        if self.matte is not None:
-            matte_logits = self.matte(source)
+        background = picture = condition = None
+        matte_logits, depth = self.read_portrait(source)
+        if matte_logits is not None:
             mask = source_mask
             if mask is None:
                 mask = upsample2(torch.sigmoid(matte_logits.detach()))
             background = fill_background(source.float(), mask)
         if self.source_lookup is not None:
-            pixels, fine = self.source_lookup.encode(source)
-            if self.source_depth is not None:
-                head = None if matte_logits is None else torch.sigmoid(matte_logits.detach())
-                depth = self.source_depth.maps(fine, head)
+            pixels = self.source_lookup.encode(source)
             foreground = torch.ones_like(source[:, :1])
             if matte_logits is not None:
                 foreground = upsample2(torch.sigmoid(matte_logits.detach()))
@@ -164,6 +159,15 @@ class Export3D(nn.Module):
             *(tokens, highres, pixels, source_camera, background, matte_logits, picture, condition, source_gaze),
             depth,
         )
+
+    def read_portrait(self, source: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """What is read off the portrait (B, 3, H, W) alone: matte logits (B, 1, H/2, W/2) and the maps of
+        `SourceDepth.maps`; None for what the model does not have."""
+        matte_logits = None if self.matte is None else self.matte(source)
+        if self.source_depth is None:
+            return matte_logits, None
+        head = None if matte_logits is None else torch.sigmoid(matte_logits.detach())
+        return matte_logits, self.source_depth.maps(source, head)
 
     @property
     def can_be_fast(self) -> bool:

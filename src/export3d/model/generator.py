@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export3d.checks import check_choice, check_shape
-from export3d.nn.conv import ConvStack, GaussianLowPass, ResidualBlock, conv
+from export3d.nn.conv import ConvStack, GaussianLowPass, ResidualBlock, conv, with_coordinates
 from export3d.nn.transformer import (
     CrossAttentionViTBlock,
     EAdaLNViTBlock,
@@ -131,7 +131,7 @@ class TriPlaneGenerator(nn.Module):
         high-resolution features (B, C, P, P) or None."""
         size = self.config.image_size
         check_shape("source", source, None, 3, size, size)
-        x = _with_coordinates(source) if self.config.coordinate_channels else source
+        x = with_coordinates(source) if self.config.coordinate_channels else source
         x = x.contiguous(memory_format=torch.channels_last)
         tokens = self.merge(self.stem(x))
         return tokens, None if self.highres is None else self.highres(x)
@@ -209,11 +209,3 @@ def _block(config: GeneratorConfig, condition_dim: int) -> nn.Module:
     if config.conditioning == "cross_attention":
         return CrossAttentionViTBlock(config.hidden, config.heads, config.mlp_ratio, condition_dim)
     return EAdaLNViTBlock(config.hidden, config.heads, config.mlp_ratio, condition_dim, config.eadaln_silu)
-
-
-def _with_coordinates(source: Tensor) -> Tensor:
-    """Append x (left to right) and y (top to bottom) in [-1, 1]."""
-    batch, _, height, width = source.shape
-    x = torch.linspace(-1.0, 1.0, width, device=source.device).expand(batch, 1, height, width)
-    y = torch.linspace(-1.0, 1.0, height, device=source.device)[:, None].expand(batch, 1, height, width)
-    return torch.cat([source, x.to(source.dtype), y.to(source.dtype)], dim=1)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export3d.camera import Camera
-from export3d.nn.conv import ConvStack, conv
+from export3d.nn.conv import ConvStack, conv, with_coordinates
 
 _SCALES = (0.012, 0.05)  # scene units (5 mm, 2.4 cm) over which a distance saturates
 _DEPTH_UNIT = 0.1  # scene units per unit of the depth layer
@@ -24,28 +24,28 @@ _MIRROR = (-1.0, 1.0, 1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class SourceDepthConfig:
-    """The source depth; needs a source lookup, whose encoder it shares."""
+    """The source depth; needs a source lookup, which says where points were in the portrait."""
 
     enabled: bool = False
     """Give the decoder each point's distance to the portrait's depth map. Not in the paper."""
     channels: int = 6
     """Learned channels of the portrait that are read at the same places."""
-    widths: tuple[int, int, int] = (32, 48, 64)
-    """Channels at a quarter, an eighth and a sixteenth of the portrait's resolution."""
+    widths: tuple[int, int, int, int] = (24, 40, 64, 96)
+    """Channels at a half, a quarter, an eighth and a sixteenth of the portrait's resolution."""
 
 
 class SourceDepth(nn.Module):
     """The network behind the depth map, and the clues that points read from it.
 
     Args:
-        fine: channels of the source lookup's encoder.
         hidden: width of the decoder's hidden layer.
     """
 
-    def __init__(self, config: SourceDepthConfig, fine: int, hidden: int) -> None:
+    def __init__(self, config: SourceDepthConfig, hidden: int) -> None:
         super().__init__()
         self.config = config
-        a, b, c = config.widths
+        fine, a, b, c = config.widths
+        self.fine = ConvStack((5, fine, fine), 0.1, kernel=5, first_stride=2)
         self.down_a = ConvStack((fine, a), 0.1, first_stride=2)
         self.down_b = ConvStack((a, b), 0.1, first_stride=2)
         self.down_c = ConvStack((b, c, c), 0.1, first_stride=2)
@@ -57,17 +57,18 @@ class SourceDepth(nn.Module):
         self.to_hidden = nn.Linear(2 * (len(_SCALES) + 1) + config.channels, hidden, bias=False)
         nn.init.zeros_(self.to_hidden.weight)
 
-    def maps(self, fine: Tensor, foreground: Tensor | None) -> Tensor:
+    def maps(self, source: Tensor, foreground: Tensor | None) -> Tensor:
         """What depends on the portrait only.
 
         Args:
-            fine: ``(B, F, H/2, W/2)`` of the source lookup's encoder.
+            source: ``(B, 3, H, W)`` in [-1, 1].
             foreground: ``(B, 1, H/2, W/2)`` of the portrait in [0, 1], or None.
 
         Returns:
             ``(B, 2 + channels, H/2, W/2)``: depth behind the sphere around the camera that goes through the origin, scene
             units; foreground; learned channels.
         """
+        fine = self.fine(with_coordinates(source))
         a = self.down_a(fine)
         b = self.down_b(a)
         c = self.down_c(b)

@@ -49,11 +49,9 @@ class SourceLookup(nn.Module):
         nn.init.zeros_(self.guide.weight)
         nn.init.zeros_(self.guide.bias)
 
-    def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """``source`` (B, 3, H, W) in [-1, 1] -> learned features (B, channels, H/2, W/2) and the encoder's own
-        (B, width, H/2, W/2)."""
-        fine = self.encoder(source)
-        return self.to_features(fine).float(), fine
+    def encode(self, source: Tensor) -> Tensor:
+        """``source`` (B, 3, H, W) in [-1, 1] -> learned features (B, channels, H/2, W/2)."""
+        return self.to_features(self.encoder(source)).float()
 
     def moved(self, points: Tensor, motion: Tensor) -> Tensor:
         """Points ``(B, P, 3)`` displaced by what the motion planes say at them ``(B, P, 3)`` (or ``(B, P, 0)``: nothing)."""

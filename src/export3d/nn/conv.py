@@ -73,3 +73,11 @@ class GaussianLowPass(nn.Module):
         kernel = (self.kernel[:, None] * self.kernel[None, :]).to(x.dtype)
         weight = kernel.expand(channels, 1, taps, taps)
         return F.conv2d(F.pad(x, (half, half, half, half), mode="reflect"), weight, groups=channels)
+
+
+def with_coordinates(source: Tensor) -> Tensor:
+    """``(B, C, H, W)`` -> (B, C + 2, H, W): append x (left to right) and y (top to bottom) in [-1, 1]."""
+    batch, _, height, width = source.shape
+    x = torch.linspace(-1.0, 1.0, width, device=source.device).expand(batch, 1, height, width)
+    y = torch.linspace(-1.0, 1.0, height, device=source.device)[:, None].expand(batch, 1, height, width)
+    return torch.cat([source, x.to(source.dtype), y.to(source.dtype)], dim=1)

@@ -76,8 +76,11 @@ class TrainConfig:
     """Pairs and windows (paper: any two frames of a clip, whole frames)."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Changes of both frames alike (paper: none)."""
+    portrait_until: float = 0.0
+    """First share of phase 1 that renders nothing and trains only what is read off the portrait alone, its matte and its
+    depth (paper: 0)."""
     coarse_until: float = 0.0
-    """First share of phase 1 that renders whole frames with few rays and no super-resolution (paper: 0)."""
+    """Share of phase 1 up to which whole frames are rendered with few rays and no super-resolution (paper: 0)."""
     coarse_size: int = 32
     """Rays a side in that share."""
     pixel_aligned_from: float = 0.0
@@ -102,11 +105,21 @@ class TrainConfig:
         check_choice("perceptual", self.perceptual, ("face_network", "lpips", "none"))
         if self.batch < 1 or self.samples < self.batch or self.accumulate < 1:
             raise ValueError("train: batch and accumulate must be positive, samples at least one batch")
-        shares = (self.coarse_until, self.pixel_aligned_from, self.pixel_aligned_drop, self.decay_from)
+        shares = (
+            self.portrait_until,
+            self.coarse_until,
+            self.pixel_aligned_from,
+            self.pixel_aligned_drop,
+            self.decay_from,
+        )
         if min(shares) < 0 or max(shares) > 1:
-            raise ValueError("train: coarse_until, pixel_aligned_*, decay_from are shares between 0 and 1")
+            raise ValueError(
+                "train: portrait_until, coarse_until, pixel_aligned_*, decay_from are shares between 0 and 1"
+            )
         if self.perceptual == "none" and (self.weights.perceptual > 0 or self.weights.perceptual_raw > 0):
             raise ValueError("train: perceptual 'none' needs weights.perceptual and weights.perceptual_raw of 0")
+        if self.portrait_until > 0 and not self.model.source_depth.enabled and self.model.background.mode != "apart":
+            raise ValueError("train: portrait_until needs a model with a source depth or with its background apart")
         raw = self.model.renderer.raw_size
         if self.sampling.window is not None and not 1 <= self.sampling.window <= raw:
             raise ValueError(f"train: sampling.window must lie in 1..{raw} (the raw size); got {self.sampling.window}")

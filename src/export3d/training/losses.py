@@ -63,6 +63,34 @@ class LossWeights:
                 raise ValueError(f"loss weight {field.name} must not be negative; got {getattr(self, field.name)}")
 
 
+@dataclass(frozen=True)
+class PortraitPrediction:
+    """What the model read off the portrait alone; None for what it does not read.
+
+    Attributes:
+        matte_logits: ``(B, 1, m, m)`` logits of the foreground.
+        depth: ``(B, 1, m, m)`` distance along the rays, less that of the origin, scene units.
+    """
+
+    matte_logits: Tensor | None = None
+    depth: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PortraitTarget:
+    """The truth of it; None where it is unknown.
+
+    Attributes:
+        matte: ``(B, 1, m, m)`` share of each pixel that the head covers.
+        depth: ``(B, 1, m, m)`` as in the prediction; read only where `inside` is 1.
+        inside: ``(B, 1, m, m)`` 1 where the depth is known.
+    """
+
+    matte: Tensor | None = None
+    depth: Tensor | None = None
+    inside: Tensor | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What the model gave, as the losses need it; `image` is None where only the raw image was rendered."""
@@ -75,16 +103,14 @@ class Prediction:
     """``(B, 1, r, r)`` distance along the ray, scene units."""
     opacity: Tensor | None = None
     """``(B, 1, r, r)`` in [0, 1]."""
-    matte_logits: Tensor | None = None
-    """``(B, 1, m, m)`` logits of the portrait's foreground."""
+    portrait: PortraitPrediction = PortraitPrediction()
+    """What the model read off the portrait alone."""
     image_opacity: Tensor | None = None
     """``(B, 1, s, s)`` the head's opacity in the final image, in [0, 1]."""
     places: Tensor | None = None
     """``(B, P, 3)`` where the source lookup looks for the surface points, scene units."""
     gate_logits: Tensor | None = None
     """``(B, P, 2)`` logits of its gates."""
-    source_depth: Tensor | None = None
-    """``(B, 1, m, m)`` distance along the portrait's rays, less that of the origin, scene units."""
     sigma: Tensor | None = None
     """``(B, Q)`` density at the points of space, 1 / scene unit."""
 
@@ -101,18 +127,14 @@ class Target:
     """``(B, 1, r, r)`` 1 where the depth is known."""
     opacity: Tensor | None = None
     """``(B, 1, r, r)`` share of each pixel that the head covers."""
-    matte: Tensor | None = None
-    """``(B, 1, m, m)`` share of each pixel of the portrait that the head covers."""
+    portrait: PortraitTarget = PortraitTarget()
+    """The truth of what the model reads off the portrait alone."""
     image_opacity: Tensor | None = None
     """``(B, 1, s, s)`` share of each pixel of the final image that the head covers."""
     places: Tensor | None = None
     """``(B, P, 3)`` where the surface points were in the portrait, scene units."""
     gates: Tensor | None = None
     """``(B, P, 2)`` 1 where the portrait shows the point, and where it shows its mirror image."""
-    source_depth: Tensor | None = None
-    """``(B, 1, m, m)`` as in the prediction; read only where `source_inside` is 1."""
-    source_inside: Tensor | None = None
-    """``(B, 1, m, m)`` 1 where the portrait's depth is known."""
     solid: Tensor | None = None
     """``(B, Q)`` 1 where a point of space lies in the head, 0 in the air, NaN where that is unknown."""
     weight_raw: Tensor | None = None
@@ -161,11 +183,17 @@ def reconstruction_terms(
         terms["surface"] = surface_loss(prediction.places, prediction.gate_logits, target.places, target.gates)
     if weights.occupancy > 0 and prediction.sigma is not None and target.solid is not None:
         terms["occupancy"] = occupancy_loss(prediction.sigma, target.solid)
-    if weights.source_depth > 0 and prediction.source_depth is not None and target.source_depth is not None:
-        assert target.source_inside is not None
-        terms["source_depth"] = masked_l1(prediction.source_depth, target.source_depth, target.source_inside)
-    if weights.matte > 0 and prediction.matte_logits is not None and target.matte is not None:
-        terms["matte"] = F.binary_cross_entropy_with_logits(prediction.matte_logits.float(), target.matte)
+    return terms | portrait_terms(prediction.portrait, target.portrait, weights)
+
+
+def portrait_terms(given: PortraitPrediction, wanted: PortraitTarget, weights: LossWeights) -> dict[str, Tensor]:
+    """The terms of what is read off the portrait alone, each unweighted, by the field's name."""
+    terms: dict[str, Tensor] = {}
+    if weights.source_depth > 0 and given.depth is not None and wanted.depth is not None:
+        assert wanted.inside is not None
+        terms["source_depth"] = masked_l1(given.depth, wanted.depth, wanted.inside)
+    if weights.matte > 0 and given.matte_logits is not None and wanted.matte is not None:
+        terms["matte"] = F.binary_cross_entropy_with_logits(given.matte_logits.float(), wanted.matte)
     return terms
 
 

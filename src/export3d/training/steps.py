@@ -15,10 +15,13 @@ from export3d.training.batches import EYES, MOUTH, PairBatch
 from export3d.training.losses import (
     LossWeights,
     PerceptualFunction,
+    PortraitPrediction,
+    PortraitTarget,
     Prediction,
     Target,
     discriminator_adversarial_loss,
     generator_adversarial_loss,
+    portrait_terms,
     r1_penalty,
     reconstruction_terms,
     seen_points,
@@ -38,6 +41,8 @@ class View:
     """Side of the window in rays; None is the whole raw image."""
     coarse_size: int | None = None
     """Render the whole frame with this many rays a side and no super-resolution."""
+    portrait_only: bool = False
+    """Render nothing; only what is read off the portrait alone is compared."""
     pixel_share: float = 1.0
     """Share of the samples that see the pixel-aligned features of the portrait, if the model has them."""
 
@@ -48,8 +53,8 @@ class StepOutput:
 
     terms: dict[str, Tensor]
     """Scalars; `total` is what is differentiated."""
-    planes: Tensor
-    """The generator's output, detached, for the running mean (Eq. 12)."""
+    planes: Tensor | None
+    """The generator's output, detached, for the running mean (Eq. 12); None if nothing was rendered."""
     fake: tuple[Tensor, Tensor] | None
     """Final and raw image, detached."""
     real: tuple[Tensor, Tensor] | None
@@ -96,6 +101,8 @@ class GeneratorStep(nn.Module):
     ) -> StepOutput:
         """Render the batch and compute every term; with a discriminator, also the adversarial one."""
         source = to_tensor_of(batch.source)
+        if view.portrait_only:
+            return self._portrait(batch, source)
         driving = to_tensor_of(batch.driving)
         window: Window | None = None
         if view.coarse_size is None and view.window is not None:
@@ -103,16 +110,16 @@ class GeneratorStep(nn.Module):
         with torch.autocast(source.device.type, torch.bfloat16, enabled=self._autocast):
             render, code = self._render(batch, source, view, window, jitter)
         raw_size = view.coarse_size or self.model.config.renderer.raw_size
-        target = self._target(batch, driving, render, code, raw_size, window)
+        target = self._target(batch, driving, render, raw_size, window)
         prediction = Prediction(
             raw=render.raw.float(),
             image=None if render.image is None else render.image.float(),
             depth=render.depth,
             opacity=render.opacity,
-            matte_logits=code.matte_logits,
+            portrait=PortraitPrediction(code.matte_logits, None if code.depth is None else code.depth[:, :1]),
             image_opacity=render.image_opacity,
-            source_depth=None if code.depth is None else code.depth[:, :1],
         )
+        target = replace(target, portrait=self._portrait_target(batch, prediction.portrait))
         if self._weights.surface > 0 and batch.surface is not None and self.model.source_lookup is not None:
             places, logits = self.model.guide(render.planes, code, batch.surface)
             prediction = replace(prediction, places=places, gate_logits=logits)
@@ -143,6 +150,25 @@ class GeneratorStep(nn.Module):
         terms["total"] = total
         return StepOutput(terms=terms, planes=render.planes.detach(), fake=fake, real=real)
 
+    def _portrait(self, batch: PairBatch, source: Tensor) -> StepOutput:
+        with torch.autocast(source.device.type, torch.bfloat16, enabled=self._autocast):
+            matte_logits, depth = self.model.read_portrait(source)
+        prediction = PortraitPrediction(matte_logits, None if depth is None else depth[:, :1])
+        terms = portrait_terms(prediction, self._portrait_target(batch, prediction), self._weights)
+        terms["total"] = weighted_sum(terms, self._weights)
+        return StepOutput(terms=terms, planes=None, fake=None, real=None)
+
+    def _portrait_target(self, batch: PairBatch, prediction: PortraitPrediction) -> PortraitTarget:
+        weights = self._weights
+        matte = depth = inside = None
+        if weights.matte > 0 and batch.source_mask is not None and prediction.matte_logits is not None:
+            matte = shrink_mask(batch.source_mask, prediction.matte_logits.shape[-1])
+        if weights.source_depth > 0 and batch.source_depth is not None and prediction.depth is not None:
+            depth, inside = shrink_depth(batch.source_depth[:, None], prediction.depth.shape[-1])
+            origin = Camera.from_vector(batch.source_camera).cam_to_world[:, :3, 3].norm(dim=-1)
+            depth = depth - origin[:, None, None, None]
+        return PortraitTarget(matte, depth, inside)
+
     def _render(
         self,
         batch: PairBatch,
@@ -167,7 +193,6 @@ class GeneratorStep(nn.Module):
         batch: PairBatch,
         driving: Tensor,
         render: Render,
-        code: SourceCode,
         raw_size: int,
         window: Window | None,
     ) -> Target:
@@ -176,7 +201,7 @@ class GeneratorStep(nn.Module):
         image = None
         if render.image is not None:
             image = _driving_window(driving, self.model.config.image_size, raw_size, window)
-        depth = inside = opacity = matte = None
+        depth = inside = opacity = None
         if weights.depth > 0 and batch.depth is not None:
             depth, inside = shrink_depth(batch.depth[:, None], raw_size)
             depth, inside = cut(depth, window), cut(inside, window)
@@ -197,13 +222,6 @@ class GeneratorStep(nn.Module):
                 ],
                 dim=-1,
             )
-        if weights.matte > 0 and batch.source_mask is not None and code.matte_logits is not None:
-            matte = shrink_mask(batch.source_mask, code.matte_logits.shape[-1])
-        source_depth = source_inside = None
-        if weights.source_depth > 0 and batch.source_depth is not None and code.depth is not None:
-            source_depth, source_inside = shrink_depth(batch.source_depth[:, None], code.depth.shape[-1])
-            origin = Camera.from_vector(batch.source_camera).cam_to_world[:, :3, 3].norm(dim=-1)
-            source_depth = source_depth - origin[:, None, None, None]
         weight_raw = weight = None
         if self._focus > 0:
             weight_raw = cut(focus_weight(batch.landmarks, raw_size, self._focus), window)
@@ -215,12 +233,9 @@ class GeneratorStep(nn.Module):
             depth=depth,
             inside=inside,
             opacity=opacity,
-            matte=matte,
             image_opacity=image_opacity,
             places=places,
             gates=gates,
-            source_depth=source_depth,
-            source_inside=source_inside,
             weight_raw=weight_raw,
             weight=weight,
         )

@@ -101,8 +101,13 @@ class TrainTask:
         if config.phase2_steps > 0:
             self._make_discriminator()
         if world.size > 1:
-            # The coarse stage leaves the super-resolution without gradient, the late branch its own part.
-            partial = config.coarse_until > 0 or config.pixel_aligned_from > 0 or config.pixel_aligned_drop > 0
+            # The first stages leave parts without gradient, the late branch its own part.
+            partial = (
+                config.portrait_until > 0
+                or config.coarse_until > 0
+                or config.pixel_aligned_from > 0
+                or config.pixel_aligned_drop > 0
+            )
             self._generator_step = DistributedDataParallel(
                 step, broadcast_buffers=False, find_unused_parameters=partial
             )
@@ -116,6 +121,10 @@ class TrainTask:
         return self.config.phase1_steps + self.config.phase2_steps
 
     @property
+    def _portrait_steps(self) -> int:
+        return round(self.config.portrait_until * self.config.phase1_steps)
+
+    @property
     def samples_per_step(self) -> int:
         return self.config.batch
 
@@ -123,12 +132,15 @@ class TrainTask:
         config = self.config
         weights = config.weights
         truth = weights.depth > 0 or weights.opacity > 0 or weights.matte > 0 or self.model.matte is not None
+        sampling = config.sampling
+        if step < self._portrait_steps:
+            sampling = replace(sampling, space_points=0)
         return pair_batch(
             self._store,
             config.seed,
             step,
             self._places,
-            sampling=config.sampling,
+            sampling=sampling,
             augment=config.augment,
             with_truth=truth,
         )
@@ -137,6 +149,8 @@ class TrainTask:
         """What part of the frame step `step` renders."""
         config = self.config
         through = step / config.phase1_steps
+        if step < self._portrait_steps:
+            return View(portrait_only=True)
         if through < config.coarse_until:
             coarse: int | None = config.coarse_size
         else:
@@ -147,7 +161,9 @@ class TrainTask:
     def rate(self, step: int) -> float:
         """The generator's learning rate at a step."""
         config = self.config
-        warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+        # What the portrait's stage left alone starts afterwards, and gently too.
+        since = step if step < self._portrait_steps else step - self._portrait_steps
+        warm = min(1.0, (since + 1) / config.warmup_steps) if config.warmup_steps else 1.0
         through = min(step / config.phase1_steps, 1.0)
         return config.learning_rate * warm * cosine_rate(through, config.decay_from, config.decay_floor)
 
@@ -170,7 +186,8 @@ class TrainTask:
                 (output.terms["total"] / len(parts)).backward()
             for name, value in output.terms.items():
                 metrics[name] = metrics.get(name, torch.zeros_like(value)) + value.detach() / len(parts)
-            planes.append(output.planes)
+            if output.planes is not None:
+                planes.append(output.planes)
             fakes.append(output.fake)
             reals.append(output.real)
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
@@ -179,7 +196,8 @@ class TrainTask:
         if in_phase2:
             metrics |= self._step_discriminator(step, parts, reals, fakes)
         self._optimizer.step()
-        self.model.mean_planes.update(torch.cat(planes))  # Eq. 12
+        if planes:
+            self.model.mean_planes.update(torch.cat(planes))  # Eq. 12
         if self.weight_mean is not None:
             self.weight_mean.update(self.model, step)
         return metrics
