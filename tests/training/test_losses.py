@@ -12,12 +12,15 @@ import torch
 from export3d.camera import Camera
 from export3d.training.losses import (
     LossWeights,
+    PortraitPrediction,
+    PortraitTarget,
     Prediction,
     Target,
     discriminator_adversarial_loss,
     generator_adversarial_loss,
     masked_l1,
     multi_scale_gradient_l1,
+    portrait_terms,
     r1_penalty,
     reconstruction_terms,
     seen_points,
@@ -135,15 +138,20 @@ def test_pixel_weights_move_the_error_but_not_the_scale() -> None:
 
 
 def test_depth_opacity_and_matte_terms_have_hand_computed_values() -> None:
-    weights = replace(NONE, depth=1.0, opacity=1.0, matte=1.0)
+    weights = replace(NONE, depth=1.0, opacity=1.0, matte=1.0, source_depth=1.0)
     given, wanted = halves(0.0, 0.0)
     one = torch.ones(2, 1, 2, 2)
-    given = replace(given, depth=2.5 * one, opacity=0.5 * one, matte_logits=0.0 * one)
-    wanted = replace(wanted, depth=2.0 * one, inside=one, opacity=one, matte=one)
+    given = replace(given, depth=2.5 * one, opacity=0.5 * one, portrait=PortraitPrediction(0.0 * one, 0.2 * one))
+    left = one.clone()
+    left[..., 1] = 0.0  # the right column's depth is unknown
+    portrait = PortraitTarget(matte=one, depth=0.3 * left, inside=left)
+    wanted = replace(wanted, depth=2.0 * one, inside=one, opacity=one, portrait=portrait)
     terms = reconstruction_terms(given, wanted, weights, None)
     assert terms["depth"].item() == pytest.approx(0.5)
     assert terms["opacity"].item() == pytest.approx(0.25)
     assert terms["matte"].item() == pytest.approx(math.log(2.0))
+    assert terms["source_depth"].item() == pytest.approx(0.1)
+    assert portrait_terms(given.portrait, PortraitTarget(), weights) == {}
 
 
 def test_a_perceptual_weight_without_a_network_is_refused() -> None:

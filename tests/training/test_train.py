@@ -122,6 +122,33 @@ def test_the_curriculum_switches_at_the_stated_shares(clip_folder: Path) -> None
     assert rates[6] > rates[7] > rates[8] > rates[9] > 1e-3 * task.config.decay_floor
 
 
+def test_the_first_stage_reads_portraits_only_and_moves_nothing_else(clip_folder: Path) -> None:
+    config = replace(full_options(), portrait_until=0.2)  # 2 of 10 steps
+    task = make_task(clip_folder, config)
+    assert [task.view(step).portrait_only for step in range(4)] == [True, True, False, False]
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    metrics = task.step(0, task.load_batch(0))
+    assert set(metrics) == {"matte", "total", "gradient_norm"}
+    changed = {name for name, value in task.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("matte.") for name in changed)
+    # The parts that were left alone start as gently as those: two warm-up steps each.
+    rates = [task.rate(step) for step in range(5)]
+    assert rates == pytest.approx([0.5e-3, 1e-3, 0.5e-3, 1e-3, 1e-3])
+    assert "mse_raw" in task.step(2, task.load_batch(2))
+
+
+def test_the_first_stage_refuses_clips_that_have_nothing_for_it(plain_clip_folder: Path) -> None:
+    config = replace(full_options(), portrait_until=0.2)
+    task = TrainTask(config, ClipDataset(plain_clip_folder), World(), expression=LeBS(config.model.expression))
+    with pytest.raises(TrainingError, match=r"nothing can be learned from portraits alone.*set portrait_until to 0"):
+        task.step(0, task.load_batch(0))
+
+
+def test_the_first_stage_needs_a_model_that_reads_portraits() -> None:
+    with pytest.raises(ValueError, match="needs a model with a source depth or with its background apart"):
+        replace(PHASE1, portrait_until=0.1)
+
+
 def test_clips_without_masks_train_too(plain_clip_folder: Path) -> None:
     torch.manual_seed(5)
     config = full_options()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export3d.camera import Camera
+from export3d.errors import TrainingError
 from export3d.model.export3d import Export3D, Render, SourceCode
 from export3d.rendering.rays import Window
 from export3d.training.batches import EYES, MOUTH, PairBatch
@@ -155,6 +156,12 @@ class GeneratorStep(nn.Module):
             matte_logits, depth = self.model.read_portrait(source)
         prediction = PortraitPrediction(matte_logits, None if depth is None else depth[:, :1])
         terms = portrait_terms(prediction, self._portrait_target(batch, prediction), self._weights)
+        if not terms:
+            raise TrainingError(
+                "portrait_until: nothing can be learned from portraits alone here. It needs clips with masks and exact depth "
+                "in every sample of a batch (synthetic heads), and weights.matte or weights.source_depth above 0; otherwise "
+                "set portrait_until to 0."
+            )
         terms["total"] = weighted_sum(terms, self._weights)
         return StepOutput(terms=terms, planes=None, fake=None, real=None)
 
