@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from clips import a_motion, clip_facts, make_clip
@@ -184,6 +185,31 @@ def test_progress_counts_every_frame(tmp_path: Path, animator: Animator, make_tr
         progress=seen.append,
     )
     assert seen == [1, 2, 3, 4, 5]
+
+
+def test_frames_made_side_by_side_are_those_made_one_after_the_other(
+    tmp_path: Path, animator: Animator, make_tracker: TrackerMaker
+) -> None:
+    clip, before = make_clip(tmp_path / "clip.mp4", num_frames=12), torch.get_num_threads()
+    orbit = OrbitOptions(num_frames=6)
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            film(animator, clip, tmp_path / f"film{threads}.mp4", make_tracker(12), crf=0)
+            path, shown = tmp_path / f"orbit{threads}.mp4", FilmOptions(crf=0)
+            orbit_film(animator, path, orbit=orbit, film=shown, fps=Fraction(25), with_depth=True)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for name, count in (("film", 12), ("orbit", 6)):
+        one, three = (_pictures(tmp_path / f"{name}{threads}.mp4") for threads in (1, 3))
+        assert len(one) == len(three) == count and not np.array_equal(one[0], one[3])
+        assert np.abs(np.stack(one).astype(int) - np.stack(three).astype(int)).max() <= 4  # chroma is stored coarsely
+
+
+def _pictures(path: Path) -> list[np.ndarray]:
+    with VideoReader(path) as reader:
+        return [frame.image for frame in reader]
 
 
 def test_rotated_phone_clips_are_tracked_and_shown_upright(

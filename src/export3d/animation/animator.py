@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,6 +77,12 @@ class Animator:
         self._planes: Tensor | None = None
         self._camera: np.ndarray | None = None
         self._render: Render | None = None
+
+    def twin(self) -> Animator:
+        """Another animator with the same model, tracker and portrait, for another thread; it keeps planes of its own."""
+        other = copy(self)
+        other._beta = other._gaze = other._planes = other._camera = other._render = None
+        return other
 
     @property
     def image_size(self) -> int:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from export3d.animation.animator import Animator
 from export3d.animation.compose import depth_picture, depth_range, fit_height, resize, side_by_side
 from export3d.animation.drivers import Driver, DrivingFrame
 from export3d.animation.lost import LostFaces
+from export3d.animation.parallel import in_order, one_thread_each
 from export3d.animation.paths import OrbitOptions, orbit_cameras
 from export3d.animation.transfer import TransferOptions, transfer
 from export3d.errors import UsageError
 from export3d.files import write_atomically
+from export3d.images import to_uint8
 from export3d.model import Render
 from export3d.video import VideoWriter, check_video_target, check_writable
 
@@ -145,8 +149,8 @@ def animate_film(
     own_motion = {"beta": subject.beta, "camera": subject.camera, "gaze": subject.gaze}
     frames = transfer(lost(driver), motion, **own_motion, time_base=driver.time_base)
 
-    def picture(frame: DrivingFrame) -> np.ndarray:
-        result = resize(animator.frame(frame.beta, frame.camera, frame.gaze), height, height)
+    def picture(frame: DrivingFrame, painter: Animator = animator) -> np.ndarray:
+        result = resize(painter.frame(frame.beta, frame.camera, frame.gaze), height, height)
         if not film.side_by_side:
             return result
         if frame.image is None:
@@ -163,8 +167,8 @@ def animate_film(
     else:
         with ExitStack() as stack:
             writer: VideoWriter | None = None
-            for frame in frames:
-                image = picture(frame)
+            painters = stack.enter_context(_painters(animator))
+            for frame, image in in_order(frames, [partial(picture, painter=painter) for painter in painters]):
                 if writer is None:
                     writer = stack.enter_context(
                         VideoWriter(
@@ -215,16 +219,20 @@ def orbit_film(
     started = time.perf_counter()
     height = film.size or animator.image_size
     cameras = orbit_cameras(orbit).to_vector().numpy()
-    limits: tuple[float, float] | None = None
+    limits = _depth_limits(animator.render(subject.beta, cameras[0])) if with_depth else None  # fixed: no flicker
+
+    def picture(vector: np.ndarray, painter: Animator) -> np.ndarray:
+        render = painter.render(subject.beta, vector)
+        assert render.image is not None  # only raw renderings have none
+        panels = [resize(to_uint8(render.image[0]), height, height)]
+        if with_depth:
+            panels.append(render_depth(render, height, limits))
+        return np.concatenate(panels, axis=1)
+
     with ExitStack() as stack:
         writer: VideoWriter | None = None
-        for vector in cameras:
-            panels = [resize(animator.frame(subject.beta, vector), height, height)]
-            if with_depth:
-                render = animator.render(subject.beta, vector)
-                limits = limits or _depth_limits(render)  # fixed by the first view: no flicker
-                panels.append(render_depth(render, height, limits))
-            image = np.concatenate(panels, axis=1)
+        painters = stack.enter_context(_painters(animator))
+        for _, image in in_order(cameras, [partial(picture, painter=painter) for painter in painters]):
             if is_still(path):
                 write_picture(path, image)
                 break
@@ -243,6 +251,14 @@ def orbit_film(
         height=image.shape[0],
         seconds=time.perf_counter() - started,
     )
+
+
+@contextmanager
+def _painters(animator: Animator) -> Iterator[list[Animator]]:
+    """One animator for each thread that PyTorch may use, or the given one alone on an accelerator."""
+    workers = torch.get_num_threads() if animator.device.type == "cpu" else 1
+    with one_thread_each(workers):
+        yield [animator] if workers == 1 else [animator.twin() for _ in range(workers)]
 
 
 def render_depth(render: Render, height: int, limits: tuple[float, float] | None = None) -> np.ndarray:

@@ -233,7 +233,7 @@ class _VideoWork:
         """Measure, judge and store one clip."""
         fixed = fixed_crop(frames) if self.options.crop == "fixed" else None
         with self._step("coefficients"):
-            measured = measure_clip(frames, self.tools.coefficients, fixed)
+            measured = measure_clip(frames, self.tools.coefficients, fixed, self.tools.read_gaze)
         reason = why_dropped(measured.quality, self.options)
         if reason is not None:
             self._drop(cut, frames, reason)

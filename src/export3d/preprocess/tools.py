@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from export3d.errors import UsageError
 from export3d.preprocess.options import PrepareOptions
-from export3d.tracking import CoefficientModel, FaceTracker, ObservingModel
+from export3d.tracking import CoefficientModel, FaceTracker, GazeMap, ObservingModel
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,8 @@ class Tools:
 
     face_tracker: FaceTracker
     coefficients: CoefficientModel | ObservingModel
+    read_gaze: Callable[[np.ndarray], np.ndarray] | None = None
+    """Dense mesh (478, 3) -> gaze (2,), NaN where the eyes are closed; None stores no gaze."""
 
 
 ToolMaker = Callable[[PrepareOptions], Tools]
@@ -32,19 +36,19 @@ def make_tools(options: PrepareOptions) -> Tools:
     """
     from export3d.tracking.mediapipe_tracker import LANDMARKER_VARIABLE, MediaPipeTracker
 
-    tracker = MediaPipeTracker(options.face_landmarker)
+    tracker, gaze = MediaPipeTracker(options.face_landmarker), GazeMap.load().read
     if options.coefficients == "deep3d":
         from export3d.tracking.deep3d import Deep3DModel
 
         if options.deep3d_checkpoint is None:
             raise UsageError("--coefficients deep3d needs --deep3d-checkpoint epoch_20.pth.")
-        return Tools(tracker, Deep3DModel(options.deep3d_checkpoint))
+        return Tools(tracker, Deep3DModel(options.deep3d_checkpoint), gaze)
     if options.coefficients == "arkit52":
         from export3d.tracking.arkit import BlendshapeModel
 
         if options.face_landmarker is None and not os.environ.get(LANDMARKER_VARIABLE):
             raise UsageError("--coefficients arkit52 needs --face-landmarker face_landmarker.task.")
-        return Tools(tracker, BlendshapeModel(tracker.info))
+        return Tools(tracker, BlendshapeModel(tracker.info), gaze)
     from export3d.tracking.regressor import LandmarkRegressor
 
-    return Tools(tracker, LandmarkRegressor.load())
+    return Tools(tracker, LandmarkRegressor.load(), gaze)

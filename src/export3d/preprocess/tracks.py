@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -94,14 +95,18 @@ class Measured:
 
 
 def measure_clip(
-    frames: list[TrackedFace], coefficients: CoefficientModel | ObservingModel, fixed: Crop | None
+    frames: list[TrackedFace],
+    coefficients: CoefficientModel | ObservingModel,
+    fixed: Crop | None,
+    read_gaze: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Measured:
-    """Coefficients, cameras, landmarks and quality of a clip's frames.
+    """Coefficients, cameras, landmarks, gaze and quality of a clip's frames.
 
     Args:
         frames: with their pictures.
         coefficients: asked for all frames at once, unless it has already looked at each.
         fixed: the clip's own square if it is not the aligned crop of each frame.
+        read_gaze: dense mesh (478, 3) -> gaze (2,); see `gaze_of`.
     """
     aligned = np.stack([frame.crop.to_crop(frame.face.landmarks_px) for frame in frames])  # (T, 68, 2)
     observed = [frame.observed for frame in frames if frame.observed is not None]
@@ -125,6 +130,9 @@ def measure_clip(
         "confidence": confidence,
         "crop": np.array([(crop.center_x, crop.center_y, crop.side) for crop in crops]),
     }
+    gaze = None if read_gaze is None else gaze_of(frames, read_gaze)
+    if gaze is not None:
+        arrays["gaze"] = gaze
     quality = measure(
         sharpness=np.array([frame.sharpness for frame in frames]),
         face_px=np.array([frame.face.height_px for frame in frames]),
@@ -133,6 +141,22 @@ def measure_clip(
         camera=camera,
     )
     return Measured(arrays={name: array.astype(np.float32) for name, array in arrays.items()}, quality=quality)
+
+
+def gaze_of(frames: list[TrackedFace], read_gaze: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
+    """Gaze ``(T, 2)`` of a clip, radians; None if a face has no dense mesh or the eyes are never open.
+
+    Closed eyes keep the gaze before them, those at the beginning have the first gaze that is known.
+    """
+    meshes = [frame.face.mesh for frame in frames]
+    if any(mesh is None for mesh in meshes):
+        return None
+    read = np.stack([read_gaze(mesh) for mesh in meshes if mesh is not None])
+    known = np.flatnonzero(np.isfinite(read).all(axis=1))
+    if not len(known):
+        return None
+    before = np.searchsorted(known, np.arange(len(read)), side="right") - 1
+    return read[known[np.maximum(before, 0)]]
 
 
 def sharpness_of(image: np.ndarray, face: Face, crop: Crop) -> float:
