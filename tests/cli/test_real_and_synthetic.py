@@ -70,8 +70,10 @@ def test_the_two_data_sets_differ_in_what_only_synthetic_clips_can_know(prepared
     real, synthetic = ClipDataset(prepared), ClipDataset(rendered)
     assert [clip.split for clip in real.manifest.clips].count("test") == SPLITS.count("test")
     assert len(real) == len(synthetic) == len(SPLITS)
-    truth = {"true_beta", "weights", "alpha", "gaze", "beta_mirror"}
+    truth = {"true_beta", "weights", "alpha", "beta_mirror"}
     assert set(synthetic.arrays(0)) - set(real.arrays(0)) >= truth
+    looks = real.arrays(0)["gaze"]  # she looks into the camera
+    assert looks.shape == (real.num_frames(0), 2) and np.abs(looks).max() < 0.3 and np.ptp(looks[:, 0]) < 0.15
     assert real.extractor["name"] != synthetic.extractor["name"]
     for dataset in (real, synthetic):
         assert check.check_dataset(dataset.folder).problems == ()

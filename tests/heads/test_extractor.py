@@ -218,13 +218,15 @@ def test_a_saved_extractor_gives_the_same_beta(
 def test_a_missing_damaged_or_foreign_extractor_file_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    with pytest.raises(HeadModelError, match="no file"):
+    with pytest.raises(HeadModelError, match="no such extractor file"):
         LinearExtractor.load(tmp_path / "none")
     (tmp_path / "damaged").write_bytes(b"not a safetensors file")
     with pytest.raises(HeadModelError, match="not a readable safetensors file"):
         LinearExtractor.load(tmp_path / "damaged")
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign", {"format": "something"})
-    with pytest.raises(HeadModelError, match="must have format export3d-extractor, version 1; got something") as caught:
+    with pytest.raises(
+        HeadModelError, match="expected format 'export3d-extractor', version 1; got 'something'"
+    ) as caught:
         LinearExtractor.load(tmp_path / "foreign")
     assert caught.value.exit_code == 25
 

@@ -113,7 +113,7 @@ def test_detections_are_read_from_their_file_the_second_time(dataset, tmp_path):
 def test_files_of_other_detections_are_refused(dataset, detections, tmp_path):
     path = tmp_path / "d.safetensors"
     path.write_bytes(b"nothing")
-    with pytest.raises(DataError, match="not a readable file of detections"):
+    with pytest.raises(DataError, match="not a readable safetensors file"):
         Detections.load(path, "a")
     detections.save(path, "a")
     with pytest.raises(DataError, match="other clips or by another tracker"):

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from export3d.heads.appearance import AppearanceOptions, draw_alpha, draw_restin
 from export3d.heads.identity import RESTING_SQUINT
 from export3d.heads.motion import Motion, independent
 from export3d.heads.parametric import EXPRESSION_NAMES, WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
+from export3d.tensor_files import read_tensor_file
 
 NUM_IDENTITY = 80
 """Identity coefficients alpha of Eq. 11."""
@@ -227,20 +227,15 @@ class LinearExtractor:
         Raises:
             HeadModelError: Missing, damaged, or of another format or version.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise HeadModelError(f"extractor: no file {path}; render the clips anew to make it.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
-        except (SafetensorError, OSError) as error:
-            raise HeadModelError(f"extractor: {path} is not a readable safetensors file ({error}).") from error
-        if metadata.get("format") != "export3d-extractor" or metadata.get("version") != EXTRACTOR_VERSION:
-            raise HeadModelError(
-                f"extractor: {path} must have format export3d-extractor, version {EXTRACTOR_VERSION}; got "
-                f"{metadata.get('format')}, version {metadata.get('version')}. Render the clips anew."
-            )
+        metadata, tensors = read_tensor_file(
+            Path(path),
+            kind="extractor",
+            format_name="export3d-extractor",
+            version=EXTRACTOR_VERSION,
+            error=HeadModelError,
+            remedy="Render the clips anew, which makes it.",
+            framework="pt",
+        )
         return LinearExtractor(ExtractorConfig(**json.loads(metadata["config"])), tensors, metadata["sha256"])
 
 

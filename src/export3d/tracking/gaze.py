@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from export3d import __version__
 from export3d.errors import CheckpointError
 from export3d.files import write_atomically
+from export3d.tensor_files import read_tensor_file
 from export3d.tracking.mesh_regressor import NUM_MESH, turn_to_template
 
 FORMAT = "export3d-gaze"
@@ -153,19 +153,14 @@ def _load_bundled() -> GazeMap:
 
 
 def _load(path: Path) -> GazeMap:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such gaze file. Install export3d again, or run: export3d train-gaze")
-    try:
-        with safe_open(path, framework="numpy") as opened:
-            metadata = opened.metadata() or {}
-            arrays = {name: opened.get_tensor(name) for name in opened.keys()}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}). Fetch or make it again.") from error
-    if (metadata.get("format"), metadata.get("version")) != (FORMAT, str(VERSION)):
-        raise CheckpointError(
-            f"{path}: expected format '{FORMAT}', version {VERSION}; got '{metadata.get('format', 'none')}', version "
-            f"{metadata.get('version', 'none')}. Use a file made by this version: export3d train-gaze"
-        )
+    _, arrays = read_tensor_file(
+        path,
+        kind="gaze",
+        format_name=FORMAT,
+        version=str(VERSION),
+        error=CheckpointError,
+        remedy="Install export3d again, or run: export3d train-gaze",
+    )
     try:
         return GazeMap(**arrays)
     except (TypeError, ValueError) as error:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from export3d.camera import Camera, default_intrinsics
 from export3d.checks import check_shape
 from export3d.errors import CheckpointError
 from export3d.files import write_atomically
+from export3d.tensor_files import read_tensor_file
 from export3d.tracking.alignment import Alignment, Crop
 from export3d.tracking.faces import ExtractorInfo, Face
 from export3d.tracking.mesh_regressor import NUM_MESH, NUM_POSE, MeshConfig, MeshNet
@@ -232,21 +232,15 @@ def _load_bundled() -> LandmarkRegressor:
 
 
 def _load(path: Path) -> LandmarkRegressor:
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: no such regressor file. Install export3d again, or run: export3d train-regressor"
-        )
-    try:
-        with safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}). Fetch or train it again.") from error
-    if metadata.get("format") != FORMAT or metadata.get("version") != str(VERSION):
-        raise CheckpointError(
-            f"{path}: expected format '{FORMAT}', version {VERSION}; got '{metadata.get('format', 'none')}', version "
-            f"{metadata.get('version', 'none')}. Use a regressor made by this version: export3d train-regressor"
-        )
+    metadata, tensors = read_tensor_file(
+        path,
+        kind="regressor",
+        format_name=FORMAT,
+        version=str(VERSION),
+        error=CheckpointError,
+        remedy="Install export3d again, or run: export3d train-regressor",
+        framework="pt",
+    )
     try:
         config = RegressorConfig.from_dict(json.loads(metadata["config"]))
         alignment = _alignment(json.loads(metadata["tracker_alignment"]))

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError
 from export3d.files import write_atomically
+from export3d.tensor_files import read_tensor_file
 from export3d.tracking.faces import FaceTracker
 
 Progress = Callable[[str, int, int], None]
@@ -81,14 +81,14 @@ class Detections:
         Raises:
             DataError: Damaged, another format, or detections of other clips or by another tracker.
         """
-        try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
-        except (SafetensorError, OSError) as error:
-            raise DataError(f"{path}: not a readable file of detections ({error}). Remove it.") from error
-        if (metadata.get("format"), metadata.get("version")) != (FORMAT, str(VERSION)):
-            raise DataError(f"{path}: expected format '{FORMAT}', version {VERSION}. Remove it, to detect anew.")
+        metadata, tensors = read_tensor_file(
+            path,
+            kind="detections",
+            format_name=FORMAT,
+            version=str(VERSION),
+            error=DataError,
+            remedy="Remove it, to detect anew.",
+        )
         if metadata.get("origin") != origin:
             raise DataError(f"{path}: it holds detections of other clips or by another tracker. Remove or rename it.")
         try:
