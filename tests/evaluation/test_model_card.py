@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from export3d.errors import DataError
+from export3d.evaluation.markdown import table
 from export3d.evaluation.model_card import BEGIN, END, score_lines, with_scores
-from export3d.evaluation.results_page import table
 
 ROOT = Path(__file__).resolve().parents[2]
 CARD = (ROOT / "docs" / "model_card.md").read_text(encoding="utf-8")

@@ -19,12 +19,12 @@ from PIL import Image
 from export3d.checkpoint import read_checkpoint
 from export3d.cli import main
 from export3d.cli.reproduce import recorded_command
+from export3d.evaluation.markdown import shown
 from export3d.evaluation.reproduce import training
 from export3d.evaluation.reproduce.page import reproduction_section
 from export3d.evaluation.reproduce.scores import read_scores
 from export3d.evaluation.reproduce.settings import TABLE3, TABLE4, Reporter, Settings, Stopped
 from export3d.evaluation.reproduce.tables import result_file
-from export3d.evaluation.results_page import shown
 from export3d.heads.clips import ClipsConfig, render_clips
 from export3d.model.config import ABLATIONS
 
@@ -131,7 +131,7 @@ def test_every_number_of_the_sections_comes_from_the_file(work: Path) -> None:
     for name in RESULTS:
         content = json.loads((work / "results" / f"{name}.json").read_text())
         known = {found for leaf in leaves(content) for found in number.findall(shown(leaf))}
-        text = "\n".join(reproduction_section(content, shown))
+        text = "\n".join(reproduction_section(content))
         assert [found for found in number.findall(text) if found not in known] == []
         assert len(number.findall(text)) > 50
 
@@ -179,7 +179,7 @@ def test_unequal_budgets_are_said_on_the_page(work: Path) -> None:
     less = scores["full"].facts | {"model": scores["full"].facts["model"] | {"samples": 4}}
     content = result_file(settings, "reproduce_table4", scores | {"full": replace(scores["full"], facts=less)}, "")
     assert content["equal_budget"] is False
-    assert any("different numbers of samples" in line for line in reproduction_section(content, shown))
+    assert any("different numbers of samples" in line for line in reproduction_section(content))
 
 
 # Skipping and resuming.

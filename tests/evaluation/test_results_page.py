@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from export3d.errors import DataError
-from export3d.evaluation.results_page import INTRO, MEASURED, VERDICTS, results_page, shown, write_page
+from export3d.evaluation.markdown import shown
+from export3d.evaluation.results_page import INTRO, MEASURED, VERDICTS, results_page, write_page
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"

@@ -74,7 +74,7 @@ def check_targets(*targets: tuple[Path | None, str]) -> None:
         OutputError: No such folder.
     """
     for path, suffix in targets:
-        if path is not None and path.suffix != suffix:
+        if path is not None and path.suffix.lower() != suffix:
             raise UsageError(f"{path}: the file's name must end in {suffix}.")
         if path is not None and not path.absolute().parent.is_dir():
             raise OutputError(f"{path}: the folder {path.absolute().parent} does not exist. Make it first.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from export3d.cli.common import parse, progress_bar, refuse_overwriting_inputs, say
+from export3d.cli.common import check_targets, parse, progress_bar, refuse_overwriting_inputs, say
 from export3d.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def track(options: TrackCommand) -> str:
     from export3d.tracking.smoothing import smooth_motion
     from export3d.video import VideoReader
 
-    _check_output(options.output)
+    check_targets((options.output, ".safetensors"))
     refuse_overwriting_inputs(options.output, options.clip)
     with VideoReader(options.clip) as reader:
         faces = MediaPipeTracker(options.face_landmarker)
@@ -127,9 +127,7 @@ def train(options: TrainRegressorCommand, command: str) -> str:
     from export3d.training.regressor import RegressorTraining
     from export3d.training.regressor_build import build_regressor
 
-    _check_output(options.output)
-    if options.report is not None:
-        _check_output(options.report, ".json")
+    check_targets((options.output, ".safetensors"), (options.report, ".json"))
     if options.test_data is not None and not options.data:
         raise UsageError("train-regressor: --test-data measures what was learned from --data; give that too.")
     if options.detections is not None and not options.detections.is_dir():
@@ -166,11 +164,3 @@ def _coefficients(options: TrackCommand, faces: MediaPipeTracker) -> Coefficient
     from export3d.tracking.regressor import LandmarkRegressor
 
     return LandmarkRegressor.load()
-
-
-def _check_output(path: Path, suffix: str = ".safetensors") -> None:
-    """Fail before the work, not after it."""
-    if path.suffix.lower() != suffix:
-        raise UsageError(f"-o {path}: the file's name must end in {suffix}.")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"{path}: the folder {path.absolute().parent} does not exist. Make it first.")

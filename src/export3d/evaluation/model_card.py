@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from export3d.errors import DataError
-from export3d.evaluation.results_page import read_result, shown, table
+from export3d.evaluation.markdown import shown, table
+from export3d.evaluation.results_page import read_result
 from export3d.evaluation.tables import LABELS, TITLES
 from export3d.files import write_atomically
 

@@ -6,12 +6,12 @@ Write it anew with `python -m export3d.evaluation.results_page`.
 from __future__ import annotations
 
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
 
 from export3d.errors import DataError
+from export3d.evaluation.markdown import shown, table
 from export3d.evaluation.reproduce.page import reproduction_section
 from export3d.files import write_atomically
 
@@ -228,19 +228,6 @@ def write_page(root: Path) -> Path:
     return page
 
 
-def shown(value: Any) -> str:
-    """One cell: four digits, yes or no, a dash for what was not measured; short lists in one cell."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return ", ".join(shown(v) for v in value)
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-
 def read_result(path: Path) -> dict[str, Any]:
     """A file under results/.
 
@@ -260,7 +247,7 @@ def _section(name: str, content: dict[str, Any]) -> list[str]:
     facts = [f"{fact} {_fact(fact, content)}" for fact in FACTS]
     lines = [f"From `results/{name}.json`: {'; '.join(facts)}.", ""]
     if name in REPRODUCED:
-        return lines + reproduction_section(content, shown)
+        return lines + reproduction_section(content)
     body = {key: value for key, value in content.items() if key not in FACTS}
     if name == "clebs":
         lines += [*_clebs_verdicts(body), ""]
@@ -341,13 +328,6 @@ def _is_cell(value: Any) -> bool:
     if isinstance(value, list):
         return len(value) <= LONGEST_LIST and all(_is_cell(v) and not isinstance(v, list) for v in value)
     return not isinstance(value, dict)
-
-
-def table(rows: list[dict[str, Any]]) -> list[str]:
-    """A Markdown table of rows by column name; cells as `shown` writes them."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    return lines + ["| " + " | ".join(shown(row.get(column)) for column in columns) + " |" for row in rows]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from export3d.evaluation.markdown import shown, table
 from export3d.evaluation.reproduce.claims import NOT_MEASURED, NOT_TESTED
 
 TITLES = {"same": "Same identity", "cross": "Cross identity"}
@@ -43,19 +44,18 @@ UNEQUAL = (
 UNEQUAL_TEST = "**The rows were scored on different clips or by different back ends.**"
 
 
-def reproduction_section(content: dict[str, Any], shown: Any) -> list[str]:
+def reproduction_section(content: dict[str, Any]) -> list[str]:
     """Lines of Markdown of one result file.
 
     Args:
         content: a file of `tables.write_results`.
-        shown: turns a value into the text of a cell.
     """
     lines: list[str] = [LOW_BUDGET, ""]
     if content.get("equal_budget") is False:
         lines += [UNEQUAL, ""]
     if content.get("equal_test") is False:
         lines += [UNEQUAL_TEST, ""]
-    lines += _budget(content, shown)
+    lines += _budget(content)
     for kind, title in TITLES.items():
         if content.get(kind):
             pairs, level = content["pairs"][kind], content["bootstrap"]["level"]
@@ -63,13 +63,13 @@ def reproduction_section(content: dict[str, Any], shown: Any) -> list[str]:
                 f"{title}, {pairs} pairs; in brackets the bootstrap interval over clips, level {shown(level)}.",
                 "",
             ]
-            lines += [*_scores(content[kind], shown), ""]
+            lines += [*_scores(content[kind]), ""]
     if content.get("quality"):
         lines += ["Against exact truth, same identity (decibels; depth in scene units):", ""]
-        lines += [*_grid(content["quality"], shown), ""]
-    lines += _claims(content, shown)
+        lines += [*_grid(content["quality"]), ""]
+    lines += _claims(content)
     second = content["second_hand"]
-    lines += [SECOND_HAND_INTRO, "", f"From {second['source']}", "", *_grid(second["rows"], shown), ""]
+    lines += [SECOND_HAND_INTRO, "", f"From {second['source']}", "", *_grid(second["rows"]), ""]
     data = content["data"]
     for name, facts in data.items():
         if facts:
@@ -84,7 +84,7 @@ def reproduction_section(content: dict[str, Any], shown: Any) -> list[str]:
     return lines
 
 
-def _budget(content: dict[str, Any], shown: Any) -> list[str]:
+def _budget(content: dict[str, Any]) -> list[str]:
     paper = content["paper_budget"]
     head = [
         f"The paper trains on {paper['samples']} samples ({paper['steps']} steps of {paper['batch']}) before its second "
@@ -94,10 +94,10 @@ def _budget(content: dict[str, Any], shown: Any) -> list[str]:
     rows = {
         member: {column: facts.get(column) for column in BUDGET_COLUMNS} for member, facts in content["budget"].items()
     }
-    return [*head, *_grid(rows, shown), ""]
+    return [*head, *_grid(rows), ""]
 
 
-def _scores(methods: dict[str, Any], shown: Any) -> list[str]:
+def _scores(methods: dict[str, Any]) -> list[str]:
     cells = {
         method: {
             metric: f"{shown(row['mean'])} [{shown(row['low'])}, {shown(row['high'])}]"
@@ -106,7 +106,7 @@ def _scores(methods: dict[str, Any], shown: Any) -> list[str]:
         }
         for method, metrics in methods.items()
     }
-    lines = _grid(cells, lambda value: "-" if value is None else value)
+    lines = _grid(cells)
     missing = {
         method: max((row["missing"] for row in metrics.values()), default=0) for method, metrics in methods.items()
     }
@@ -114,7 +114,7 @@ def _scores(methods: dict[str, Any], shown: Any) -> list[str]:
     return [*lines, *(["", f"Pairs without any value of some metric: {', '.join(named)}."] if named else [])]
 
 
-def _claims(content: dict[str, Any], shown: Any) -> list[str]:
+def _claims(content: dict[str, Any]) -> list[str]:
     claims = content["claims"]
     if all(claim["verdict"] == NOT_TESTED for claim in claims):
         return [NO_CLAIM_TESTED, "", *(f'- {c["source"]}: "{c["quote"]}"' for c in claims), ""]
@@ -138,18 +138,12 @@ def _claims(content: dict[str, Any], shown: Any) -> list[str]:
             }
         )
         before = claim["quote"]
-    return [*_table(rows, shown), ""]
+    return [*table(rows), ""]
 
 
 def _quote(claim: dict[str, Any]) -> str:
     return f'{claim["source"]}: "{claim["quote"]}"'
 
 
-def _grid(rows: dict[str, dict[str, Any]], shown: Any) -> list[str]:
-    return _table([{METHOD: name, **cells} for name, cells in rows.items()], shown)
-
-
-def _table(rows: list[dict[str, Any]], shown: Any) -> list[str]:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    return lines + ["| " + " | ".join(shown(row.get(column)) for column in columns) + " |" for row in rows]
+def _grid(rows: dict[str, dict[str, Any]]) -> list[str]:
+    return table([{METHOD: name, **cells} for name, cells in rows.items()])
