@@ -91,19 +91,21 @@ class SourceDepth(nn.Module):
             ``(B, P, hidden)``.
         """
         mirrored = points * points.new_tensor(_MIRROR)
-        own = torch.cat([_distances(maps, camera, points), _distances(maps[:, :2], camera, mirrored)], dim=-1)
-        return self.to_hidden(own)
+        read = torch.cat([_distances(maps, camera, points), _distances(maps[:, :2], camera, mirrored)], dim=1)
+        return self.to_hidden(read.transpose(1, 2))
 
 
 def _distances(maps: Tensor, camera: Camera, points: Tensor) -> Tensor:
-    """``(B, P, scales + channels - 1)``: saturated distances behind the depth map, then its other channels."""
-    position, _ = camera.project(points)
-    read = F.grid_sample(maps, position[:, None] * 2.0 - 1.0, padding_mode="border", align_corners=False)
-    read = read[:, :, 0].transpose(1, 2)  # (B, P, C)
-    centre = camera.cam_to_world[:, None, :3, 3]
-    along = (points - centre).norm(dim=-1) - centre.norm(dim=-1)
-    behind = along - read[..., 0]
-    return torch.cat([torch.stack([torch.tanh(behind / s) for s in _SCALES], dim=-1), read[..., 1:]], dim=-1)
+    """``(B, scales + channels - 1, P)``: saturated distances behind the depth map, then its other channels."""
+    position, depth = camera.project(points)
+    read = F.grid_sample(maps, position[:, None] * 2.0 - 1.0, padding_mode="border", align_corners=False)[:, :, 0]
+    matrix = camera.intrinsics[:, None]
+    # The distance from the camera, along the ray; cheaper than a norm over three numbers of each point.
+    across = (position[..., 0] - matrix[..., 0, 2]) / matrix[..., 0, 0]
+    down = (position[..., 1] - matrix[..., 1, 2]) / matrix[..., 1, 1]
+    along = depth * (1.0 + across.square() + down.square()).sqrt()
+    behind = along - camera.cam_to_world[:, None, :3, 3].norm(dim=-1) - read[:, 0]
+    return torch.cat([torch.stack([torch.tanh(behind / scale) for scale in _SCALES], dim=1), read[:, 1:]], dim=1)
 
 
 def _double(x: Tensor) -> Tensor:
