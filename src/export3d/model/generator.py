@@ -184,10 +184,15 @@ class MotionPlanes(nn.Module):
         """``features`` (B, C, P, P) and the condition of G -> (B, 3 planes, 3 axes, P, P)."""
         whole = condition if condition.ndim == 2 else condition.sum(dim=1)
         weights = self.weights(_CONDITION_GAIN * whole).float()  # (B, count)
-        fields = self.fields(features).float()
-        fields = fields.reshape(fields.shape[0], 9, self.count, *fields.shape[-2:])
-        planes = (fields * weights[:, None, :, None, None]).sum(dim=2)
-        return planes.reshape(planes.shape[0], 3, 3, *planes.shape[-2:])
+        batch, channels, *size = features.shape
+        # The sum over the fields goes into the kernel, so that the fields themselves are never made.
+        kernels = self.fields.weight.reshape(9, self.count, channels)
+        with torch.autocast(features.device.type, enabled=False):
+            kernel = torch.einsum("bk,pkc->bcp", weights, kernels)
+            bias = torch.einsum("bk,pk->bp", weights, self.fields.bias.reshape(9, self.count))
+            texels = features.float().permute(0, 2, 3, 1).reshape(batch, -1, channels)
+            planes = torch.baddbmm(bias[:, None], texels, kernel)  # (B, P * P, 9)
+        return planes.transpose(1, 2).reshape(batch, 3, 3, *size)
 
 
 def _stem(config: GeneratorConfig, in_channels: int) -> nn.Sequential:
