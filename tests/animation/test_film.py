@@ -191,18 +191,13 @@ def test_frames_made_side_by_side_are_those_made_one_after_the_other(
     tmp_path: Path, animator: Animator, make_tracker: TrackerMaker
 ) -> None:
     clip, before = make_clip(tmp_path / "clip.mp4", num_frames=12), torch.get_num_threads()
-    orbit = OrbitOptions(num_frames=6)
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            film(animator, clip, tmp_path / f"film{threads}.mp4", make_tracker(12), crf=0)
-            path, shown = tmp_path / f"orbit{threads}.mp4", FilmOptions(crf=0)
-            orbit_film(animator, path, orbit=orbit, film=shown, fps=Fraction(25), with_depth=True)
-            assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
+    for workers in (1, 3):
+        film(animator, clip, tmp_path / f"film{workers}.mp4", make_tracker(12), crf=0, workers=workers)
+        path, options = tmp_path / f"orbit{workers}.mp4", FilmOptions(crf=0, workers=workers)
+        orbit_film(animator, path, orbit=OrbitOptions(num_frames=6), film=options, fps=Fraction(25), with_depth=True)
+        assert torch.get_num_threads() == before
     for name, count in (("film", 12), ("orbit", 6)):
-        one, three = (_pictures(tmp_path / f"{name}{threads}.mp4") for threads in (1, 3))
+        one, three = (_pictures(tmp_path / f"{name}{workers}.mp4") for workers in (1, 3))
         assert len(one) == len(three) == count and not np.array_equal(one[0], one[3])
         assert np.abs(np.stack(one).astype(int) - np.stack(three).astype(int)).max() <= 4  # chroma is stored coarsely
 
@@ -227,6 +222,8 @@ def test_options_out_of_range_are_named() -> None:
         FilmOptions(size=5)
     with pytest.raises(UsageError, match="--crf must be from 0"):
         FilmOptions(crf=99)
+    with pytest.raises(UsageError, match="workers must be 0"):
+        FilmOptions(workers=-1)
 
 
 def test_a_picture_into_a_missing_folder_is_refused(tmp_path: Path, animator: Animator) -> None:

@@ -53,9 +53,15 @@ class FilmOptions:
     threads: int = 0
     """Encoder threads; 0 lets the encoder choose."""
 
+    workers: int = 0
+    """Frames made side by side on a CPU, each with one thread; 0: as many as PyTorch has threads. 1: one after the other,
+    each with all threads."""
+
     def __post_init__(self) -> None:
         if self.size is not None and not 16 <= self.size <= MAX_SIZE_PX:
             raise UsageError(f"--size must be from 16 to {MAX_SIZE_PX} pixels; got {self.size}.")
+        if self.workers < 0:
+            raise UsageError(f"workers must be 0 (automatic) or more; got {self.workers}.")
         if not 0 <= self.crf <= 51:
             raise UsageError(f"--crf must be from 0 (lossless) to 51 (worst); got {self.crf}.")
 
@@ -167,7 +173,7 @@ def animate_film(
     else:
         with ExitStack() as stack:
             writer: VideoWriter | None = None
-            painters = stack.enter_context(_painters(animator))
+            painters = stack.enter_context(_painters(animator, film.workers))
             for frame, image in in_order(frames, [partial(picture, painter=painter) for painter in painters]):
                 if writer is None:
                     writer = stack.enter_context(
@@ -231,7 +237,7 @@ def orbit_film(
 
     with ExitStack() as stack:
         writer: VideoWriter | None = None
-        painters = stack.enter_context(_painters(animator))
+        painters = stack.enter_context(_painters(animator, film.workers))
         for _, image in in_order(cameras, [partial(picture, painter=painter) for painter in painters]):
             if is_still(path):
                 write_picture(path, image)
@@ -254,9 +260,9 @@ def orbit_film(
 
 
 @contextmanager
-def _painters(animator: Animator) -> Iterator[list[Animator]]:
-    """One animator for each thread that PyTorch may use, or the given one alone on an accelerator."""
-    workers = torch.get_num_threads() if animator.device.type == "cpu" else 1
+def _painters(animator: Animator, workers: int) -> Iterator[list[Animator]]:
+    """So many animators, each for a thread of its own, or the given one alone on an accelerator."""
+    workers = (workers or torch.get_num_threads()) if animator.device.type == "cpu" else 1
     with one_thread_each(workers):
         yield [animator] if workers == 1 else [animator.twin() for _ in range(workers)]
 

@@ -21,7 +21,11 @@ from export3d.files import write_atomically
 BEGIN = "<!-- scores: python -m export3d.evaluation.model_card -->"
 END = "<!-- end of scores -->"
 
-EARLIER = {"quality_second": "second bundled checkpoint", "quality_first": "first bundled checkpoint"}
+EARLIER = {
+    "quality_third": "third bundled checkpoint",
+    "quality_second": "second bundled checkpoint",
+    "quality_first": "first bundled checkpoint",
+}
 """File of an earlier model's scores on the same frames -> its name in the table."""
 
 VARIANTS = {

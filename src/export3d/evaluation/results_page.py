@@ -43,10 +43,15 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "export3d evaluate",
         "Same and cross identity, with intervals.",
     ),
+    "quality_third": (
+        "The third bundled checkpoint on the same frames",
+        "export3d quality",
+        "As above, for the model that was bundled before.",
+    ),
     "quality_second": (
         "The second bundled checkpoint on the same frames",
         "export3d quality --model",
-        "As above, for the model that was bundled before.",
+        "As above, for the model before that.",
     ),
     "quality_second_views": (
         "Novel views of the second bundled checkpoint",
