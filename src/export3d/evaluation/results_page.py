@@ -43,6 +43,12 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "export3d evaluate",
         "Same and cross identity, with intervals.",
     ),
+    "groups": (
+        "By kind of person and by turn",
+        "python benchmarks/groups.py --save",
+        "Same identity, from the evaluation above; mean over people. Groups are small and differ in more than their name, so "
+        "only large differences mean something; PSNR is also higher where there is less contrast.",
+    ),
     "quality_third": (
         "The third bundled checkpoint on the same frames",
         "export3d quality",
