@@ -1,4 +1,4 @@
-"""Starting weights: equal configurations, and the two ways in which a start may be smaller than the model."""
+"""Starting weights: equal configurations, and the ways in which a start may be smaller than the model."""
 
 from __future__ import annotations
 
@@ -28,8 +28,13 @@ WITH_DEPTH = SourceDepthConfig(enabled=True, channels=2, widths=(4, 4, 6, 8))
 
 @pytest.mark.parametrize(
     "bigger",
-    [GROWN, replace(SMALLER, source_depth=WITH_DEPTH), replace(GROWN, source_depth=WITH_DEPTH)],
-    ids=["motion_basis", "source_depth", "both"],
+    [
+        GROWN,
+        replace(SMALLER, source_depth=WITH_DEPTH),
+        replace(SMALLER, upper_face=True),
+        replace(GROWN, source_depth=WITH_DEPTH, upper_face=True),
+    ],
+    ids=["motion_basis", "source_depth", "upper_face", "all"],
 )
 def test_a_smaller_start_is_grown_and_keeps_its_weights(tmp_path: Path, bigger: ModelConfig) -> None:
     model = Export3D(SMALLER)

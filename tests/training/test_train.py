@@ -281,6 +281,15 @@ def test_focus_raises_the_weight_around_the_mouth_and_not_in_the_corner() -> Non
     assert weight[0, 0, 0, 0] == 1.0
 
 
+def test_focus_holds_the_brow_above_each_eye_and_nothing_between_the_brows() -> None:
+    landmarks = torch.full((1, 68, 2), 0.9)
+    landmarks[0, 17:22], landmarks[0, 36:42] = torch.tensor([0.2, 0.3]), torch.tensor([0.2, 0.5])
+    landmarks[0, 22:27], landmarks[0, 42:48] = torch.tensor([0.7, 0.3]), torch.tensor([0.7, 0.5])
+    weight = focus_weight(landmarks, 20, 2.0)[0, 0]
+    assert weight[6, 4] == weight[9, 4] == weight[6, 14] == weight[9, 14] == 3.0
+    assert weight[6, 9] == weight[14, 4] == 1.0
+
+
 def test_the_paper_preset_holds_the_numbers_of_the_paper() -> None:
     paper = TRAIN_PRESETS["paper"]
     assert (paper.phase1_steps, paper.phase2_steps, paper.batch) == (300_000, 10_000, 8)

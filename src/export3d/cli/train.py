@@ -112,7 +112,7 @@ class TrainOptions:
     held_out: Path | None = None
     """Folder of other identities for sample sheets and measurements; by default the val or test clips of --data."""
     expression: Path | None = None
-    """Run folder of `export3d pretrain` (or its expression.safetensors). Frozen, unless
+    """Run folder of `export3d pretrain` (or its expression.safetensors); left out, that of --start goes on. Frozen, unless
     --model.expression.no-pretrained, which starts there and trains on at --expression-rate (not the paper)."""
     face_network: Path | None = None
     """Run folder or face_network.safetensors for --perceptual face_network; by default the --expression run."""

@@ -36,6 +36,8 @@ class ModelConfig:
     """The portrait's own expression joins the condition of G. Not in the paper."""
     gaze: bool = False
     """The gaze of portrait and driver joins the condition of G. Not in the paper."""
+    upper_face: bool = False
+    """Brows and lids of portrait and driver, read off beta by a fixed map, join the condition of G. Not in the paper."""
 
     def __post_init__(self) -> None:
         if self.generator.plane_resolution != self.triplane.resolution:
@@ -97,6 +99,7 @@ SMALL = ModelConfig(
     background=BackgroundConfig(mode="apart"),
     source_beta=True,
     gaze=True,
+    upper_face=True,
 )
 
 TINY = ModelConfig(
@@ -130,6 +133,7 @@ PRESETS: dict[str, ModelConfig] = {
         background=BackgroundConfig(),
         source_beta=False,
         gaze=False,
+        upper_face=False,
         generator=replace(SMALL.generator, highres_channels=(), motion_basis=0),
     ),
     "tiny": TINY,

@@ -22,6 +22,7 @@ from export3d.model.source_depth import SourceDepth
 from export3d.model.source_lookup import GUIDE_CHANNELS, SourceLookup
 from export3d.model.superres import SuperResolution, upsample2
 from export3d.model.triplane import RunningMeanPlanes, TriPlaneConfig, sample_planes
+from export3d.model.upper_face import UpperFace
 from export3d.rendering.fast import FastConfig, render_square
 from export3d.rendering.rays import Window, cast_rays
 from export3d.rendering.renderer import activate_density, render_rays
@@ -42,6 +43,7 @@ class SourceCode:
         condition: the portrait's own expression, as it joins that of the driver (B, d) or (B, n, d), or None.
         gaze: ``(B, 2)`` the portrait's gaze, yaw and pitch in radians; None where it is unknown.
         depth: ``(B, 2 + channels, H/2, W/2)`` depth map and more (`SourceDepth.maps`), or None.
+        upper_face: ``(B, 10)`` the portrait's brows and lids (`UpperFace.read`), or None.
     """
 
     tokens: Tensor
@@ -54,6 +56,7 @@ class SourceCode:
     condition: Tensor | None = None
     gaze: Tensor | None = None
     depth: Tensor | None = None
+    upper_face: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Export3D(nn.Module):
         self.matte = SourceMatte(config.background) if config.background.mode == "apart" else None
         self.source_expression = nn.Linear(config.expression.dim, config.expression.dim) if config.source_beta else None
         self.gaze = nn.Linear(5, config.expression.dim) if config.gaze else None
+        self.upper_face = UpperFace(config.expression.dim) if config.upper_face else None
         extra = self.pixel_aligned.out_channels if self.pixel_aligned is not None else 0
         self.decoder = RadianceDecoder(config.decoder, plane_channels + extra)  # Eq. 8
         looked_up = config.source_lookup.channels if self.source_lookup is not None else 0
@@ -130,7 +134,7 @@ class Export3D(nn.Module):
             source_camera: B cameras of the portrait.
             source_mask: ``(B, 1, H, W)`` true foreground in [0, 1]; given in training, where it replaces the model's own
                 matte in filling the background.
-            source_beta: ``(B, 64)`` the portrait's own expression; needed by a model with `source_beta`.
+            source_beta: ``(B, 64)`` the portrait's own expression; needed by a model with `source_beta` or `upper_face`.
             source_gaze: ``(B, 2)`` the portrait's gaze, yaw and pitch in radians; read by a model with `gaze` only.
 
         Raises:
@@ -151,13 +155,14 @@ class Export3D(nn.Module):
             if matte_logits is not None:
                 foreground = upsample2(torch.sigmoid(matte_logits.detach()))
             picture = torch.cat([source.float(), foreground.float()], dim=1)
+        if (self.source_expression is not None or self.upper_face is not None) and source_beta is None:
+            raise ValueError("this model needs the portrait's own expression: encode(..., source_beta=...)")
         if self.source_expression is not None:
-            if source_beta is None:
-                raise ValueError("this model needs the portrait's own expression: encode(..., source_beta=...)")
             condition = self.source_expression(self._expression_code(source_beta))
+        upper_face = None if self.upper_face is None else self.upper_face.read(source_beta)
         return SourceCode(
             *(tokens, highres, pixels, source_camera, background, matte_logits, picture, condition, source_gaze),
-            depth,
+            *(depth, upper_face),
         )
 
     def read_portrait(self, source: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -180,7 +185,8 @@ class Export3D(nn.Module):
         `gaze` (B, 2) in radians is read by a model with `gaze`; None, or a portrait without gaze, leaves the eyes alone.
         """
         check_shape("beta", beta, code.tokens.shape[0], None)
-        return self.planes_from_code(code, self._expression_code(beta), gaze)
+        upper_face = None if self.upper_face is None else self.upper_face.read(beta)
+        return self.planes_from_code(code, self._expression_code(beta), gaze, upper_face)
 
     def _expression_code(self, beta: Tensor) -> Tensor:
         """beta' (B, d), or for cross-attention the scaled basis (B, n, d)."""
@@ -203,10 +209,13 @@ class Export3D(nn.Module):
             return coefficients[:, :, None] * self.expression.basis.T[None]
         return coefficients @ self.expression.basis.T
 
-    def planes_from_code(self, code: SourceCode, beta_prime: Tensor, gaze: Tensor | None = None) -> Tensor:
+    def planes_from_code(
+        self, code: SourceCode, beta_prime: Tensor, gaze: Tensor | None = None, upper_face: Tensor | None = None
+    ) -> Tensor:
         """As `planes`, for a given beta' (B, d): what a sweep along the basis changes (Figs. 9, 13).
 
-        A model with cross-attention takes the scaled basis lambda_i v_i (B, n, d) instead.
+        A model with cross-attention takes the scaled basis lambda_i v_i (B, n, d) instead. `upper_face` (B, 10) is what
+        `UpperFace.read` gave; None leaves brows and lids as the portrait has them.
         """
         condition = beta_prime
         is_tokens = condition.ndim == 3
@@ -215,6 +224,11 @@ class Export3D(nn.Module):
         if self.gaze is not None:
             eyes = self.gaze(_gaze_input(gaze, code.gaze, beta_prime.shape[0]).to(beta_prime.device))
             condition = torch.cat([condition, eyes[:, None]], dim=1) if is_tokens else condition + eyes
+        if self.upper_face is not None:
+            assert code.upper_face is not None
+            own = code.upper_face.expand(beta_prime.shape[0], -1)
+            more = self.upper_face(own if upper_face is None else upper_face, own)
+            condition = torch.cat([condition, more[:, None]], dim=1) if is_tokens else condition + more
         return self.generator(code.tokens, code.highres, condition)
 
     def guide(self, planes: Tensor, code: SourceCode, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,7 @@ DEPTH_UNITS = 16384.0
 """Stored depth levels per scene unit (docs/architecture.md, clip shards)."""
 
 NOSE = slice(27, 36)
+BROWS = slice(17, 27)
 EYES = slice(36, 48)
 MOUTH = slice(48, 68)
 

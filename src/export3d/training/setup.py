@@ -15,7 +15,7 @@ from export3d.training.config import TrainConfig
 from export3d.training.distributed import World
 from export3d.training.pretrain import load_expression
 from export3d.training.train import TrainTask, check_same_extractor
-from export3d.training.train_inputs import find_perceptual, start_weights
+from export3d.training.train_inputs import expression_of_model, find_perceptual, start_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,8 @@ def prepare_training(
         config: with the model of a preset; the variant changes it.
         variant: a name of `ABLATIONS`.
         extractor: of the training clips.
-        expression: run of `export3d pretrain`. Variants that learn their own expression encoder do not take it.
+        expression: run of `export3d pretrain`; None takes the frozen one of `start`. Variants that learn their own
+            expression encoder do not take it.
         face_network: run whose image encoder is the perceptual distance; by default that of `expression`.
         vgg, lpips_heads: files of LPIPS.
         start: model file to begin with.
@@ -96,6 +97,9 @@ def prepare_training(
         encoder, stored = load_expression(expression)
         check_same_extractor(stored, extractor)
         notes["expression_step"] = stored["step"]
+    elif start is not None and config.model.expression.pretrained:
+        encoder, stored = expression_of_model(start)
+        check_same_extractor(stored, extractor)
     perceptual, notes["perceptual"] = find_perceptual(config, face_network or expression, vgg, lpips_heads)
     weights = None
     if start is not None:

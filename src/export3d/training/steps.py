@@ -12,7 +12,7 @@ from export3d.camera import Camera
 from export3d.errors import TrainingError
 from export3d.model.export3d import Export3D, Render, SourceCode
 from export3d.rendering.rays import Window
-from export3d.training.batches import EYES, MOUTH, PairBatch
+from export3d.training.batches import BROWS, EYES, MOUTH, PairBatch
 from export3d.training.losses import (
     LossWeights,
     PerceptualFunction,
@@ -317,12 +317,13 @@ def shrink_depth(depth: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def focus_weight(landmarks: Tensor, size: int, focus: float) -> Tensor:
-    """1 everywhere plus `focus` inside boxes around each eye and the mouth: ``(B, 1, size, size)``."""
+    """1 everywhere plus `focus` inside boxes around each eye with its brow, and the mouth: ``(B, 1, size, size)``."""
     centre = (torch.arange(size, device=landmarks.device, dtype=torch.float32) + 0.5) / size
     boxes = torch.zeros(landmarks.shape[0], size, size, device=landmarks.device)
-    middle = (EYES.start + EYES.stop) // 2
-    for part in (slice(EYES.start, middle), slice(middle, EYES.stop), MOUTH):
-        points = landmarks[:, part]  # (B, K, 2)
+    left_eye, right_eye = landmarks[:, EYES].chunk(2, dim=1)
+    left_brow, right_brow = landmarks[:, BROWS].chunk(2, dim=1)
+    eyes = (torch.cat([left_brow, left_eye], dim=1), torch.cat([right_brow, right_eye], dim=1))
+    for points in (*eyes, landmarks[:, MOUTH]):  # (B, K, 2)
         low, high = points.amin(dim=1), points.amax(dim=1)
         margin = 0.3 * (high - low).amax(dim=1, keepdim=True)
         low, high = low - margin, high + margin

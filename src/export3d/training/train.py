@@ -27,6 +27,7 @@ from export3d.training.precision import uses_bf16
 from export3d.training.pretrain import check_space
 from export3d.training.run_folder import RunFolder
 from export3d.training.steps import DiscriminatorStep, GeneratorStep, View
+from export3d.training.upper_face import fit_upper_face
 
 MODEL_FILE = "model.safetensors"
 _JITTER_STREAM = 21
@@ -76,6 +77,8 @@ class TrainTask:
         install_expression(self.model, expression)
         if start is not None:
             self.model.load_state_dict(start)
+        if self.model.upper_face is not None and not self.model.upper_face.is_fitted:
+            self.model.upper_face.set_map(*fit_upper_face(dataset))
         self.model.to(device)
         if perceptual is not None:
             perceptual.to(device)

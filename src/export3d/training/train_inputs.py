@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export3d.checkpoint import read_checkpoint
+from export3d.checkpoint import load_strictly, read_checkpoint
 from export3d.configs import config_difference, config_from_dict
 from export3d.errors import TrainingError, UsageError
+from export3d.expression.lebs import LeBS
 from export3d.model.config import ModelConfig
 from export3d.model.export3d import Export3D
 from export3d.training.config import TrainConfig
@@ -48,11 +49,30 @@ def find_perceptual(
     return network, {"kind": "lpips", **digests}
 
 
+def expression_of_model(path: Path) -> tuple[LeBS, dict[str, Any]]:
+    """The frozen expression encoder of a model file, and the file's notes (extractor).
+
+    Raises:
+        CheckpointError: Missing, damaged, or of another format.
+        UsageError: The model has none that is frozen.
+    """
+    stored = read_checkpoint(path, kind="export3d")
+    config = config_from_dict(ModelConfig, stored.config).expression
+    if config.kind != "lebs" or not config.pretrained:
+        raise UsageError(f"--start {path}: this model has no frozen expression encoder; give one with --expression RUN.")
+    prefix = "expression."
+    tensors = {name.removeprefix(prefix): t.float() for name, t in stored.tensors.items() if name.startswith(prefix)}
+    expression = LeBS(config)
+    load_strictly(expression, tensors, str(path))
+    return expression.requires_grad_(False), stored.extra
+
+
 def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], str]:
     """Weights of a model file to begin with, and its digest.
 
     The configurations must be equal, except that a frozen expression encoder may go on as a trainable one, and that a motion
-    basis and a source depth may be added (they begin without a say, so the grown model gives the same pictures).
+    basis, a source depth and the upper face may be added (they begin without a say, so the grown model gives the same
+    pictures).
 
     Raises:
         TrainingError: The configurations differ; the differences are shown.
@@ -71,6 +91,9 @@ def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], s
     if not given.source_depth.enabled and config.source_depth.enabled:
         given = replace(given, source_depth=config.source_depth)
         added += ("source_depth.",)
+    if config.upper_face and not given.upper_face:
+        given = replace(given, upper_face=True)
+        added += ("upper_face.",)
     if added and given == config:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -1,0 +1,116 @@
+"""training/upper_face.py: the map from beta to brows and lids, and how a run comes to have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export3d.data import ClipDataset
+from export3d.errors import TrainingError, UsageError
+from export3d.expression.lebs import LeBS
+from export3d.heads.parametric import EXPRESSION_NAMES
+from export3d.model import Export3D, save_model
+from export3d.model.config import TINY
+from export3d.model.upper_face import UPPER_FACE
+from export3d.training.config import TINY_TRAIN
+from export3d.training.distributed import World
+from export3d.training.setup import prepare_training
+from export3d.training.train import TrainTask
+from export3d.training.train_inputs import expression_of_model
+from export3d.training.upper_face import fit_upper_face
+from tests.training.clips import EXTRACTOR
+
+CONFIG = replace(
+    TINY_TRAIN, model=replace(TINY, upper_face=True), adversarial=replace(TINY_TRAIN.adversarial, samples=0)
+)
+
+
+@dataclass
+class MadeUp:
+    """As much of a clip source as the fit reads: weights that are a linear function of beta."""
+
+    mirrored: bool = False
+    true: bool = True
+    name: str = "made up"
+    keys: tuple[str, ...] = tuple(f"clip_{number}" for number in range(20))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def arrays(self, index: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(index)
+        beta = rng.normal(size=(30, 64)).astype(np.float32)
+        weights = np.zeros((30, 53), np.float32)
+        weights[:, EXPRESSION_NAMES.index("eyeBlink_L")] = 0.2 + 0.5 * beta[:, 1]
+        weights[:, EXPRESSION_NAMES.index("browDown_R")] = -0.3 * beta[:, 2]
+        # The mirrored face has the numbers of its two sides in beta exchanged.
+        swapped = beta.copy()
+        swapped[:, [1, 5, 2, 6]] = beta[:, [5, 1, 6, 2]]
+        return {
+            "beta": beta,
+            **({"weights": weights} if self.true else {}),
+            **({"beta_mirror": swapped} if self.mirrored else {}),
+        }
+
+
+def test_the_fit_finds_the_map_that_made_the_weights() -> None:
+    weight, bias = fit_upper_face(MadeUp())  # type: ignore[arg-type]
+    blink, brow = UPPER_FACE.index("eyeBlink_L"), UPPER_FACE.index("browDown_R")
+    assert weight[1, blink].item() == pytest.approx(0.5, abs=0.01)
+    assert bias[blink].item() == pytest.approx(0.2, abs=0.01)
+    assert weight[2, brow].item() == pytest.approx(-0.3, abs=0.01)
+    weight[1, blink] = weight[2, brow] = 0.0
+    assert weight.abs().max() < 0.01
+
+
+def test_mirrored_frames_teach_the_other_side() -> None:
+    weight, _ = fit_upper_face(MadeUp(mirrored=True))  # type: ignore[arg-type]
+    right = UPPER_FACE.index("eyeBlink_R")
+    assert weight[5, right].item() > 0.15
+    assert weight[1, right].abs().item() < 0.05
+
+
+def test_clips_without_true_weights_are_refused_with_what_to_do() -> None:
+    with pytest.raises(TrainingError, match=r"clip_0 has no true expression weights.*--start.*--model\.no-upper-face"):
+        fit_upper_face(MadeUp(true=False))  # type: ignore[arg-type]
+
+
+def test_a_run_fits_the_map_once_and_a_start_that_has_one_keeps_it(clip_folder: Path) -> None:
+    clips = ClipDataset(clip_folder, split="train")
+    fresh = TrainTask(CONFIG, clips, World(), expression=LeBS(CONFIG.model.expression)).model
+    assert fresh.upper_face is not None
+    assert torch.equal(fresh.upper_face.weight, fit_upper_face(clips)[0])
+    model = Export3D(CONFIG.model)
+    assert model.upper_face is not None
+    model.upper_face.set_map(torch.randn(64, 10), torch.randn(10))
+    task = TrainTask(CONFIG, clips, World(), expression=LeBS(CONFIG.model.expression), start=model.state_dict())
+    assert task.model.upper_face is not None
+    assert torch.equal(task.model.upper_face.weight, model.upper_face.weight)
+    for step in range(3):  # at first EAdaLN itself begins at zero
+        task.step(step, task.load_batch(step))
+    assert torch.equal(task.model.upper_face.weight, model.upper_face.weight)
+    assert task.model.upper_face.to_condition.weight.any()  # began at zero
+
+
+def test_without_an_expression_run_the_frozen_encoder_of_the_start_goes_on(tmp_path: Path) -> None:
+    config = replace(CONFIG, model=TINY)
+    model = Export3D(TINY)
+    path = tmp_path / "start.safetensors"
+    save_model(path, model, extra={"extractor": EXTRACTOR})
+    setup = prepare_training(config, "full", EXTRACTOR, start=path)
+    assert setup.expression is not None
+    for name, value in model.expression.state_dict().items():
+        assert torch.equal(setup.expression.state_dict()[name], value)
+    with pytest.raises(TrainingError, match="another extractor"):
+        prepare_training(config, "full", {**EXTRACTOR, "sha256": "1" * 64}, start=path)
+
+
+def test_a_start_without_a_frozen_encoder_asks_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "start.safetensors"
+    save_model(path, Export3D(replace(TINY, expression=replace(TINY.expression, pretrained=False))))
+    with pytest.raises(UsageError, match="no frozen expression encoder; give one with --expression"):
+        expression_of_model(path)
