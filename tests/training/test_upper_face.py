@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.training.clips import EXTRACTOR
 
 from export3d.data import ClipDataset
 from export3d.errors import TrainingError, UsageError
@@ -22,7 +23,6 @@ from export3d.training.setup import prepare_training
 from export3d.training.train import TrainTask
 from export3d.training.train_inputs import expression_of_model
 from export3d.training.upper_face import fit_upper_face
-from tests.training.clips import EXTRACTOR
 
 CONFIG = replace(
     TINY_TRAIN, model=replace(TINY, upper_face=True), adversarial=replace(TINY_TRAIN.adversarial, samples=0)

@@ -155,11 +155,14 @@ class Export3D(nn.Module):
             if matte_logits is not None:
                 foreground = upsample2(torch.sigmoid(matte_logits.detach()))
             picture = torch.cat([source.float(), foreground.float()], dim=1)
-        if (self.source_expression is not None or self.upper_face is not None) and source_beta is None:
+        upper_face = None
+        if source_beta is not None:
+            if self.source_expression is not None:
+                condition = self.source_expression(self._expression_code(source_beta))
+            if self.upper_face is not None:
+                upper_face = self.upper_face.read(source_beta)
+        elif self.source_expression is not None or self.upper_face is not None:
             raise ValueError("this model needs the portrait's own expression: encode(..., source_beta=...)")
-        if self.source_expression is not None:
-            condition = self.source_expression(self._expression_code(source_beta))
-        upper_face = None if self.upper_face is None else self.upper_face.read(source_beta)
         return SourceCode(
             *(tokens, highres, pixels, source_camera, background, matte_logits, picture, condition, source_gaze),
             *(depth, upper_face),

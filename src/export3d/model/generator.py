@@ -186,6 +186,7 @@ class MotionPlanes(nn.Module):
         weights = self.weights(_CONDITION_GAIN * whole).float()  # (B, count)
         batch, channels, *size = features.shape
         # The sum over the fields goes into the kernel, so that the fields themselves are never made.
+        assert self.fields.bias is not None
         kernels = self.fields.weight.reshape(9, self.count, channels)
         with torch.autocast(features.device.type, enabled=False):
             kernel = torch.einsum("bk,pkc->bcp", weights, kernels)

@@ -59,7 +59,9 @@ def expression_of_model(path: Path) -> tuple[LeBS, dict[str, Any]]:
     stored = read_checkpoint(path, kind="export3d")
     config = config_from_dict(ModelConfig, stored.config).expression
     if config.kind != "lebs" or not config.pretrained:
-        raise UsageError(f"--start {path}: this model has no frozen expression encoder; give one with --expression RUN.")
+        raise UsageError(
+            f"--start {path}: this model has no frozen expression encoder; give one with --expression RUN."
+        )
     prefix = "expression."
     tensors = {name.removeprefix(prefix): t.float() for name, t in stored.tensors.items() if name.startswith(prefix)}
     expression = LeBS(config)

@@ -1,0 +1,191 @@
+"""Do lids, brows and mouth move, and does the way from beta to them carry? Two tables (results/upper_face.json).
+
+    python benchmarks/upper_face.py --data out/test --fit-on out/train --save
+
+Reading: R^2 of the true weights on people to whom nothing was fitted, from beta-hat by a linear map, from CLeBS's ten
+numbers (linear, and with squares and products), and with beta read by the tracker from the rendered picture.
+
+Showing: a face tracker measures eye opening, brow height and mouth opening in true frames and in the model's frames of the
+same people, in widths of the eye. Slope and correlation of the model's changes against the true ones, each person's mean
+taken off: 1 and 1 are right, 0 does not move. Frames whose head turns more than 25 degrees are left out, as the tracker
+guesses there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from export3d.data import ClipDataset
+from export3d.evaluation.expression_content import lambda_of, quadratic_features
+from export3d.evaluation.portrait import Portrait, to_size
+from export3d.evaluation.protocol import same_identity_pairs
+from export3d.evaluation.run import dataset_facts
+from export3d.expression.lebs import LeBS
+from export3d.heads.parametric import EXPRESSION_NAMES
+from export3d.model import load_model
+from export3d.model.upper_face import UPPER_FACE
+from export3d.tracking.gaze import EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, GazeMap, eye_features
+from export3d.tracking.mediapipe_tracker import MediaPipeTracker
+from export3d.tracking.mesh_regressor import turn_to_template
+from export3d.tracking.regressor import LandmarkRegressor
+from material import save
+
+SHAPES = tuple(dict.fromkeys(name[:-2] for name in UPPER_FACE)) + ("mouthSmile",)
+"""Each as the mean of left and right; the smile for comparison."""
+
+BROW_IMAGE_LEFT = (70, 63, 105, 66, 107)
+BROW_IMAGE_RIGHT = (300, 293, 334, 296, 336)
+LIPS = (13, 14)  # middle of the inner upper and lower lip
+MEASURED = ("eye opening", "brow height", "mouth opening")
+MOST_YAW_DEG = 25.0
+SIZE = 256  # px, of what the tracker sees
+RIDGE = 1e-3
+
+
+def main() -> None:
+    """Both tables; save on request."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="synthetic clips of people whom no model saw")
+    parser.add_argument("--fit-on", type=Path, required=True, help="other synthetic clips, to fit the readings to")
+    parser.add_argument("--model", default=None, help="bundled name or file; the bundled model when left out")
+    parser.add_argument("--clips", type=int, default=60, help="people of the second table")
+    parser.add_argument("--save", action="store_true", help="write results/upper_face.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = load_model(options.model)
+    dataset, fit_on = ClipDataset(options.data), ClipDataset(options.fit_on)
+    assert isinstance(model.expression, LeBS)
+    tracker = MediaPipeTracker()
+    reading = read_rows(model.expression, fit_on, dataset, tracker)
+    showing = show_rows(model, dataset, tracker, options.clips)
+    for name, row in {**reading, **showing}.items():
+        print(f"{name:16s}" + "  ".join(f"{key} {value}" for key, value in row.items()))
+    if options.save:
+        facts = {
+            "split": "test",
+            "seed": 0,
+            "people_fitted_to": min(len(fit_on), 400),
+            "people_read": len(dataset),
+            "people_shown": min(options.clips, len(dataset)),
+            "reading": reading,
+            "showing": showing,
+        }
+        print(f"saved {save('upper_face', facts)}")
+
+
+def read_rows(
+    expression: LeBS, fit_on: ClipDataset, dataset: ClipDataset, tracker: MediaPipeTracker
+) -> dict[str, dict[str, Any]]:
+    """R^2 by shape and way of reading."""
+    beta, truth = betas_and_weights(fit_on, 400)
+    other_beta, other_truth = betas_and_weights(dataset, len(dataset))
+    tracked_beta, tracked_truth = tracked(dataset, tracker)
+    given = {
+        "beta-hat": (beta, other_beta, other_truth),
+        "lambda": (lambda_of(expression, beta), lambda_of(expression, other_beta), other_truth),
+        "lambda, squares, products": (
+            *(quadratic_features(lambda_of(expression, values)) for values in (beta, other_beta)),
+            other_truth,
+        ),
+        "beta-hat of the tracker": (beta, tracked_beta, tracked_truth),
+    }
+    rows: dict[str, dict[str, Any]] = {name: {} for name in SHAPES}
+    for way, (code, other, wanted) in given.items():
+        mean = code.mean(axis=0)
+        centred = code - mean
+        square = centred.T @ centred + RIDGE * len(code) * np.eye(code.shape[1])
+        weight = np.linalg.solve(square, centred.T @ (truth - truth.mean(axis=0)))
+        error = (other - mean) @ weight + truth.mean(axis=0) - wanted
+        r2 = 1.0 - error.var(axis=0) / wanted.var(axis=0) - error.mean(axis=0) ** 2 / wanted.var(axis=0)
+        for name, value in zip(SHAPES, r2, strict=True):
+            rows[name][way] = round(float(value), 3)
+    return rows
+
+
+def betas_and_weights(dataset: ClipDataset, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """beta-hat ``(N, 64)`` and the true weights of `SHAPES` ``(N, S)``."""
+    arrays = [dataset.arrays(index) for index in range(min(len(dataset), most))]
+    return np.concatenate([a["beta"] for a in arrays]).astype(np.float64), shapes_of(
+        np.concatenate([a["weights"] for a in arrays])
+    )
+
+
+def shapes_of(weights: np.ndarray) -> np.ndarray:
+    """All weights ``(N, 53)`` -> `SHAPES` ``(N, S)``."""
+    columns = [[weights[:, EXPRESSION_NAMES.index(f"{name}_{side}")] for side in "LR"] for name in SHAPES]
+    return np.stack([(left + right) / 2.0 for left, right in columns], axis=1).astype(np.float64)
+
+
+def tracked(dataset: ClipDataset, tracker: MediaPipeTracker) -> tuple[np.ndarray, np.ndarray]:
+    """As `betas_and_weights`, with beta read from the picture, on every second frame that shows a face."""
+    meshes, weights = [], []
+    for index in range(len(dataset)):
+        for time in range(0, dataset.num_frames(index), 2):
+            mesh = mesh_of(dataset.frame(index, time), tracker)
+            if mesh is not None:
+                meshes.append(mesh / SIZE)
+                weights.append(dataset.arrays(index)["weights"][time])
+    beta, _ = LandmarkRegressor.load().coefficients_of_meshes(np.stack(meshes).astype(np.float32))
+    return beta.astype(np.float64), shapes_of(np.stack(weights))
+
+
+def mesh_of(image: np.ndarray, tracker: MediaPipeTracker) -> np.ndarray | None:
+    """``(478, 3)`` in pixels of a picture of side `SIZE`."""
+    tracker.reset()
+    faces = tracker.detect(np.ascontiguousarray(to_size(image, SIZE)))
+    return max(faces, key=lambda face: face.area_px).mesh if faces else None
+
+
+def show_rows(model: Any, dataset: ClipDataset, tracker: MediaPipeTracker, clips: int) -> dict[str, dict[str, Any]]:
+    """Slope and correlation of what the model's frames show."""
+    places = {key: index for index, key in enumerate(dataset.keys)}
+    true_rows, shown_rows = [], []
+    for pair in same_identity_pairs(dataset_facts(dataset))[:clips]:
+        index = places[pair.driving_clip]
+        portrait = Portrait(model, dataset, index, pair.source_frame)
+        yaw = np.degrees(dataset.head_angles(index)[:, 0])
+        truth, shown = [], []
+        for time in range(dataset.num_frames(index)):
+            if time == pair.source_frame or abs(yaw[time]) > MOST_YAW_DEG:
+                continue
+            meshes = [mesh_of(image, tracker) for image in (dataset.frame(index, time), portrait.drive(index, time).image)]
+            if meshes[0] is not None and meshes[1] is not None:
+                truth.append(measures(meshes[0]))
+                shown.append(measures(meshes[1]))
+        if len(truth) > 1:
+            true_rows.append(np.stack(truth) - np.mean(truth, axis=0))
+            shown_rows.append(np.stack(shown) - np.mean(shown, axis=0))
+    truth_all, shown_all = np.concatenate(true_rows), np.concatenate(shown_rows)
+    rows: dict[str, dict[str, Any]] = {}
+    for column, name in enumerate(MEASURED):
+        t, s = truth_all[:, column], shown_all[:, column]
+        rows[name] = {
+            "slope": round(float((t * s).sum() / (t * t).sum()), 3),
+            "correlation": round(float(np.corrcoef(t, s)[0, 1]), 3),
+            "frames": len(t),
+        }
+    return rows
+
+
+def measures(mesh: np.ndarray) -> np.ndarray:
+    """`MEASURED` of one face, in widths of the eye, with the head's pose taken out."""
+    gaze = GazeMap.load()
+    opening = eye_features(mesh[None], gaze.template, gaze.steadiness)[1].mean()
+    given = torch.from_numpy(np.ascontiguousarray(mesh[None], dtype=np.float32))
+    turned = turn_to_template(given, torch.from_numpy(gaze.template), torch.from_numpy(gaze.steadiness))[0].numpy()[0]
+    heights, widths = [], []
+    for eye, brow in ((EYE_IMAGE_LEFT, BROW_IMAGE_LEFT), (EYE_IMAGE_RIGHT, BROW_IMAGE_RIGHT)):
+        corners = turned[[eye[0], eye[8]], :2]
+        widths.append(np.linalg.norm(corners[0] - corners[1]))
+        heights.append((corners[:, 1].mean() - turned[list(brow), 1].mean()) / widths[-1])
+    gap = np.linalg.norm(turned[LIPS[0], :2] - turned[LIPS[1], :2]) / np.mean(widths)
+    return np.array([opening, np.mean(heights), gap])
+
+
+if __name__ == "__main__":
+    main()
