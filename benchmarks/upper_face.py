@@ -35,7 +35,7 @@ from export3d.tracking.mesh_regressor import turn_to_template
 from export3d.tracking.regressor import LandmarkRegressor
 from material import save
 
-SHAPES = tuple(dict.fromkeys(name[:-2] for name in UPPER_FACE)) + ("mouthSmile",)
+SHAPES = (*dict.fromkeys(name[:-2] for name in UPPER_FACE), "mouthSmile")
 """Each as the mean of left and right; the smile for comparison."""
 
 BROW_IMAGE_LEFT = (70, 63, 105, 66, 107)
@@ -153,7 +153,9 @@ def show_rows(model: Any, dataset: ClipDataset, tracker: MediaPipeTracker, clips
         for time in range(dataset.num_frames(index)):
             if time == pair.source_frame or abs(yaw[time]) > MOST_YAW_DEG:
                 continue
-            meshes = [mesh_of(image, tracker) for image in (dataset.frame(index, time), portrait.drive(index, time).image)]
+            meshes = [
+                mesh_of(image, tracker) for image in (dataset.frame(index, time), portrait.drive(index, time).image)
+            ]
             if meshes[0] is not None and meshes[1] is not None:
                 truth.append(measures(meshes[0]))
                 shown.append(measures(meshes[1]))
