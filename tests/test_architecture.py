@@ -14,7 +14,18 @@ import export3d
 SOURCE = Path(export3d.__file__).parent
 DOCUMENT = SOURCE.parent.parent / "docs" / "architecture.md"
 
-LEAVES = ("checks", "errors", "camera", "configs", "images", "video", "files", "tensor_files", "checkpoint")
+LEAVES = (
+    "checks",
+    "errors",
+    "camera",
+    "configs",
+    "images",
+    "video",
+    "files",
+    "tensor_files",
+    "checkpoint",
+    "landmarks",
+)
 
 ARROWS: dict[str, tuple[str, ...]] = {
     "nn": (),

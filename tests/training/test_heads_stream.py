@@ -20,9 +20,11 @@ from export3d.heads.parametric import ParametricHead
 from export3d.heads.splits import SPLITS
 from export3d.heads.stream import HeadStream, HeadStreamConfig
 from export3d.training.augment import AugmentConfig
-from export3d.training.batches import FrameStore, PairSampling, clip_batch, pair_batch
+from export3d.training.batches import PairSampling, pair_batch
+from export3d.training.clip_batches import clip_batch
 from export3d.training.config import TINY_TRAIN
 from export3d.training.distributed import World
+from export3d.training.frame_store import FrameStore
 from export3d.training.train import TrainTask
 
 SIZE = TINY_TRAIN.model.image_size

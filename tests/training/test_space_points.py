@@ -12,7 +12,8 @@ import torch
 from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.training.augment import AugmentConfig
-from export3d.training.batches import FrameStore, PairSampling, pair_batch
+from export3d.training.batches import PairSampling, pair_batch
+from export3d.training.frame_store import FrameStore
 from export3d.training.space_points import SOLID_DEPTH, occupancy_loss, space_points
 
 SIZE = 64

@@ -15,8 +15,9 @@ from export3d.evaluation.expression_sample import ExpressionSample
 from export3d.expression.contrastive import contrastive_loss, retrieval_accuracy
 from export3d.expression.lebs import LeBS
 from export3d.images import to_tensor
-from export3d.training.batches import FrameStore, around_nose
+from export3d.training.clip_batches import around_nose
 from export3d.training.expression_report import between_share, chance_1nn, identity_1nn, without_mean
+from export3d.training.frame_store import FrameStore
 from export3d.training.image_encoder import ImageEncoder
 from export3d.training.pretrain import PretrainConfig, kept_size
 

@@ -19,13 +19,11 @@ from export3d.data import ClipDataset
 from export3d.evaluation.metrics import psnr, ssim
 from export3d.evaluation.portrait import Portrait, stored_gaze, to_size
 from export3d.evaluation.protocol import dataset_facts, same_identity_pairs
+from export3d.landmarks import EYES, MOUTH
 from export3d.model import Export3D
 
 DEPTH_STEPS = 16384.0
 """Stored depth per scene unit (docs/data.md)."""
-
-MOUTH = slice(48, 68)
-EYES = slice(36, 48)
 
 
 @dataclass(frozen=True, kw_only=True)

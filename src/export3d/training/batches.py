@@ -1,37 +1,29 @@
-"""Training batches as a pure function of (seed, step, places in the batch), from cached clip frames (Sec. 3.4)."""
+"""Pair batches as a pure function of (seed, step, places in the batch), from cached clip frames (Sec. 3.4)."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from export3d.camera import Camera
-from export3d.data.pairs import contrastive_clip_at, counter_rng, pair_at
-from export3d.data.source import ClipSource
-from export3d.training.augment import AugmentConfig, Change, draw_change, recolor, replace_background
+from export3d.data.pairs import counter_rng, pair_at
+from export3d.landmarks import EYES, MOUTH, mirror_points
+from export3d.training.augment import AugmentConfig, draw_change
+from export3d.training.frame_store import FrameStore, changed_frame, mirror_cameras, possible_change
 from export3d.training.space_points import space_points
 
 _AUGMENT_STREAM = 11
 _WINDOW_STREAM = 12
-_CLIP_AUGMENT_STREAM = 13
 _SURFACE_STREAM = 14
 _SPACE_STREAM = 15
 _GAZE_STREAM = 16
 
 DEPTH_UNITS = 16384.0
 """Stored depth levels per scene unit (docs/architecture.md, clip shards)."""
-
-NOSE = slice(27, 36)
-BROWS = slice(17, 27)
-EYES = slice(36, 48)
-MOUTH = slice(48, 68)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,100 +129,6 @@ class PairBatch:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClipBatch:
-    """Several clips' frames for the contrastive loss."""
-
-    images: Tensor
-    """``(K, N, H, W, 3)`` uint8: N frames of each of K clips."""
-    beta: Tensor
-    """``(K, N, 64)``."""
-    landmarks: Tensor
-    """``(K, N, 68, 2)`` in [0, 1]."""
-    camera: Tensor
-    """``(K, N, 25)``."""
-
-
-class FrameStore:
-    """Decoded frames of a data set, kept in memory as uint8 up to a limit; beyond it frames are decoded each time.
-
-    Args:
-        limit_bytes: memory for decoded pictures; 0 caches none. A source that keeps its own pictures is not cached.
-        size: side to which larger frames, masks and backgrounds are reduced before they are kept; None keeps them.
-    """
-
-    def __init__(self, dataset: ClipSource, limit_bytes: int, size: int | None = None) -> None:
-        self.dataset = dataset
-        self._size = size if size is not None and size < dataset.size else None
-        self._limit = 0 if dataset.in_memory else limit_bytes
-        self._used = 0
-        self._pictures: dict[tuple[str, int, int], np.ndarray] = {}
-        self._arrays: dict[int, dict[str, np.ndarray]] = {}
-        self._truth: dict[int, bool] = {}
-        self._backgrounds: dict[int, bool] = {}
-        self._lock = threading.Lock()
-
-    def frame(self, clip: int, time: int) -> np.ndarray:
-        """``(H, W, 3)`` uint8; do not change it."""
-        return self._picture("frame", clip, time)
-
-    def mask(self, clip: int, time: int) -> np.ndarray:
-        """``(H, W)`` uint8."""
-        return self._picture("mask", clip, time)
-
-    def depth(self, clip: int, time: int) -> np.ndarray:
-        """``(H, W)`` uint16."""
-        return self._picture("depth", clip, time)
-
-    def background(self, clip: int) -> np.ndarray:
-        """``(H, W, 3)`` uint8."""
-        return self._picture("background", clip, 0)
-
-    def arrays(self, clip: int) -> dict[str, np.ndarray]:
-        """The clip's arrays; these are small and always kept, except those of a source that keeps its own."""
-        if self.dataset.in_memory:
-            return self.dataset.arrays(clip)
-        found = self._arrays.get(clip)
-        if found is None:
-            found = self._arrays[clip] = self.dataset.arrays(clip)
-        return found
-
-    def has_truth(self, clip: int) -> bool:
-        """Whether the clip has masks and depths."""
-        known = self._truth.get(clip)
-        if known is None:
-            known = self.dataset.has(clip, "0000.mask.png") and self.dataset.has(clip, "0000.depth.png")
-            self._truth[clip] = known
-        return known
-
-    def has_background(self, clip: int) -> bool:
-        """Whether the clip has masks and its clean background."""
-        known = self._backgrounds.get(clip)
-        if known is None:
-            known = self.dataset.has(clip, "0000.mask.png") and self.dataset.has(clip, "background.png")
-            self._backgrounds[clip] = known
-        return known
-
-    def _picture(self, kind: str, clip: int, time: int) -> np.ndarray:
-        key = (kind, clip, time)
-        found = self._pictures.get(key)
-        if found is not None:
-            return found
-        if kind == "background":
-            picture = self.dataset.background(clip)
-        else:
-            read = {"frame": self.dataset.frame, "mask": self.dataset.mask, "depth": self.dataset.depth}[kind]
-            picture = read(clip, time)
-        if self._size is not None and kind != "depth":
-            shrunk = Image.fromarray(picture).resize((self._size, self._size), Image.Resampling.BILINEAR)
-            picture = np.asarray(shrunk)
-        with self._lock:
-            if self._used + picture.nbytes <= self._limit and key not in self._pictures:
-                self._pictures[key] = picture
-                self._used += picture.nbytes
-        return picture
-
-
 def pair_batch(
     store: FrameStore,
     seed: int,
@@ -255,46 +153,8 @@ def pair_batch(
         stacked[name] = torch.from_numpy(np.stack([np.asarray(v) for v in values])) if complete else None
     mirrored = stacked.pop("mirrored")
     for name in ("camera", "source_camera"):
-        stacked[name] = _mirror_cameras(stacked[name], mirrored)
+        stacked[name] = mirror_cameras(stacked[name], mirrored)
     return PairBatch(**stacked)
-
-
-def clip_batch(
-    store: FrameStore,
-    seed: int,
-    step: int,
-    places: Sequence[int],
-    *,
-    num_frames: int,
-    augment: AugmentConfig,
-    face_share: float = 1.0,
-) -> ClipBatch:
-    """Clips at `places` of contrastive batch `step`; each clip's frames get one common change.
-
-    With `face_share` below 1 each image is the square of that share of the frame around the nose, moved a little at random;
-    the landmarks are then those of the square.
-    """
-    images, betas, landmarks, cameras = [], [], [], []
-    for place in places:
-        clip, times = contrastive_clip_at(store.dataset, seed, step, place, num_frames=num_frames)
-        rng = counter_rng(seed, _CLIP_AUGMENT_STREAM, step, place)
-        change = _possible_change(store, clip, draw_change(augment, rng))
-        arrays = store.arrays(clip)
-        pictures = np.stack([_changed_frame(store, clip, int(t), change, step) for t in times])
-        points = _mirror_points(arrays["landmarks"][times], change.mirrored)
-        if face_share < 1.0:
-            pictures, points = around_nose(pictures, points, face_share, rng)
-        images.append(pictures)
-        betas.append(arrays["beta_mirror" if change.mirrored else "beta"][times])
-        landmarks.append(points)
-        camera = torch.from_numpy(arrays["camera"][times])
-        cameras.append(_mirror_cameras(camera, torch.full((len(times),), change.mirrored)))
-    return ClipBatch(
-        images=torch.from_numpy(np.stack(images)),
-        beta=torch.from_numpy(np.stack(betas)),
-        landmarks=torch.from_numpy(np.stack(landmarks)),
-        camera=torch.stack(cameras),
-    )
 
 
 def _pair(
@@ -311,10 +171,10 @@ def _pair(
     clip, source, driving = pair_at(
         store.dataset, seed, step, place, max_source_yaw_deg=bound, max_source_pitch_deg=bound
     )
-    change = _possible_change(store, clip, draw_change(augment, rng))
+    change = possible_change(store, clip, draw_change(augment, rng))
     arrays = store.arrays(clip)
-    landmarks = _mirror_points(arrays["landmarks"][driving], change.mirrored)
-    source_image = _changed_frame(store, clip, source, change, step)
+    landmarks = mirror_points(arrays["landmarks"][driving], change.mirrored)
+    source_image = changed_frame(store, clip, source, change, step)
     if change.noise > 0:
         noisy = source_image + rng.normal(0.0, change.noise, source_image.shape)
         source_image = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
@@ -331,7 +191,7 @@ def _pair(
     top, left = _window(landmarks, counter_rng(seed, _WINDOW_STREAM, step, place), sampling)
     return {
         "source": source_image,
-        "driving": _changed_frame(store, clip, driving, change, step),
+        "driving": changed_frame(store, clip, driving, change, step),
         "source_camera": arrays["camera"][source],
         "camera": arrays["camera"][driving],
         "beta": arrays["beta_mirror" if change.mirrored else "beta"][driving],
@@ -401,68 +261,6 @@ def _space(
     return {"space": points * np.array([-1.0 if mirrored else 1.0, 1.0, 1.0], dtype=np.float32), "solid": solid}
 
 
-def _possible_change(store: FrameStore, clip: int, change: Change) -> Change:
-    """Without what the clip's stored members do not allow."""
-    if change.background != "own" and not store.has_background(clip):
-        change = replace(change, background="own")
-    if change.mirrored and "beta_mirror" not in store.arrays(clip):
-        change = replace(change, mirrored=False)
-    return change
-
-
-def _changed_frame(store: FrameStore, clip: int, time: int, change: Change, step: int) -> np.ndarray:
-    image = store.frame(clip, time)
-    if change.background != "own":
-        other: np.ndarray = change.flat_color
-        if change.background == "other":
-            clips = store.dataset.clips_at(step)
-            chosen = int(clips[int(change.background_draw * len(clips))])
-            other = store.background(chosen) if store.has_background(chosen) else change.flat_color
-        image = replace_background(image, store.mask(clip, time), store.background(clip), other)
-    image = recolor(image, change.table)
-    return np.ascontiguousarray(image[:, ::-1]) if change.mirrored else image
-
-
-def around_nose(
-    pictures: np.ndarray, points: np.ndarray, share: float, rng: np.random.Generator | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Squares of the pictures around the nose, and the landmarks inside them.
-
-    Args:
-        pictures: ``(N, S, S, 3)`` uint8.
-        points: ``(N, 68, 2)`` landmarks in [0, 1].
-        share: side of the square over that of the picture.
-        rng: moves each square a little; None leaves it at the nose.
-
-    Returns:
-        ``(N, s, s, 3)`` uint8 and ``(N, 68, 2)`` float32.
-    """
-    size = pictures.shape[1]
-    side = max(2, round(share * size))
-    centre = points[:, NOSE].mean(axis=1)
-    if rng is not None:
-        centre = centre + rng.uniform(-0.03, 0.03, (len(points), 2))
-    first = np.clip(np.rint(centre * size - side / 2), 0, size - side).astype(np.int64)  # (N, 2) x, y
-    squares = [image[y : y + side, x : x + side] for image, (x, y) in zip(pictures, first, strict=True)]
-    return np.stack(squares), ((points * size - first[:, None]) / side).astype(np.float32)
-
-
-def _mirror_points(points: np.ndarray, mirrored: bool) -> np.ndarray:
-    """Mirror ``(..., 68, 2)`` points in [0, 1]; the order of left and right points is swapped too."""
-    if not mirrored:
-        return points
-    flipped = points[..., MIRRORED_LANDMARKS, :].copy()
-    flipped[..., 0] = 1.0 - flipped[..., 0]
-    return flipped
-
-
-def _mirror_cameras(p: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror the cameras ``(B, 25)`` of the samples where `mirrored` ``(B,)`` is true."""
-    if not bool(mirrored.any()):
-        return p
-    return torch.where(mirrored[:, None], Camera.from_vector(p).mirrored().to_vector(), p)
-
-
 def _window(landmarks: np.ndarray, rng: np.random.Generator, sampling: PairSampling) -> tuple[int, int]:
     """First row and column of the window of rays: near mouth, eyes or face, or anywhere."""
     size = sampling.window
@@ -478,26 +276,3 @@ def _window(landmarks: np.ndarray, rng: np.random.Generator, sampling: PairSampl
     else:
         left, top = np.floor(anywhere * (free + 1))
     return int(np.clip(top, 0, free)), int(np.clip(left, 0, free))
-
-
-def _mirror_order() -> np.ndarray:
-    """For each of the 68 points, the index of its mirror image (Multi-PIE order)."""
-    order = np.arange(68)
-    groups = [
-        list(range(17)),  # jaw
-        list(range(17, 27)),  # brows
-        list(range(31, 36)),  # under the nose
-        list(range(48, 55)),  # upper outer lip
-        [59, 58, 57, 56, 55],  # lower outer lip
-        list(range(60, 65)),  # upper inner lip
-        [67, 66, 65],  # lower inner lip
-    ]
-    for group in groups:
-        order[group] = group[::-1]
-    for left, right in ((36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)):  # eyes
-        order[left], order[right] = right, left
-    return order
-
-
-MIRRORED_LANDMARKS = _mirror_order()
-"""``(68,)`` index of each point's mirror image."""

@@ -23,9 +23,10 @@ from export3d.expression.lebs import LeBS, LeBSConfig
 from export3d.images import to_tensor
 from export3d.model.config import PRESETS
 from export3d.training.augment import AugmentConfig
-from export3d.training.batches import ClipBatch, FrameStore, clip_batch
+from export3d.training.clip_batches import ClipBatch, clip_batch
 from export3d.training.distributed import World
 from export3d.training.expression_report import expression_report, expression_table
+from export3d.training.frame_store import FrameStore
 from export3d.training.image_encoder import ImageEncoder, ImageEncoderConfig
 from export3d.training.loop import cosine_rate, require_finite
 from export3d.training.optimizers import clip_gradients, make_adam, set_rate

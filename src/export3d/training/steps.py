@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from export3d.camera import Camera
 from export3d.errors import TrainingError
+from export3d.landmarks import BROWS, EYES, MOUTH
 from export3d.model.export3d import Export3D, Render, SourceCode
 from export3d.rendering.rays import Window
-from export3d.training.batches import BROWS, EYES, MOUTH, PairBatch
+from export3d.training.batches import PairBatch
 from export3d.training.losses import (
     LossWeights,
     PerceptualFunction,
