@@ -174,7 +174,7 @@ def test_the_portraits_expression_and_both_gazes_change_the_planes(conditioning:
     assert not torch.allclose(base, planes(beta, gaze, other))
 
 
-def test_an_unknown_gaze_of_either_frame_counts_as_none() -> None:
+def test_an_unknown_gaze_of_the_driver_is_the_portraits_and_one_of_the_portrait_is_none() -> None:
     model = _model(WITH_CONDITIONS)
     source, camera, beta = torch.rand(1, 3, 32, 32), Camera.look_at_head(), torch.randn(1, 64)
     gaze, unknown = torch.tensor([[0.1, 0.2]]), torch.tensor([[torch.nan, torch.nan]])
@@ -183,9 +183,11 @@ def test_an_unknown_gaze_of_either_frame_counts_as_none() -> None:
         blind = model.encode(source, camera, source_beta=beta)
         none = model.planes(blind, beta)
         assert torch.equal(model.planes(blind, beta, gaze), none)
-        assert torch.equal(model.planes(known, beta), none)
-        assert torch.equal(model.planes(known, beta, unknown), none)
-        assert not torch.equal(model.planes(known, beta, gaze), none)
+        own = model.planes(known, beta, gaze)
+        assert not torch.equal(own, none)
+        assert torch.equal(model.planes(known, beta), own)
+        assert torch.equal(model.planes(known, beta, unknown), own)
+        assert not torch.equal(model.planes(known, beta, -gaze), own)
 
 
 def test_the_papers_presets_have_neither_lookup_nor_further_conditions() -> None:

@@ -31,7 +31,7 @@ class TransferOptions:
     """Add the driver's change since its first face to the portrait's own expression, pose and gaze."""
 
     gaze: bool = True
-    """Let the eyes follow the driver's; else the gaze is unknown in every frame, and a model leaves the eyes alone."""
+    """Let the eyes follow the driver's; else the gaze is unknown in every frame, and the eyes stay as the portrait's."""
 
     smooth_s: float = 0.0
     """Standard deviation in seconds of a centred Gaussian over expression, camera and gaze; 0 leaves them as tracked."""

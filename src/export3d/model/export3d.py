@@ -185,7 +185,7 @@ class Export3D(nn.Module):
     def planes(self, code: SourceCode, beta: Tensor, gaze: Tensor | None = None) -> Tensor:
         """The expression's part (Eqs. 3, 5, 6): ``beta`` (B, 64) -> residual planes (B, 3, C, P, P).
 
-        `gaze` (B, 2) in radians is read by a model with `gaze`; None, or a portrait without gaze, leaves the eyes alone.
+        `gaze` (B, 2) in radians is read by a model with `gaze`; None or NaN leaves the eyes as the portrait has them.
         """
         check_shape("beta", beta, code.tokens.shape[0], None)
         upper_face = None if self.upper_face is None else self.upper_face.read(beta)
@@ -410,11 +410,14 @@ class PortraitField:
 
 
 def _gaze_input(driving: Tensor | None, source: Tensor | None, batch: int) -> Tensor:
-    """``(B, 5)``: both gazes and 1; all 0 where either is unknown (a row with a NaN, or None)."""
-    if driving is None or source is None:
+    """``(B, 5)``: both gazes and 1. An unknown one (a row with a NaN, or None) of the driver is that of the portrait, so that
+    the eyes stay as they are; all 0 where the portrait's is unknown."""
+    if source is None:
         return torch.zeros(batch, 5)
-    row = torch.cat([driving, source, torch.ones_like(driving[:, :1])], dim=1)
-    return torch.where(row.isnan().any(dim=1, keepdim=True), torch.zeros_like(row), row)
+    source = source.expand(batch, -1)
+    driving = source if driving is None else torch.where(driving.isnan().any(dim=1, keepdim=True), source, driving)
+    row = torch.cat([driving, source, torch.ones_like(source[:, :1])], dim=1)
+    return torch.where(source.isnan().any(dim=1, keepdim=True), torch.zeros_like(row), row)
 
 
 def background_window(background: Tensor, size: int, window: Window | None) -> Tensor:
