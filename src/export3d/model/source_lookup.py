@@ -97,7 +97,8 @@ class SourceLookup(nn.Module):
             guide, opacity = upsample2(guide), upsample2(opacity)
         place, gates = _unmultiplied(guide, opacity)
         mirrored = torch.cat([-place[:, :1], place[:, 1:]], dim=1)
-        own, other = _read(picture, camera, place), _read(picture, camera, mirrored)
+        # Between pixels a linear mean blurs; a cubic one keeps edges (and may overshoot a little).
+        own, other = (_read(picture, camera, at, "bicubic").clamp(-1.0, 1.0) for at in (place, mirrored))
         gate, other_gate = gates[:, :1], gates[:, 1:]
         prior = torch.cat([torch.full_like(gate, 0.1), gate, 0.3 * other_gate * (1.0 - gate)], dim=1)
         return coarse, Layers(
@@ -114,8 +115,8 @@ def _unmultiplied(guide: Tensor, opacity: Tensor) -> tuple[Tensor, Tensor]:
     return met[:, :3], met[:, 3:].clamp(0.0, 1.0)
 
 
-def _read(image: Tensor, camera: Camera, place: Tensor) -> Tensor:
+def _read(image: Tensor, camera: Camera, place: Tensor, mode: str = "bilinear") -> Tensor:
     """``image`` (B, C, H, W) where the camera sees the places ``(B, 3, r, r)`` -> (B, C, r, r)."""
     position, _ = camera.project(place.flatten(2).transpose(1, 2))  # (B, r * r, 2) in [0, 1]
     grid = (position * 2.0 - 1.0).reshape(place.shape[0], *place.shape[-2:], 2)
-    return F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=False)
