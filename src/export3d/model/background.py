@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from export3d.checks import check_choice
 from export3d.nn.conv import ConvStack, conv
+from export3d.rendering.rays import Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +77,18 @@ def _pull_push(weighted: Tensor, weight: Tensor) -> Tensor:
     coarse = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
     known = weight.clamp(0.0, 1.0)
     return known * (weighted / weight.clamp_min(1e-3)) + (1.0 - known) * coarse
+
+
+def background_window(background: Tensor, size: int, window: Window | None) -> Tensor:
+    """The background ``(B, 3, H, W)`` resized to `size` and cut to the window."""
+    if background.shape[-1] != size:
+        background = F.interpolate(background, size=(size, size), mode="area")
+    if window is None:
+        return background
+    top, left, side = window
+    return torch.stack(
+        [
+            image[:, t : t + side, s : s + side]
+            for image, t, s in zip(background, top.tolist(), left.tolist(), strict=True)
+        ]
+    )

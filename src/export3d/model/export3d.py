@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,72 +11,22 @@ from torch import Tensor, nn
 from export3d.camera import Camera
 from export3d.checks import check_shape
 from export3d.expression.lebs import LeBS, build_expression
-from export3d.model.background import SourceMatte, fill_background
+from export3d.model.background import SourceMatte, background_window, fill_background
+from export3d.model.code import Render, SourceCode
 from export3d.model.config import ModelConfig
 from export3d.model.decoder import RadianceDecoder
 from export3d.model.fast_field import FoldedField
+from export3d.model.field import PortraitField
 from export3d.model.generator import TriPlaneGenerator
 from export3d.model.pixel_aligned import PixelAligned
 from export3d.model.source_depth import SourceDepth
 from export3d.model.source_lookup import GUIDE_CHANNELS, SourceLookup
 from export3d.model.superres import SuperResolution, upsample2
-from export3d.model.triplane import RunningMeanPlanes, TriPlaneConfig, sample_planes
+from export3d.model.triplane import RunningMeanPlanes
 from export3d.model.upper_face import UpperFace
 from export3d.rendering.fast import FastConfig, render_square
 from export3d.rendering.rays import Window, cast_rays
 from export3d.rendering.renderer import activate_density, render_rays
-
-
-@dataclass(frozen=True)
-class SourceCode:
-    """What depends on the portrait only; computed once and reused for every frame.
-
-    Attributes:
-        tokens: ``(B, N, h)`` visual tokens (Sec. 3.2).
-        highres: high-resolution features ``(B, C, P, P)``, or None.
-        pixels: features of the portrait for the pixel-aligned branch or the source lookup ``(B, C, H/2, W/2)``, or None.
-        camera: the portrait's camera.
-        background: ``(B, 3, H, W)`` in [-1, 1] with the head filled in, or None.
-        matte_logits: ``(B, 1, H/2, W/2)`` foreground of the portrait, or None.
-        picture: ``(B, 4, H, W)`` the portrait in [-1, 1] and its foreground in [0, 1], for the source lookup, or None.
-        condition: the portrait's own expression, as it joins that of the driver (B, d) or (B, n, d), or None.
-        gaze: ``(B, 2)`` the portrait's gaze, yaw and pitch in radians; None where it is unknown.
-        depth: ``(B, 2 + channels, H/2, W/2)`` depth map and more (`SourceDepth.maps`), or None.
-        upper_face: ``(B, 10)`` the portrait's brows and lids (`UpperFace.read`), or None.
-    """
-
-    tokens: Tensor
-    highres: Tensor | None
-    pixels: Tensor | None
-    camera: Camera
-    background: Tensor | None
-    matte_logits: Tensor | None
-    picture: Tensor | None = None
-    condition: Tensor | None = None
-    gaze: Tensor | None = None
-    depth: Tensor | None = None
-    upper_face: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Render:
-    """A rendered batch; r is the raw size or the window side, s the output size or the side of the same window there.
-
-    Attributes:
-        image: ``(B, 3, s, s)`` in about [-1, 1] (D-hat), or None if only the raw image was asked for.
-        raw: ``(B, 3, r, r)`` in about [-1, 1] (D-hat raw).
-        depth: ``(B, 1, r, r)`` distance along the ray, scene units.
-        opacity: ``(B, 1, r, r)`` in [0, 1].
-        image_opacity: ``(B, 1, s, s)`` the same at the output size, from a model with a source lookup; None otherwise.
-        planes: ``(B, 3, C, P, P)`` the generator's output before the running mean is added (for Eq. 12's update).
-    """
-
-    image: Tensor | None
-    raw: Tensor
-    depth: Tensor
-    opacity: Tensor
-    planes: Tensor
-    image_opacity: Tensor | None = None
 
 
 class Export3D(nn.Module):
@@ -363,52 +312,6 @@ class Export3D(nn.Module):
         return image + (1.0 - opacity) * (1.0 + behind)
 
 
-class PortraitField:
-    """The radiance field of one portrait in one expression: what the renderer asks for densities and colours."""
-
-    def __init__(
-        self,
-        planes: Tensor,
-        decoder: RadianceDecoder,
-        triplane: TriPlaneConfig,
-        pixel_aligned: PixelAligned | None,
-        source_lookup: SourceLookup | None,
-        source_depth: SourceDepth | None,
-        code: SourceCode,
-    ) -> None:
-        self.planes_ = planes
-        self.decoder = decoder
-        self.triplane = triplane
-        self.pixel_aligned = pixel_aligned
-        self.source_lookup = source_lookup
-        self.source_depth = source_depth
-        self.code = code
-
-    def density(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """World points ``(B, P, 3)`` -> raw density ``(B, P)`` and the decoder's state."""
-        features = sample_planes(self.planes_, points, self.triplane)
-        features, motion = features[..., : self.triplane.channels], features[..., self.triplane.channels :]
-        if self.pixel_aligned is not None and self.code.pixels is not None:
-            own = self.pixel_aligned.lookup(self.code.pixels, self.code.camera, points, features)
-            features = torch.cat([features, own], dim=-1)
-        if self.source_lookup is None:
-            return self.decoder.density(features)
-        moved = self.source_lookup.moved(points, motion)
-        clues = None
-        if self.source_depth is not None and self.code.depth is not None:
-            # The motion learns from where surface points were, not from the steep distances.
-            clues = self.source_depth.clues(self.code.depth, self.code.camera, moved.detach())
-        density, state = self.decoder.density(features, clues)
-        return density, torch.cat([state, moved], dim=-1)  # the guide of a point needs its place
-
-    def colour(self, state: Tensor) -> Tensor:
-        """Decoder state -> colours ``(B, P, C)``, with a source lookup also the guide's channels."""
-        if self.source_lookup is None:
-            return self.decoder.colour(state)
-        state, points = state[..., :-3], state[..., -3:]
-        return torch.cat([self.decoder.colour(state), self.source_lookup.colour_of(state, points)], dim=-1)
-
-
 def _gaze_input(driving: Tensor | None, source: Tensor | None, batch: int) -> Tensor:
     """``(B, 5)``: both gazes and 1. An unknown one (a row with a NaN, or None) of the driver is that of the portrait, so that
     the eyes stay as they are; all 0 where the portrait's is unknown."""
@@ -418,18 +321,3 @@ def _gaze_input(driving: Tensor | None, source: Tensor | None, batch: int) -> Te
     driving = source if driving is None else torch.where(driving.isnan().any(dim=1, keepdim=True), source, driving)
     row = torch.cat([driving, source, torch.ones_like(source[:, :1])], dim=1)
     return torch.where(source.isnan().any(dim=1, keepdim=True), torch.zeros_like(row), row)
-
-
-def background_window(background: Tensor, size: int, window: Window | None) -> Tensor:
-    """The background ``(B, 3, H, W)`` resized to `size` and cut to the window."""
-    if background.shape[-1] != size:
-        background = F.interpolate(background, size=(size, size), mode="area")
-    if window is None:
-        return background
-    top, left, side = window
-    return torch.stack(
-        [
-            image[:, t : t + side, s : s + side]
-            for image, t, s in zip(background, top.tolist(), left.tolist(), strict=True)
-        ]
-    )
