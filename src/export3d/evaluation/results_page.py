@@ -49,10 +49,15 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "Same identity, from the evaluation above; mean over people. Groups are small and differ in more than their name, so "
         "only large differences mean something; PSNR is also higher where there is less contrast.",
     ),
+    "quality_fourth": (
+        "The fourth bundled checkpoint on the same frames",
+        "export3d quality",
+        "As above, for the model that was bundled before.",
+    ),
     "quality_third": (
         "The third bundled checkpoint on the same frames",
         "export3d quality",
-        "As above, for the model that was bundled before.",
+        "As above, for the model before that.",
     ),
     "quality_second": (
         "The second bundled checkpoint on the same frames",
