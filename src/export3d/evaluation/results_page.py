@@ -142,6 +142,11 @@ MEASURED: dict[str, tuple[str, str, str]] = {
     ),
     "heads": ("Speed of the head renderer", "python benchmarks/heads.py", "One thread."),
     "animate": ("Speed of animation", "python benchmarks/animate.py --save", "Milliseconds of each step of a frame."),
+    "animate_avx512": (
+        "Speed of animation on a newer processor",
+        "python benchmarks/animate.py --save",
+        "The fourth checkpoint on two cores that have AVX-512; its successor does a little more.",
+    ),
     "memory": ("Memory of animation", "python benchmarks/memory.py --save", "Peak of a short and of a long clip."),
     "train_speed": ("Speed of training", "python benchmarks/train.py --save", "Plain settings against ours."),
     "train": ("Training of the bundled model", "export3d train", "The run that made the bundled model."),
