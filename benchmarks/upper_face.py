@@ -23,8 +23,7 @@ import torch
 from export3d.data import ClipDataset
 from export3d.evaluation.expression_content import lambda_of, quadratic_features
 from export3d.evaluation.portrait import Portrait, to_size
-from export3d.evaluation.protocol import same_identity_pairs
-from export3d.evaluation.run import dataset_facts
+from export3d.evaluation.protocol import dataset_facts, same_identity_pairs
 from export3d.expression.lebs import LeBS
 from export3d.heads.parametric import EXPRESSION_NAMES
 from export3d.model import load_model
@@ -33,6 +32,8 @@ from export3d.tracking.gaze import EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, GazeMap, eye
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 from export3d.tracking.mesh_regressor import turn_to_template
 from export3d.tracking.regressor import LandmarkRegressor
+from export3d.training.ridge import ridge_map_with_bias
+from export3d.training.upper_face import MOST_CLIPS, RIDGE
 from material import save
 
 SHAPES = (*dict.fromkeys(name[:-2] for name in UPPER_FACE), "mouthSmile")
@@ -44,7 +45,6 @@ LIPS = (13, 14)  # middle of the inner upper and lower lip
 MEASURED = ("eye opening", "brow height", "mouth opening")
 MOST_YAW_DEG = 25.0
 SIZE = 256  # px, of what the tracker sees
-RIDGE = 1e-3
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
         facts = {
             "split": "test",
             "seed": 0,
-            "people_fitted_to": min(len(fit_on), 400),
+            "people_fitted_to": min(len(fit_on), MOST_CLIPS),
             "people_read": len(dataset),
             "people_shown": min(options.clips, len(dataset)),
             "reading": reading,
@@ -82,26 +82,22 @@ def read_rows(
     expression: LeBS, fit_on: ClipDataset, dataset: ClipDataset, tracker: MediaPipeTracker
 ) -> dict[str, dict[str, Any]]:
     """R^2 by shape and way of reading."""
-    beta, truth = betas_and_weights(fit_on, 400)
+    beta, truth = betas_and_weights(fit_on, MOST_CLIPS)
     other_beta, other_truth = betas_and_weights(dataset, len(dataset))
     tracked_beta, tracked_truth = tracked(dataset, tracker)
+    # Standardised together: the same numbers must mean the same on both sides.
+    products = quadratic_features(lambda_of(expression, np.concatenate([beta, other_beta])))
     given = {
         "beta-hat": (beta, other_beta, other_truth),
         "lambda": (lambda_of(expression, beta), lambda_of(expression, other_beta), other_truth),
-        "lambda, squares, products": (
-            *(quadratic_features(lambda_of(expression, values)) for values in (beta, other_beta)),
-            other_truth,
-        ),
+        "lambda, squares, products": (products[: len(beta)], products[len(beta) :], other_truth),
         "beta-hat of the tracker": (beta, tracked_beta, tracked_truth),
     }
     rows: dict[str, dict[str, Any]] = {name: {} for name in SHAPES}
     for way, (code, other, wanted) in given.items():
-        mean = code.mean(axis=0)
-        centred = code - mean
-        square = centred.T @ centred + RIDGE * len(code) * np.eye(code.shape[1])
-        weight = np.linalg.solve(square, centred.T @ (truth - truth.mean(axis=0)))
-        error = (other - mean) @ weight + truth.mean(axis=0) - wanted
-        r2 = 1.0 - error.var(axis=0) / wanted.var(axis=0) - error.mean(axis=0) ** 2 / wanted.var(axis=0)
+        weight, bias = ridge_map_with_bias(code, truth, RIDGE)
+        error = other @ weight + bias - wanted
+        r2 = 1.0 - (error**2).mean(axis=0) / wanted.var(axis=0)
         for name, value in zip(SHAPES, r2, strict=True):
             rows[name][way] = round(float(value), 3)
     return rows

@@ -22,14 +22,15 @@ from export3d.evaluation.identity_training import verify
 from export3d.evaluation.run import Backends
 from export3d.evaluation.truth import angle_error_deg
 from export3d.heads.extractor import NUM_EXPRESSION
+from export3d.landmarks import BROWS, EYES, MOUTH, NOSE
 from export3d.training.expression_report import without_mean
 
 PARTS = {
     "jaw": slice(0, 17),
-    "brows": slice(17, 27),
-    "nose": slice(27, 36),
-    "eyes": slice(36, 48),
-    "mouth": slice(48, 68),
+    "brows": BROWS,
+    "nose": NOSE,
+    "eyes": EYES,
+    "mouth": MOUTH,
 }
 YAW_BINS_DEG = (0.0, 15.0, 30.0, 180.0)
 LEAST_VARIANCE = 1e-6

@@ -170,17 +170,15 @@ class Export3D(nn.Module):
         `UpperFace.read` gave; None leaves brows and lids as the portrait has them.
         """
         condition = beta_prime
-        is_tokens = condition.ndim == 3
         if code.condition is not None:
-            condition = torch.cat([condition, code.condition], dim=1) if is_tokens else condition + code.condition
+            condition = _joined(condition, code.condition)
         if self.gaze is not None:
             eyes = self.gaze(_gaze_input(gaze, code.gaze, beta_prime.shape[0]).to(beta_prime.device))
-            condition = torch.cat([condition, eyes[:, None]], dim=1) if is_tokens else condition + eyes
+            condition = _joined(condition, eyes)
         if self.upper_face is not None:
             assert code.upper_face is not None
             own = code.upper_face.expand(beta_prime.shape[0], -1)
-            more = self.upper_face(own if upper_face is None else upper_face, own)
-            condition = torch.cat([condition, more[:, None]], dim=1) if is_tokens else condition + more
+            condition = _joined(condition, self.upper_face(own if upper_face is None else upper_face, own))
         return self.generator(code.tokens, code.highres, condition)
 
     def guide(self, planes: Tensor, code: SourceCode, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -310,6 +308,13 @@ class Export3D(nn.Module):
         behind = background_window(code.background, self.config.image_size, full)
         opacity = F.interpolate(opacity, size=image.shape[-2:], mode="bilinear", align_corners=False)
         return image + (1.0 - opacity) * (1.0 + behind)
+
+
+def _joined(condition: Tensor, more: Tensor) -> Tensor:
+    """A further condition (B, d) added to one (B, d); to tokens (B, n, d) it is one token more, or several (B, m, d)."""
+    if condition.ndim == 2:
+        return condition + more
+    return torch.cat([condition, more if more.ndim == 3 else more[:, None]], dim=1)
 
 
 def _gaze_input(driving: Tensor | None, source: Tensor | None, batch: int) -> Tensor:

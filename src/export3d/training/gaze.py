@@ -21,6 +21,7 @@ from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 from export3d.tracking.mesh_regressor import NUM_MESH, turn_to_template
 from export3d.training.detections import Detections, Progress, detect_or_load, joined
 from export3d.training.mesh_regressor import mean_mesh, mirror_indices, within
+from export3d.training.ridge import ridge_map
 
 RIDGE = 0.01
 """Of the standardised features' variance: weights stay small, at the cost of 0.01 of R^2."""
@@ -114,7 +115,10 @@ def fit_gaze_map(detections: Detections, ridge: float = RIDGE) -> GazeMap:
     mean, scale = eyes.mean(axis=(0, 1)), np.maximum(eyes.std(axis=(0, 1)), 1e-6)
     left, right = np.moveaxis((eyes - mean) / scale, 1, 0)
     up = gaze[:, 1].mean()
-    weight = [_ridge((right - left) / 2.0, gaze[:, 0], ridge), _ridge((right + left) / 2.0, gaze[:, 1] - up, ridge)]
+    weight = [
+        ridge_map((right - left) / 2.0, gaze[:, 0], ridge),
+        ridge_map((right + left) / 2.0, gaze[:, 1] - up, ridge),
+    ]
     return GazeMap(
         template=template,
         steadiness=steadiness,
@@ -181,10 +185,6 @@ def _pose_alone(train: Detections, seen: Detections) -> np.ndarray:
         np.c_[part.true_angles()[:, :2], np.ones(len(part.mesh))].astype(np.float64) for part in (train, seen)
     )
     return others @ np.linalg.lstsq(rows, weights_to_gaze(train.true_weights), rcond=None)[0]
-
-
-def _ridge(rows: np.ndarray, wanted: np.ndarray, ridge: float) -> np.ndarray:
-    return np.linalg.solve(rows.T @ rows + ridge * len(rows) * np.eye(rows.shape[1]), rows.T @ wanted)
 
 
 def _r2(told: np.ndarray, truth: np.ndarray) -> float:

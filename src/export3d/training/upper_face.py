@@ -10,6 +10,7 @@ from export3d.data.source import ClipSource
 from export3d.errors import TrainingError
 from export3d.heads.parametric import EXPRESSION_NAMES
 from export3d.model.upper_face import UPPER_FACE
+from export3d.training.ridge import ridge_map_with_bias
 
 MOST_CLIPS = 400
 """More people change the map by less than its error."""
@@ -47,9 +48,5 @@ def fit_upper_face(dataset: ClipSource) -> tuple[Tensor, Tensor]:
             wanted.append(truth[:, _SWAPPED])
     beta = np.concatenate(betas).astype(np.float64)
     truth = np.concatenate(wanted).astype(np.float64)
-    mean_beta, mean_truth = beta.mean(axis=0), truth.mean(axis=0)
-    centred = beta - mean_beta
-    square = centred.T @ centred + RIDGE * len(beta) * np.eye(beta.shape[1])
-    weight = np.linalg.solve(square, centred.T @ (truth - mean_truth))
-    bias = mean_truth - mean_beta @ weight
+    weight, bias = ridge_map_with_bias(beta, truth, RIDGE)
     return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
