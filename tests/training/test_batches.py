@@ -12,7 +12,7 @@ from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.landmarks import MIRRORED_LANDMARKS
 from export3d.training.augment import AugmentConfig, draw_change, recolor, replace_background
-from export3d.training.batches import PairSampling, pair_batch
+from export3d.training.batches import PairBatch, PairSampling, _chosen_points, pair_batch
 from export3d.training.clip_batches import clip_batch
 from export3d.training.frame_store import FrameStore
 from export3d.training.prefetch import Prefetcher
@@ -129,6 +129,16 @@ def test_windows_lie_inside_the_raw_image_and_follow_the_mouth(store: FrameStore
     assert anywhere.window_top.abs().max() == 0
 
 
+def test_windows_that_lie_anywhere_reach_the_border_of_the_picture_in_a_quarter_of_the_pairs(store: FrameStore) -> None:
+    sampling = PairSampling(raw_size=64, window=32, centred_share=0.0)
+    batch = pair_batch(store, 0, 0, range(400), sampling=sampling, augment=NOTHING)
+    for first in (batch.window_top, batch.window_left):
+        # A window whose centre lies in the outer quarter is moved to the border.
+        assert 0.18 < (first == 0).float().mean() < 0.32
+        assert 0.18 < (first == 32).float().mean() < 0.32
+        assert len(first.unique()) > 25
+
+
 def test_the_gaze_is_mirrored_with_the_frame_and_withheld_from_the_asked_share(store: FrameStore) -> None:
     def gazes(mirror: float, unknown: float) -> tuple[torch.Tensor, torch.Tensor]:
         sampling = PairSampling(raw_size=8, gaze_unknown=unknown)
@@ -199,3 +209,66 @@ def test_prefetching_gives_the_batches_in_order_and_passes_errors_on() -> None:
 def test_impossible_augmentation_is_refused(change: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must lie in"):
         AugmentConfig(**change)
+
+
+def test_another_persons_leak_moves_only_the_drivers_beta_of_pairs_that_are_not_mirrored(
+    store: FrameStore,
+) -> None:
+    arrays = {clip: dict(store.arrays(clip)) for clip in range(len(store.dataset))}
+    leaks = {clip: np.full(64, 10.0 * clip, np.float32) for clip in arrays}
+    for clip, own in arrays.items():
+        own["beta"] = own["true_beta"] + leaks[clip]
+        own["beta_mirror"] = -own["beta"]
+        store._arrays[clip] = own
+        assert np.allclose(store.leak(clip), leaks[clip], atol=1e-5)
+
+    def drawn(share: float, mirror: float = 0.0) -> PairBatch:
+        augment = AugmentConfig(other_leak=share, mirror=mirror)
+        return pair_batch(store, 0, 1, range(64), sampling=SAMPLING, augment=augment)
+
+    plain, leaked, half = drawn(0.0), drawn(1.0), drawn(0.5)
+    assert plain.source_beta is not None and leaked.source_beta is not None
+    assert torch.equal(leaked.source_beta, plain.source_beta)
+    change = leaked.beta - plain.beta  # another clip's leak less the own: the same number in all 64 places
+    assert torch.allclose(change, change[:, :1].expand(-1, 64), atol=1e-4)
+    assert set((change[:, 0] / 10).round().tolist()) > {0.0, 1.0, -1.0}
+    assert torch.allclose(change[:, 0] / 10, (change[:, 0] / 10).round(), atol=1e-4)
+    moved = (half.beta != plain.beta).any(dim=1)
+    assert 10 <= int(moved.sum()) <= 35  # about half of them, less those that drew their own clip
+    assert torch.equal(half.beta[moved], leaked.beta[moved])
+    assert torch.equal(drawn(1.0, mirror=1.0).beta, drawn(0.0, mirror=1.0).beta)
+
+
+def test_clips_without_the_true_expression_keep_their_beta(store: FrameStore) -> None:
+    for clip in range(len(store.dataset)):
+        own = dict(store.arrays(clip))
+        del own["true_beta"]
+        store._arrays[clip] = own
+        assert store.leak(clip) is None
+    plain = pair_batch(store, 0, 1, range(8), sampling=SAMPLING, augment=NOTHING)
+    assert torch.equal(
+        pair_batch(store, 0, 1, range(8), sampling=SAMPLING, augment=AugmentConfig(other_leak=1.0)).beta, plain.beta
+    )
+
+
+def test_the_asked_share_of_surface_points_is_drawn_among_those_that_moved() -> None:
+    source = np.random.default_rng(0).normal(size=(1024, 3)).astype(np.float32)
+    driving = source.copy()
+    driving[:100, 1] += 0.02  # a tenth of the points moved by a centimetre
+    rng = np.random.default_rng(1)
+    for share, least, most in ((0.0, 10, 45), (0.25, 64, 85), (1.0, 100, 100)):
+        sampling = PairSampling(raw_size=8, surface_points=256, moving_share=share)
+        chosen = _chosen_points(source, driving, rng, sampling)
+        assert len(chosen) == len(set(chosen.tolist())) == 256
+        assert least <= int((chosen < 100).sum()) <= most
+    # Points that moved a little are drawn about half as often as those that moved far (d / (d + 1.4 mm)).
+    driving = source + np.where(np.arange(1024) < 512, 0.003, 3.0).astype(np.float32)[:, None] / np.float32(3**0.5)
+    sampling = PairSampling(raw_size=8, surface_points=30, moving_share=1.0)
+    near = np.mean([(_chosen_points(source, driving, rng, sampling) < 512).mean() for _ in range(400)])
+    assert abs(near - 1 / 3) < 0.03
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_of_moving_points_outside_0_to_1_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match=r"moving_share must lie in 0\.\.1; got"):
+        PairSampling(moving_share=share)

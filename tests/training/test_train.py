@@ -20,8 +20,8 @@ from export3d.training.config import TINY_TRAIN, TRAIN_PRESETS, TrainConfig
 from export3d.training.distributed import World
 from export3d.training.losses import LossWeights
 from export3d.training.run_folder import RunFolder
-from export3d.training.steps import cut, focus_weight, shrink_depth
 from export3d.training.train import TrainTask, check_same_extractor, install_expression
+from export3d.training.windows import cut, focus_weight, shrink_depth, trim
 
 PHASE1 = replace(TINY_TRAIN, samples=200, adversarial=replace(TINY_TRAIN.adversarial, samples=0))
 
@@ -262,6 +262,20 @@ def test_windows_cut_the_same_square_from_the_raw_and_the_final_image() -> None:
     window = (torch.tensor([1]), torch.tensor([2]), 2)
     assert cut(raw, window)[0, 0].tolist() == [[6.0, 7.0], [10.0, 11.0]]
     assert torch.equal(cut(image, window, 2)[:, :, ::2, ::2], cut(raw, window))
+
+
+def test_trimming_keeps_the_border_of_the_whole_picture() -> None:
+    image = torch.arange(8.0).expand(
+        1, 1, 8, 8
+    )  # each pixel holds its column; 4 rays of 2 pixels, in a picture of 8 rays
+    columns = {0: [0, 1, 2, 3, 4, 5], 2: [1, 2, 3, 4, 5, 6], 4: [2, 3, 4, 5, 6, 7]}
+    for left, expected in columns.items():
+        window = (torch.tensor([2]), torch.tensor([left]), 4)
+        assert trim(image, window, 8, 1)[0, 0].tolist() == [expected] * 6
+        across = (window[1], window[0], 4)
+        assert trim(image.transpose(2, 3), across, 8, 1)[0, 0, :, 0].tolist() == expected
+    whole = (torch.tensor([0]), torch.tensor([0]), 4)
+    assert trim(image, whole, 4, 1) is image
 
 
 def test_shrunk_depth_averages_head_pixels_only() -> None:

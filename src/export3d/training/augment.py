@@ -1,4 +1,4 @@
-"""Augmentation of synthetic pairs, applied alike to source and driving frame (an option, not the paper's)."""
+"""Augmentation of synthetic pairs; pictures change alike in source and driving frame (an option, not the paper's)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ class AugmentConfig:
     """Share of pairs mirrored left-right (needs `beta_mirror`, the extractor's answer for the mirrored frame)."""
     noise: float = 0.0
     """Largest standard deviation of additive noise on the source image, of the range 0..1."""
+    other_leak: float = 0.0
+    """Share of the pairs that are not mirrored whose driver's beta gets another person's leak, as when another person
+    drives the portrait (needs `true_beta`)."""
 
     def __post_init__(self) -> None:
-        shares = (self.other_background, self.flat_background, self.mirror)
-        if min(shares) < 0 or self.other_background + self.flat_background > 1 or self.mirror > 1:
+        shares = (self.other_background, self.flat_background, self.mirror, self.other_leak)
+        if min(shares) < 0 or self.other_background + self.flat_background > 1 or max(shares) > 1:
             raise ValueError(f"augmentation shares must lie in [0, 1] and their sum too; got {self}")
         if not 0 <= self.color_gain < 1 or self.gamma < 0 or not 0 <= self.noise <= 1:
             raise ValueError(f"color_gain must lie in [0, 1), gamma >= 0, noise in [0, 1]; got {self}")

@@ -21,6 +21,10 @@ _WINDOW_STREAM = 12
 _SURFACE_STREAM = 14
 _SPACE_STREAM = 15
 _GAZE_STREAM = 16
+_LEAK_STREAM = 17
+
+_MOVED = 0.003
+"""Scene units (1.4 mm): a point that moved so far is half as likely to be drawn as one that moved very far."""
 
 DEPTH_UNITS = 16384.0
 """Stored depth levels per scene unit (docs/architecture.md, clip shards)."""
@@ -40,12 +44,19 @@ class PairSampling:
     """Side of the square window of rays that is rendered; None renders the whole raw image (paper)."""
     surface_points: int = 0
     """Surface points of each pair that are read, for the training of a source lookup (synthetic clips)."""
+    moving_share: float = 0.0
+    """Share of those points that is drawn among the ones that moved between the two frames. Most of a face stands still;
+    brows and lids are few points that move a little."""
     space_points: int = 0
     """Points of air and of solid head drawn in each driving frame, for the occupancy term (synthetic clips)."""
     gaze_unknown: float = 0.0
     """Share of pairs whose gaze is withheld, as on clips whose tracker does not give it."""
     centred_share: float = 0.7
     """Share of windows centred near the mouth, the eyes or the face; the others lie anywhere."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.moving_share <= 1.0:
+            raise ValueError(f"sampling.moving_share must lie in 0..1; got {self.moving_share}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +194,7 @@ def _pair(
         kept = (store.mask(clip, driving), store.mask(clip, source), store.depth(clip, driving))
         mask, source_mask, stored = (np.ascontiguousarray(k[:, ::-1]) if change.mirrored else k for k in kept)
         depth = stored.astype(np.float32) / np.float32(DEPTH_UNITS)
+    leaked = None if change.mirrored else _leaked(store, clip, driving, seed, step, place, augment)
     truth = _surface(
         store, clip, source, driving, change.mirrored, counter_rng(seed, _SURFACE_STREAM, step, place), sampling
     )
@@ -194,7 +206,7 @@ def _pair(
         "driving": changed_frame(store, clip, driving, change, step),
         "source_camera": arrays["camera"][source],
         "camera": arrays["camera"][driving],
-        "beta": arrays["beta_mirror" if change.mirrored else "beta"][driving],
+        "beta": arrays["beta_mirror" if change.mirrored else "beta"][driving] if leaked is None else leaked,
         "source_beta": arrays["beta_mirror" if change.mirrored else "beta"][source],
         "landmarks": landmarks,
         "window_top": np.asarray(top, dtype=np.int64),
@@ -235,7 +247,7 @@ def _surface(
     points = arrays.get("surface") if sampling.surface_points else None
     if points is None or not store.has_truth(clip):
         return {"surface": None, "source_surface": None, "source_depth": None}
-    chosen = rng.permutation(points.shape[1])[: sampling.surface_points]
+    chosen = _chosen_points(points[source], points[driving], rng, sampling)
     sign = np.array([-1.0, 1.0, 1.0] if mirrored else [1.0, 1.0, 1.0], dtype=np.float32)
     depth = store.depth(clip, source)
     return {
@@ -243,6 +255,36 @@ def _surface(
         "source_surface": points[source, chosen] * sign,
         "source_depth": (depth[:, ::-1] if mirrored else depth).astype(np.float32) / np.float32(DEPTH_UNITS),
     }
+
+
+def _chosen_points(
+    source: np.ndarray, driving: np.ndarray, rng: np.random.Generator, sampling: PairSampling
+) -> np.ndarray:
+    """Which of the points ``(N, 3)`` are read: first those drawn among the moving ones, then any of the others."""
+    order = rng.permutation(len(source))
+    if sampling.moving_share > 0:
+        distance = np.linalg.norm(driving - source, axis=1)
+        weight = distance / (distance + _MOVED)
+        # The smallest of exponential waiting times at these rates are a weighted draw without replacement.
+        waiting = rng.exponential(size=len(source)) / np.maximum(weight, 1e-9)
+        moving = np.argsort(waiting)[: round(sampling.moving_share * sampling.surface_points)]
+        order = np.concatenate([moving, order[~np.isin(order, moving)]])
+    return order[: sampling.surface_points]
+
+
+def _leaked(
+    store: FrameStore, clip: int, driving: int, seed: int, step: int, place: int, augment: AugmentConfig
+) -> np.ndarray | None:
+    """The driver's beta ``(64,)`` with another person's leak, for the share of pairs that `other_leak` says; else None."""
+    rng = counter_rng(seed, _LEAK_STREAM, step, place)
+    if rng.random() >= augment.other_leak:
+        return None
+    clips = store.dataset.clips_at(step)
+    own, other = store.leak(clip), store.leak(int(clips[int(rng.random() * len(clips))]))
+    if own is None or other is None:
+        return None
+    leaked: np.ndarray = store.arrays(clip)["beta"][driving] + other - own
+    return leaked
 
 
 def _space(
@@ -274,5 +316,6 @@ def _window(landmarks: np.ndarray, rng: np.random.Generator, sampling: PairSampl
         centre = points.mean(axis=0) + 0.05 * jitter  # x, y in [0, 1]
         left, top = np.rint(centre * sampling.raw_size - size / 2)
     else:
-        left, top = np.floor(anywhere * (free + 1))
+        # The centre lies anywhere in the picture: were it the corner that does, hardly a window would reach the border.
+        left, top = np.rint(anywhere * sampling.raw_size - size / 2)
     return int(np.clip(top, 0, free)), int(np.clip(left, 0, free))

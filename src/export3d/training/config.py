@@ -90,7 +90,7 @@ class TrainConfig:
     focus: float = 0.0
     """Extra weight of the pixel terms around eyes and mouth (paper: 0)."""
     edge_px: int = 0
-    """Border pixels of a window that the final image's terms leave out."""
+    """Border pixels of a window, but not of the picture, that the final image's terms leave out."""
     jitter: bool = True
     """Random depths along the rays (as EG3D)."""
     precision: str = "auto"
@@ -164,8 +164,12 @@ SMALL_TRAIN = TrainConfig(
     decay_from=0.4,
     clip_gradient=1.0,
     weight_mean=0.998,
-    sampling=PairSampling(frontal_share=0.7, window=32, surface_points=256, space_points=512, gaze_unknown=0.2),
-    augment=AugmentConfig(other_background=0.25, flat_background=0.2, color_gain=0.12, gamma=0.12, mirror=0.5),
+    sampling=PairSampling(
+        frontal_share=0.7, window=32, surface_points=256, moving_share=0.5, space_points=512, gaze_unknown=0.2
+    ),
+    augment=AugmentConfig(
+        other_background=0.25, flat_background=0.2, color_gain=0.12, gamma=0.12, mirror=0.5, other_leak=0.5
+    ),
     coarse_until=0.12,
     focus=1.0,
     edge_px=4,

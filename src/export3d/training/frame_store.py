@@ -59,6 +59,15 @@ class FrameStore:
             found = self._arrays[clip] = self.dataset.arrays(clip)
         return found
 
+    def leak(self, clip: int) -> np.ndarray | None:
+        """``(64,)`` float32 mean over the clip of beta less the true expression: what the extractor mixes of the person into
+        beta. None for clips without the truth."""
+        arrays = self.arrays(clip)
+        if "true_beta" not in arrays:
+            return None
+        mean: np.ndarray = (arrays["beta"] - arrays["true_beta"]).mean(axis=0)
+        return mean
+
     def has_truth(self, clip: int) -> bool:
         """Whether the clip has masks and depths."""
         known = self._truth.get(clip)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 from export3d.camera import Camera
 from export3d.errors import TrainingError
-from export3d.landmarks import BROWS, EYES, MOUTH
 from export3d.model.export3d import Export3D, Render, SourceCode
 from export3d.rendering.rays import Window
 from export3d.training.batches import PairBatch
@@ -31,8 +31,7 @@ from export3d.training.losses import (
     weighted_sum,
 )
 from export3d.training.pretrain import to_tensor_of
-
-_INSIDE_SHARE = 0.75  # a pixel of the shrunk depth counts if this share of it is head
+from export3d.training.windows import cut, focus_weight, resize, shrink_depth, shrink_mask, trim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +66,7 @@ class GeneratorStep(nn.Module):
 
     Args:
         focus: extra weight of the pixel terms around eyes and mouth (0: none).
-        edge_px: pixels along the border of a window that the terms of the final image leave out, because the
-            super-resolution misses context there.
+        edge_px: pixels along the border of a window that the terms of the final image leave out (see `trim`).
         weight_rec, weight_adv: Eq. 14.
     """
 
@@ -129,11 +127,12 @@ class GeneratorStep(nn.Module):
             prediction = replace(prediction, sigma=self.model.sigma(render.planes, code, batch.space))
             target = replace(target, solid=batch.solid)
         if window is not None and self._edge_px and prediction.image is not None and target.image is not None:
-            prediction = replace(prediction, image=_trim(prediction.image, self._edge_px))
+            inner = partial(trim, window=window, raw_size=raw_size, edge_px=self._edge_px)
+            prediction = replace(prediction, image=inner(prediction.image))
             target = replace(
                 target,
-                image=_trim(target.image, self._edge_px),
-                weight=None if target.weight is None else _trim(target.weight, self._edge_px),
+                image=inner(target.image),
+                weight=None if target.weight is None else inner(target.weight),
             )
         weights = self._weights
         if prediction.image is None:  # the coarse stage: pixel, gradient and geometry terms only
@@ -277,66 +276,5 @@ class DiscriminatorStep(nn.Module):
         return terms
 
 
-def resize(image: Tensor, size: int) -> Tensor:
-    """Antialiased bilinear resize of ``(B, C, H, W)`` to a square of `size` (decision 9.19)."""
-    if image.shape[-1] == size:
-        return image
-    return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-
-
-def cut(image: Tensor, window: Window | None, scale: int = 1) -> Tensor:
-    """The window of each sample: ``(B, C, H, W)`` -> ``(B, C, side * scale, side * scale)``."""
-    if window is None:
-        return image
-    side = window[2] * scale
-    places = zip(window[0].tolist(), window[1].tolist(), strict=True)
-    parts = [
-        image[i, :, top * scale : top * scale + side, left * scale : left * scale + side]
-        for i, (top, left) in enumerate(places)
-    ]
-    return torch.stack(parts)
-
-
-def shrink_mask(mask: Tensor, size: int) -> Tensor:
-    """``(B, H, W)`` uint8 alpha -> ``(B, 1, size, size)`` covered share in [0, 1]."""
-    return F.interpolate(mask[:, None].float() / 255.0, size=(size, size), mode="area")
-
-
-def shrink_depth(depth: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Mean depth of the head's pixels in each cell, and where enough of the cell is head.
-
-    Args:
-        depth: ``(B, 1, H, W)`` scene units, 0 where there is no head.
-
-    Returns:
-        depth and inside, each ``(B, 1, size, size)``.
-    """
-    known = (depth > 0).float()
-    share = F.interpolate(known, size=(size, size), mode="area")
-    mean = F.interpolate(depth, size=(size, size), mode="area") / share.clamp(min=1e-6)
-    return mean, (share >= _INSIDE_SHARE).float()
-
-
-def focus_weight(landmarks: Tensor, size: int, focus: float) -> Tensor:
-    """1 everywhere plus `focus` inside boxes around each eye with its brow, and the mouth: ``(B, 1, size, size)``."""
-    centre = (torch.arange(size, device=landmarks.device, dtype=torch.float32) + 0.5) / size
-    boxes = torch.zeros(landmarks.shape[0], size, size, device=landmarks.device)
-    left_eye, right_eye = landmarks[:, EYES].chunk(2, dim=1)
-    left_brow, right_brow = landmarks[:, BROWS].chunk(2, dim=1)
-    eyes = (torch.cat([left_brow, left_eye], dim=1), torch.cat([right_brow, right_eye], dim=1))
-    for points in (*eyes, landmarks[:, MOUTH]):  # (B, K, 2)
-        low, high = points.amin(dim=1), points.amax(dim=1)
-        margin = 0.3 * (high - low).amax(dim=1, keepdim=True)
-        low, high = low - margin, high + margin
-        in_x = (centre >= low[:, :1]) & (centre <= high[:, :1])  # (B, size)
-        in_y = (centre >= low[:, 1:]) & (centre <= high[:, 1:])
-        boxes = torch.maximum(boxes, (in_y[:, :, None] & in_x[:, None, :]).float())
-    return (1.0 + focus * boxes)[:, None]
-
-
 def _driving_window(driving: Tensor, image_size: int, raw_size: int, window: Window | None) -> Tensor:
     return cut(resize(driving, image_size), window, image_size // raw_size)
-
-
-def _trim(image: Tensor, edge: int) -> Tensor:
-    return image[..., edge:-edge, edge:-edge]
