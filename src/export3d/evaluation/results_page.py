@@ -95,6 +95,13 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "tracker. `showing`: MediaPipe measures true frames and the model's; slope and correlation of the changes, each "
         "person's mean taken off. 1 and 1 are right, slope 0 does not move. Turns of more than 25 degrees are left out.",
     ),
+    "regions": (
+        "Where the head is wrong, and whether the lookup moves",
+        "python benchmarks/regions.py --data out/test --save",
+        "Every fourth frame of the test people, same identity, errors pooled over all pixels of a part (not comparable with "
+        "means over frames). `motion`: displacement of surface points from driving frame to portrait, made against true; "
+        "slope 1 is right, 0 stands still.",
+    ),
     "clebs_whole_frames": (
         "CLeBS with whole frames for f_I (tried, not shipped)",
         "export3d measure-expression",
