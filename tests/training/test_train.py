@@ -222,6 +222,18 @@ def test_a_trainable_encoder_can_start_from_the_pre_trained_one_and_then_moves(c
     assert rates[1] == pytest.approx(0.3 * rates[0])
 
 
+def test_brows_and_lids_may_be_learned_at_a_rate_of_their_own(clip_folder: Path) -> None:
+    config = replace(PHASE1, model=replace(TINY, upper_face=True), upper_face_rate=6.0)
+    task = TrainTask(config, ClipDataset(clip_folder, split="train"), World(), expression=LeBS(TINY.expression))
+    task.step(0, task.load_batch(0))
+    others, upper_face = task._optimizer.param_groups
+    assert upper_face["lr"] == pytest.approx(6.0 * others["lr"])
+    assert task.model.upper_face is not None
+    assert [id(p) for p in upper_face["params"]] == [id(task.model.upper_face.to_condition.weight)]
+    together = sum(len(group["params"]) for group in task._optimizer.param_groups)
+    assert together == sum(p.requires_grad for p in task.model.parameters())  # each once
+
+
 def test_training_can_start_from_a_model_and_free_its_frozen_encoder(clip_folder: Path, tmp_path: Path) -> None:
     from export3d.model import save_model
     from export3d.training.train_inputs import start_weights

@@ -248,11 +248,13 @@ class TrainTask:
 
     def _groups(self) -> list[dict[str, Any]]:
         expression = [p for p in self.model.expression.parameters() if p.requires_grad]
-        known = {id(p) for p in self.model.expression.parameters()}
+        upper_face = [] if self.model.upper_face is None else list(self.model.upper_face.parameters())
+        known = {id(p) for p in (*self.model.expression.parameters(), *upper_face)}
         others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in known]
         groups: list[dict[str, Any]] = [{"params": others}]
-        if expression:
-            groups.append({"params": expression, "scale": self.config.expression_rate})
+        for params, scale in ((expression, self.config.expression_rate), (upper_face, self.config.upper_face_rate)):
+            if params:
+                groups.append({"params": params, "scale": scale})
         return groups
 
     def _make_discriminator(self) -> None:
