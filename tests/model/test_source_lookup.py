@@ -87,6 +87,19 @@ def test_the_prior_prefers_what_the_portrait_shows_and_its_mirror_image_only_whe
         assert torch.allclose(layers.clues[0, :2, 0, 0], torch.tensor(gates), atol=1e-5)
 
 
+def test_beyond_the_portraits_border_both_gates_are_shut() -> None:
+    module, camera = SourceLookup(LOOKUP, 6), Camera.look_at_head(0.0, 0.0)
+    across = torch.linspace(-0.5, 0.5, 4)  # the camera sees about -0.32 to 0.32 there
+    places = torch.zeros(3, 4, 4)
+    places[0] = across
+    guide, opacity = _guide(places, (0.7, 0.4), opacity=1.0)
+    _, layers = module.look(guide, opacity, _positions(2), _positions(4), camera, 1)
+    shut, open_ = torch.zeros(4), torch.ones(4)
+    assert torch.allclose(layers.clues[0, 0], 0.7 * torch.stack([shut, open_, open_, shut], dim=1))
+    assert torch.allclose(layers.clues[0, 1], 0.4 * torch.stack([shut, open_, open_, shut], dim=1))
+    assert torch.allclose(layers.prior[0, 1, :, 0], torch.full((4,), 0.01))  # what is left if nothing is seen
+
+
 def test_a_ray_that_meets_nothing_gives_finite_layers() -> None:
     module, camera = SourceLookup(LOOKUP, 6), Camera.look_at_head()
     guide, opacity = _guide(torch.zeros(3, 4, 4), (0.0, 0.0), opacity=0.0)

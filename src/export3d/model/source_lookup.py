@@ -99,6 +99,7 @@ class SourceLookup(nn.Module):
         mirrored = torch.cat([-place[:, :1], place[:, 1:]], dim=1)
         # Between pixels a linear mean blurs; a cubic one keeps edges (and may overshoot a little).
         own, other = (_read(picture, camera, at, "bicubic").clamp(-1.0, 1.0) for at in (place, mirrored))
+        gates = gates * torch.cat([_inside(camera, at, picture.shape[-1]) for at in (place, mirrored)], dim=1)
         gate, other_gate = gates[:, :1], gates[:, 1:]
         prior = torch.cat([torch.full_like(gate, 0.1), gate, 0.3 * other_gate * (1.0 - gate)], dim=1)
         return coarse, Layers(
@@ -113,6 +114,14 @@ def _unmultiplied(guide: Tensor, opacity: Tensor) -> tuple[Tensor, Tensor]:
     """Places ``(B, 3, r, r)`` and gates ``(B, 2, r, r)`` of what the ray met."""
     met = guide / opacity.clamp_min(_SOLID)
     return met[:, :3], met[:, 3:].clamp(0.0, 1.0)
+
+
+def _inside(camera: Camera, place: Tensor, size: int) -> Tensor:
+    """1 where the camera's picture of `size` pixels shows the places ``(B, 3, r, r)``, 0 beyond its border, where the lookup
+    would repeat the border's pixels; linear over one pixel: (B, 1, r, r)."""
+    position, _ = camera.project(place.flatten(2).transpose(1, 2))
+    margin = torch.minimum(position, 1.0 - position).amin(dim=-1)
+    return (margin * size + 0.5).clamp(0.0, 1.0).reshape(place.shape[0], 1, *place.shape[-2:])
 
 
 def _read(image: Tensor, camera: Camera, place: Tensor, mode: str = "bilinear") -> Tensor:
