@@ -38,6 +38,7 @@ VARIANTS: dict[str, list[str]] = {
     "8 + 12 samples per ray": ["--model.renderer.num-coarse", "8", "--model.renderer.num-fine", "12"],
     "no source depth": ["--model.source-depth.no-enabled"],
     "no upper face": ["--model.no-upper-face"],
+    "no lower face": ["--model.no-lower-face"],
     "no occupancy term": ["--weights.occupancy", "0", "--sampling.space-points", "0"],
     "no surface term": ["--weights.surface", "0", "--sampling.surface-points", "0"],
     "width 256": ["--model.generator.hidden", "256"],

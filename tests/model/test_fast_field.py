@@ -64,7 +64,9 @@ def test_with_nothing_left_out_the_picture_is_the_exact_one(config: ModelConfig)
         raw = model.render(planes, camera, code, raw_size=12, fast=FastConfig()).raw
     assert exact.image is not None and fast.image is not None and loose.image is not None
     assert torch.allclose(fast.raw, exact.raw, atol=1e-5) and torch.allclose(fast.opacity, exact.opacity, atol=1e-5)
-    assert torch.allclose(fast.image, exact.image, atol=3e-4)  # distances to the depth map are steep
+    # Distances to the depth map are steep, so single pixels may differ more than the rest.
+    assert torch.allclose(fast.image, exact.image, atol=1e-3)
+    assert (fast.image - exact.image).square().mean().sqrt() < 1e-4
     met = exact.opacity > 1e-3
     assert torch.allclose(fast.depth[met], exact.depth[met], atol=1e-4)
     for name in ("image", "raw", "depth", "opacity"):

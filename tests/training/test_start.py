@@ -32,9 +32,10 @@ WITH_DEPTH = SourceDepthConfig(enabled=True, channels=2, widths=(4, 4, 6, 8))
         GROWN,
         replace(SMALLER, source_depth=WITH_DEPTH),
         replace(SMALLER, upper_face=True),
-        replace(GROWN, source_depth=WITH_DEPTH, upper_face=True),
+        replace(SMALLER, upper_face=True, lower_face=True),
+        replace(GROWN, source_depth=WITH_DEPTH, upper_face=True, lower_face=True),
     ],
-    ids=["motion_basis", "source_depth", "upper_face", "all"],
+    ids=["motion_basis", "source_depth", "upper_face", "both_faces", "all"],
 )
 def test_a_smaller_start_is_grown_and_keeps_its_weights(tmp_path: Path, bigger: ModelConfig) -> None:
     model = Export3D(SMALLER)

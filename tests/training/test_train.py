@@ -222,14 +222,13 @@ def test_a_trainable_encoder_can_start_from_the_pre_trained_one_and_then_moves(c
     assert rates[1] == pytest.approx(0.3 * rates[0])
 
 
-def test_brows_and_lids_may_be_learned_at_a_rate_of_their_own(clip_folder: Path) -> None:
-    config = replace(PHASE1, model=replace(TINY, upper_face=True), upper_face_rate=6.0)
+def test_upper_and_lower_face_may_be_learned_at_a_rate_of_their_own(clip_folder: Path) -> None:
+    config = replace(PHASE1, model=replace(TINY, upper_face=True, lower_face=True), face_shapes_rate=6.0)
     task = TrainTask(config, ClipDataset(clip_folder, split="train"), World(), expression=LeBS(TINY.expression))
     task.step(0, task.load_batch(0))
-    others, upper_face = task._optimizer.param_groups
-    assert upper_face["lr"] == pytest.approx(6.0 * others["lr"])
-    assert task.model.upper_face is not None
-    assert [id(p) for p in upper_face["params"]] == [id(task.model.upper_face.to_condition.weight)]
+    others, shapes = task._optimizer.param_groups
+    assert shapes["lr"] == pytest.approx(6.0 * others["lr"])
+    assert [id(p) for p in shapes["params"]] == [id(part.to_condition.weight) for part in task.model.face_shapes]
     together = sum(len(group["params"]) for group in task._optimizer.param_groups)
     assert together == sum(p.requires_grad for p in task.model.parameters())  # each once
 

@@ -93,9 +93,9 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "Short trainings from the start, same samples and seed, scored on people of the val split. So short a run shows what a "
         "part brings early, not where it ends.",
     ),
-    "upper_face": (
-        "Brows and lids: what is read and what shows",
-        "python benchmarks/upper_face.py --save",
+    "face_shapes": (
+        "Upper and lower face: what is read and what shows",
+        "python benchmarks/face_shapes.py --save",
         "`reading`: R^2 of the true weights on test people, from beta-hat, from CLeBS's ten numbers, and with beta read by the "
         "tracker. `showing`: MediaPipe measures true frames and the model's; slope and correlation of the changes, each "
         "person's mean taken off. 1 and 1 are right, slope 0 does not move. Turns of more than 25 degrees are left out.",

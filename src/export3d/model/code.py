@@ -24,7 +24,7 @@ class SourceCode:
         condition: the portrait's own expression, as it joins that of the driver (B, d) or (B, n, d), or None.
         gaze: ``(B, 2)`` the portrait's gaze, yaw and pitch in radians; None where it is unknown.
         depth: ``(B, 2 + channels, H/2, W/2)`` depth map and more (`SourceDepth.maps`), or None.
-        upper_face: ``(B, 10)`` the portrait's brows and lids (`UpperFace.read`), or None.
+        shapes: ``(B, S)`` expression weights read off the portrait's beta (`Export3D.read_shapes`), or None.
     """
 
     tokens: Tensor
@@ -37,7 +37,7 @@ class SourceCode:
     condition: Tensor | None = None
     gaze: Tensor | None = None
     depth: Tensor | None = None
-    upper_face: Tensor | None = None
+    shapes: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ class ModelConfig:
     """The gaze of portrait and driver joins the condition of G. Not in the paper."""
     upper_face: bool = False
     """Brows and lids of portrait and driver, read off beta by a fixed map, join the condition of G. Not in the paper."""
+    lower_face: bool = False
+    """The same for jaw, mouth and the sides of the nose. Not in the paper."""
 
     def __post_init__(self) -> None:
         if self.generator.plane_resolution != self.triplane.resolution:
@@ -100,6 +102,7 @@ SMALL = ModelConfig(
     source_beta=True,
     gaze=True,
     upper_face=True,
+    lower_face=True,
 )
 
 TINY = ModelConfig(
@@ -134,6 +137,7 @@ PRESETS: dict[str, ModelConfig] = {
         source_beta=False,
         gaze=False,
         upper_face=False,
+        lower_face=False,
         generator=replace(SMALL.generator, highres_channels=(), motion_basis=0),
     ),
     "tiny": TINY,

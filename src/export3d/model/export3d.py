@@ -15,6 +15,7 @@ from export3d.model.background import SourceMatte, background_window, fill_backg
 from export3d.model.code import Render, SourceCode
 from export3d.model.config import ModelConfig
 from export3d.model.decoder import RadianceDecoder
+from export3d.model.face_shapes import LOWER_FACE, LOWER_GAIN, UPPER_FACE, UPPER_GAIN, FaceShapes
 from export3d.model.fast_field import FoldedField
 from export3d.model.field import PortraitField
 from export3d.model.generator import TriPlaneGenerator
@@ -23,7 +24,6 @@ from export3d.model.source_depth import SourceDepth
 from export3d.model.source_lookup import GUIDE_CHANNELS, SourceLookup
 from export3d.model.superres import SuperResolution, upsample2
 from export3d.model.triplane import RunningMeanPlanes
-from export3d.model.upper_face import UpperFace
 from export3d.rendering.fast import FastConfig, render_square
 from export3d.rendering.rays import Window, cast_rays
 from export3d.rendering.renderer import activate_density, render_rays
@@ -51,7 +51,9 @@ class Export3D(nn.Module):
         self.matte = SourceMatte(config.background) if config.background.mode == "apart" else None
         self.source_expression = nn.Linear(config.expression.dim, config.expression.dim) if config.source_beta else None
         self.gaze = nn.Linear(5, config.expression.dim) if config.gaze else None
-        self.upper_face = UpperFace(config.expression.dim) if config.upper_face else None
+        dim = config.expression.dim
+        self.upper_face = FaceShapes(UPPER_FACE, UPPER_GAIN, dim) if config.upper_face else None
+        self.lower_face = FaceShapes(LOWER_FACE, LOWER_GAIN, dim) if config.lower_face else None
         extra = self.pixel_aligned.out_channels if self.pixel_aligned is not None else 0
         self.decoder = RadianceDecoder(config.decoder, plane_channels + extra)  # Eq. 8
         looked_up = config.source_lookup.channels if self.source_lookup is not None else 0
@@ -83,7 +85,8 @@ class Export3D(nn.Module):
             source_camera: B cameras of the portrait.
             source_mask: ``(B, 1, H, W)`` true foreground in [0, 1]; given in training, where it replaces the model's own
                 matte in filling the background.
-            source_beta: ``(B, 64)`` the portrait's own expression; needed by a model with `source_beta` or `upper_face`.
+            source_beta: ``(B, 64)`` the portrait's own expression; needed by a model with `source_beta`, `upper_face`
+                or `lower_face`.
             source_gaze: ``(B, 2)`` the portrait's gaze, yaw and pitch in radians; read by a model with `gaze` only.
 
         Raises:
@@ -104,17 +107,16 @@ class Export3D(nn.Module):
             if matte_logits is not None:
                 foreground = upsample2(torch.sigmoid(matte_logits.detach()))
             picture = torch.cat([source.float(), foreground.float()], dim=1)
-        upper_face = None
+        shapes = None
         if source_beta is not None:
             if self.source_expression is not None:
                 condition = self.source_expression(self._expression_code(source_beta))
-            if self.upper_face is not None:
-                upper_face = self.upper_face.read(source_beta)
-        elif self.source_expression is not None or self.upper_face is not None:
+            shapes = self.read_shapes(source_beta)
+        elif self.source_expression is not None or self.face_shapes:
             raise ValueError("this model needs the portrait's own expression: encode(..., source_beta=...)")
         return SourceCode(
             *(tokens, highres, pixels, source_camera, background, matte_logits, picture, condition, source_gaze),
-            *(depth, upper_face),
+            *(depth, shapes),
         )
 
     def read_portrait(self, source: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -137,8 +139,17 @@ class Export3D(nn.Module):
         `gaze` (B, 2) in radians is read by a model with `gaze`; None or NaN leaves the eyes as the portrait has them.
         """
         check_shape("beta", beta, code.tokens.shape[0], None)
-        upper_face = None if self.upper_face is None else self.upper_face.read(beta)
-        return self.planes_from_code(code, self._expression_code(beta), gaze, upper_face)
+        return self.planes_from_code(code, self._expression_code(beta), gaze, self.read_shapes(beta))
+
+    @property
+    def face_shapes(self) -> list[FaceShapes]:
+        """The maps that read expression weights off beta: upper face, lower face, both or none."""
+        return [part for part in (self.upper_face, self.lower_face) if part is not None]
+
+    def read_shapes(self, beta: Tensor) -> Tensor | None:
+        """beta (B, 64) -> the weights (B, S) that the maps read, side by side; None for a model without any."""
+        read = [part.read(beta) for part in self.face_shapes]
+        return torch.cat(read, dim=1) if read else None
 
     def _expression_code(self, beta: Tensor) -> Tensor:
         """beta' (B, d), or for cross-attention the scaled basis (B, n, d)."""
@@ -162,12 +173,12 @@ class Export3D(nn.Module):
         return coefficients @ self.expression.basis.T
 
     def planes_from_code(
-        self, code: SourceCode, beta_prime: Tensor, gaze: Tensor | None = None, upper_face: Tensor | None = None
+        self, code: SourceCode, beta_prime: Tensor, gaze: Tensor | None = None, shapes: Tensor | None = None
     ) -> Tensor:
         """As `planes`, for a given beta' (B, d): what a sweep along the basis changes (Figs. 9, 13).
 
-        A model with cross-attention takes the scaled basis lambda_i v_i (B, n, d) instead. `upper_face` (B, 10) is what
-        `UpperFace.read` gave; None leaves brows and lids as the portrait has them.
+        A model with cross-attention takes the scaled basis lambda_i v_i (B, n, d) instead. `shapes` (B, S) is what
+        `read_shapes` gave; None leaves them as the portrait has them.
         """
         condition = beta_prime
         if code.condition is not None:
@@ -175,10 +186,13 @@ class Export3D(nn.Module):
         if self.gaze is not None:
             eyes = self.gaze(_gaze_input(gaze, code.gaze, beta_prime.shape[0]).to(beta_prime.device))
             condition = _joined(condition, eyes)
-        if self.upper_face is not None:
-            assert code.upper_face is not None
-            own = code.upper_face.expand(beta_prime.shape[0], -1)
-            condition = _joined(condition, self.upper_face(own if upper_face is None else upper_face, own))
+        if self.face_shapes:
+            assert code.shapes is not None
+            own = code.shapes.expand(beta_prime.shape[0], -1)
+            sizes = [len(part.names) for part in self.face_shapes]
+            read = own if shapes is None else shapes
+            for part, driving, source in zip(self.face_shapes, read.split(sizes, 1), own.split(sizes, 1), strict=True):
+                condition = _joined(condition, part(driving, source))
         return self.generator(code.tokens, code.highres, condition)
 
     def guide(self, planes: Tensor, code: SourceCode, points: Tensor) -> tuple[Tensor, Tensor]:

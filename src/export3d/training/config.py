@@ -62,8 +62,9 @@ class TrainConfig:
     """Adam's betas for the model (decision 9.17)."""
     expression_rate: float = 1.0
     """Factor of the rate for an expression encoder that is trained end to end; a pre-trained one stays frozen."""
-    upper_face_rate: float = 1.0
-    """Factor of the rate for the way of brows and lids into the condition: they show in so few pixels that it grows slowly."""
+    face_shapes_rate: float = 1.0
+    """Factor of the rate for the way of upper and lower face into the condition: brows show in so few pixels that it grows
+    slowly."""
     warmup_steps: int = 0
     """Steps over which the rate grows from 0 (paper: none)."""
     decay_from: float = 1.0
@@ -162,7 +163,7 @@ SMALL_TRAIN = TrainConfig(
     ),
     learning_rate=6e-4,
     betas=(0.9, 0.99),
-    upper_face_rate=6.0,
+    face_shapes_rate=6.0,
     warmup_steps=150,
     decay_from=0.4,
     clip_gradient=1.0,

@@ -21,6 +21,7 @@ from export3d.training.batches import PairBatch, pair_batch
 from export3d.training.config import TrainConfig
 from export3d.training.discriminator import DualDiscriminator
 from export3d.training.distributed import World
+from export3d.training.face_shapes import fit_face_shapes
 from export3d.training.frame_store import FrameStore
 from export3d.training.loop import cosine_rate, require_finite
 from export3d.training.optimizers import WeightMean, clip_gradients, make_adam, set_rate
@@ -28,7 +29,6 @@ from export3d.training.precision import uses_bf16
 from export3d.training.pretrain import check_space
 from export3d.training.run_folder import RunFolder
 from export3d.training.steps import DiscriminatorStep, GeneratorStep, View
-from export3d.training.upper_face import fit_upper_face
 
 MODEL_FILE = "model.safetensors"
 _JITTER_STREAM = 21
@@ -78,8 +78,9 @@ class TrainTask:
         install_expression(self.model, expression)
         if start is not None:
             self.model.load_state_dict(start)
-        if self.model.upper_face is not None and not self.model.upper_face.is_fitted:
-            self.model.upper_face.set_map(*fit_upper_face(dataset))
+        for part in self.model.face_shapes:
+            if not part.is_fitted:
+                part.set_map(*fit_face_shapes(dataset, part.names))
         self.model.to(device)
         if perceptual is not None:
             perceptual.to(device)
@@ -248,11 +249,11 @@ class TrainTask:
 
     def _groups(self) -> list[dict[str, Any]]:
         expression = [p for p in self.model.expression.parameters() if p.requires_grad]
-        upper_face = [] if self.model.upper_face is None else list(self.model.upper_face.parameters())
-        known = {id(p) for p in (*self.model.expression.parameters(), *upper_face)}
+        shapes = [p for part in self.model.face_shapes for p in part.parameters()]
+        known = {id(p) for p in (*self.model.expression.parameters(), *shapes)}
         others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in known]
         groups: list[dict[str, Any]] = [{"params": others}]
-        for params, scale in ((expression, self.config.expression_rate), (upper_face, self.config.upper_face_rate)):
+        for params, scale in ((expression, self.config.expression_rate), (shapes, self.config.face_shapes_rate)):
             if params:
                 groups.append({"params": params, "scale": scale})
         return groups

@@ -73,8 +73,8 @@ def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], s
     """Weights of a model file to begin with, and its digest.
 
     The configurations must be equal, except that a frozen expression encoder may go on as a trainable one, and that a motion
-    basis, a source depth and the upper face may be added (they begin without a say, so the grown model gives the same
-    pictures).
+    basis, a source depth, the upper and the lower face may be added (they begin without a say, so the grown model gives the
+    same pictures).
 
     Raises:
         TrainingError: The configurations differ; the differences are shown.
@@ -96,6 +96,9 @@ def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], s
     if config.upper_face and not given.upper_face:
         given = replace(given, upper_face=True)
         added += ("upper_face.",)
+    if config.lower_face and not given.lower_face:
+        given = replace(given, lower_face=True)
+        added += ("lower_face.",)
     if added and given == config:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -1,6 +1,6 @@
-"""Do lids, brows and mouth move, and does the way from beta to them carry? Two tables (results/upper_face.json).
+"""Do lids, brows and mouth move, and does the way from beta to them carry? Two tables (results/face_shapes.json).
 
-    python benchmarks/upper_face.py --data out/test --fit-on out/train --save
+    python benchmarks/face_shapes.py --data out/test --fit-on out/train --save
 
 Reading: R^2 of the true weights on people to whom nothing was fitted, from beta-hat by a linear map, from CLeBS's ten
 numbers (linear, and with squares and products), and with beta read by the tracker from the rendered picture.
@@ -27,17 +27,17 @@ from export3d.evaluation.protocol import dataset_facts, same_identity_pairs
 from export3d.expression.lebs import LeBS
 from export3d.heads.parametric import EXPRESSION_NAMES
 from export3d.model import load_model
-from export3d.model.upper_face import UPPER_FACE
+from export3d.model.face_shapes import LOWER_FACE, UPPER_FACE
 from export3d.tracking.gaze import EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, GazeMap, eye_features
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 from export3d.tracking.mesh_regressor import turn_to_template
 from export3d.tracking.regressor import LandmarkRegressor
+from export3d.training.face_shapes import MOST_CLIPS, RIDGE
 from export3d.training.ridge import ridge_map_with_bias
-from export3d.training.upper_face import MOST_CLIPS, RIDGE
 from material import save
 
-SHAPES = (*dict.fromkeys(name[:-2] for name in UPPER_FACE), "mouthSmile")
-"""Each as the mean of left and right; the smile for comparison."""
+SHAPES = tuple(dict.fromkeys(name.removesuffix("_L").removesuffix("_R") for name in (*UPPER_FACE, *LOWER_FACE)))
+"""Each as the mean of left and right, where it has both."""
 
 BROW_IMAGE_LEFT = (70, 63, 105, 66, 107)
 BROW_IMAGE_RIGHT = (300, 293, 334, 296, 336)
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--fit-on", type=Path, required=True, help="other synthetic clips, to fit the readings to")
     parser.add_argument("--model", default=None, help="bundled name or file; the bundled model when left out")
     parser.add_argument("--clips", type=int, default=60, help="people of the second table")
-    parser.add_argument("--save", action="store_true", help="write results/upper_face.json")
+    parser.add_argument("--save", action="store_true", help="write results/face_shapes.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(options.model)
@@ -75,7 +75,7 @@ def main() -> None:
             "reading": reading,
             "showing": showing,
         }
-        print(f"saved {save('upper_face', facts)}")
+        print(f"saved {save('face_shapes', facts)}")
 
 
 def read_rows(
@@ -113,8 +113,9 @@ def betas_and_weights(dataset: ClipDataset, most: int) -> tuple[np.ndarray, np.n
 
 def shapes_of(weights: np.ndarray) -> np.ndarray:
     """All weights ``(N, 53)`` -> `SHAPES` ``(N, S)``."""
-    columns = [[weights[:, EXPRESSION_NAMES.index(f"{name}_{side}")] for side in "LR"] for name in SHAPES]
-    return np.stack([(left + right) / 2.0 for left, right in columns], axis=1).astype(np.float64)
+    sides = [[name] if name in EXPRESSION_NAMES else [f"{name}_L", f"{name}_R"] for name in SHAPES]
+    columns = [weights[:, [EXPRESSION_NAMES.index(name) for name in names]].mean(axis=1) for names in sides]
+    return np.stack(columns, axis=1).astype(np.float64)
 
 
 def tracked(dataset: ClipDataset, tracker: MediaPipeTracker) -> tuple[np.ndarray, np.ndarray]:

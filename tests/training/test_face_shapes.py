@@ -1,4 +1,4 @@
-"""training/upper_face.py: the map from beta to brows and lids, and how a run comes to have it."""
+"""training/face_shapes.py: the maps from beta to expression weights, and how a run comes to have them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from export3d.expression.lebs import LeBS
 from export3d.heads.parametric import EXPRESSION_NAMES
 from export3d.model import Export3D, save_model
 from export3d.model.config import TINY
-from export3d.model.upper_face import UPPER_FACE
+from export3d.model.face_shapes import LOWER_FACE, UPPER_FACE
 from export3d.training.config import TINY_TRAIN
 from export3d.training.distributed import World
+from export3d.training.face_shapes import fit_face_shapes, mirrored_name
 from export3d.training.setup import prepare_training
 from export3d.training.train import TrainTask
 from export3d.training.train_inputs import expression_of_model
-from export3d.training.upper_face import fit_upper_face
 
 CONFIG = replace(
-    TINY_TRAIN, model=replace(TINY, upper_face=True), adversarial=replace(TINY_TRAIN.adversarial, samples=0)
+    TINY_TRAIN,
+    model=replace(TINY, upper_face=True, lower_face=True),
+    adversarial=replace(TINY_TRAIN.adversarial, samples=0),
 )
 
 
@@ -47,9 +49,10 @@ class MadeUp:
         weights = np.zeros((30, 53), np.float32)
         weights[:, EXPRESSION_NAMES.index("eyeBlink_L")] = 0.2 + 0.5 * beta[:, 1]
         weights[:, EXPRESSION_NAMES.index("browDown_R")] = -0.3 * beta[:, 2]
+        weights[:, EXPRESSION_NAMES.index("mouthLeft")] = 0.4 * beta[:, 3]
         # The mirrored face has the numbers of its two sides in beta exchanged.
         swapped = beta.copy()
-        swapped[:, [1, 5, 2, 6]] = beta[:, [5, 1, 6, 2]]
+        swapped[:, [1, 5, 2, 6, 3, 7]] = beta[:, [5, 1, 6, 2, 7, 3]]
         return {
             "beta": beta,
             **({"weights": weights} if self.true else {}),
@@ -58,7 +61,7 @@ class MadeUp:
 
 
 def test_the_fit_finds_the_map_that_made_the_weights() -> None:
-    weight, bias = fit_upper_face(MadeUp())  # type: ignore[arg-type]
+    weight, bias = fit_face_shapes(MadeUp(), UPPER_FACE)  # type: ignore[arg-type]
     blink, brow = UPPER_FACE.index("eyeBlink_L"), UPPER_FACE.index("browDown_R")
     assert weight[1, blink].item() == pytest.approx(0.5, abs=0.01)
     assert bias[blink].item() == pytest.approx(0.2, abs=0.01)
@@ -68,32 +71,52 @@ def test_the_fit_finds_the_map_that_made_the_weights() -> None:
 
 
 def test_mirrored_frames_teach_the_other_side() -> None:
-    weight, _ = fit_upper_face(MadeUp(mirrored=True))  # type: ignore[arg-type]
+    weight, _ = fit_face_shapes(MadeUp(mirrored=True), (*UPPER_FACE, *LOWER_FACE))  # type: ignore[arg-type]
     right = UPPER_FACE.index("eyeBlink_R")
     assert weight[5, right].item() > 0.15
     assert weight[1, right].abs().item() < 0.05
+    right = len(UPPER_FACE) + LOWER_FACE.index("mouthRight")
+    assert weight[7, right].item() > 0.12
+    assert weight[3, right].abs().item() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "mirror"),
+    [
+        ("browDown_L", "browDown_R"),
+        ("browDown_R", "browDown_L"),
+        ("jawLeft", "jawRight"),
+        ("mouthFunnel", "mouthFunnel"),
+    ],
+)
+def test_a_mirrored_face_exchanges_left_and_right(name: str, mirror: str) -> None:
+    assert mirrored_name(name) == mirror
 
 
 def test_clips_without_true_weights_are_refused_with_what_to_do() -> None:
-    with pytest.raises(TrainingError, match=r"clip_0 has no true expression weights.*--start.*--model\.no-upper-face"):
-        fit_upper_face(MadeUp(true=False))  # type: ignore[arg-type]
+    what = r"clip_0 has no true expression weights.*--start.*--model\.no-upper-face --model\.no-lower-face"
+    with pytest.raises(TrainingError, match=what):
+        fit_face_shapes(MadeUp(true=False), UPPER_FACE)  # type: ignore[arg-type]
 
 
 def test_a_run_fits_the_map_once_and_a_start_that_has_one_keeps_it(clip_folder: Path) -> None:
     clips = ClipDataset(clip_folder, split="train")
     fresh = TrainTask(CONFIG, clips, World(), expression=LeBS(CONFIG.model.expression)).model
-    assert fresh.upper_face is not None
-    assert torch.equal(fresh.upper_face.weight, fit_upper_face(clips)[0])
+    assert [part.names for part in fresh.face_shapes] == [UPPER_FACE, LOWER_FACE]
+    for part in fresh.face_shapes:
+        assert torch.equal(part.weight, fit_face_shapes(clips, part.names)[0])
     model = Export3D(CONFIG.model)
     assert model.upper_face is not None
-    model.upper_face.set_map(torch.randn(64, 10), torch.randn(10))
+    model.upper_face.set_map(torch.randn(64, 10), torch.randn(10))  # the lower face is still to be fitted
     task = TrainTask(CONFIG, clips, World(), expression=LeBS(CONFIG.model.expression), start=model.state_dict())
-    assert task.model.upper_face is not None
+    assert task.model.upper_face is not None and task.model.lower_face is not None
     assert torch.equal(task.model.upper_face.weight, model.upper_face.weight)
+    assert torch.equal(task.model.lower_face.weight, fit_face_shapes(clips, LOWER_FACE)[0])
     for step in range(3):  # at first EAdaLN itself begins at zero
         task.step(step, task.load_batch(step))
     assert torch.equal(task.model.upper_face.weight, model.upper_face.weight)
-    assert task.model.upper_face.to_condition.weight.any()  # began at zero
+    for part in task.model.face_shapes:
+        assert part.to_condition.weight.any()  # began at zero
 
 
 def test_without_an_expression_run_the_frozen_encoder_of_the_start_goes_on(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The map from beta to brows and lids (`model/upper_face.py`), fitted to clips that know the truth (no paper section)."""
+"""The maps from beta to expression weights (`model/face_shapes.py`), fitted to clips that know the truth (no paper section)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from torch import Tensor
 from export3d.data.source import ClipSource
 from export3d.errors import TrainingError
 from export3d.heads.parametric import EXPRESSION_NAMES
-from export3d.model.upper_face import UPPER_FACE
 from export3d.training.ridge import ridge_map_with_bias
 
 MOST_CLIPS = 400
@@ -18,34 +17,45 @@ MOST_CLIPS = 400
 RIDGE = 1e-3
 """Ridge strength as a share of the number of frames; beta has about unit variance."""
 
-_COLUMNS = [EXPRESSION_NAMES.index(name) for name in UPPER_FACE]
-# left <-> right: the names come in pairs
-_SWAPPED = [place ^ 1 for place in range(len(UPPER_FACE))]
+
+def mirrored_name(name: str) -> str:
+    """The expression weight that a mirrored face has instead: left for right."""
+    for left, right in (("_L", "_R"), ("Left", "Right")):
+        if name.endswith(left):
+            return name.removesuffix(left) + right
+        if name.endswith(right):
+            return name.removesuffix(right) + left
+    return name
 
 
-def fit_upper_face(dataset: ClipSource) -> tuple[Tensor, Tensor]:
+def fit_face_shapes(dataset: ClipSource, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
     """Ridge regression of the true weights on beta over the clips, also mirrored where they store the mirrored beta.
 
+    Args:
+        names: the S weights to read.
+
     Returns:
-        weight ``(64, 10)`` and bias ``(10,)`` float32, for `UpperFace.set_map`.
+        weight ``(64, S)`` and bias ``(S,)`` float32, for `FaceShapes.set_map`.
 
     Raises:
         TrainingError: A clip has no true weights, as real ones.
     """
+    columns = [EXPRESSION_NAMES.index(name) for name in names]
+    swapped = [EXPRESSION_NAMES.index(mirrored_name(name)) for name in names]
     betas, wanted = [], []
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), MOST_CLIPS)).astype(int)):
         arrays = dataset.arrays(int(index))
         if "weights" not in arrays:
             raise TrainingError(
-                f"{dataset.name}: clip {dataset.keys[index]} has no true expression weights, to which the map of brows and "
-                "lids is fitted. Begin with a model that has the map (--start), or leave it out: --model.no-upper-face"
+                f"{dataset.name}: clip {dataset.keys[index]} has no true expression weights, to which the maps of upper and "
+                "lower face are fitted. Begin with a model that has them (--start), or leave them out: "
+                "--model.no-upper-face --model.no-lower-face"
             )
-        truth = arrays["weights"][:, _COLUMNS]
         betas.append(arrays["beta"])
-        wanted.append(truth)
+        wanted.append(arrays["weights"][:, columns])
         if "beta_mirror" in arrays:
             betas.append(arrays["beta_mirror"])
-            wanted.append(truth[:, _SWAPPED])
+            wanted.append(arrays["weights"][:, swapped])
     beta = np.concatenate(betas).astype(np.float64)
     truth = np.concatenate(wanted).astype(np.float64)
     weight, bias = ridge_map_with_bias(beta, truth, RIDGE)
