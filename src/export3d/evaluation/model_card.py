@@ -22,6 +22,7 @@ BEGIN = "<!-- scores: python -m export3d.evaluation.model_card -->"
 END = "<!-- end of scores -->"
 
 EARLIER = {
+    "quality_sixth": "sixth bundled checkpoint",
     "quality_fifth": "fifth bundled checkpoint",
     "quality_fourth": "fourth bundled checkpoint",
     "quality_third": "third bundled checkpoint",
