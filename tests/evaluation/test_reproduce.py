@@ -244,6 +244,23 @@ def test_a_stopped_evaluation_keeps_its_pairs(
     assert "evaluate full: 2 pairs, 1 from before" in capsys.readouterr().err
 
 
+def test_without_variants_the_main_model_alone_is_scored_and_drawn(
+    work: Path, given: list[object], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    model = work / "runs" / "full" / "model.safetensors"
+    arguments = ["-o", out, *given[:4], "--scale", "smoke", "--device", "cpu", "--model", model, "--variants"]
+    stages = ["--stages", "evaluate", "figures", "page"]
+    assert call(*arguments, *stages, "--clips", "1", "--figure-clips", "1") == 0
+    assert [path.name for path in (out / "results").iterdir()] == ["reproduce_main.json"]
+    assert {path.stem for path in (out / "pictures").iterdir()} == {
+        "same_identity",
+        "cross_identity",
+        "novel_view",
+        "sweep",
+    }
+
+
 def test_a_killed_run_without_its_last_model_writes_it_again(work: Path, given: list[object], tmp_path: Path) -> None:
     shutil.copytree(work / "runs" / "e2e-lebs-n5", tmp_path / "runs" / "e2e-lebs-n5")
     model = tmp_path / "runs" / "e2e-lebs-n5" / "model.safetensors"
@@ -298,7 +315,7 @@ def test_a_dry_run_names_the_cost_of_each_stage_and_makes_nothing(
         (["--pretrain-steps", "-1"], 2, "--pretrain-steps: expected 0"),
         (["--clips", "-2"], 2, "--clips: expected 0"),
         (["--figure-clips", "0"], 2, "--figure-clips must be at least 1"),
-        (["--variants", "full", "full"], 2, "each one once"),
+        (["--variants", "full", "full"], 2, "each variant once"),
         (["--variants", "fool"], 2, "fool"),
         (["--scale", "huge"], 2, "huge"),
         (["--threads", "-1"], 2, "--threads must be 0"),

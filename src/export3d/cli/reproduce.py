@@ -50,7 +50,8 @@ class ReproduceOptions:
         "e2e-lebs-n5",
         "cross-attention",
     )
-    """Which variants to train, score and draw. Tables are made of all that have been scored."""
+    """Which variants to train, score and draw; with none after it, the main table and its figures alone. Tables are made of
+    all that have been scored."""
 
     samples: int = 0
     """Training samples of each variant; 0 takes the scale's."""
@@ -183,7 +184,8 @@ def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str,
             scores.score_model(settings, name, choice, open_backends, reporter)
     elif stage == "figures":
         figures.draw_figures(settings, pictures, reporter)
-        _measure_expression(options, settings, results, pictures, reporter)
+        if settings.variants:  # the bundled model brings no pre-training run
+            _measure_expression(options, settings, results, pictures, reporter)
     else:
         from export3d.evaluation.results_page import results_page
         from export3d.files import write_atomically

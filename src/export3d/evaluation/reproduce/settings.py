@@ -94,7 +94,7 @@ class Settings:
     Attributes:
         work: folder of everything that is made on the way.
         scale: a name of `SCALES`.
-        variants: names of `ABLATIONS`.
+        variants: names of `ABLATIONS`; with none, the main model alone is scored and drawn.
         samples, pretrain_steps, clips: 0 takes the scale's.
         data, test: folders of clips, both or none; without them heads are rendered.
         expression: run of `export3d pretrain`; without it one is made.
@@ -130,8 +130,8 @@ class Settings:
         check_choice("--scale", self.scale, SCALES)
         for variant in self.variants:
             check_choice("--variants", variant, ABLATIONS)
-        if not self.variants or len(set(self.variants)) != len(self.variants):
-            raise UsageError("--variants: name at least one variant, and each one once.")
+        if len(set(self.variants)) != len(self.variants):
+            raise UsageError("--variants: name each variant once.")
         if (self.data is None) != (self.test is None):
             raise UsageError("--data and --test belong together: give both folders, or none to render heads.")
         for name in ("samples", "pretrain_steps", "clips"):
