@@ -167,7 +167,7 @@ MEASURED: dict[str, tuple[str, str, str]] = {
     "animate_avx512": (
         "Speed of animation on a newer processor",
         "python benchmarks/animate.py --save",
-        "Two cores that have AVX-512 and AMX (the file names the checkpoint's date).",
+        "Two cores that have AVX-512 and AMX.",
     ),
     "memory": ("Memory of animation", "python benchmarks/memory.py --save", "Peak of a short and of a long clip."),
     "train_speed": ("Speed of training", "python benchmarks/train.py --save", "Plain settings against ours."),
