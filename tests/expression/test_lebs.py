@@ -179,3 +179,30 @@ def test_bad_settings_name_the_option() -> None:
         LeBSConfig(dim=4, num_basis=5)
     with pytest.raises(ValueError, match="LeBS needs kind='lebs'"):
         LeBS(LeBSConfig(kind="direct"))
+
+
+def test_the_nearest_beta_of_a_linear_encoder_is_that_of_the_pseudo_inverse() -> None:
+    torch.manual_seed(0)
+    encoder = LeBS(LeBSConfig(dim=32, hidden=16, activation="none")).eval()
+    encoder.coeff_scale.fill_(3.0)
+    beta, wanted = torch.randn(4, 64), torch.randn(4, 10)
+    weight = 3.0 * encoder.layers[2].weight @ encoder.layers[0].weight
+    expected = beta + (wanted - encoder.coefficients(beta)) @ torch.linalg.pinv(weight).T
+    found = encoder.nearest_beta(wanted, beta)
+    assert torch.allclose(encoder.coefficients(found), wanted, atol=0.02)
+    assert torch.allclose(found, expected, atol=0.05)
+
+
+def test_the_nearest_beta_has_the_wanted_coefficients_and_stays_where_they_are_met() -> None:
+    torch.manual_seed(0)
+    encoder = LeBS(LeBSConfig(dim=32, hidden=128)).eval()
+    beta = torch.randn(8, 64)
+    own = encoder.coefficients(beta)
+    assert torch.allclose(encoder.nearest_beta(own, beta), beta, atol=1e-4)
+    spread = encoder.coefficients(torch.randn(2000, 64)).std(dim=0)
+    wanted = own.clone()
+    wanted[:, 3] += 2.0 * spread[3]
+    found = encoder.nearest_beta(wanted, beta)
+    assert ((encoder.coefficients(found) - wanted).abs() / spread).mean() < 0.1
+    assert ((own - wanted).abs() / spread)[:, 3].mean() > 1.9  # what there was to do
+    assert (found - beta).norm(dim=1).mean() < (torch.randn(8, 64) - beta).norm(dim=1).mean()

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from export3d.animation.animator import Animator
 from export3d.camera import Camera
 from export3d.errors import UsageError
+from export3d.expression.lebs import LeBS
 from export3d.images import to_uint8
 from export3d.model import Export3D
 
@@ -122,7 +123,8 @@ def sweep_frames(
 ) -> dict[int, np.ndarray]:
     """Pictures of the current portrait with one coefficient at a time set to the given values.
 
-    The other coefficients are those of the portrait's own expression.
+    The other coefficients are those of the portrait's own expression. A model that also reads expression weights off beta
+    (`Export3D.read_shapes`) gets those of the nearest beta that has the coefficients, or they would hold the face still.
 
     Args:
         animator: with a portrait.
@@ -142,13 +144,15 @@ def sweep_frames(
     frames: dict[int, np.ndarray] = {}
     done = 0
     with torch.inference_mode():
-        own = model.coefficients(torch.from_numpy(subject.beta.copy())[None].to(animator.device))
+        beta = torch.from_numpy(subject.beta.copy())[None].to(animator.device)
+        own = model.coefficients(beta)
         for index, row in values.items():
             pictures = []
             for value in row:
                 coefficients = own.clone()
                 coefficients[:, index - 1] = float(value)
-                planes = model.planes_from_code(subject.code, model.code_of_coefficients(coefficients))
+                shapes = _shapes_of(model, coefficients, beta)
+                planes = model.planes_from_code(subject.code, model.code_of_coefficients(coefficients), shapes=shapes)
                 image = model.render(planes, view, subject.code).image
                 assert image is not None  # only raw renderings have none
                 pictures.append(to_uint8(image[0]))
@@ -157,6 +161,14 @@ def sweep_frames(
                     on_frame(done)
             frames[index] = np.stack(pictures)
     return frames
+
+
+def _shapes_of(model: Export3D, coefficients: torch.Tensor, beta: torch.Tensor) -> torch.Tensor | None:
+    """What `planes_from_code` takes as shapes for coefficients ``(1, n)``, the portrait's own beta being `beta`."""
+    if not model.face_shapes:
+        return None
+    assert isinstance(model.expression, LeBS)  # require_basis
+    return model.read_shapes(model.expression.nearest_beta(coefficients, beta))
 
 
 def sweep_sheet(frames: Mapping[int, np.ndarray], values: Mapping[int, np.ndarray]) -> np.ndarray:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from export3d.checks import check_choice, check_shape
 from export3d.expression.spaces import BETA_DIM, SPACES
 
+_NEAREST_STEPS = 60
+_NEAREST_DAMPING = 1e-4  # against directions of lambda that beta hardly moves
+
 
 @dataclass(frozen=True, kw_only=True)
 class LeBSConfig:
@@ -77,6 +80,35 @@ class LeBS(nn.Module):
     def forward(self, beta: Tensor) -> Tensor:
         """beta' = sum_i lambda_i v_i (Eq. 3): ``beta`` (B, 64) -> (B, d)."""
         return self.coefficients(beta) @ self.basis.T
+
+    def nearest_beta(self, coefficients: Tensor, beta: Tensor) -> Tensor:
+        """The smallest change of `beta` that gives these coefficients, by Gauss-Newton steps (not in the paper).
+
+        Args:
+            coefficients: ``(B, n)`` wanted lambda.
+            beta: ``(B, 64)`` where to begin.
+
+        Returns:
+            ``(B, 64)``. The bends of the activation leave an error of a few hundredths of lambda's spread, more far outside.
+        """
+        first, middle, last = self.layers[0], self.layers[1], self.layers[2]
+        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+        slope = middle.negative_slope if isinstance(middle, nn.LeakyReLU) else 1.0
+        into, out = first.weight.double(), (last.weight * self.coeff_scale).double()
+        start, wanted = beta.double(), coefficients.double()
+        damping = _NEAREST_DAMPING * torch.eye(self.config.num_basis, dtype=torch.float64, device=beta.device)
+        found = start
+        for number in range(_NEAREST_STEPS):
+            hidden = found @ into.T + first.bias.double()
+            slopes = torch.where(hidden > 0, 1.0, slope)
+            jacobian = torch.einsum("nh,bh,hi->bni", out, slopes, into)
+            met = (hidden * slopes) @ out.T + (last.bias * self.coeff_scale).double()
+            missing = wanted - met + torch.einsum("bni,bi->bn", jacobian, found - start)
+            step = torch.linalg.solve(jacobian @ jacobian.mT + damping, missing)
+            # Less and less of the way: whole steps may jump to and fro over a bend of the activation.
+            share = 4.0 / (number + 8.0)
+            found = found + share * (start + torch.einsum("bni,bn->bi", jacobian, step) - found)
+        return found.to(beta.dtype)
 
     def scaled_basis(self, beta: Tensor) -> Tensor:
         """The n vectors lambda_i v_i as tokens, (B, n, d): the cross-attention ablation's keys and values."""
