@@ -12,7 +12,6 @@ from export3d.animation import Animator, Subject
 from export3d.animation.sweep import (
     PAPER_RANGES,
     SweepOptions,
-    _shapes_of,
     coefficient_spread,
     sweep_frames,
     sweep_sheet,
@@ -39,22 +38,6 @@ def animator(tiny_model: Export3D) -> Animator:
     camera = Camera.look_at_head().to_vector()[0].numpy()
     animator.encode(image, Crop(24.0, 24.0, 48.0), beta, camera)
     return animator
-
-
-def test_a_sweep_takes_the_shapes_of_the_nearest_beta_along() -> None:
-    torch.manual_seed(0)
-    model = Export3D(replace(preset("tiny"), lower_face=True)).eval()
-    assert model.lower_face is not None
-    for parameter in model.parameters():  # layers that start at zero would hide everything
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    model.lower_face.set_map(torch.randn(64, len(model.lower_face.names)), torch.zeros(len(model.lower_face.names)))
-    coefficients = model.coefficients(torch.randn(1, 64))
-    moved, beta = coefficients.clone(), torch.randn(1, 64)
-    moved[:, 2] += 1.0
-    shapes = [_shapes_of(model, one, beta) for one in (coefficients, moved)]
-    assert shapes[0] is not None and shapes[1] is not None
-    assert (shapes[0] - shapes[1]).abs().max() > 0.1
-    assert _shapes_of(Export3D(preset("tiny")), coefficients, beta) is None
 
 
 def test_a_sweep_by_spread_reaches_the_asked_deviations() -> None:

@@ -117,3 +117,19 @@ def test_upper_and_lower_face_are_read_side_by_side() -> None:
     both = torch.cat([model.upper_face.read(beta), model.lower_face.read(beta)], dim=1)
     read = model.read_shapes(beta)
     assert read is not None and torch.equal(read, both)
+
+
+def test_coefficients_bring_the_shapes_of_the_nearest_expression() -> None:
+    model = _model()
+    beta, coefficients = torch.randn(1, 64), model.coefficients(torch.randn(1, 64))
+    moved = coefficients.clone()
+    moved[:, 2] += 1.0
+    shapes = [model.shapes_of_coefficients(one, beta) for one in (coefficients, moved)]
+    assert shapes[0] is not None and shapes[1] is not None
+    assert (shapes[0] - shapes[1]).abs().max() > 0.1
+    own, read = model.shapes_of_coefficients(model.coefficients(beta), beta), model.read_shapes(beta)
+    assert own is not None and read is not None and torch.allclose(own, read, atol=1e-3)
+    assert Export3D(TINY).shapes_of_coefficients(coefficients, beta) is None
+    direct = Export3D(replace(TINY, expression=replace(TINY.expression, kind="direct")))
+    with pytest.raises(ValueError, match="must be 'lebs'"):
+        direct.shapes_of_coefficients(coefficients, beta)

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 from export3d.animation.animator import Animator
 from export3d.camera import Camera
 from export3d.errors import UsageError
-from export3d.expression.lebs import LeBS
 from export3d.images import to_uint8
 from export3d.model import Export3D
 
@@ -151,7 +150,7 @@ def sweep_frames(
             for value in row:
                 coefficients = own.clone()
                 coefficients[:, index - 1] = float(value)
-                shapes = _shapes_of(model, coefficients, beta)
+                shapes = model.shapes_of_coefficients(coefficients, beta)
                 planes = model.planes_from_code(subject.code, model.code_of_coefficients(coefficients), shapes=shapes)
                 image = model.render(planes, view, subject.code).image
                 assert image is not None  # only raw renderings have none
@@ -161,14 +160,6 @@ def sweep_frames(
                     on_frame(done)
             frames[index] = np.stack(pictures)
     return frames
-
-
-def _shapes_of(model: Export3D, coefficients: torch.Tensor, beta: torch.Tensor) -> torch.Tensor | None:
-    """What `planes_from_code` takes as shapes for coefficients ``(1, n)``, the portrait's own beta being `beta`."""
-    if not model.face_shapes:
-        return None
-    assert isinstance(model.expression, LeBS)  # require_basis
-    return model.read_shapes(model.expression.nearest_beta(coefficients, beta))
 
 
 def sweep_sheet(frames: Mapping[int, np.ndarray], values: Mapping[int, np.ndarray]) -> np.ndarray:

@@ -172,6 +172,13 @@ class Export3D(nn.Module):
             return coefficients[:, :, None] * self.expression.basis.T[None]
         return coefficients @ self.expression.basis.T
 
+    def shapes_of_coefficients(self, coefficients: Tensor, beta: Tensor) -> Tensor | None:
+        """Coefficients (B, n) -> what `planes_from_code` takes as shapes: those of the nearest expression to `beta` (B, 64)
+        that has the coefficients; None for a model that reads none. ValueError for a model without a basis."""
+        if not isinstance(self.expression, LeBS):
+            raise ValueError(f"expression.kind must be 'lebs' for coefficients; got '{self.config.expression.kind}'")
+        return self.read_shapes(self.expression.nearest_beta(coefficients, beta)) if self.face_shapes else None
+
     def planes_from_code(
         self, code: SourceCode, beta_prime: Tensor, gaze: Tensor | None = None, shapes: Tensor | None = None
     ) -> Tensor:
