@@ -98,6 +98,11 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "Short trainings from the start, same samples and seed, scored on people of the val split. So short a run shows what a "
         "part brings early, not where it ends.",
     ),
+    "architecture_first": (
+        "Parts of an earlier small model, at equal budgets",
+        "python benchmarks/architecture.py --save",
+        "As above, with the code and the people of the day before; compare within one table only.",
+    ),
     "face_shapes": (
         "Upper and lower face: what is read and what shows",
         "python benchmarks/face_shapes.py --save",
