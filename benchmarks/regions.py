@@ -29,6 +29,7 @@ from export3d.heads.parametric import WORLD_SCALE
 from export3d.images import to_tensor
 from export3d.landmarks import BROWS, EYES, MOUTH
 from export3d.model import Export3D, load_model
+from export3d.model.code import SourceCode
 from export3d.training.sheets import gaze_at
 from material import save
 
@@ -57,6 +58,7 @@ def main() -> None:
     for pair in pairs:
         index = places[pair.driving_clip]
         portrait = Portrait(model, dataset, index, pair.source_frame)
+        code = code_of(model, dataset, index, pair.source_frame)
         for time in range(0, dataset.num_frames(index), EVERY):
             if time == pair.source_frame:
                 continue
@@ -66,7 +68,7 @@ def main() -> None:
             for name, region in regions(dataset.mask(index, time) > 127, landmarks).items():
                 errors[name] = errors.get(name, np.zeros(2)) + np.array([square[region].sum(), region.sum()])
             if model.source_lookup is not None:
-                made, true, at = displacements(model, dataset, index, pair.source_frame, time)
+                made, true, at = displacements(model, code, dataset, index, pair.source_frame, time)
                 for name, part in PARTS.items():
                     near = np.linalg.norm(at[:, None] - landmarks[None, part], axis=-1).min(axis=1) < NEAR
                     moves[name].append((made[near], true[near]))
@@ -106,19 +108,24 @@ def regions(head: np.ndarray, landmarks: np.ndarray) -> dict[str, np.ndarray]:
 
 
 @torch.inference_mode()
+def code_of(model: Export3D, dataset: ClipDataset, index: int, source: int) -> SourceCode:
+    """A stored frame as the portrait."""
+    return model.encode(
+        fit_size(to_tensor(dataset.frame(index, source))[None], model.config.image_size),
+        stored_camera(dataset, index, source),
+        source_beta=stored_beta(dataset, index, source),
+        source_gaze=gaze_at(dataset.arrays(index), source),
+    )
+
+
+@torch.inference_mode()
 def displacements(
-    model: Export3D, dataset: ClipDataset, index: int, source: int, time: int
+    model: Export3D, code: SourceCode, dataset: ClipDataset, index: int, source: int, time: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """From the driving frame to the portrait: what the lookup makes and the truth ``(N, 3)`` in scene units, and where the
     points are in the driving frame ``(N, 2)`` in [0, 1]."""
     arrays = dataset.arrays(index)
     driven = torch.tensor(arrays["surface"][time : time + 1])
-    code = model.encode(
-        fit_size(to_tensor(dataset.frame(index, source))[None], model.config.image_size),
-        stored_camera(dataset, index, source),
-        source_beta=stored_beta(dataset, index, source),
-        source_gaze=gaze_at(arrays, source),
-    )
     planes = model.planes(code, stored_beta(dataset, index, time), stored_gaze(dataset, index, time))
     made = model.guide(planes, code, driven)[0] - driven
     true = torch.tensor(arrays["surface"][source]) - driven[0]

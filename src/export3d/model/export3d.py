@@ -160,24 +160,26 @@ class Export3D(nn.Module):
 
     def coefficients(self, beta: Tensor) -> Tensor:
         """lambda (Eq. 3): ``beta`` (B, 64) -> (B, n). ValueError for a model without a basis."""
-        if not isinstance(self.expression, LeBS):
-            raise ValueError(f"expression.kind must be 'lebs' for coefficients; got '{self.config.expression.kind}'")
-        return self.expression.coefficients(beta)
+        return self._with_basis().coefficients(beta)
 
     def code_of_coefficients(self, coefficients: Tensor) -> Tensor:
         """Coefficients (B, n) -> what `planes_from_code` takes: beta' (B, d), or the scaled basis (B, n, d)."""
-        if not isinstance(self.expression, LeBS):
-            raise ValueError(f"expression.kind must be 'lebs' for coefficients; got '{self.config.expression.kind}'")
+        basis = self._with_basis().basis
         if self.config.generator.conditioning == "cross_attention":
-            return coefficients[:, :, None] * self.expression.basis.T[None]
-        return coefficients @ self.expression.basis.T
+            return coefficients[:, :, None] * basis.T[None]
+        return coefficients @ basis.T
 
     def shapes_of_coefficients(self, coefficients: Tensor, beta: Tensor) -> Tensor | None:
         """Coefficients (B, n) -> what `planes_from_code` takes as shapes: those of the nearest expression to `beta` (B, 64)
         that has the coefficients; None for a model that reads none. ValueError for a model without a basis."""
+        encoder = self._with_basis()
+        return self.read_shapes(encoder.nearest_beta(coefficients, beta)) if self.face_shapes else None
+
+    def _with_basis(self) -> LeBS:
+        """The expression encoder, of a model that has a basis; ValueError otherwise."""
         if not isinstance(self.expression, LeBS):
             raise ValueError(f"expression.kind must be 'lebs' for coefficients; got '{self.config.expression.kind}'")
-        return self.read_shapes(self.expression.nearest_beta(coefficients, beta)) if self.face_shapes else None
+        return self.expression
 
     def planes_from_code(
         self, code: SourceCode, beta_prime: Tensor, gaze: Tensor | None = None, shapes: Tensor | None = None

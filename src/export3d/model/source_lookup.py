@@ -92,14 +92,15 @@ class SourceLookup(nn.Module):
             features at the rays ``(B, channels, r, r)``, and the layers for the super-resolution at ``r * scale``.
         """
         place, _ = _unmultiplied(guide, opacity)
-        coarse = _read(features, camera, place)
+        coarse = _read(features, _seen_at(camera, place))
         for _ in range(scale.bit_length() - 1):
             guide, opacity = upsample2(guide), upsample2(opacity)
         place, gates = _unmultiplied(guide, opacity)
         mirrored = torch.cat([-place[:, :1], place[:, 1:]], dim=1)
+        seen_at = [_seen_at(camera, at) for at in (place, mirrored)]
         # Between pixels a linear mean blurs; a cubic one keeps edges (and may overshoot a little).
-        own, other = (_read(picture, camera, at, "bicubic").clamp(-1.0, 1.0) for at in (place, mirrored))
-        gates = gates * torch.cat([_inside(camera, at, picture.shape[-1]) for at in (place, mirrored)], dim=1)
+        own, other = (_read(picture, at, "bicubic").clamp(-1.0, 1.0) for at in seen_at)
+        gates = gates * torch.cat([_inside(at, picture.shape[-1]) for at in seen_at], dim=1)
         gate, other_gate = gates[:, :1], gates[:, 1:]
         prior = torch.cat([torch.full_like(gate, 0.1), gate, 0.3 * other_gate * (1.0 - gate)], dim=1)
         return coarse, Layers(
@@ -116,16 +117,19 @@ def _unmultiplied(guide: Tensor, opacity: Tensor) -> tuple[Tensor, Tensor]:
     return met[:, :3], met[:, 3:].clamp(0.0, 1.0)
 
 
-def _inside(camera: Camera, place: Tensor, size: int) -> Tensor:
-    """1 where the camera's picture of `size` pixels shows the places ``(B, 3, r, r)``, 0 beyond its border, where the lookup
-    would repeat the border's pixels; linear over one pixel: (B, 1, r, r)."""
+def _seen_at(camera: Camera, place: Tensor) -> Tensor:
+    """Where the camera sees the places ``(B, 3, r, r)``: (B, r, r, 2), in [0, 1] within its picture."""
     position, _ = camera.project(place.flatten(2).transpose(1, 2))
-    margin = torch.minimum(position, 1.0 - position).amin(dim=-1)
-    return (margin * size + 0.5).clamp(0.0, 1.0).reshape(place.shape[0], 1, *place.shape[-2:])
+    return position.reshape(place.shape[0], *place.shape[-2:], 2)
 
 
-def _read(image: Tensor, camera: Camera, place: Tensor, mode: str = "bilinear") -> Tensor:
-    """``image`` (B, C, H, W) where the camera sees the places ``(B, 3, r, r)`` -> (B, C, r, r)."""
-    position, _ = camera.project(place.flatten(2).transpose(1, 2))  # (B, r * r, 2) in [0, 1]
-    grid = (position * 2.0 - 1.0).reshape(place.shape[0], *place.shape[-2:], 2)
-    return F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=False)
+def _inside(seen_at: Tensor, size: int) -> Tensor:
+    """1 where a picture of `size` pixels shows the positions ``(B, r, r, 2)``, 0 beyond its border, where the lookup would
+    repeat the border's pixels; linear over one pixel: (B, 1, r, r)."""
+    margin = torch.minimum(seen_at, 1.0 - seen_at).amin(dim=-1)
+    return (margin * size + 0.5).clamp(0.0, 1.0)[:, None]
+
+
+def _read(image: Tensor, seen_at: Tensor, mode: str = "bilinear") -> Tensor:
+    """``image`` (B, C, H, W) at the positions ``(B, r, r, 2)`` -> (B, C, r, r)."""
+    return F.grid_sample(image, seen_at * 2.0 - 1.0, mode=mode, padding_mode="border", align_corners=False)

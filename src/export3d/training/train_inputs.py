@@ -93,12 +93,10 @@ def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], s
     if not given.source_depth.enabled and config.source_depth.enabled:
         given = replace(given, source_depth=config.source_depth)
         added += ("source_depth.",)
-    if config.upper_face and not given.upper_face:
-        given = replace(given, upper_face=True)
-        added += ("upper_face.",)
-    if config.lower_face and not given.lower_face:
-        given = replace(given, lower_face=True)
-        added += ("lower_face.",)
+    for part in ("upper_face", "lower_face"):
+        if getattr(config, part) and not getattr(given, part):
+            given = replace(given, **{part: True})
+            added += (f"{part}.",)
     if added and given == config:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
