@@ -30,7 +30,7 @@ from export3d.images import to_tensor
 from export3d.landmarks import BROWS, EYES, MOUTH
 from export3d.model import Export3D, load_model
 from export3d.model.code import SourceCode
-from export3d.training.sheets import gaze_at
+from export3d.training.sheets import gaze_at, turn_at
 from material import save
 
 EVERY = 4
@@ -115,6 +115,7 @@ def code_of(model: Export3D, dataset: ClipDataset, index: int, source: int) -> S
         stored_camera(dataset, index, source),
         source_beta=stored_beta(dataset, index, source),
         source_gaze=gaze_at(dataset.arrays(index), source),
+        source_turn=turn_at(dataset, index, source),
     )
 
 
@@ -126,8 +127,9 @@ def displacements(
     points are in the driving frame ``(N, 2)`` in [0, 1]."""
     arrays = dataset.arrays(index)
     driven = torch.tensor(arrays["surface"][time : time + 1])
-    planes = model.planes(code, stored_beta(dataset, index, time), stored_gaze(dataset, index, time))
-    made = model.guide(planes, code, driven)[0] - driven
+    turn = turn_at(dataset, index, time)
+    planes = model.planes(code, stored_beta(dataset, index, time), stored_gaze(dataset, index, time), turn)
+    made = model.guide(planes, code, driven, turn)[0] - driven
     true = torch.tensor(arrays["surface"][source]) - driven[0]
     position, _ = stored_camera(dataset, index, time).project(driven)
     return made[0].numpy(), true.numpy(), position[0].numpy()

@@ -209,3 +209,19 @@ def test_a_batch_can_be_sliced_and_measured() -> None:
     assert torch.equal(camera[2:5].to_vector(), camera.to_vector()[2:5])
     picked = camera[torch.tensor([5, 0])]
     assert torch.equal(picked.to_vector(), camera.to_vector()[[5, 0]])
+
+
+def test_the_heads_turn_is_the_rotation_vector_of_its_angles() -> None:
+    yaw, pitch, roll = (
+        Camera.look_at_head(*angles).head_turn()[0].tolist() for angles in ((0.3,), (0, 0.2), (0, 0, -0.4))
+    )
+    assert yaw == pytest.approx([0.0, 0.3, 0.0], abs=1e-4)
+    assert pitch == pytest.approx([0.2, 0.0, 0.0], abs=1e-4)
+    assert roll == pytest.approx([0.0, 0.0, -0.4], abs=1e-4)
+    assert Camera.look_at_head().head_turn().abs().max() < 1e-3
+
+
+def test_the_mirrored_cameras_head_turns_the_other_way() -> None:
+    camera = _random_cameras()
+    signs = torch.tensor([1.0, -1.0, -1.0])
+    assert torch.allclose(camera.mirrored().head_turn(), camera.head_turn() * signs, atol=1e-4)

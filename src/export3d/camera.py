@@ -123,6 +123,18 @@ class Camera:
         roll = torch.atan2(head[:, 1, 0], head[:, 1, 1])
         return torch.stack([yaw, pitch, roll], dim=-1)
 
+    def head_turn(self) -> Tensor:
+        """``(B, 3)`` rotation vector of the head in the camera's frame (x right, y up, z towards the camera), radians: the
+        head turns by the vector's length around its direction, less than half a turn."""
+        flip = self.cam_to_world.new_tensor(_CAMERA_FLIP)
+        head = (self.cam_to_world[:, :3, :3] * flip).transpose(1, 2)
+        cosine = ((head.diagonal(dim1=1, dim2=2).sum(-1) - 1.0) / 2.0).clamp(-1.0, 1.0)
+        angle = torch.acos(cosine)
+        axis = torch.stack(
+            [head[:, 2, 1] - head[:, 1, 2], head[:, 0, 2] - head[:, 2, 0], head[:, 1, 0] - head[:, 0, 1]], dim=-1
+        )
+        return axis * (angle / (2.0 * angle.sin()).clamp(min=1e-6))[:, None]
+
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """World points ``(B, P, 3)`` -> positions ``(B, P, 2)`` in [0, 1] (x right, y down), z-depth ``(B, P)``."""
         check_shape("points", points, self.cam_to_world.shape[0], None, 3)

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from export3d.animation import Animator
+from export3d.animation.animator import head_turn
 from export3d.camera import Camera
 from export3d.errors import NoFaceError, UnreadableImageError, UsageError
 from export3d.images import to_uint8
 from export3d.model import Export3D, preset
 from export3d.model.config import TINY
+from export3d.model.neck import NeckConfig
 from export3d.model.pixel_aligned import PixelAlignedConfig
 from export3d.tracking import Tracker
 from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
@@ -39,6 +41,24 @@ def test_frames_equal_the_model_in_any_order_of_expressions_and_cameras(animator
         assert np.array_equal(animator.frame(betas[b], cameras[c]), direct(animator, betas[b], cameras[c]))
     pictures = [direct(animator, beta, camera) for beta in betas for camera in cameras]
     assert len({picture.tobytes() for picture in pictures}) == 4  # or the test could not fail
+
+
+def test_without_a_turn_the_torso_stays_and_a_turn_of_its_own_changes_the_picture(
+    photo: np.ndarray, make_tracker: Callable[..., Tracker]
+) -> None:
+    torch.manual_seed(1)
+    model = Export3D(replace(TINY, neck=NeckConfig(enabled=True))).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    animator = Animator(model, make_tracker())
+    subject = animator.portrait(photo)
+    assert np.array_equal(subject.turn, head_turn(subject.camera))
+    beta, camera = np.zeros(64, dtype=np.float32), Camera.look_at_head(0.3)
+    stays = animator.frame(beta, camera)
+    assert np.array_equal(stays, animator.frame(beta, camera, turn=subject.turn))
+    turns = animator.frame(beta, camera, turn=head_turn(camera.to_vector()[0].numpy()))
+    assert not np.array_equal(turns, stays)
+    assert np.array_equal(animator.frame(beta, camera), stays)
 
 
 def test_a_camera_and_its_vector_give_the_same_frame(animator: Animator) -> None:

@@ -21,6 +21,7 @@ from export3d.animation import (
     animate_film,
     orbit_film,
 )
+from export3d.animation.animator import head_turn
 from export3d.animation.film import FilmOptions, FilmReport
 from export3d.animation.paths import OrbitOptions
 from export3d.errors import FaceLostError, NoFaceError, OutputError, UsageError
@@ -235,3 +236,20 @@ def test_a_picture_into_a_missing_folder_is_refused(tmp_path: Path, animator: An
             film=FilmOptions(),
             fps=Fraction(25),
         )
+
+
+@pytest.mark.parametrize("rigid", [False, True])
+def test_the_head_turns_on_its_neck_unless_the_film_is_rigid(
+    tmp_path: Path, animator: Animator, monkeypatch: pytest.MonkeyPatch, rigid: bool
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        Animator,
+        "frame",
+        lambda self, beta, camera, gaze, turn: asked.append((camera, turn)) or np.zeros((32, 32, 3), np.uint8),
+    )
+    options = FilmOptions(rigid=rigid, workers=1)
+    animate_film(animator, MotionDriver(a_motion()), tmp_path / "out.mp4", film=options, motion=TransferOptions())
+    assert len(asked) == 4
+    for camera, turn in asked:
+        assert turn is None if rigid else np.array_equal(turn, head_turn(camera))

@@ -253,3 +253,12 @@ def test_a_128_px_png_pair_takes_a_few_milliseconds(tmp_path: Path, make_clip) -
         data.frame(0, 1), data.frame(0, 5), data.arrays(0)["beta"][5]
         times.append(time.perf_counter() - start)
     assert min(times) < 3e-3  # the best of 20, since the machine may be shared
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"), [({}, True), ({"static_scene": False}, True), ({"static_scene": True}, False)]
+)
+def test_the_head_turns_in_a_room_but_in_a_static_scene(tmp_path: Path, make_clip, extra: dict, expected: bool) -> None:
+    with ShardWriter(tmp_path) as writer:
+        writer.write(make_clip("head_1", synthetic=True, extra=extra))
+    assert ClipDataset(tmp_path).in_room(0) is expected

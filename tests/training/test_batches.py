@@ -83,6 +83,23 @@ def test_mirroring_flips_frame_camera_points_and_takes_the_mirrored_beta(store: 
     assert torch.allclose(right_eye[:, 1], left_eye[:, 1])
 
 
+def test_the_head_turns_against_the_torso_as_the_camera_says_but_in_a_static_scene(
+    store: FrameStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = AugmentConfig(mirror=1.0)
+    in_room = pair_batch(store, 0, 1, range(4), sampling=SAMPLING, augment=change)  # clips that do not say
+    assert in_room.turn is not None and in_room.source_turn is not None
+    assert torch.equal(in_room.turn, Camera.from_vector(in_room.camera).head_turn())
+    assert torch.equal(in_room.source_turn, Camera.from_vector(in_room.source_camera).head_turn())
+    assert in_room.turn.norm(dim=1).max() > 0.05
+    dataset = store.dataset
+    assert isinstance(dataset, ClipDataset)
+    monkeypatch.setattr(dataset, "meta", lambda index: {"extra": {"static_scene": True}})
+    static = pair_batch(store, 0, 1, range(4), sampling=SAMPLING, augment=change)
+    assert static.turn is not None and static.source_turn is not None
+    assert not static.turn.any() and not static.source_turn.any()
+
+
 def test_mirroring_the_landmark_order_twice_gives_it_back() -> None:
     assert MIRRORED_LANDMARKS[MIRRORED_LANDMARKS].tolist() == list(range(68))
     # By hand: jaw ends, brow ends, eye corners, mouth corners, inner mouth corners; nose bridge stays.

@@ -84,6 +84,7 @@ def test_a_clip_of_the_stream_is_the_clip_that_heads_render_writes(
         assert np.array_equal(stream.arrays(1)[name], array) and np.array_equal(arrays[name], array), name
     assert stream.meta(1) == written.meta
     assert stream.identity(1) == stream.keys[1] == written.key
+    assert stream.in_room(1) == (not written.meta["extra"]["static_scene"])
 
 
 def test_the_pool_moves_by_one_person_and_comes_round(open_stream: Callable[..., HeadStream]) -> None:

@@ -11,6 +11,7 @@ import torch
 from export3d.errors import TrainingError
 from export3d.model import Export3D, save_model
 from export3d.model.config import TINY, ModelConfig
+from export3d.model.neck import NeckConfig
 from export3d.model.source_depth import SourceDepthConfig
 from export3d.model.source_lookup import SourceLookupConfig
 from export3d.rendering.renderer import RendererConfig
@@ -33,9 +34,10 @@ WITH_DEPTH = SourceDepthConfig(enabled=True, channels=2, widths=(4, 4, 6, 8))
         replace(SMALLER, source_depth=WITH_DEPTH),
         replace(SMALLER, upper_face=True),
         replace(SMALLER, upper_face=True, lower_face=True),
-        replace(GROWN, source_depth=WITH_DEPTH, upper_face=True, lower_face=True),
+        replace(SMALLER, neck=NeckConfig(enabled=True)),
+        replace(GROWN, source_depth=WITH_DEPTH, upper_face=True, lower_face=True, neck=NeckConfig(enabled=True)),
     ],
-    ids=["motion_basis", "source_depth", "upper_face", "both_faces", "all"],
+    ids=["motion_basis", "source_depth", "upper_face", "both_faces", "neck", "all"],
 )
 def test_a_smaller_start_is_grown_and_keeps_its_weights(tmp_path: Path, bigger: ModelConfig) -> None:
     model = Export3D(SMALLER)

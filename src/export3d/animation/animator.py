@@ -28,6 +28,7 @@ class Subject:
         camera: ``(25,)`` float32, the portrait's own camera.
         code: what the network keeps of the portrait.
         gaze: ``(2,)`` float32, the portrait's own gaze in radians; NaN where it is unknown.
+        turn: ``(3,)`` float32, how the portrait's head is turned against its torso, see `head_turn`.
     """
 
     image: np.ndarray
@@ -36,10 +37,19 @@ class Subject:
     camera: np.ndarray
     code: SourceCode
     gaze: np.ndarray = field(default_factory=unknown_gaze)
+    turn: np.ndarray = field(default_factory=lambda: np.zeros(3, dtype=np.float32))
 
     def picture(self, size: int) -> np.ndarray:
         """The aligned portrait as uint8 ``(size, size, 3)``."""
         return crop_image(self.image, self.crop, size)
+
+
+def head_turn(camera: np.ndarray) -> np.ndarray:
+    """Turn of the head against a torso that faces the camera ``(25,)``: a rotation vector ``(3,)`` in radians."""
+    turn: np.ndarray = (
+        Camera.from_vector(torch.from_numpy(np.asarray(camera, dtype=np.float32))[None]).head_turn()[0].numpy()
+    )
+    return turn
 
 
 class Animator:
@@ -74,6 +84,7 @@ class Animator:
         self.subject: Subject | None = None
         self._beta: np.ndarray | None = None
         self._gaze: np.ndarray | None = None
+        self._turn: np.ndarray | None = None
         self._planes: Tensor | None = None
         self._camera: np.ndarray | None = None
         self._render: Render | None = None
@@ -81,7 +92,7 @@ class Animator:
     def twin(self) -> Animator:
         """Another animator with the same model, tracker and portrait, for another thread; it keeps planes of its own."""
         other = copy(self)
-        other._beta = other._gaze = other._planes = other._camera = other._render = None
+        other._beta = other._gaze = other._turn = other._planes = other._camera = other._render = None
         return other
 
     @property
@@ -108,61 +119,90 @@ class Animator:
         return self.subject
 
     def encode(
-        self, image: np.ndarray, crop: Crop, beta: np.ndarray, camera: np.ndarray, gaze: np.ndarray | None = None
+        self,
+        image: np.ndarray,
+        crop: Crop,
+        beta: np.ndarray,
+        camera: np.ndarray,
+        gaze: np.ndarray | None = None,
+        turn: np.ndarray | None = None,
     ) -> Subject:
         """Encode a portrait whose crop, expression and camera are known already, and make it the current one.
 
-        Its `gaze` (2,) in radians is unknown when None or NaN.
+        Its `gaze` (2,) in radians is unknown when None or NaN. Its `turn` (3,) of the head against the torso, a rotation
+        vector in radians, is taken from the camera when None, as if the torso faced it.
         """
         gaze = unknown_gaze() if gaze is None else gaze
+        turn = head_turn(camera) if turn is None else turn
         own = np.array(crop_image(image, crop, self.image_size))  # a writable copy, as PyTorch wants it
         source = to_tensor(own)[None].to(self.device)
         with torch.inference_mode():
             own_beta = torch.from_numpy(np.asarray(beta, dtype=np.float32))[None].to(self.device)
             code = self.model.encode(
-                source, self._to_camera(camera), source_beta=own_beta, source_gaze=self._to_gaze(gaze)
+                *(source, self._to_camera(camera)),
+                source_beta=own_beta,
+                source_gaze=self._to_row(gaze),
+                source_turn=self._to_row(turn),
             )
-        self._beta = self._gaze = self._planes = self._camera = self._render = None
-        self.subject = Subject(image=image, crop=crop, beta=beta, camera=camera, code=code, gaze=gaze)
+        self._beta = self._gaze = self._turn = self._planes = self._camera = self._render = None
+        self.subject = Subject(image=image, crop=crop, beta=beta, camera=camera, code=code, gaze=gaze, turn=turn)
         return self.subject
 
-    def frame(self, beta: np.ndarray, camera: np.ndarray | Camera, gaze: np.ndarray | None = None) -> np.ndarray:
+    def frame(
+        self,
+        beta: np.ndarray,
+        camera: np.ndarray | Camera,
+        gaze: np.ndarray | None = None,
+        turn: np.ndarray | None = None,
+    ) -> np.ndarray:
         """The portrait with expression `beta` (64,), seen by `camera` (25,), as uint8 ``(S, S, 3)``.
 
         `gaze` (2,) turns the eyes: radians in the head's frame, sideways (+ to the image right) and up. None or NaN, or
-        a model that was trained without gaze, leaves them alone.
+        a model that was trained without gaze, leaves them alone. `turn` (3,) turns the head against the torso, see
+        `head_turn`. None, or a model that was trained without a neck, leaves the torso as it stands in the portrait: the
+        camera goes round the person.
         """
-        image = self.render(beta, camera, gaze).image
+        image = self.render(beta, camera, gaze, turn).image
         assert image is not None  # only raw renderings have none
         return to_uint8(image[0])
 
-    def render(self, beta: np.ndarray, camera: np.ndarray | Camera, gaze: np.ndarray | None = None) -> Render:
+    def render(
+        self,
+        beta: np.ndarray,
+        camera: np.ndarray | Camera,
+        gaze: np.ndarray | None = None,
+        turn: np.ndarray | None = None,
+    ) -> Render:
         """Like `frame`, with depth, opacity and the raw image."""
         if self.subject is None:
             raise RuntimeError("Animator: give a portrait first: animator.portrait(image)")
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
         beta = np.asarray(beta, dtype=np.float32)
         gaze = np.array(unknown_gaze() if gaze is None else gaze, dtype=np.float32)
+        turn = np.array(self.subject.turn if turn is None else turn, dtype=np.float32)
         with torch.inference_mode():
-            if self._planes is None or not self._holds(beta, gaze):
+            if self._planes is None or not self._holds(beta, gaze, turn):
                 betas = torch.from_numpy(beta)[None].to(self.device)
-                self._planes = self.model.planes(self.subject.code, betas, self._to_gaze(gaze))
-                self._beta, self._gaze, self._render = beta.copy(), gaze, None
+                self._planes = self.model.planes(
+                    *(self.subject.code, betas, self._to_row(gaze), self._to_row(turn)),
+                )
+                self._beta, self._gaze, self._turn, self._render = beta.copy(), gaze, turn, None
             if self._render is None or not np.array_equal(vector, self._camera):  # type: ignore[arg-type]
                 self._render = self.model.render(
-                    self._planes, self._to_camera(vector), self.subject.code, fast=self.fast
+                    *(self._planes, self._to_camera(vector), self.subject.code), turn=self._to_row(turn), fast=self.fast
                 )
                 self._camera = vector.copy()
         return self._render
 
-    def _holds(self, beta: np.ndarray, gaze: np.ndarray) -> bool:
-        """Whether the planes are those of this expression and, for a model that reads it, this gaze."""
-        assert self._beta is not None and self._gaze is not None
+    def _holds(self, beta: np.ndarray, gaze: np.ndarray, turn: np.ndarray) -> bool:
+        """Whether the planes are those of this expression and, for a model that reads them, this gaze and turn."""
+        assert self._beta is not None and self._gaze is not None and self._turn is not None
         same_gaze = not self.model.config.gaze or np.array_equal(gaze, self._gaze, equal_nan=True)
-        return same_gaze and np.array_equal(beta, self._beta)
+        same_turn = self.model.neck is None or np.array_equal(turn, self._turn)
+        return same_gaze and same_turn and np.array_equal(beta, self._beta)
 
-    def _to_gaze(self, gaze: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.asarray(gaze, dtype=np.float32))[None].to(self.device)
+    def _to_row(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(values, dtype=np.float32))[None].to(self.device)
 
     def _to_camera(self, vector: np.ndarray) -> Camera:
         return Camera.from_vector(torch.from_numpy(np.asarray(vector, dtype=np.float32))[None]).to(self.device)

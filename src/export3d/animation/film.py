@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from export3d.animation.animator import Animator
+from export3d.animation.animator import Animator, head_turn
 from export3d.animation.compose import depth_picture, depth_range, fit_height, resize, side_by_side
 from export3d.animation.drivers import Driver, DrivingFrame
 from export3d.animation.lost import LostFaces
@@ -46,6 +46,9 @@ class FilmOptions:
 
     side_by_side: bool = False
     """Show portrait and driving clip to the left of the result."""
+
+    rigid: bool = False
+    """Turn shoulders and light with the head, as if the camera went round the person."""
 
     crf: int = 18
     """H.264 quality, 0 (lossless) to 51."""
@@ -156,7 +159,8 @@ def animate_film(
     frames = transfer(lost(driver), motion, **own_motion, time_base=driver.time_base)
 
     def picture(frame: DrivingFrame, painter: Animator = animator) -> np.ndarray:
-        result = resize(painter.frame(frame.beta, frame.camera, frame.gaze), height, height)
+        turn = None if film.rigid else head_turn(frame.camera)
+        result = resize(painter.frame(frame.beta, frame.camera, frame.gaze, turn), height, height)
         if not film.side_by_side:
             return result
         if frame.image is None:

@@ -61,6 +61,9 @@ class AnimateOptions:
     gaze: bool = True
     """Let the eyes follow the driver's; --no-gaze leaves them as the portrait has them."""
 
+    rigid: bool = False
+    """Turn the shoulders with the head, as if the camera went round the person. By default the head turns on its neck."""
+
     smooth: bool = False
     """Calm tracking jitter with a short Gaussian over time, without delay."""
 
@@ -105,7 +108,13 @@ def run(options: AnimateOptions) -> str:
     from export3d.tracking import Tracker
     from export3d.training.memory import keep_freed_memory
 
-    film = FilmOptions(size=options.size, side_by_side=options.side_by_side, crf=options.crf, threads=options.threads)
+    film = FilmOptions(
+        size=options.size,
+        side_by_side=options.side_by_side,
+        rigid=options.rigid,
+        crf=options.crf,
+        threads=options.threads,
+    )
     motion = TransferOptions(
         expression_only=options.expression_only,
         pose_only=options.pose_only,

@@ -128,6 +128,11 @@ class ClipDataset:
         """``(T, 3)`` yaw, pitch, roll of the head in radians, from the clip's cameras; cached."""
         return self._cached_angles(self._place(index))
 
+    def in_room(self, index: int) -> bool:
+        """Whether the head turns against torso and light, as before a resting camera: in any clip but a synthetic one with a
+        static scene, where all that is seen is rigid."""
+        return not self.meta(index).get("extra", {}).get("static_scene", False)
+
     def frame(self, index: int, time: int) -> np.ndarray:
         """Frame `time` of clip `index`: ``(H, W, 3)`` uint8 RGB."""
         name = f"{time:04d}.{self.manifest.frame_format}"

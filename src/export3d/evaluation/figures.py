@@ -34,6 +34,7 @@ from export3d.evaluation.protocol import (
     same_identity_pairs,
 )
 from export3d.model import Export3D
+from export3d.training.sheets import turn_at
 
 YAWS_DEG = (-30, 0, 30)
 """Novel views of the sheets with one row per clip."""
@@ -197,7 +198,7 @@ class _Row:
         portrait = Portrait(model, self._dataset, self._from, self._pair.source_frame)
         here = stored_camera(self._dataset, self._by, self._time)
         beta, gaze = stored_beta(self._dataset, self._by, self._time), stored_gaze(self._dataset, self._by, self._time)
-        output, *views = portrait.views(beta, [here, *cameras], gaze)
+        output, *views = portrait.views(beta, [here, *cameras], gaze, turn_at(self._dataset, self._by, self._time))
         return output, views
 
     def tile(self, view: View) -> np.ndarray:

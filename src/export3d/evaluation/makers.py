@@ -15,6 +15,7 @@ from export3d.evaluation.portrait import Portrait, require_same_space, stored_be
 from export3d.evaluation.predictions import check_predictions, pair_folder, read_predictions
 from export3d.evaluation.protocol import Pair
 from export3d.model import Export3D
+from export3d.training.sheets import turn_at
 
 BASELINES = ("copy_source", "mean_face", "driving")
 """Copy the source frame; the mean of the source frames of all clips; the driving frame itself (upper bound)."""
@@ -81,7 +82,8 @@ class ModelFrames:
         for t in range(dataset.num_frames(driving)):
             here = stored_camera(dataset, driving, t)
             first, second = portrait.views(
-                stored_beta(dataset, driving, t), [here, turned(here)], stored_gaze(dataset, driving, t)
+                *(stored_beta(dataset, driving, t), [here, turned(here)], stored_gaze(dataset, driving, t)),
+                turn_at(dataset, driving, t),
             )
             views.append((first, second))
         return Made(

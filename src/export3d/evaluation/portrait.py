@@ -15,7 +15,7 @@ from export3d.data import ClipDataset
 from export3d.errors import UsageError
 from export3d.images import to_tensor, to_uint8
 from export3d.model import Export3D
-from export3d.training.sheets import gaze_at
+from export3d.training.sheets import gaze_at, turn_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,24 +55,30 @@ class Portrait:
             stored_camera(dataset, index, time).to(self._device),
             source_beta=stored_beta(dataset, index, time).to(self._device),
             source_gaze=gaze_at(dataset.arrays(index), time, self._device),
+            source_turn=turn_at(dataset, index, time, self._device),
         )
 
     def drive(self, index: int, time: int) -> View:
         """The portrait with the stored expression and camera of frame `time` of clip `index`."""
         beta, gaze = stored_beta(self._dataset, index, time), stored_gaze(self._dataset, index, time)
-        return self.views(beta, [stored_camera(self._dataset, index, time)], gaze)[0]
+        turn = turn_at(self._dataset, index, time)
+        return self.views(beta, [stored_camera(self._dataset, index, time)], gaze, turn)[0]
 
     @torch.inference_mode()
-    def views(self, beta: Tensor, cameras: Sequence[Camera], gaze: Tensor | None) -> list[View]:
+    def views(
+        self, beta: Tensor, cameras: Sequence[Camera], gaze: Tensor | None, turn: Tensor | None = None
+    ) -> list[View]:
         """One expression ``(1, 64)`` from several single cameras; the planes are made once.
 
-        `gaze` ``(1, 2)`` in radians is read by a model with `gaze` only.
+        `gaze` ``(1, 2)`` and `turn` ``(1, 3)`` of the head, both in radians, are read by models that have them only; None
+        leaves eyes or torso as in the portrait.
         """
         driven = None if gaze is None else gaze.to(self._device)
-        planes = self._model.planes(self._code, beta.to(self._device), driven)
+        turn = None if turn is None else turn.to(self._device)
+        planes = self._model.planes(self._code, beta.to(self._device), driven, turn)
         out = []
         for camera in cameras:
-            render = self._model.render(planes, camera.to(self._device), self._code)
+            render = self._model.render(planes, camera.to(self._device), self._code, turn=turn)
             assert render.image is not None  # only a changed raw size leaves it out
             depth, opacity = render.depth.float().cpu(), render.opacity.float().cpu()
             out.append(View(image=to_uint8(render.image[0]), depth=depth, opacity=opacity, camera=camera))

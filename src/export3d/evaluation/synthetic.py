@@ -21,6 +21,7 @@ from export3d.evaluation.portrait import Portrait, stored_gaze, to_size
 from export3d.evaluation.protocol import dataset_facts, same_identity_pairs
 from export3d.landmarks import EYES, MOUTH
 from export3d.model import Export3D
+from export3d.training.sheets import turn_at
 
 DEPTH_STEPS = 16384.0
 """Stored depth per scene unit (docs/data.md)."""
@@ -91,12 +92,13 @@ def score_synthetic(
                 stored_gaze(dataset, index, int(t)) for t in (time, pair.source_frame, shuffled[time])
             )
             leaked = own + leaks[(index + 1) % len(leaks)] - leaks[index]
-            as_asked, as_source = portrait.views(own, [here, there], gaze)
+            turn = turn_at(dataset, index, time)
+            as_asked, as_source = portrait.views(own, [here, there], gaze, turn)
             shown = {
                 "model": as_asked,
-                "source_expression": portrait.views(neutral, [here], own_gaze)[0],
-                "random_expression": portrait.views(other, [here], other_gaze)[0],
-                "other_leak": portrait.views(leaked, [here], gaze)[0],
+                "source_expression": portrait.views(neutral, [here], own_gaze, turn)[0],
+                "random_expression": portrait.views(other, [here], other_gaze, turn)[0],
+                "other_leak": portrait.views(leaked, [here], gaze, turn)[0],
                 "source_camera": as_source,
             }
             for name, view in shown.items():

@@ -163,7 +163,7 @@ def render_clip(head: ParametricHead, extractor: LinearExtractor, seed: int, con
         The clip with every synthetic member of the format (docs/data.md).
     """
     identity, motion = _draw(head, seed, config)
-    static = bool(_rng(seed, "scene").random() < config.static_share)
+    static = static_scene(seed, config)
     camera = motion.camera()
     weights = torch.from_numpy(motion.weights)
     gaze = torch.from_numpy(motion.gaze)
@@ -203,6 +203,11 @@ def render_clip(head: ParametricHead, extractor: LinearExtractor, seed: int, con
             },
         ),
     )
+
+
+def static_scene(seed: int, config: ClipsConfig) -> bool:
+    """Whether light and torso are fixed to the head in the clip of this identity."""
+    return bool(_rng(seed, "scene").random() < config.static_share)
 
 
 def clip_arrays(

@@ -130,7 +130,7 @@ class _Pass:
         clothes = identity.clothes.vertices.expand(self.batch, -1, -1)
         self.vertices = torch.cat([moved, clothes], 1)  # (B, V + C, 3)
         if not static_scene:
-            self.vertices = self._lag(self.vertices, _neck_weight(identity))
+            self.vertices = torso_lag(self.vertices, _neck_weight(identity), self.head_rotation)
         samples = self.batch * side * side
         self.depth_cm = torch.full((samples,), torch.inf, device=rest.device)
         self.parts = torch.full((samples,), -1, dtype=torch.int64, device=rest.device)
@@ -180,19 +180,6 @@ class _Pass:
         x = local[..., 0] / depth * intrinsics[:, None, 0, 0] + intrinsics[:, None, 0, 2]
         y = local[..., 1] / depth * intrinsics[:, None, 1, 1] + intrinsics[:, None, 1, 2]
         return torch.stack([x, y], -1) * self.side, depth
-
-    def _lag(self, points: Tensor, weight: Tensor) -> Tensor:
-        """Turn the torso back towards the camera: it follows the head only by `_FOLLOW`."""
-        r = self.head_rotation
-        angle = torch.acos(((r.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2).clamp(-1, 1))
-        axis = torch.stack([r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], -1)
-        axis = axis / (2 * angle.sin()).clamp(min=1e-6)[:, None]
-        turn = (-angle * (1 - _FOLLOW))[:, None] * weight  # (B, P)
-        pivot = points.new_tensor(_PIVOT_CM)
-        q = points - pivot
-        first = torch.linalg.cross(axis[:, None].expand_as(q), q)
-        second = torch.linalg.cross(axis[:, None].expand_as(q), first)
-        return q + turn.sin()[..., None] * first + (1 - turn.cos())[..., None] * second + pivot
 
     def _opaque(self) -> None:
         identity, head = self.identity, self.identity.head
@@ -383,7 +370,7 @@ class _Pass:
         identity, patch = self.identity, self.identity.hair[index]
         outer = patch.outer.expand(self.batch, -1, -1)
         if patch.sway and not self.static:
-            outer = self._lag(outer, smoothstep(-4.5, -16.0, patch.outer[:, 1]))
+            outer = torso_lag(outer, smoothstep(-4.5, -16.0, patch.outer[:, 1]), self.head_rotation)
         points_px, z = self._project(outer)
         attributes = light_hair(
             patch,
@@ -412,9 +399,37 @@ class _Pass:
         self._over(pixel, shade, opacity, a[:, 14] + depth, identity.hair_part)
 
 
+def torso_lag(points: Tensor, weight: Tensor, head_rotation: Tensor) -> Tensor:
+    """Turn the torso back towards the camera: it follows the head only by `_FOLLOW`.
+
+    Args:
+        points: ``(B, P, 3)`` cm, in the head's frame.
+        weight: ``(P,)`` share of the torso in each point.
+        head_rotation: ``(B, 3, 3)`` of the head in the camera's frame (x right, y up, z towards the camera).
+
+    Returns:
+        ``(B, P, 3)`` cm, in the head's frame.
+    """
+    r = head_rotation
+    angle = torch.acos(((r.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2).clamp(-1, 1))
+    axis = torch.stack([r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], -1)
+    axis = axis / (2 * angle.sin()).clamp(min=1e-6)[:, None]
+    turn = (-angle * (1 - _FOLLOW))[:, None] * weight  # (B, P)
+    pivot = points.new_tensor(_PIVOT_CM)
+    q = points - pivot
+    first = torch.linalg.cross(axis[:, None].expand_as(q), q)
+    second = torch.linalg.cross(axis[:, None].expand_as(q), first)
+    return q + turn.sin()[..., None] * first + (1 - turn.cos())[..., None] * second + pivot
+
+
+def neck_weight(height: Tensor) -> Tensor:
+    """Share of the torso's lag in skin at these heights (cm) of the resting head: 0 above the chin, 1 below the neck."""
+    return smoothstep(-8.5, -14.0, height)
+
+
 def _neck_weight(identity: Identity) -> Tensor:
     """``(V + C,)`` share of the torso's lag: 0 above the chin, 1 for the garment."""
     head = identity.head
     skin = head.vertices_of("face", "head_neck")
-    weight = smoothstep(-8.5, -14.0, identity.rest[:, 1]) * skin
+    weight = neck_weight(identity.rest[:, 1]) * skin
     return torch.cat([weight, weight.new_ones(len(identity.clothes.vertices))])

@@ -15,7 +15,7 @@ import torch
 from export3d.camera import Camera
 from export3d.data import Clip
 from export3d.errors import UsageError
-from export3d.heads.clips import ClipsConfig, clip_arrays, clip_key, render_clip
+from export3d.heads.clips import ClipsConfig, clip_arrays, clip_key, render_clip, static_scene
 from export3d.heads.extractor import LinearExtractor
 from export3d.heads.model_file import load_head
 from export3d.heads.parametric import ParametricHead
@@ -156,6 +156,10 @@ class HeadStream:
         """``(T, 3)`` yaw, pitch, roll of the head in radians."""
         camera = torch.from_numpy(self.arrays(index)["camera"].copy())
         return Camera.from_vector(camera).head_angles().numpy()
+
+    def in_room(self, index: int) -> bool:
+        """Whether the head turns against torso and light; see `ClipDataset.in_room`."""
+        return not static_scene(self._seeds[self._place(index)], self.config.clips)
 
     def frame(self, index: int, time: int) -> np.ndarray:
         """Frame `time` of clip `index`: ``(H, W, 3)`` uint8 RGB."""

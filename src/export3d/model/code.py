@@ -25,6 +25,8 @@ class SourceCode:
         gaze: ``(B, 2)`` the portrait's gaze, yaw and pitch in radians; None where it is unknown.
         depth: ``(B, 2 + channels, H/2, W/2)`` depth map and more (`SourceDepth.maps`), or None.
         shapes: ``(B, S)`` expression weights read off the portrait's beta (`Export3D.read_shapes`), or None.
+        turn: ``(B, 3)`` the portrait's turn of the head against torso and room, a rotation vector in radians
+            (`Camera.head_turn`); None: the torso is as rigid as the head.
     """
 
     tokens: Tensor
@@ -38,6 +40,7 @@ class SourceCode:
     gaze: Tensor | None = None
     depth: Tensor | None = None
     shapes: Tensor | None = None
+    turn: Tensor | None = None
 
 
 @dataclass(frozen=True)

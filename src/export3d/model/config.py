@@ -10,6 +10,7 @@ from export3d.expression.lebs import LeBSConfig
 from export3d.model.background import BackgroundConfig
 from export3d.model.decoder import DecoderConfig
 from export3d.model.generator import GeneratorConfig
+from export3d.model.neck import NeckConfig
 from export3d.model.pixel_aligned import PixelAlignedConfig
 from export3d.model.source_depth import SourceDepthConfig
 from export3d.model.source_lookup import SourceLookupConfig
@@ -32,6 +33,7 @@ class ModelConfig:
     source_lookup: SourceLookupConfig = field(default_factory=SourceLookupConfig)
     source_depth: SourceDepthConfig = field(default_factory=SourceDepthConfig)
     background: BackgroundConfig = field(default_factory=BackgroundConfig)
+    neck: NeckConfig = field(default_factory=NeckConfig)
     source_beta: bool = False
     """The portrait's own expression joins the condition of G. Not in the paper."""
     gaze: bool = False
@@ -99,6 +101,7 @@ SMALL = ModelConfig(
     source_lookup=SourceLookupConfig(enabled=True),
     source_depth=SourceDepthConfig(enabled=True),
     background=BackgroundConfig(mode="apart"),
+    neck=NeckConfig(enabled=True),
     source_beta=True,
     gaze=True,
     upper_face=True,
@@ -134,6 +137,7 @@ PRESETS: dict[str, ModelConfig] = {
         source_lookup=SourceLookupConfig(),
         source_depth=SourceDepthConfig(),
         background=BackgroundConfig(),
+        neck=NeckConfig(),
         source_beta=False,
         gaze=False,
         upper_face=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -19,6 +20,7 @@ from export3d.model.face_shapes import LOWER_FACE, LOWER_GAIN, UPPER_FACE, UPPER
 from export3d.model.fast_field import FoldedField
 from export3d.model.field import PortraitField
 from export3d.model.generator import TriPlaneGenerator
+from export3d.model.neck import Neck
 from export3d.model.pixel_aligned import PixelAligned
 from export3d.model.source_depth import SourceDepth
 from export3d.model.source_lookup import GUIDE_CHANNELS, SourceLookup
@@ -54,6 +56,7 @@ class Export3D(nn.Module):
         dim = config.expression.dim
         self.upper_face = FaceShapes(UPPER_FACE, UPPER_GAIN, dim) if config.upper_face else None
         self.lower_face = FaceShapes(LOWER_FACE, LOWER_GAIN, dim) if config.lower_face else None
+        self.neck = Neck(config.neck, dim) if config.neck.enabled else None
         extra = self.pixel_aligned.out_channels if self.pixel_aligned is not None else 0
         self.decoder = RadianceDecoder(config.decoder, plane_channels + extra)  # Eq. 8
         looked_up = config.source_lookup.channels if self.source_lookup is not None else 0
@@ -77,6 +80,7 @@ class Export3D(nn.Module):
         source_mask: Tensor | None = None,
         source_beta: Tensor | None = None,
         source_gaze: Tensor | None = None,
+        source_turn: Tensor | None = None,
     ) -> SourceCode:
         """The portrait's part of the work (Sec. 3.2).
 
@@ -88,6 +92,8 @@ class Export3D(nn.Module):
             source_beta: ``(B, 64)`` the portrait's own expression; needed by a model with `source_beta`, `upper_face`
                 or `lower_face`.
             source_gaze: ``(B, 2)`` the portrait's gaze, yaw and pitch in radians; read by a model with `gaze` only.
+            source_turn: ``(B, 3)`` the portrait's turn of the head against torso and room, a rotation vector in radians
+                (`Camera.head_turn`, where the torso faces the camera); read by a model with a neck only. None: no turn.
 
         Raises:
             ValueError: The model needs `source_beta` and got none.
@@ -116,7 +122,7 @@ class Export3D(nn.Module):
             raise ValueError("this model needs the portrait's own expression: encode(..., source_beta=...)")
         return SourceCode(
             *(tokens, highres, pixels, source_camera, background, matte_logits, picture, condition, source_gaze),
-            *(depth, shapes),
+            *(depth, shapes, source_turn),
         )
 
     def read_portrait(self, source: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -133,13 +139,15 @@ class Export3D(nn.Module):
         """Whether `render` can take the fast path; not with the pixel-aligned branch, whose lookup does not fold."""
         return self.pixel_aligned is None
 
-    def planes(self, code: SourceCode, beta: Tensor, gaze: Tensor | None = None) -> Tensor:
+    def planes(self, code: SourceCode, beta: Tensor, gaze: Tensor | None = None, turn: Tensor | None = None) -> Tensor:
         """The expression's part (Eqs. 3, 5, 6): ``beta`` (B, 64) -> residual planes (B, 3, C, P, P).
 
         `gaze` (B, 2) in radians is read by a model with `gaze`; None or NaN leaves the eyes as the portrait has them.
+        `turn` (B, 3) of the head against torso and room is read by a model with a neck; None leaves it as the portrait
+        has it.
         """
         check_shape("beta", beta, code.tokens.shape[0], None)
-        return self.planes_from_code(code, self._expression_code(beta), gaze, self.read_shapes(beta))
+        return self.planes_from_code(code, self._expression_code(beta), gaze, self.read_shapes(beta), turn)
 
     @property
     def face_shapes(self) -> list[FaceShapes]:
@@ -182,7 +190,12 @@ class Export3D(nn.Module):
         return self.expression
 
     def planes_from_code(
-        self, code: SourceCode, beta_prime: Tensor, gaze: Tensor | None = None, shapes: Tensor | None = None
+        self,
+        code: SourceCode,
+        beta_prime: Tensor,
+        gaze: Tensor | None = None,
+        shapes: Tensor | None = None,
+        turn: Tensor | None = None,
     ) -> Tensor:
         """As `planes`, for a given beta' (B, d): what a sweep along the basis changes (Figs. 9, 13).
 
@@ -202,31 +215,41 @@ class Export3D(nn.Module):
             read = own if shapes is None else shapes
             for part, driving, source in zip(self.face_shapes, read.split(sizes, 1), own.split(sizes, 1), strict=True):
                 condition = _joined(condition, part(driving, source))
+        if self.neck is not None:
+            still = beta_prime.new_zeros(beta_prime.shape[0], 3)
+            source = still if code.turn is None else code.turn.expand_as(still)
+            condition = _joined(condition, self.neck(source if turn is None else turn.to(still), source))
         return self.generator(code.tokens, code.highres, condition)
 
-    def guide(self, planes: Tensor, code: SourceCode, points: Tensor) -> tuple[Tensor, Tensor]:
+    def guide(
+        self, planes: Tensor, code: SourceCode, points: Tensor, turn: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Where points of the driven head lay in the portrait (for the training of the source lookup).
 
         Args:
             planes: what `planes` returned.
             code: what `encode` returned.
             points: ``(B, P, 3)`` world positions.
+            turn: ``(B, 3)`` as `planes` was given it.
 
         Returns:
             places ``(B, P, 3)`` and gate logits ``(B, P, 2)``; see `SourceLookup.guide_of`.
         """
         assert self.source_lookup is not None
-        state = self._field(planes, code).density(points)[1]
-        return self.source_lookup.guide_of(state[..., :-3], state[..., -3:])
+        field = self._field(planes, code, turn)
+        state = field.density(points)[1]
+        places, logits = self.source_lookup.guide_of(state[..., :-3], state[..., -3:])
+        return (places if field.pose is None else field.pose(places)), logits
 
-    def sigma(self, planes: Tensor, code: SourceCode, points: Tensor) -> Tensor:
-        """Density >= 0 (1 / scene unit) of world points ``(B, P, 3)`` -> (B, P)."""
-        return activate_density(self._field(planes, code).density(points)[0], self.config.renderer)
+    def sigma(self, planes: Tensor, code: SourceCode, points: Tensor, turn: Tensor | None = None) -> Tensor:
+        """Density >= 0 (1 / scene unit) of world points ``(B, P, 3)`` -> (B, P); `turn` as `planes` was given it."""
+        return activate_density(self._field(planes, code, turn).density(points)[0], self.config.renderer)
 
-    def _field(self, planes: Tensor, code: SourceCode) -> PortraitField:
+    def _field(self, planes: Tensor, code: SourceCode, turn: Tensor | None) -> PortraitField:
         return PortraitField(
             *(self.mean_planes(planes), self.decoder, self.config.triplane),
             *(self.pixel_aligned, self.source_lookup, self.source_depth, code),
+            *(self.neck, code.turn if turn is None else turn),
         )
 
     def render(
@@ -235,6 +258,7 @@ class Export3D(nn.Module):
         camera: Camera,
         code: SourceCode,
         *,
+        turn: Tensor | None = None,
         window: Window | None = None,
         jitter: torch.Generator | None = None,
         raw_size: int | None = None,
@@ -246,6 +270,7 @@ class Export3D(nn.Module):
             planes: what `planes` returned.
             camera: B driving cameras.
             code: what `encode` returned (background and pixel-aligned features come from it).
+            turn: ``(B, 3)`` as `planes` was given it.
             window: render only a square of the image: (top (B,), left (B,), side) in rays.
             jitter: random depths, for training; None is deterministic.
             raw_size: another number of rays along each side; then only the raw image is made (`image` is None).
@@ -259,18 +284,22 @@ class Export3D(nn.Module):
         origins, directions = cast_rays(camera, size, window)  # (B, R, 3)
         with torch.autocast(planes.device.type, enabled=False):  # the renderer stays float32 (decision 9.28)
             if fast is None:
-                result = render_rays(self._field(planes, code), origins, directions, self.config.renderer, jitter)
+                result = render_rays(self._field(planes, code, turn), origins, directions, self.config.renderer, jitter)
             else:
                 if not self.can_be_fast or window is not None or jitter is not None or torch.is_grad_enabled():
                     raise ValueError(
                         "render: `fast` is for whole pictures without jitter, without gradients (torch.inference_mode) "
                         "and without the pixel-aligned branch"
                     )
-                clues = None
+                clues = unposed = None
                 if self.source_depth is not None and code.depth is not None:
-                    clues = partial(self.source_depth.clues, code.depth, code.camera)
+                    clues = partial(self.source_depth.clues, code.depth, code.camera, pose=self._pose(code))
+                turn = code.turn if turn is None else turn
+                if self.neck is not None and turn is not None:
+                    unposed = partial(self.neck.unposed, turn=turn)
                 folded = FoldedField(
-                    self.mean_planes(planes), self.decoder, self.config.triplane, self.source_lookup, clues
+                    *(self.mean_planes(planes), self.decoder, self.config.triplane),
+                    *(self.source_lookup, clues, unposed),
                 )
                 result = render_square(folded, origins, directions, self.config.renderer, fast)
         side = size if window is None else window[2]
@@ -292,13 +321,19 @@ class Export3D(nn.Module):
             image = self._enlarge(features, raw, opacity, code, size, window)
         return Render(image, raw, depth, opacity, planes, image_opacity)
 
+    def _pose(self, code: SourceCode) -> Callable[[Tensor], Tensor] | None:
+        """From the unturned volume to the portrait's torso; None where it has no turn."""
+        return None if self.neck is None or code.turn is None else partial(self.neck.posed, turn=code.turn)
+
     def _look_up(
         self, features: Tensor, guide: Tensor, opacity: Tensor, code: SourceCode, size: int, window: Window | None
     ) -> tuple[Tensor, Tensor]:
         """The final image with the portrait's own detail, and the head's opacity in it."""
         assert self.source_lookup is not None and code.pixels is not None and code.picture is not None
         scale = self.config.image_size // size
-        found, layers = self.source_lookup.look(guide, opacity, code.pixels, code.picture, code.camera, scale)
+        found, layers = self.source_lookup.look(
+            *(guide, opacity, code.pixels, code.picture, code.camera, scale, self._pose(code))
+        )
         features = torch.cat([features, found], dim=1).contiguous(memory_format=torch.channels_last)
         # Colours are mixed as the surface has them; what the head does not cover is put behind afterwards.
         rgb = ((features[:, :3] + 1.0) / opacity.clamp_min(0.05) - 1.0).clamp(-1.0, 1.0)

@@ -36,6 +36,7 @@ class FoldedField:
     Args:
         planes: ``(1, 3, C, P, P)``, the running mean added.
         clues: moved points (1, P, 3) -> what joins the hidden layer (1, P, H) (`SourceDepth.clues`); with a source lookup.
+        unposed: points (1, P, 3) of the frame -> the same with an unturned torso (`Neck.unposed`).
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class FoldedField:
         triplane: TriPlaneConfig,
         source_lookup: SourceLookup | None,
         clues: Callable[[Tensor], Tensor] | None = None,
+        unposed: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.decoder, self.source_lookup, self.clues = decoder, source_lookup, clues
+        self.decoder, self.source_lookup = decoder, source_lookup
+        self.clues, self.unposed = clues, unposed
         # Outside the box a ring of zeros goes on, as grid_sample's padding has it.
         self.ring = 1 if triplane.padding == "zeros" else 0
         self.per_unit = planes.shape[-1] / triplane.box_side  # texels per scene unit
@@ -68,6 +71,8 @@ class FoldedField:
 
     def density(self, points: Tensor) -> tuple[Tensor, Samples]:
         """World points ``(3, P)`` -> raw densities ``(P,)`` and what `colour` needs."""
+        if self.unposed is not None:
+            points = self.unposed(points.t()[None])[0].t().contiguous()
         rows, weights = self._taps(points)
         moved, more = None, 0.0
         if self.clues is not None:

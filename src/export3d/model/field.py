@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from export3d.model.code import SourceCode
 from export3d.model.decoder import RadianceDecoder
+from export3d.model.neck import Neck
 from export3d.model.pixel_aligned import PixelAligned
 from export3d.model.source_depth import SourceDepth
 from export3d.model.source_lookup import SourceLookup
@@ -25,6 +28,8 @@ class PortraitField:
         source_lookup: SourceLookup | None,
         source_depth: SourceDepth | None,
         code: SourceCode,
+        neck: Neck | None = None,
+        turn: Tensor | None = None,
     ) -> None:
         self.planes_ = planes
         self.decoder = decoder
@@ -33,9 +38,13 @@ class PortraitField:
         self.source_lookup = source_lookup
         self.source_depth = source_depth
         self.code = code
+        self.neck, self.turn = neck, turn
+        self.pose = None if neck is None or code.turn is None else partial(neck.posed, turn=code.turn)
 
     def density(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """World points ``(B, P, 3)`` -> raw density ``(B, P)`` and the decoder's state."""
+        if self.neck is not None:
+            points = self.neck.unposed(points, self.turn)
         features = sample_planes(self.planes_, points, self.triplane)
         features, motion = features[..., : self.triplane.channels], features[..., self.triplane.channels :]
         if self.pixel_aligned is not None and self.code.pixels is not None:
@@ -47,7 +56,7 @@ class PortraitField:
         clues = None
         if self.source_depth is not None and self.code.depth is not None:
             # The motion learns from where surface points were, not from the steep distances.
-            clues = self.source_depth.clues(self.code.depth, self.code.camera, moved.detach())
+            clues = self.source_depth.clues(self.code.depth, self.code.camera, moved.detach(), self.pose)
         density, state = self.decoder.density(features, clues)
         return density, torch.cat([state, moved], dim=-1)  # the guide of a point needs its place
 

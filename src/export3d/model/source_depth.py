@@ -8,6 +8,7 @@ what the portrait hides. As truncated distances are in depth fusion, but read by
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -79,18 +80,23 @@ class SourceDepth(nn.Module):
             foreground = torch.ones_like(out[:, :1])
         return torch.cat([_DEPTH_UNIT * out[:, :1], foreground.float(), out[:, 1:]], dim=1)
 
-    def clues(self, maps: Tensor, camera: Camera, points: Tensor) -> Tensor:
+    def clues(
+        self, maps: Tensor, camera: Camera, points: Tensor, pose: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
         """What the maps say of points, as it joins the decoder's hidden layer before its activation.
 
         Args:
             maps: what `maps` returned.
             camera: the portrait's.
             points: ``(B, P, 3)`` where the points were in the portrait, scene units.
+            pose: from there to the pose of the portrait's torso (`Neck.posed`); None where it has none of its own.
 
         Returns:
             ``(B, P, hidden)``.
         """
         mirrored = points * points.new_tensor(_MIRROR)
+        if pose is not None:
+            points, mirrored = pose(points), pose(mirrored)
         read = torch.cat([_distances(maps, camera, points), _distances(maps[:, :2], camera, mirrored)], dim=1)
         return self.to_hidden(read.transpose(1, 2))
 

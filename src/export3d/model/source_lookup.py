@@ -7,6 +7,7 @@ ray like a colour. The portrait is then read at the *output* resolution, so that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -76,7 +77,14 @@ class SourceLookup(nn.Module):
         return torch.cat([places, torch.sigmoid(logits)], dim=-1)
 
     def look(
-        self, guide: Tensor, opacity: Tensor, features: Tensor, picture: Tensor, camera: Camera, scale: int
+        self,
+        guide: Tensor,
+        opacity: Tensor,
+        features: Tensor,
+        picture: Tensor,
+        camera: Camera,
+        scale: int,
+        pose: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Layers]:
         """Read the portrait.
 
@@ -87,17 +95,18 @@ class SourceLookup(nn.Module):
             picture: ``(B, 4, H, W)`` the portrait in [-1, 1] and its foreground in [0, 1].
             camera: the portrait's camera.
             scale: output pixels per ray along each side, a power of two.
+            pose: places ``(B, P, 3)`` -> where the portrait's torso has them (`Neck.posed`); None where it has no pose.
 
         Returns:
             features at the rays ``(B, channels, r, r)``, and the layers for the super-resolution at ``r * scale``.
         """
         place, _ = _unmultiplied(guide, opacity)
-        coarse = _read(features, _seen_at(camera, place))
+        coarse = _read(features, _seen_at(camera, place, pose))
         for _ in range(scale.bit_length() - 1):
             guide, opacity = upsample2(guide), upsample2(opacity)
         place, gates = _unmultiplied(guide, opacity)
         mirrored = torch.cat([-place[:, :1], place[:, 1:]], dim=1)
-        seen_at = [_seen_at(camera, at) for at in (place, mirrored)]
+        seen_at = [_seen_at(camera, at, pose) for at in (place, mirrored)]
         # Between pixels a linear mean blurs; a cubic one keeps edges (and may overshoot a little).
         own, other = (_read(picture, at, "bicubic").clamp(-1.0, 1.0) for at in seen_at)
         gates = gates * torch.cat([_inside(at, picture.shape[-1]) for at in seen_at], dim=1)
@@ -117,9 +126,10 @@ def _unmultiplied(guide: Tensor, opacity: Tensor) -> tuple[Tensor, Tensor]:
     return met[:, :3], met[:, 3:].clamp(0.0, 1.0)
 
 
-def _seen_at(camera: Camera, place: Tensor) -> Tensor:
+def _seen_at(camera: Camera, place: Tensor, pose: Callable[[Tensor], Tensor] | None) -> Tensor:
     """Where the camera sees the places ``(B, 3, r, r)``: (B, r, r, 2), in [0, 1] within its picture."""
-    position, _ = camera.project(place.flatten(2).transpose(1, 2))
+    points = place.flatten(2).transpose(1, 2)
+    position, _ = camera.project(points if pose is None else pose(points))
     return position.reshape(place.shape[0], *place.shape[-2:], 2)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export3d.camera import Camera
 from export3d.data.pairs import counter_rng, pair_at
 from export3d.landmarks import EYES, MOUTH, mirror_points
 from export3d.training.augment import AugmentConfig, draw_change
@@ -91,6 +92,10 @@ class PairBatch:
     """``(B, 2)`` of the driving frame, yaw and pitch in radians, NaN where unknown; only if every clip has it."""
     source_gaze: Tensor | None = None
     """``(B, 2)`` of the source."""
+    turn: Tensor | None = None
+    """``(B, 3)`` of the driving frame: the head's turn against torso and room (`Camera.head_turn`), 0 where all is rigid."""
+    source_turn: Tensor | None = None
+    """``(B, 3)`` of the source."""
     surface: Tensor | None = None
     """``(B, P, 3)`` points of the surface in the driving frame's head, scene units; only if every clip has them."""
     source_surface: Tensor | None = None
@@ -165,6 +170,9 @@ def pair_batch(
     mirrored = stacked.pop("mirrored")
     for name in ("camera", "source_camera"):
         stacked[name] = mirror_cameras(stacked[name], mirrored)
+    in_room = stacked.pop("in_room")[:, None]
+    for name, camera in (("turn", "camera"), ("source_turn", "source_camera")):
+        stacked[name] = Camera.from_vector(stacked[camera]).head_turn() * in_room
     return PairBatch(**stacked)
 
 
@@ -215,6 +223,7 @@ def _pair(
         "source_mask": source_mask,
         "depth": depth,
         "mirrored": change.mirrored,
+        "in_room": store.dataset.in_room(clip),
         **_gazes(arrays, source, driving, change.mirrored, withheld=withheld),
         **truth,
     }

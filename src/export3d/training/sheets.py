@@ -52,16 +52,19 @@ def sample_sheet(model: Export3D, dataset: ClipSource, rows: int) -> tuple[np.nd
         beta = torch.from_numpy(arrays["beta"][target_time][None].copy()).to(device)
         own_beta = torch.from_numpy(arrays["beta"][source_time][None].copy()).to(device)
         own_gaze, gaze = (gaze_at(arrays, t, device) for t in (source_time, target_time))
-        code = model.encode(source, Camera.from_vector(cameras[:1]), source_beta=own_beta, source_gaze=own_gaze)
-        planes = model.planes(code, beta, gaze)
-        output = model.render(planes, Camera.from_vector(cameras[1:]), code)
+        own_turn, turn = (turn_at(dataset, clip, t, device) for t in (source_time, target_time))
+        code = model.encode(
+            *(source, Camera.from_vector(cameras[:1])), source_beta=own_beta, source_gaze=own_gaze, source_turn=own_turn
+        )
+        planes = model.planes(code, beta, gaze, turn)
+        output = model.render(planes, Camera.from_vector(cameras[1:]), code, turn=turn)
         assert output.image is not None
         result = to_uint8(output.image[0])
         errors.append((result.astype(np.float32) - target_image) / 255.0)
         views = []
         for sign in (-1.0, 1.0):
             camera = Camera.look_at_head(yaw=sign * math.radians(VIEW_YAW_DEG)).to(device)
-            view = model.render(planes, camera, code).image
+            view = model.render(planes, camera, code, turn=turn).image
             assert view is not None
             views.append(to_uint8(view[0]))
         raw = _fit(to_uint8(output.raw[0]), size)
@@ -76,6 +79,12 @@ def gaze_at(arrays: dict[str, np.ndarray], time: int, device: torch.device | Non
     """``(1, 2)`` gaze of a frame in radians, or None where the clip has none."""
     gaze = arrays.get("gaze")
     return None if gaze is None else torch.from_numpy(gaze[time][None].copy()).to(device)
+
+
+def turn_at(dataset: ClipSource, index: int, time: int, device: torch.device | None = None) -> torch.Tensor:
+    """``(1, 3)`` the head's turn against torso and room in a stored frame (`Camera.head_turn`); 0 in a static scene."""
+    camera = torch.from_numpy(dataset.arrays(index)["camera"][time][None].copy()).to(device)
+    return Camera.from_vector(camera).head_turn() * dataset.in_room(index)
 
 
 def _fit(image: np.ndarray, size: int) -> np.ndarray:

@@ -121,10 +121,10 @@ class GeneratorStep(nn.Module):
         )
         target = replace(target, portrait=self._portrait_target(batch, prediction.portrait))
         if self._weights.surface > 0 and batch.surface is not None and self.model.source_lookup is not None:
-            places, logits = self.model.guide(render.planes, code, batch.surface)
+            places, logits = self.model.guide(render.planes, code, batch.surface, batch.turn)
             prediction = replace(prediction, places=places, gate_logits=logits)
         if self._weights.occupancy > 0 and batch.space is not None:
-            prediction = replace(prediction, sigma=self.model.sigma(render.planes, code, batch.space))
+            prediction = replace(prediction, sigma=self.model.sigma(render.planes, code, batch.space, batch.turn))
             target = replace(target, solid=batch.solid)
         if window is not None and self._edge_px and prediction.image is not None and target.image is not None:
             inner = partial(trim, window=window, raw_size=raw_size, edge_px=self._edge_px)
@@ -186,13 +186,18 @@ class GeneratorStep(nn.Module):
     ) -> tuple[Render, SourceCode]:
         model = self.model
         mask = None if batch.source_mask is None else batch.source_mask[:, None].float() / 255.0
-        code = model.encode(source, Camera.from_vector(batch.source_camera), mask, batch.source_beta, batch.source_gaze)
+        code = model.encode(
+            *(source, Camera.from_vector(batch.source_camera), mask),
+            *(batch.source_beta, batch.source_gaze, batch.source_turn),
+        )
         if code.pixels is not None and view.pixel_share < 1.0:
             seen = torch.rand(len(batch), generator=jitter, device=source.device) < view.pixel_share
             code = replace(code, pixels=code.pixels * seen[:, None, None, None])
-        planes = model.planes(code, batch.beta, batch.gaze)
+        planes = model.planes(code, batch.beta, batch.gaze, batch.turn)
         camera = Camera.from_vector(batch.camera)
-        render = model.render(planes, camera, code, window=window, jitter=jitter, raw_size=view.coarse_size)
+        render = model.render(
+            *(planes, camera, code), turn=batch.turn, window=window, jitter=jitter, raw_size=view.coarse_size
+        )
         return render, code
 
     def _target(

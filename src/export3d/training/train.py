@@ -250,6 +250,8 @@ class TrainTask:
     def _groups(self) -> list[dict[str, Any]]:
         expression = [p for p in self.model.expression.parameters() if p.requires_grad]
         shapes = [p for part in self.model.face_shapes for p in part.parameters()]
+        if self.model.neck is not None:  # another small layer that joins the condition of G
+            shapes += self.model.neck.parameters()
         known = {id(p) for p in (*self.model.expression.parameters(), *shapes)}
         others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in known]
         groups: list[dict[str, Any]] = [{"params": others}]

@@ -73,8 +73,8 @@ def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], s
     """Weights of a model file to begin with, and its digest.
 
     The configurations must be equal, except that a frozen expression encoder may go on as a trainable one, and that a motion
-    basis, a source depth, the upper and the lower face may be added (they begin without a say, so the grown model gives the
-    same pictures).
+    basis, a source depth, a neck, the upper and the lower face may be added. They begin without a say, so the grown model gives
+    the same pictures; with a neck, those of a torso that stands as in the portrait.
 
     Raises:
         TrainingError: The configurations differ; the differences are shown.
@@ -93,6 +93,9 @@ def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], s
     if not given.source_depth.enabled and config.source_depth.enabled:
         given = replace(given, source_depth=config.source_depth)
         added += ("source_depth.",)
+    if not given.neck.enabled and config.neck.enabled:
+        given = replace(given, neck=config.neck)
+        added += ("neck.",)
     for part in ("upper_face", "lower_face"):
         if getattr(config, part) and not getattr(given, part):
             given = replace(given, **{part: True})

@@ -25,6 +25,7 @@ from export3d.model import Export3D, load_model
 from export3d.model.loading import checkpoint_path
 from export3d.tracking import Crop, Tracker
 from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
+from export3d.training.sheets import turn_at
 
 ABLATION_CLIPS = 6
 VIEW_CLIPS = 4
@@ -109,7 +110,10 @@ def basis_sweep(model: Export3D, dataset: ClipDataset) -> np.ndarray:
     animator = Animator(model, known)
     frame = pair.source_frame
     whole = Crop(size / 2, size / 2, size)
-    animator.encode(dataset.frame(index, frame), whole, arrays["beta"][frame].copy(), arrays["camera"][frame].copy())
+    animator.encode(
+        *(dataset.frame(index, frame), whole, arrays["beta"][frame].copy(), arrays["camera"][frame].copy()),
+        turn=turn_at(dataset, index, frame)[0].numpy(),
+    )
     return sweep_sheet(sweep_frames(animator, values), values)
 
 

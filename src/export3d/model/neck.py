@@ -1,0 +1,82 @@
+"""The neck (not in the paper, off there): the torso lags behind the head, and the light stays in the room.
+
+The planes stand in the head's frame, and a camera says nothing about the torso: a head that turns before a resting camera
+and a camera that goes round a resting person give the same p, but not the same shoulders and shadows. So the model is told
+the head's *turn* against torso and room. The volume keeps the torso as it stands under an unturned head; a joint with the
+smooth weight of a skinned neck carries points from there to a frame and back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from export3d.checks import check_shape
+
+_GAIN = 4.0
+"""Turns are fractions of a radian; the layer that reads them gets numbers near 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeckConfig:
+    """The joint between head and torso, in the head's frame (scene units, y up, z towards the camera)."""
+
+    enabled: bool = False
+    """Turn the torso against the head, and tell G by how much. Not in the paper."""
+    lag: float = 0.55
+    """Share of the head's turn that the torso does not follow."""
+    pivot: tuple[float, float, float] = (0.0, -0.157, -0.117)
+    """Centre of the turn; it lies in the neck."""
+    top: float = -0.211
+    """Height above which a point belongs to the head."""
+    bottom: float = -0.328
+    """Height below which it belongs to the torso; between them it is shared."""
+
+    def __post_init__(self) -> None:
+        if not self.bottom < self.top:
+            raise ValueError(f"neck.bottom must lie below neck.top; got {self.bottom} and {self.top}")
+
+
+class Neck(nn.Module):
+    """What the model knows of the turn: the joint (fixed) and a condition of G (learned; without a say at first)."""
+
+    def __init__(self, config: NeckConfig, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.to_condition = nn.Linear(6, dim)
+        nn.init.zeros_(self.to_condition.weight)
+        nn.init.zeros_(self.to_condition.bias)
+
+    def forward(self, driving: Tensor, source: Tensor) -> Tensor:
+        """Turns of driver and portrait ``(B, 3)`` -> what joins the condition of G ``(B, d)``."""
+        condition: Tensor = self.to_condition(_GAIN * torch.cat([driving, source], dim=1))
+        return condition
+
+    def posed(self, points: Tensor, turn: Tensor | None) -> Tensor:
+        """Points ``(B, P, 3)`` of the unturned volume, where they stand in a frame with this turn ``(B, 3)``."""
+        return points if turn is None else self._turned(points, -self.config.lag * turn)
+
+    def unposed(self, points: Tensor, turn: Tensor | None) -> Tensor:
+        """Points ``(B, P, 3)`` of a frame with this turn ``(B, 3)``, back in the unturned volume (`posed` undone, up to the
+        change of height within the neck)."""
+        return points if turn is None else self._turned(points, self.config.lag * turn)
+
+    def _turned(self, points: Tensor, turn: Tensor) -> Tensor:
+        config = self.config
+        low = ((points[..., 1:2] - config.top) / (config.bottom - config.top)).clamp(0.0, 1.0)
+        weight = low * low * (3.0 - 2.0 * low)
+        arm = points - points.new_tensor(config.pivot)
+        # Linear blend skinning: a weighted mean of the point and of the turned point.
+        extra = turn_matrix(turn) - torch.eye(3, device=points.device)
+        return points + weight * (arm @ extra.transpose(1, 2).to(points.dtype))
+
+
+def turn_matrix(turn: Tensor) -> Tensor:
+    """Rotation vectors ``(B, 3)``, radians -> matrices ``(B, 3, 3)`` (Rodrigues)."""
+    check_shape("turn", turn, None, 3)
+    zero = torch.zeros_like(turn[:, 0])
+    x, y, z = turn.unbind(1)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).reshape(-1, 3, 3)
+    return torch.linalg.matrix_exp(cross)
