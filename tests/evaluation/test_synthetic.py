@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from export3d.data import ClipDataset
 from export3d.evaluation.layout import SheetRow, lay_out
 from export3d.evaluation.synthetic import Truth, _masked_psnr, _sharpness, score_synthetic
 from export3d.model import PRESETS, Export3D, save_model
+from export3d.model.neck import NeckConfig
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,18 @@ def test_every_variant_is_scored_and_copying_has_no_depth(clips: Path, model: Ex
     assert np.isnan(scores["copy_source"].depth)
     assert scores["model"].depth > 0.0
     assert scores["model"].foreground != scores["source_camera"].foreground
+
+
+def test_a_model_with_a_neck_is_also_scored_with_the_portraits_torso(
+    clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ClipDataset, "in_room", lambda self, index: True)
+    torch.manual_seed(0)
+    model = Export3D(replace(PRESETS["tiny"], neck=NeckConfig(enabled=True))).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    scores = score_synthetic(model, ClipDataset(clips))
+    assert scores["source_turn"].foreground != scores["model"].foreground
 
 
 def test_the_command_writes_scores_and_a_sheet(clips: Path, model: Export3D, tmp_path: Path) -> None:

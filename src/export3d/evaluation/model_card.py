@@ -22,6 +22,7 @@ BEGIN = "<!-- scores: python -m export3d.evaluation.model_card -->"
 END = "<!-- end of scores -->"
 
 EARLIER = {
+    "quality_seventh": "seventh bundled checkpoint",
     "quality_sixth": "sixth bundled checkpoint",
     "quality_fifth": "fifth bundled checkpoint",
     "quality_fourth": "fourth bundled checkpoint",
@@ -36,6 +37,7 @@ VARIANTS = {
     "source_expression": "it, given the portrait's expression",
     "random_expression": "it, given a random expression",
     "other_leak": "it, given another person's leak in beta-hat",
+    "source_turn": "it, not told the head's turn against the torso",
     "copy_source": "the portrait itself",
 }
 EXACT = {
@@ -57,7 +59,7 @@ def score_lines(results: Path) -> list[str]:
         DataError: A file is missing or damaged.
     """
     quality = read_result(results / "quality.json")
-    rows = [(name, quality["scores"][key]) for key, name in VARIANTS.items()]
+    rows = [(name, quality["scores"][key]) for key, name in VARIANTS.items() if key in quality["scores"]]
     views = [("**this model**", quality["novel_views_foreground_psnr"])]
     for stem, name in EARLIER.items():
         if (results / f"{stem}.json").exists():

@@ -35,8 +35,9 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "Quality against exact truth",
         "export3d quality",
         "Test people, every frame driven by its own clip. The other variants bound the scale: another expression, the "
-        "source's camera, and copying the source. Views: the expression of one frame seen level from -30, 0 and "
-        "+30 degrees, PSNR inside the true mask; the model's frontal view in place of the others bounds the scale.",
+        "source's camera, the source's torso (`source_turn`), and copying the source. Views: the expression of one frame seen "
+        "level from -30, 0 and +30 degrees, PSNR inside the true mask; the model's frontal view in place of the others bounds "
+        "the scale.",
     ),
     "evaluate": (
         "All metrics on all test people",
@@ -49,10 +50,15 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "Same identity, from the evaluation above; mean over people. Groups are small and differ in more than their name, so "
         "only large differences mean something; PSNR is also higher where there is less contrast.",
     ),
+    "quality_seventh": (
+        "The seventh bundled checkpoint on the same frames",
+        "export3d quality",
+        "As above, for the model that was bundled before.",
+    ),
     "quality_sixth": (
         "The sixth bundled checkpoint on the same frames",
         "export3d quality",
-        "As above, for the model that was bundled before.",
+        "As above, for the model before that.",
     ),
     "quality_fifth": (
         "The fifth bundled checkpoint on the same frames",
@@ -117,10 +123,15 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "means over frames). `motion`: displacement of surface points from driving frame to portrait, made against true; "
         "slope 1 is right, 0 stands still.",
     ),
+    "regions_seventh": (
+        "The same of the seventh bundled checkpoint",
+        "python benchmarks/regions.py --data out/test --save",
+        "As above, for the model that was bundled before.",
+    ),
     "regions_sixth": (
         "The same of the sixth bundled checkpoint",
         "python benchmarks/regions.py --data out/test --save",
-        "As above, for the model that was bundled before.",
+        "As above, for the model before that.",
     ),
     "clebs_whole_frames": (
         "CLeBS with whole frames for f_I (tried, not shipped)",

@@ -1,7 +1,7 @@
 """How good a model is where the truth is known: synthetic clips with mask, depth and expression (beside Sec. 4.2).
 
-Each driving frame is rendered four times: as asked, with the source's expression, with another person's expression code
-added (leak), and from the source's camera; copying the source is the trivial baseline.
+Each driving frame is rendered several times: as asked, with the source's expression, with another person's expression code
+added (leak), from the source's camera, and with the source's torso; copying the source is the trivial baseline.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def score_synthetic(
     Returns:
         `model`, `source_expression` (ignores the driving expression), `random_expression` (another frame's),
         `other_leak` (what the extractor mixes of the person into beta is exchanged for the next person's),
-        `source_camera`, `copy_source`.
+        `source_camera`, `copy_source`; for a model with a neck also `source_turn` (the torso stays as in the portrait).
     """
     pairs = same_identity_pairs(dataset_facts(dataset))[:clips]
     places = {key: index for index, key in enumerate(dataset.keys)}
@@ -101,6 +101,8 @@ def score_synthetic(
                 "other_leak": portrait.views(leaked, [here], gaze, turn)[0],
                 "source_camera": as_source,
             }
+            if model.neck is not None:
+                shown["source_turn"] = portrait.views(own, [here], gaze)[0]
             for name, view in shown.items():
                 clip.setdefault(name, []).append(truth.score(view.image, view.depth))
             clip.setdefault("copy_source", []).append(truth.score(dataset.frame(index, pair.source_frame), None))
