@@ -225,3 +225,12 @@ def test_the_mirrored_cameras_head_turns_the_other_way() -> None:
     camera = _random_cameras()
     signs = torch.tensor([1.0, -1.0, -1.0])
     assert torch.allclose(camera.mirrored().head_turn(), camera.head_turn() * signs, atol=1e-4)
+
+
+def test_a_projection_is_as_exact_under_autocast_as_without() -> None:
+    camera = _random_cameras()
+    points = torch.randn(len(camera), 10, 3) * 0.2
+    plain = camera.project(points)
+    with torch.autocast("cpu", torch.bfloat16):
+        under = camera.project(points)
+    assert all(torch.equal(a, b) for a, b in zip(plain, under, strict=True))

@@ -138,7 +138,10 @@ class Camera:
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """World points ``(B, P, 3)`` -> positions ``(B, P, 2)`` in [0, 1] (x right, y down), z-depth ``(B, P)``."""
         check_shape("points", points, self.cam_to_world.shape[0], None, 3)
-        local = (points - self.cam_to_world[:, None, :3, 3]) @ self.cam_to_world[:, :3, :3]
+        with torch.autocast(
+            points.device.type, enabled=False
+        ):  # in bfloat16 a position would be off by part of a pixel
+            local = (points - self.cam_to_world[:, None, :3, 3]) @ self.cam_to_world[:, :3, :3]
         depth = local[..., 2]
         x = local[..., 0] / depth * self.intrinsics[:, None, 0, 0] + self.intrinsics[:, None, 0, 2]
         y = local[..., 1] / depth * self.intrinsics[:, None, 1, 1] + self.intrinsics[:, None, 1, 2]

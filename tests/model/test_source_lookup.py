@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from export3d.errors import UsageError
 from export3d.model.background import BackgroundConfig
 from export3d.model.config import PRESETS, TINY, ModelConfig
 from export3d.model.export3d import Export3D
+from export3d.model.neck import Neck, NeckConfig
 from export3d.model.source_lookup import SourceLookup, SourceLookupConfig
 from export3d.rendering.renderer import RendererConfig
 
@@ -76,6 +78,23 @@ def test_the_portrait_is_read_by_a_cubic_kernel_which_keeps_thin_lines() -> None
     _, layers = module.look(guide, opacity, _positions(2), picture, camera, 1)
     # A quarter of a pixel beside it: 1.25 / 64 - 2.25 / 16 + 1 (kernel with a = -0.75); a linear mean would give 0.75.
     assert layers.colours[0, 0, 0, 1, 1].item() == pytest.approx(0.87890625, abs=1e-4)
+
+
+def test_the_portrait_is_read_at_the_same_places_under_autocast() -> None:
+    module, camera = SourceLookup(LOOKUP, 8), Camera.look_at_head(0.1)
+    neck = Neck(NeckConfig(enabled=True), 4)
+    places = 0.3 * torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(1))
+    features, picture = torch.rand(1, 2, 8, 8), torch.rand(1, 4, 16, 16)
+
+    def look() -> tuple[torch.Tensor, ...]:
+        pose = partial(neck.posed, turn=torch.tensor([[0.0, 0.3, 0.1]]))
+        coarse, layers = module.look(*_guide(places, (0.9, 0.4), 1.0), features, picture, camera, 2, pose)
+        return coarse, layers.colours, layers.prior, layers.clues, layers.opacity
+
+    plain = look()
+    with torch.autocast("cpu", torch.bfloat16):
+        under = look()
+    assert all(torch.equal(a, b) for a, b in zip(plain, under, strict=True))
 
 
 def test_the_prior_prefers_what_the_portrait_shows_and_its_mirror_image_only_where_it_does_not() -> None:

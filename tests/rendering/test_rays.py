@@ -90,3 +90,11 @@ def test_the_field_of_view_is_that_of_the_focal_length() -> None:
     angle = math.degrees(math.acos(float(row[0] @ row[-1])))
     # The outermost pixel centres are 63/64 of the image apart: 2 atan(0.4921875 / 4.2647) = 13.167 deg.
     assert angle == pytest.approx(13.167, abs=0.01)
+
+
+def test_rays_are_as_exact_under_autocast_as_without() -> None:
+    camera = Camera.look_at_head(torch.tensor([0.2, -0.4]), torch.tensor([0.1, 0.0]))
+    plain = cast_rays(camera, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        under = cast_rays(camera, 16)
+    assert all(torch.equal(a, b) for a, b in zip(plain, under, strict=True))

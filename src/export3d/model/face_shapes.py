@@ -70,7 +70,8 @@ class FaceShapes(nn.Module):
 
     def read(self, beta: Tensor) -> Tensor:
         """beta ``(B, 64)`` -> weights of the shapes ``(B, S)``, about 0 to 1."""
-        return beta @ self.weight + self.bias
+        with torch.autocast(beta.device.type, enabled=False):
+            return beta.float() @ self.weight + self.bias
 
     def forward(self, driving: Tensor, source: Tensor) -> Tensor:
         """What `read` gave of driver and portrait, each ``(B, S)`` -> ``(B, d)``, added to the condition."""

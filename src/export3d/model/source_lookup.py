@@ -100,18 +100,20 @@ class SourceLookup(nn.Module):
         Returns:
             features at the rays ``(B, channels, r, r)``, and the layers for the super-resolution at ``r * scale``.
         """
-        place, _ = _unmultiplied(guide, opacity)
-        coarse = _read(features, _seen_at(camera, place, pose))
-        for _ in range(scale.bit_length() - 1):
-            guide, opacity = upsample2(guide), upsample2(opacity)
-        place, gates = _unmultiplied(guide, opacity)
-        mirrored = torch.cat([-place[:, :1], place[:, 1:]], dim=1)
-        seen_at = [_seen_at(camera, at, pose) for at in (place, mirrored)]
-        # Between pixels a linear mean blurs; a cubic one keeps edges (and may overshoot a little).
-        own, other = (_read(picture, at, "bicubic").clamp(-1.0, 1.0) for at in seen_at)
-        gates = gates * torch.cat([_inside(at, picture.shape[-1]) for at in seen_at], dim=1)
-        gate, other_gate = gates[:, :1], gates[:, 1:]
-        prior = torch.cat([torch.full_like(gate, 0.1), gate, 0.3 * other_gate * (1.0 - gate)], dim=1)
+        # Places stay float32: rounded, they would be read a part of a pixel beside.
+        with torch.autocast(guide.device.type, enabled=False):
+            place, _ = _unmultiplied(guide, opacity)
+            coarse = _read(features, _seen_at(camera, place, pose))
+            for _ in range(scale.bit_length() - 1):
+                guide, opacity = upsample2(guide), upsample2(opacity)
+            place, gates = _unmultiplied(guide, opacity)
+            mirrored = torch.cat([-place[:, :1], place[:, 1:]], dim=1)
+            seen_at = [_seen_at(camera, at, pose) for at in (place, mirrored)]
+            # Between pixels a linear mean blurs; a cubic one keeps edges (and may overshoot a little).
+            own, other = (_read(picture, at, "bicubic").clamp(-1.0, 1.0) for at in seen_at)
+            gates = gates * torch.cat([_inside(at, picture.shape[-1]) for at in seen_at], dim=1)
+            gate, other_gate = gates[:, :1], gates[:, 1:]
+            prior = torch.cat([torch.full_like(gate, 0.1), gate, 0.3 * other_gate * (1.0 - gate)], dim=1)
         return coarse, Layers(
             colours=torch.stack([own[:, :3], other[:, :3]], dim=1),
             prior=prior + 0.01,

@@ -42,13 +42,14 @@ def rays_through(camera: Camera, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         camera: B cameras.
         u, v: ``(B, R)`` places in [0, 1], to the right and down.
     """
-    k = camera.intrinsics.float()
-    fx, fy, skew = k[:, 0, 0, None], k[:, 1, 1, None], k[:, 0, 1, None]
-    cx, cy = k[:, 0, 2, None], k[:, 1, 2, None]
-    y = (v - cy) / fy
-    x = (u - cx - skew * y) / fx
-    local = torch.stack([x, y, torch.ones_like(x)], dim=-1)  # (B, R, 3)
-    world = local @ camera.cam_to_world[:, :3, :3].float().transpose(1, 2)
-    directions = world / world.norm(dim=-1, keepdim=True)
-    origins = camera.cam_to_world[:, None, :3, 3].float().expand_as(directions)
+    with torch.autocast(u.device.type, enabled=False):  # in bfloat16 a direction would be off by a pixel
+        k = camera.intrinsics.float()
+        fx, fy, skew = k[:, 0, 0, None], k[:, 1, 1, None], k[:, 0, 1, None]
+        cx, cy = k[:, 0, 2, None], k[:, 1, 2, None]
+        y = (v - cy) / fy
+        x = (u - cx - skew * y) / fx
+        local = torch.stack([x, y, torch.ones_like(x)], dim=-1)  # (B, R, 3)
+        world = local @ camera.cam_to_world[:, :3, :3].float().transpose(1, 2)
+        directions = world / world.norm(dim=-1, keepdim=True)
+        origins = camera.cam_to_world[:, None, :3, 3].float().expand_as(directions)
     return origins, directions
