@@ -102,7 +102,7 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "Parts of the small model, at equal budgets",
         "python benchmarks/architecture.py --save",
         "Short trainings from the start, same samples and seed, scored on people of the val split. So short a run shows what a "
-        "part brings early, not where it ends.",
+        "part brings early, not where it ends. Done before the neck, and while bf16 still rounded the rays of training.",
     ),
     "architecture_first": (
         "Parts of an earlier small model, at equal budgets",
@@ -210,7 +210,8 @@ _WHY_SHORT = (
     "Why orderings differ (run of 2026-11-25): at 200 steps no variant follows the expression yet, as the sheet shows; all of "
     "them mostly copy the portrait through the source lookup. CSIM to the source then rewards whoever moves least, and AED "
     "has nothing to tell apart. The differences are thousandths, with one training seed each. The claims need a longer "
-    "training than this project could afford for six variants; the lookup, which the paper does not have, also takes "
+    "training than this project could afford for six variants, and one in which bf16 does not round the rays, as it did "
+    "then; the lookup, which the paper does not have, also takes "
     "the identity out of the hands of the expression code."
 )
 
