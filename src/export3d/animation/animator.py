@@ -46,9 +46,8 @@ class Subject:
 
 def head_turn(camera: np.ndarray) -> np.ndarray:
     """Turn of the head against a torso that faces the camera ``(25,)``: a rotation vector ``(3,)`` in radians."""
-    turn: np.ndarray = (
-        Camera.from_vector(torch.from_numpy(np.asarray(camera, dtype=np.float32))[None]).head_turn()[0].numpy()
-    )
+    vector = torch.from_numpy(np.asarray(camera, dtype=np.float32))[None]
+    turn: np.ndarray = Camera.from_vector(vector).head_turn()[0].numpy()
     return turn
 
 
@@ -183,9 +182,8 @@ class Animator:
         with torch.inference_mode():
             if self._planes is None or not self._holds(beta, gaze, turn):
                 betas = torch.from_numpy(beta)[None].to(self.device)
-                self._planes = self.model.planes(
-                    *(self.subject.code, betas, self._to_row(gaze), self._to_row(turn)),
-                )
+                own = (self.subject.code, betas, self._to_row(gaze), self._to_row(turn))
+                self._planes = self.model.planes(*own)
                 self._beta, self._gaze, self._turn, self._render = beta.copy(), gaze, turn, None
             if self._render is None or not np.array_equal(vector, self._camera):  # type: ignore[arg-type]
                 self._render = self.model.render(
