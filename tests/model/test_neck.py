@@ -91,6 +91,17 @@ def test_unposed_undoes_posed_but_for_the_height_within_the_neck() -> None:
     assert neck.posed(points, None) is points and neck.unposed(points, None) is points
 
 
+def test_leaving_out_what_stays_changes_nothing() -> None:
+    neck = Neck(NECK, 4)
+    torch.manual_seed(0)
+    points = (torch.rand(1, 500, 3) - 0.5) * torch.tensor([0.5, 0.7, 0.5])
+    whole = neck.posed(points, TURN)
+    with torch.no_grad():
+        for some in (points, points[:, points[0, :, 1] > -0.2], points[:, points[0, :, 1] < -0.3]):
+            alike = torch.isin(points[0, :, 1], some[0, :, 1])
+            assert torch.allclose(neck.posed(some, TURN), whole[:, alike], atol=1e-6)
+
+
 def test_the_joint_is_that_of_the_synthetic_heads() -> None:
     camera = Camera.look_at_head(
         torch.tensor([0.3, -0.4, 0.1]), torch.tensor([0.1, 0.0, -0.2]), torch.tensor([0.0, 0.1, 0.05])

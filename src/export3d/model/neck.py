@@ -65,6 +65,11 @@ class Neck(nn.Module):
 
     def _turned(self, points: Tensor, turn: Tensor) -> Tensor:
         config = self.config
+        if points.shape[0] == 1 and not torch.is_grad_enabled():  # in films: most points belong to the head and stay
+            chosen = (points[0, :, 1] < config.top).nonzero()[:, 0]
+            if 0 < len(chosen) < points.shape[1]:
+                part = self._turned(points.index_select(1, chosen), turn)
+                return points.index_copy(1, chosen, part)
         low = ((points[..., 1:2] - config.top) / (config.bottom - config.top)).clamp(0.0, 1.0)
         weight = low * low * (3.0 - 2.0 * low)
         arm = points - points.new_tensor(config.pivot)
