@@ -23,14 +23,13 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 
 from export3d.data import ClipDataset
-from export3d.evaluation.portrait import Portrait, fit_size, stored_beta, stored_camera, stored_gaze, to_size
+from export3d.evaluation.portrait import Portrait, stored_beta, stored_camera, stored_gaze, to_size
 from export3d.evaluation.protocol import dataset_facts, same_identity_pairs
 from export3d.heads.parametric import WORLD_SCALE
-from export3d.images import to_tensor
 from export3d.landmarks import BROWS, EYES, MOUTH
 from export3d.model import Export3D, load_model
 from export3d.model.code import SourceCode
-from export3d.training.sheets import gaze_at, turn_at
+from export3d.training.sheets import turn_at
 from material import save
 
 EVERY = 4
@@ -58,7 +57,6 @@ def main() -> None:
     for pair in pairs:
         index = places[pair.driving_clip]
         portrait = Portrait(model, dataset, index, pair.source_frame)
-        code = code_of(model, dataset, index, pair.source_frame)
         for time in range(0, dataset.num_frames(index), EVERY):
             if time == pair.source_frame:
                 continue
@@ -68,7 +66,7 @@ def main() -> None:
             for name, region in regions(dataset.mask(index, time) > 127, landmarks).items():
                 errors[name] = errors.get(name, np.zeros(2)) + np.array([square[region].sum(), region.sum()])
             if model.source_lookup is not None:
-                made, true, at = displacements(model, code, dataset, index, pair.source_frame, time)
+                made, true, at = displacements(model, portrait.code, dataset, index, pair.source_frame, time)
                 for name, part in PARTS.items():
                     near = np.linalg.norm(at[:, None] - landmarks[None, part], axis=-1).min(axis=1) < NEAR
                     moves[name].append((made[near], true[near]))
@@ -105,18 +103,6 @@ def regions(head: np.ndarray, landmarks: np.ndarray) -> dict[str, np.ndarray]:
     for low, high in RINGS_PX:
         found[f"{low} to {high} px of the border"] = head & (border >= low) & (border < high)
     return found
-
-
-@torch.inference_mode()
-def code_of(model: Export3D, dataset: ClipDataset, index: int, source: int) -> SourceCode:
-    """A stored frame as the portrait."""
-    return model.encode(
-        fit_size(to_tensor(dataset.frame(index, source))[None], model.config.image_size),
-        stored_camera(dataset, index, source),
-        source_beta=stored_beta(dataset, index, source),
-        source_gaze=gaze_at(dataset.arrays(index), source),
-        source_turn=turn_at(dataset, index, source),
-    )
 
 
 @torch.inference_mode()

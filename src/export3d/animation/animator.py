@@ -91,8 +91,12 @@ class Animator:
     def twin(self) -> Animator:
         """Another animator with the same model, tracker and portrait, for another thread; it keeps planes of its own."""
         other = copy(self)
-        other._beta = other._gaze = other._turn = other._planes = other._camera = other._render = None
+        other._forget()
         return other
+
+    def _forget(self) -> None:
+        """Drop what is kept of earlier frames."""
+        self._beta = self._gaze = self._turn = self._planes = self._camera = self._render = None
 
     @property
     def image_size(self) -> int:
@@ -143,7 +147,7 @@ class Animator:
                 source_gaze=self._to_row(gaze),
                 source_turn=self._to_row(turn),
             )
-        self._beta = self._gaze = self._turn = self._planes = self._camera = self._render = None
+        self._forget()
         self.subject = Subject(image=image, crop=crop, beta=beta, camera=camera, code=code, gaze=gaze, turn=turn)
         return self.subject
 

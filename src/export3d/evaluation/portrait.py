@@ -43,6 +43,9 @@ class Portrait:
         dataset: where the frame, its camera and the driving frames lie.
         index: number of the clip.
         time: number of the frame.
+
+    Attributes:
+        code: what the model keeps of the frame.
     """
 
     @torch.inference_mode()
@@ -50,7 +53,7 @@ class Portrait:
         self._model, self._dataset = model, dataset
         self._device = next(model.parameters()).device
         image = fit_size(to_tensor(dataset.frame(index, time))[None], model.config.image_size)
-        self._code = model.encode(
+        self.code = model.encode(
             image.to(self._device),
             stored_camera(dataset, index, time).to(self._device),
             source_beta=stored_beta(dataset, index, time).to(self._device),
@@ -75,10 +78,10 @@ class Portrait:
         """
         driven = None if gaze is None else gaze.to(self._device)
         turn = None if turn is None else turn.to(self._device)
-        planes = self._model.planes(self._code, beta.to(self._device), driven, turn)
+        planes = self._model.planes(self.code, beta.to(self._device), driven, turn)
         out = []
         for camera in cameras:
-            render = self._model.render(planes, camera.to(self._device), self._code, turn=turn)
+            render = self._model.render(planes, camera.to(self._device), self.code, turn=turn)
             assert render.image is not None  # only a changed raw size leaves it out
             depth, opacity = render.depth.float().cpu(), render.opacity.float().cpu()
             out.append(View(image=to_uint8(render.image[0]), depth=depth, opacity=opacity, camera=camera))

@@ -249,7 +249,7 @@ class Export3D(nn.Module):
         return PortraitField(
             *(self.mean_planes(planes), self.decoder, self.config.triplane),
             *(self.pixel_aligned, self.source_lookup, self.source_depth, code),
-            *(self.neck, code.turn if turn is None else turn),
+            *(self._pose(code), self._unposed(code, turn)),
         )
 
     def render(
@@ -291,15 +291,12 @@ class Export3D(nn.Module):
                         "render: `fast` is for whole pictures without jitter, without gradients (torch.inference_mode) "
                         "and without the pixel-aligned branch"
                     )
-                clues = unposed = None
+                clues = None
                 if self.source_depth is not None and code.depth is not None:
                     clues = partial(self.source_depth.clues, code.depth, code.camera, pose=self._pose(code))
-                turn = code.turn if turn is None else turn
-                if self.neck is not None and turn is not None:
-                    unposed = partial(self.neck.unposed, turn=turn)
                 folded = FoldedField(
                     *(self.mean_planes(planes), self.decoder, self.config.triplane),
-                    *(self.source_lookup, clues, unposed),
+                    *(self.source_lookup, clues, self._unposed(code, turn)),
                 )
                 result = render_square(folded, origins, directions, self.config.renderer, fast)
         side = size if window is None else window[2]
@@ -324,6 +321,11 @@ class Export3D(nn.Module):
     def _pose(self, code: SourceCode) -> Callable[[Tensor], Tensor] | None:
         """From the unturned volume to the portrait's torso; None where it has no turn."""
         return None if self.neck is None or code.turn is None else partial(self.neck.posed, turn=code.turn)
+
+    def _unposed(self, code: SourceCode, turn: Tensor | None) -> Callable[[Tensor], Tensor] | None:
+        """From a frame's torso to the unturned volume; None where it has no turn, of the frame or else of the portrait."""
+        turn = code.turn if turn is None else turn
+        return None if self.neck is None or turn is None else partial(self.neck.unposed, turn=turn)
 
     def _look_up(
         self, features: Tensor, guide: Tensor, opacity: Tensor, code: SourceCode, size: int, window: Window | None

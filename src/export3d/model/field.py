@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from export3d.model.code import SourceCode
 from export3d.model.decoder import RadianceDecoder
-from export3d.model.neck import Neck
 from export3d.model.pixel_aligned import PixelAligned
 from export3d.model.source_depth import SourceDepth
 from export3d.model.source_lookup import SourceLookup
@@ -28,8 +27,8 @@ class PortraitField:
         source_lookup: SourceLookup | None,
         source_depth: SourceDepth | None,
         code: SourceCode,
-        neck: Neck | None = None,
-        turn: Tensor | None = None,
+        pose: Callable[[Tensor], Tensor] | None = None,
+        unposed: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.planes_ = planes
         self.decoder = decoder
@@ -38,13 +37,12 @@ class PortraitField:
         self.source_lookup = source_lookup
         self.source_depth = source_depth
         self.code = code
-        self.neck, self.turn = neck, turn
-        self.pose = None if neck is None or code.turn is None else partial(neck.posed, turn=code.turn)
+        self.pose, self.unposed = pose, unposed  # of the portrait's torso, and of the frame's (`Neck`)
 
     def density(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """World points ``(B, P, 3)`` -> raw density ``(B, P)`` and the decoder's state."""
-        if self.neck is not None:
-            points = self.neck.unposed(points, self.turn)
+        if self.unposed is not None:
+            points = self.unposed(points)
         features = sample_planes(self.planes_, points, self.triplane)
         features, motion = features[..., : self.triplane.channels], features[..., self.triplane.channels :]
         if self.pixel_aligned is not None and self.code.pixels is not None:
