@@ -216,6 +216,29 @@ def test_mediapipe_is_silent_and_only_imported_when_it_is_used():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_no_thread_of_mediapipe_is_left_to_write_when_the_silence_ends():
+    # A graph starts on threads of its own. On a busy machine they write their warnings late; a pause after each silence
+    # gives them the time to be heard.
+    code = (
+        "import time, contextlib\n"
+        "import export3d.tracking.mediapipe_tracker as module\n"
+        "from skimage.data import astronaut\n"
+        "silence = module._quiet\n"
+        "@contextlib.contextmanager\n"
+        "def and_a_pause():\n"
+        "    with silence():\n        yield\n"
+        "    time.sleep(0.3)\n"
+        "module._quiet = and_a_pause\n"
+        "tracker = module.MediaPipeTracker()\n"
+        "assert tracker.detect(astronaut())\n"
+        "tracker.reset()\n"
+        "assert not tracker.detect(0 * astronaut())\n"
+        "tracker.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_the_bundled_regressor_sees_the_astronaut_upright_and_near_frontal(tracker, photo):
     portrait = Tracker(tracker).portrait(photo)
     camera = Camera.from_vector(torch.from_numpy(portrait.camera)[None])

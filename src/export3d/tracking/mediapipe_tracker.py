@@ -7,7 +7,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class MediaPipeTracker:
         self._video: Any = None  # follows faces from frame to frame
         self._still: Any = None  # looks at each picture anew
         self._detectors: list[Any] = []
-        self._started: set[int] = set()  # graphs that have run since they were made or reset
+        self._seen: set[int] = set()  # mesh graphs that have found a face
         self._num_lost: int | None = None  # frames since a face was seen; None before the first frame of a clip
 
     def detect(self, frame: np.ndarray) -> list[Face]:
@@ -108,7 +108,7 @@ class MediaPipeTracker:
         if first and self._video is not None:
             with _quiet():
                 self._video.reset()
-            self._started.discard(id(self._video))
+                self._video.process(_blank())
         faces = self._look(small, follow=True, both_ranges=first)
         if not faces:
             pad = int(_PAD_SHARE * max(small.shape[:2]))
@@ -131,7 +131,7 @@ class MediaPipeTracker:
                     graph.close()
         self._video = self._still = None
         self._detectors = []
-        self._started = set()
+        self._seen = set()
 
     def _look(self, frame: np.ndarray, *, follow: bool, both_ranges: bool = True) -> list[Face]:
         """Mesh on the frame, then on the surroundings of detector boxes that the mesh did not explain."""
@@ -190,10 +190,12 @@ class MediaPipeTracker:
             make = self._mediapipe.solutions.face_detection.FaceDetection
             with _quiet():
                 self._detectors = [make(model_selection=kind, min_detection_confidence=0.5) for kind in (0, 1)]
+                for detector in self._detectors:
+                    detector.process(_blank())
         height, width = frame.shape[:2]
         found = []
         for detector in (self._detectors[kind] for kind in ranges):
-            for detection in self._run(detector, detector.process, frame).detections or ():
+            for detection in detector.process(frame).detections or ():
                 relative = detection.location_data.relative_bounding_box
                 x0, y0 = relative.xmin * width, relative.ymin * height
                 box = np.array([x0, y0, x0 + relative.width * width, y0 + relative.height * height])
@@ -206,13 +208,20 @@ class MediaPipeTracker:
 
     def _mesh(self, frame: np.ndarray, *, follow: bool) -> list[Face]:
         graph = self._graph(follow=follow)
+        # The first face makes it warn of things that are as they should be.
+        with nullcontext() if id(graph) in self._seen else _quiet():
+            faces = self._mesh_of(graph, frame)
+        if faces:
+            self._seen.add(id(graph))
+        return faces
+
+    def _mesh_of(self, graph: Any, frame: np.ndarray) -> list[Face]:
         height, width = frame.shape[:2]
         size = np.array([width, height, width], dtype=np.float32)
         if self._landmarker is None:
-            found = self._run(graph, graph.process, frame).multi_face_landmarks or ()
+            found = graph.process(frame).multi_face_landmarks or ()
             return [_face(_points(mesh.landmark, size)) for mesh in found]
-        picture = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
-        result = self._run(graph, graph.detect, picture)
+        result = graph.detect(self._picture(frame))
         faces = []
         for index, mesh in enumerate(result.face_landmarks):
             scores = {entry.category_name: float(entry.score) for entry in result.face_blendshapes[index]}
@@ -229,23 +238,25 @@ class MediaPipeTracker:
         with _quiet():
             if self._landmarker is not None:
                 self._still = _open_landmarker(self._mediapipe, self._landmarker, self._max_faces)
+                self._still.detect(self._picture(_blank()))
                 return self._still
             make = self._mediapipe.solutions.face_mesh.FaceMesh
             made = make(static_image_mode=not follow, max_num_faces=self._max_faces, refine_landmarks=True)
+            made.process(_blank())
         if follow:
             self._video = made
         else:
             self._still = made
         return made
 
-    def _run(self, graph: Any, call: Any, picture: Any) -> Any:
-        """Run a graph; the first time in silence, since its threads write to stderr when they start."""
-        if id(graph) in self._started:
-            return call(picture)
-        with _quiet():
-            result = call(picture)
-        self._started.add(id(graph))
-        return result
+    def _picture(self, frame: np.ndarray) -> Any:
+        return self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
+
+
+def _blank() -> np.ndarray:
+    """A picture without a face. A graph starts on threads of its own, which write to stderr; a run waits for them, so a
+    run on this one inside `_quiet` leaves nothing to be written later."""
+    return np.zeros((64, 64, 3), dtype=np.uint8)
 
 
 def _import_mediapipe() -> Any:
