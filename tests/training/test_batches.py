@@ -228,9 +228,7 @@ def test_impossible_augmentation_is_refused(change: dict[str, float]) -> None:
         AugmentConfig(**change)
 
 
-def test_another_persons_leak_moves_only_the_drivers_beta_of_pairs_that_are_not_mirrored(
-    store: FrameStore,
-) -> None:
+def test_another_persons_leak_moves_only_the_drivers_beta(store: FrameStore) -> None:
     arrays = {clip: dict(store.arrays(clip)) for clip in range(len(store.dataset))}
     leaks = {clip: np.full(64, 10.0 * clip, np.float32) for clip in arrays}
     for clip, own in arrays.items():

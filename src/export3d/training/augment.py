@@ -24,8 +24,8 @@ class AugmentConfig:
     noise: float = 0.0
     """Largest standard deviation of additive noise on the source image, of the range 0..1."""
     other_leak: float = 0.0
-    """Share of the pairs that are not mirrored whose driver's beta gets another person's leak, as when another person
-    drives the portrait (needs `true_beta`)."""
+    """Share of pairs whose driver's beta gets another person's leak, as when another person drives the portrait (needs
+    `true_beta`, for mirrored pairs also `weights`)."""
 
     def __post_init__(self) -> None:
         shares = (self.other_background, self.flat_background, self.mirror, self.other_leak)

@@ -202,7 +202,7 @@ def _pair(
         kept = (store.mask(clip, driving), store.mask(clip, source), store.depth(clip, driving))
         mask, source_mask, stored = (np.ascontiguousarray(k[:, ::-1]) if change.mirrored else k for k in kept)
         depth = stored.astype(np.float32) / np.float32(DEPTH_UNITS)
-    leaked = None if change.mirrored else _leaked(store, clip, driving, seed, step, place, augment)
+    leaked = _leaked(store, clip, driving, change.mirrored, counter_rng(seed, _LEAK_STREAM, step, place), step, augment)
     truth = _surface(
         store, clip, source, driving, change.mirrored, counter_rng(seed, _SURFACE_STREAM, step, place), sampling
     )
@@ -282,17 +282,23 @@ def _chosen_points(
 
 
 def _leaked(
-    store: FrameStore, clip: int, driving: int, seed: int, step: int, place: int, augment: AugmentConfig
+    store: FrameStore,
+    clip: int,
+    driving: int,
+    mirrored: bool,
+    rng: np.random.Generator,
+    step: int,
+    augment: AugmentConfig,
 ) -> np.ndarray | None:
     """The driver's beta ``(64,)`` with another person's leak, for the share of pairs that `other_leak` says; else None."""
-    rng = counter_rng(seed, _LEAK_STREAM, step, place)
     if rng.random() >= augment.other_leak:
         return None
     clips = store.dataset.clips_at(step)
-    own, other = store.leak(clip), store.leak(int(clips[int(rng.random() * len(clips))]))
+    chosen = int(clips[int(rng.random() * len(clips))])
+    own, other = (store.leak(index, mirrored=mirrored, step=step) for index in (clip, chosen))
     if own is None or other is None:
         return None
-    leaked: np.ndarray = store.arrays(clip)["beta"][driving] + other - own
+    leaked: np.ndarray = store.arrays(clip)["beta_mirror" if mirrored else "beta"][driving] + other - own
     return leaked
 
 

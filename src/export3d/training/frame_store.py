@@ -13,6 +13,7 @@ from torch import Tensor
 from export3d.camera import Camera
 from export3d.data.source import ClipSource
 from export3d.training.augment import Change, recolor, replace_background
+from export3d.training.mirrored_truth import mirrored_truth, mirrored_truth_map
 
 
 class FrameStore:
@@ -32,6 +33,7 @@ class FrameStore:
         self._arrays: dict[int, dict[str, np.ndarray]] = {}
         self._truth: dict[int, bool] = {}
         self._backgrounds: dict[int, bool] = {}
+        self._truth_map: np.ndarray | None = None
         self._lock = threading.Lock()
 
     def frame(self, clip: int, time: int) -> np.ndarray:
@@ -59,14 +61,33 @@ class FrameStore:
             found = self._arrays[clip] = self.dataset.arrays(clip)
         return found
 
-    def leak(self, clip: int) -> np.ndarray | None:
+    def leak(self, clip: int, *, mirrored: bool = False, step: int = 0) -> np.ndarray | None:
         """``(64,)`` float32 mean over the clip of beta less the true expression: what the extractor mixes of the person into
-        beta. None for clips without the truth."""
+        beta.
+
+        Args:
+            mirrored: of the mirrored frames.
+            step: training step, whose clips tell how the true expression of a mirrored face follows from the weights.
+
+        Returns:
+            None for clips without the truth, or where that cannot be told.
+        """
         arrays = self.arrays(clip)
         if "true_beta" not in arrays:
             return None
-        mean: np.ndarray = (arrays["beta"] - arrays["true_beta"]).mean(axis=0)
+        if not mirrored:
+            mean: np.ndarray = (arrays["beta"] - arrays["true_beta"]).mean(axis=0)
+            return mean
+        truth_map = self._mirrored_truth_map(step)
+        if truth_map is None or not {"beta_mirror", "weights"} <= arrays.keys():
+            return None
+        mean = (arrays["beta_mirror"] - mirrored_truth(arrays["weights"], truth_map)).mean(axis=0)
         return mean
+
+    def _mirrored_truth_map(self, step: int) -> np.ndarray | None:
+        if self._truth_map is None:
+            self._truth_map = mirrored_truth_map(self.arrays(int(clip)) for clip in self.dataset.clips_at(step))
+        return self._truth_map
 
     def has_truth(self, clip: int) -> bool:
         """Whether the clip has masks and depths."""

@@ -1,0 +1,53 @@
+"""The true expression of mirrored faces, which clips do not store (no paper section)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from export3d.heads.parametric import EXPRESSION_NAMES
+from export3d.training.face_shapes import mirrored_name
+
+MOST_FRAMES = 2000
+"""More frames change nothing: the map is exact."""
+
+_SWAPPED = [EXPRESSION_NAMES.index(mirrored_name(name)) for name in EXPRESSION_NAMES]
+
+
+def mirrored_truth_map(clips: Iterable[dict[str, np.ndarray]]) -> np.ndarray | None:
+    """``(54, 64)``: 53 expression weights and a one times it is the true beta of the mirrored face.
+
+    The extractor's true beta is an affine function of the weights, so frames that know both give it back; for the mirrored
+    face the weights of left and right are swapped.
+
+    Args:
+        clips: their arrays; read until there are :data:`MOST_FRAMES` frames.
+
+    Returns:
+        None if the frames move too little to tell, or do not know both.
+    """
+    weights, truth = [], []
+    for arrays in clips:
+        if not {"weights", "true_beta"} <= arrays.keys():
+            return None
+        weights.append(arrays["weights"].astype(np.float64))
+        truth.append(arrays["true_beta"].astype(np.float64))
+        if sum(map(len, weights)) >= MOST_FRAMES:
+            break
+    if not weights:
+        return None
+    rows = _with_one(np.concatenate(weights))
+    found, _, rank, _ = np.linalg.lstsq(rows, np.concatenate(truth), rcond=None)
+    if rank < rows.shape[1]:
+        return None
+    return np.concatenate([found[:-1][_SWAPPED], found[-1:]])
+
+
+def mirrored_truth(weights: np.ndarray, truth_map: np.ndarray) -> np.ndarray:
+    """Weights ``(T, 53)`` of the face as it is -> true beta ``(T, 64)`` float32 of its mirror image."""
+    return (_with_one(weights.astype(np.float64)) @ truth_map).astype(np.float32)
+
+
+def _with_one(weights: np.ndarray) -> np.ndarray:
+    return np.concatenate([weights, np.ones((len(weights), 1))], axis=1)
