@@ -83,10 +83,11 @@ def measure(
     own = Camera.from_vector(torch.from_numpy(subject.camera)[None])
     beta = torch.from_numpy(subject.beta)[None]  # also the portrait's own
     row = {"tracking": tracking_ms}
+    half = torch.autocast("cpu", torch.bfloat16, enabled=animator.half)  # as films are made on this processor
     with torch.inference_mode():
         row["encode (once)"] = median_ms(lambda: model.encode(source, own, source_beta=beta), repeats)
         planes = model.planes(subject.code, beta)
-        row["planes"] = median_ms(lambda: model.planes(subject.code, beta), repeats)
+        row["planes"] = median_ms(half(lambda: model.planes(subject.code, beta)), repeats)
         rays = model.config.renderer.raw_size
         fast = animator.fast  # None for a model or a device without the fast path: both columns are exact then
         row["render exactly"], row["render"] = interleaved_ms(
@@ -95,7 +96,7 @@ def measure(
             repeats,
         )
         row["exact / fast"] = row["render exactly"] / row["render"]
-        whole = median_ms(lambda: model.render(planes, own, subject.code, fast=fast), repeats)
+        whole = median_ms(half(lambda: model.render(planes, own, subject.code, fast=fast)), repeats)
     row["super-resolution"] = max(whole - row["render"], 0.0)  # with the source lookup, where the model has one
     row["encoding"] = time_encoding(animator.frame(subject.beta, subject.camera), folder)
     per_frame_ms = sum(row[step] for step in STEPS if step != "encode (once)")

@@ -25,6 +25,7 @@ LEAVES = (
     "tensor_files",
     "checkpoint",
     "landmarks",
+    "precision",
 )
 
 ARROWS: dict[str, tuple[str, ...]] = {

@@ -26,7 +26,7 @@ def direct(animator: Animator, beta: np.ndarray, camera: Camera) -> np.ndarray:
     """The same picture by the model's three verbs, with nothing kept."""
     subject = animator.subject
     assert subject is not None
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=animator.half):
         planes = animator.model.planes(subject.code, torch.from_numpy(beta)[None])
         image = animator.model.render(planes, camera, subject.code, fast=animator.fast).image
     assert image is not None
@@ -128,7 +128,7 @@ def test_an_exact_animator_gives_the_models_own_picture_bit_for_bit_and_the_othe
     for exact in (True, False):
         animator = Animator(tiny_model, make_tracker(), exact=exact)
         code = animator.portrait(photo).code
-        assert (animator.fast is None) == exact
+        assert (animator.fast is None) == exact and not (exact and animator.half)
         images.append(animator.render(beta, camera).raw)
     with torch.inference_mode():
         own = tiny_model.render(tiny_model.planes(code, torch.from_numpy(beta)[None]), camera, code).raw
@@ -137,7 +137,29 @@ def test_an_exact_animator_gives_the_models_own_picture_bit_for_bit_and_the_othe
 
 def test_a_model_that_cannot_be_fast_is_rendered_exactly(make_tracker: Callable[..., Tracker]) -> None:
     aligned = replace(TINY, pixel_aligned=PixelAlignedConfig(enabled=True, channels=3, width=8))
-    assert Animator(Export3D(aligned).eval(), make_tracker()).fast is None
+    animator = Animator(Export3D(aligned).eval(), make_tracker())
+    assert animator.fast is None and not animator.half
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_networks_calculate_in_bf16_where_that_is_faster_and_differ_by_less_than_a_step_of_a_pixel(
+    pays: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    looking_model: Export3D,
+    make_tracker: Callable[..., Tracker],
+    photo: np.ndarray,
+) -> None:
+    monkeypatch.setattr("export3d.animation.animator.uses_bf16", lambda precision, device: pays)
+    animator = Animator(looking_model, make_tracker())
+    code = animator.portrait(photo).code
+    beta, camera = np.zeros(64, dtype=np.float32), Camera.look_at_head(0.2)
+    image = animator.render(beta, camera).image
+    with torch.inference_mode():
+        planes = looking_model.planes(code, torch.from_numpy(beta)[None])
+        single = looking_model.render(planes, camera, code, fast=animator.fast).image
+    assert image is not None and single is not None and animator.half == pays
+    assert torch.equal(image, single) != pays
+    assert float((image - single).square().mean().sqrt()) < 2.0 / 255.0
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from export3d.camera import Camera
 from export3d.model.background import BackgroundConfig
 from export3d.model.config import SMALL, TINY, ModelConfig
 from export3d.model.decoder import DecoderConfig
 from export3d.model.export3d import Export3D
-from export3d.model.fast_field import FoldedField
+from export3d.model.fast_field import FoldedField, _softplus_
 from export3d.model.pixel_aligned import PixelAlignedConfig
 from export3d.model.triplane import sample_planes
 from export3d.rendering.fast import FastConfig
@@ -30,6 +31,13 @@ def _model(config: ModelConfig) -> Export3D:
         parameter.data += 0.05 * torch.randn_like(parameter)
     model.mean_planes.mean.normal_(std=0.3)
     return model
+
+
+def test_the_soft_plus_of_the_fast_field_is_that_of_the_exact_one_also_where_the_exponential_overflows() -> None:
+    for reach in (1.0, 20.0, 200.0):
+        x = torch.linspace(-reach, reach, 2001)
+        assert torch.allclose(_softplus_(x.clone()), F.softplus(x), atol=2e-7, rtol=1e-6)
+    assert _softplus_(torch.empty(0)).shape == (0,)
 
 
 @pytest.mark.parametrize("padding", ["zeros", "border"])

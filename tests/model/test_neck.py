@@ -67,13 +67,33 @@ def test_a_turn_is_a_rotation_around_its_own_direction_by_its_length() -> None:
     matrix = turn_matrix(TURN)[0]
     assert torch.allclose(matrix @ matrix.T, torch.eye(3), atol=1e-5)
     assert torch.allclose(matrix @ TURN[0], TURN[0], atol=1e-6)
+    assert torch.equal(turn_matrix(torch.zeros(1, 3))[0], torch.eye(3))
+
+
+def test_rodrigues_formula_is_the_matrix_exponential_of_the_cross_product() -> None:
+    torch.manual_seed(0)
+    for size in (1e-4, 0.3, 3.0):
+        turn = size * torch.randn(20, 3, dtype=torch.float64)
+        x, y, z = turn.unbind(1)
+        zero = torch.zeros_like(x)
+        cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).reshape(-1, 3, 3)
+        assert torch.allclose(turn_matrix(turn), torch.linalg.matrix_exp(cross), atol=1e-12)
+
+
+def test_the_joint_is_not_rounded_under_bf16_autocast() -> None:
+    neck = Neck(NECK, 4)
+    torch.manual_seed(0)
+    points = (torch.rand(1, 500, 3) - 0.5) * torch.tensor([0.5, 0.7, 0.5])
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = neck.posed(TURN)(points)
+    assert torch.equal(rounded, neck.posed(TURN)(points))
 
 
 def test_the_head_stays_the_torso_turns_back_by_the_lag_and_the_neck_lies_between() -> None:
     neck = Neck(replace(NECK, lag=0.5, pivot=(0.0, 0.0, 0.0), top=-0.2, bottom=-0.3), 4)
     points = torch.tensor([[[0.1, 0.3, 0.2], [0.0, -0.2, 0.2], [0.0, -0.35, 0.2], [0.0, -0.25, 0.2]]])
     quarter = torch.tensor([[0.0, math.pi / 2, 0.0]])
-    posed = neck.posed(points, quarter)[0]
+    posed = neck.posed(quarter)(points)[0]
     assert torch.equal(posed[:2], points[0, :2])
     half = math.sqrt(0.5)  # an eighth of a turn back to the left
     assert torch.allclose(posed[2], torch.tensor([-0.2 * half, -0.35, 0.2 * half]), atol=1e-6)
@@ -84,22 +104,21 @@ def test_unposed_undoes_posed_but_for_the_height_within_the_neck() -> None:
     neck = Neck(NECK, 4)
     torch.manual_seed(0)
     points = (torch.rand(1, 500, 3) - 0.5) * torch.tensor([0.5, 0.7, 0.5])
-    again = neck.unposed(neck.posed(points, TURN), TURN)
-    moved = (neck.posed(points, TURN) - points).norm(dim=-1)
+    again = neck.unposed(TURN)(neck.posed(TURN)(points))
+    moved = (neck.posed(TURN)(points) - points).norm(dim=-1)
     assert moved.max() > 0.05  # or the test could not fail
     assert (again - points).norm(dim=-1).mean() < 0.03 * moved.max()
-    assert neck.posed(points, None) is points and neck.unposed(points, None) is points
 
 
 def test_leaving_out_what_stays_changes_nothing() -> None:
     neck = Neck(NECK, 4)
     torch.manual_seed(0)
     points = (torch.rand(1, 500, 3) - 0.5) * torch.tensor([0.5, 0.7, 0.5])
-    whole = neck.posed(points, TURN)
+    whole = neck.posed(TURN)(points)
     with torch.no_grad():
         for some in (points, points[:, points[0, :, 1] > -0.2], points[:, points[0, :, 1] < -0.3]):
             alike = torch.isin(points[0, :, 1], some[0, :, 1])
-            assert torch.allclose(neck.posed(some, TURN), whole[:, alike], atol=1e-6)
+            assert torch.allclose(neck.posed(TURN)(some), whole[:, alike], atol=1e-6)
 
 
 def test_the_joint_is_that_of_the_synthetic_heads() -> None:
@@ -112,7 +131,7 @@ def test_the_joint_is_that_of_the_synthetic_heads() -> None:
     head = turn_matrix(camera.head_turn())
     lagged = torso_lag(centimetres, neck_weight(centimetres[0, :, 1]), head)
     origin = torch.tensor(WORLD_ORIGIN_CM)
-    posed = Neck(NECK, 4).posed((centimetres - origin) * WORLD_SCALE, camera.head_turn()) / WORLD_SCALE + origin
+    posed = Neck(NECK, 4).posed(camera.head_turn())((centimetres - origin) * WORLD_SCALE) / WORLD_SCALE + origin
     assert (lagged - centimetres).norm(dim=-1).max() > 2.0
     assert (posed - lagged).norm(dim=-1).max() < 0.1  # cm; the renderer turns by a share of the angle
 
@@ -153,7 +172,7 @@ def test_points_for_the_losses_are_asked_in_the_frame_and_found_in_the_portrait(
     with torch.inference_mode():
         planes = model.planes(rigid, torch.zeros(1, 64), turn=TURN)
         expected, places = model.sigma(planes, rigid, unturned), model.guide(planes, rigid, unturned)[0]
-        seen = neck.posed(unturned, TURN)
+        seen = neck.posed(TURN)(unturned)
         assert (seen - unturned)[:, 25:].norm(dim=-1).mean() > 0.02
         assert torch.allclose(model.sigma(planes, rigid, seen, TURN), expected, atol=1e-3)
         assert torch.allclose(model.guide(planes, rigid, seen, TURN)[0], places, atol=1e-3)
@@ -161,7 +180,7 @@ def test_points_for_the_losses_are_asked_in_the_frame_and_found_in_the_portrait(
         plain = replace(code, depth=None)
         found = model.guide(planes, plain, seen, TURN)[0]
         assert torch.allclose(
-            found, neck.posed(model.guide(planes, replace(plain, turn=None), unturned)[0], OWN), atol=1e-3
+            found, neck.posed(OWN)(model.guide(planes, replace(plain, turn=None), unturned)[0]), atol=1e-3
         )
 
 

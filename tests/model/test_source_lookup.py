@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -87,7 +86,7 @@ def test_the_portrait_is_read_at_the_same_places_under_autocast() -> None:
     features, picture = torch.rand(1, 2, 8, 8), torch.rand(1, 4, 16, 16)
 
     def look() -> tuple[torch.Tensor, ...]:
-        pose = partial(neck.posed, turn=torch.tensor([[0.0, 0.3, 0.1]]))
+        pose = neck.posed(torch.tensor([[0.0, 0.3, 0.1]]))
         coarse, layers = module.look(*_guide(places, (0.9, 0.4), 1.0), features, picture, camera, 2, pose)
         return coarse, layers.colours, layers.prior, layers.clues, layers.opacity
 

@@ -14,6 +14,7 @@ from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.images import read_image, to_tensor, to_uint8
 from export3d.model import Export3D, FastConfig, Render, SourceCode
+from export3d.precision import uses_bf16
 from export3d.tracking import Crop, Tracker, crop_image, unknown_gaze
 
 
@@ -60,8 +61,9 @@ class Animator:
     Args:
         model: from `load_model`.
         tracker: finds the face in the portrait; the default is MediaPipe with the bundled regressor.
-        exact: render every sample of every ray, as training and evaluation do. Otherwise, on a CPU, what does not show is
-            left out (`rendering/fast.py`), where the model can do that.
+        exact: render every sample of every ray in single precision, as evaluation does. Otherwise, on a CPU, what does
+            not show is left out (`rendering/fast.py`), where the model can do that, and the networks around the renderer
+            calculate in bf16 where that is faster (`precision.py`).
 
     Raises:
         UsageError: The tracker's coefficients are not in the model's expression space.
@@ -80,6 +82,7 @@ class Animator:
         # Measured on CPUs only; a GPU would wait for the number of rays that are left.
         pays = self.device.type == "cpu" and model.can_be_fast
         self.fast = FastConfig() if pays and not exact else None
+        self.half = self.fast is not None and uses_bf16("auto", self.device)
         self.subject: Subject | None = None
         self._beta: np.ndarray | None = None
         self._gaze: np.ndarray | None = None
@@ -183,7 +186,7 @@ class Animator:
         beta = np.asarray(beta, dtype=np.float32)
         gaze = np.array(unknown_gaze() if gaze is None else gaze, dtype=np.float32)
         turn = np.array(self.subject.turn if turn is None else turn, dtype=np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             if self._planes is None or not self._holds(beta, gaze, turn):
                 betas = torch.from_numpy(beta)[None].to(self.device)
                 own = (self.subject.code, betas, self._to_row(gaze), self._to_row(turn))

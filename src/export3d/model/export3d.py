@@ -320,12 +320,12 @@ class Export3D(nn.Module):
 
     def _pose(self, code: SourceCode) -> Callable[[Tensor], Tensor] | None:
         """From the unturned volume to the portrait's torso; None where it has no turn."""
-        return None if self.neck is None or code.turn is None else partial(self.neck.posed, turn=code.turn)
+        return None if self.neck is None or code.turn is None else self.neck.posed(code.turn)
 
     def _unposed(self, code: SourceCode, turn: Tensor | None) -> Callable[[Tensor], Tensor] | None:
         """From a frame's torso to the unturned volume; None where it has no turn, of the frame or else of the portrait."""
         turn = code.turn if turn is None else turn
-        return None if self.neck is None or turn is None else partial(self.neck.unposed, turn=turn)
+        return None if self.neck is None or turn is None else self.neck.unposed(turn)
 
     def _look_up(
         self, features: Tensor, guide: Tensor, opacity: Tensor, code: SourceCode, size: int, window: Window | None

@@ -17,6 +17,9 @@ from export3d.model.decoder import COLOUR_MARGIN, RadianceDecoder
 from export3d.model.source_lookup import SourceLookup
 from export3d.model.triplane import TriPlaneConfig
 
+_SAFE_EXPONENT = 80.0
+"""exp of more than 88 is infinite in float32."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -78,10 +81,10 @@ class FoldedField:
         if self.clues is not None:
             moved = self._moved(points.t(), rows, weights)
             more = self.clues(moved[None])[0]
-        hidden = F.softplus(_lookup(self.tables[0], rows, weights).add_(more))
+        hidden = _softplus_(_lookup(self.tables[0], rows, weights).add_(more))
         density = torch.addmv(self.decoder.to_density.bias, hidden, self.decoder.to_density.weight[0])
         if len(self.tables) > 1:
-            hidden = F.softplus(_lookup(self.tables[1], rows, weights).add_(more))
+            hidden = _softplus_(_lookup(self.tables[1], rows, weights).add_(more))
         return density, Samples(points, moved, hidden, rows, weights)
 
     def colour(self, state: Samples, chosen: Tensor, shares: Tensor, starts: Tensor) -> Tensor:
@@ -135,3 +138,10 @@ class FoldedField:
 
 def _lookup(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
+
+
+def _softplus_(x: Tensor) -> Tensor:
+    """Soft-plus in place, to about 1e-7: PyTorch's own takes a third of the time of a whole density."""
+    if x.numel() and float(x.detach().amax()) > _SAFE_EXPONENT:
+        return F.softplus(x)
+    return x.exp_().add_(1.0).log_()

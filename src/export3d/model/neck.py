@@ -8,7 +8,10 @@ smooth weight of a skinned neck carries points from there to a frame and back.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -54,34 +57,41 @@ class Neck(nn.Module):
         condition: Tensor = self.to_condition(_GAIN * torch.cat([driving, source], dim=1))
         return condition
 
-    def posed(self, points: Tensor, turn: Tensor | None) -> Tensor:
-        """Points ``(B, P, 3)`` of the unturned volume, where they stand in a frame with this turn ``(B, 3)``."""
-        return points if turn is None else self._turned(points, -self.config.lag * turn)
+    def posed(self, turn: Tensor) -> Callable[[Tensor], Tensor]:
+        """What carries points ``(B, P, 3)`` of the unturned volume to where they stand in a frame with this turn ``(B, 3)``."""
+        return self._joint(-self.config.lag * turn)
 
-    def unposed(self, points: Tensor, turn: Tensor | None) -> Tensor:
-        """Points ``(B, P, 3)`` of a frame with this turn ``(B, 3)``, back in the unturned volume (`posed` undone, up to the
-        change of height within the neck)."""
-        return points if turn is None else self._turned(points, self.config.lag * turn)
+    def unposed(self, turn: Tensor) -> Callable[[Tensor], Tensor]:
+        """What carries points ``(B, P, 3)`` of a frame with this turn ``(B, 3)`` back to the unturned volume (`posed` undone,
+        up to the change of height within the neck)."""
+        return self._joint(self.config.lag * turn)
 
-    def _turned(self, points: Tensor, turn: Tensor) -> Tensor:
+    def _joint(self, turn: Tensor) -> Callable[[Tensor], Tensor]:
+        extra = turn_matrix(turn) - torch.eye(3, device=turn.device)
+        return partial(self._turned, extra=extra.transpose(1, 2), pivot=turn.new_tensor(self.config.pivot))
+
+    def _turned(self, points: Tensor, extra: Tensor, pivot: Tensor) -> Tensor:
         config = self.config
         if points.shape[0] == 1 and not torch.is_grad_enabled():  # in films: most points belong to the head and stay
             chosen = (points[0, :, 1] < config.top).nonzero()[:, 0]
             if 0 < len(chosen) < points.shape[1]:
-                part = self._turned(points.index_select(1, chosen), turn)
+                part = self._turned(points.index_select(1, chosen), extra, pivot)
                 return points.index_copy(1, chosen, part)
         low = ((points[..., 1:2] - config.top) / (config.bottom - config.top)).clamp(0.0, 1.0)
         weight = low * low * (3.0 - 2.0 * low)
-        arm = points - points.new_tensor(config.pivot)
         # Linear blend skinning: a weighted mean of the point and of the turned point.
-        extra = turn_matrix(turn) - torch.eye(3, device=points.device)
-        return points + weight * (arm @ extra.transpose(1, 2).to(points.dtype))
+        with torch.autocast(points.device.type, enabled=False):  # places are never rounded
+            return points + weight * ((points - pivot) @ extra.to(points.dtype))
 
 
 def turn_matrix(turn: Tensor) -> Tensor:
     """Rotation vectors ``(B, 3)``, radians -> matrices ``(B, 3, 3)`` (Rodrigues)."""
     check_shape("turn", turn, None, 3)
+    square = turn.square().sum(dim=1)[:, None, None]
     zero = torch.zeros_like(turn[:, 0])
     x, y, z = turn.unbind(1)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).reshape(-1, 3, 3)
-    return torch.linalg.matrix_exp(cross)
+    eye = torch.eye(3, dtype=turn.dtype, device=turn.device)
+    # sin(a) / a and (1 - cos(a)) / a^2, written so that the angle a may be 0.
+    first, second = torch.sinc(square.sqrt() / math.pi), 0.5 * torch.sinc(square.sqrt() / (2.0 * math.pi)).square()
+    return eye + first * cross + second * (turn[:, :, None] * turn[:, None, :] - square * eye)

@@ -17,6 +17,7 @@ from export3d.errors import TrainingError, UsageError
 from export3d.expression.lebs import LeBS
 from export3d.model.export3d import Export3D
 from export3d.model.loading import save_model
+from export3d.precision import uses_bf16
 from export3d.training.batches import PairBatch, pair_batch
 from export3d.training.config import TrainConfig
 from export3d.training.discriminator import DualDiscriminator
@@ -25,7 +26,6 @@ from export3d.training.face_shapes import fit_face_shapes
 from export3d.training.frame_store import FrameStore
 from export3d.training.loop import cosine_rate, require_finite
 from export3d.training.optimizers import WeightMean, clip_gradients, make_adam, set_rate
-from export3d.training.precision import uses_bf16
 from export3d.training.pretrain import check_space
 from export3d.training.run_folder import RunFolder
 from export3d.training.steps import DiscriminatorStep, GeneratorStep, View
