@@ -13,6 +13,7 @@ from export3d.animation.sweep import (
     PAPER_RANGES,
     SweepOptions,
     coefficient_spread,
+    shapes_along,
     sweep_frames,
     sweep_sheet,
     sweep_values,
@@ -73,11 +74,53 @@ def test_the_portrait_s_own_coefficient_gives_the_portrait_s_own_picture(animato
     seen: list[int] = []
     frames = sweep_frames(animator, {3: np.array([own, own + 20.0])}, on_frame=seen.append)
     exact = animator.twin()
-    exact.fast = None  # sweeps leave nothing out
+    exact.fast, exact.half = None, False  # sweeps leave nothing out
     expected = exact.frame(subject.beta, subject.camera)
     assert np.abs(frames[3][0].astype(int) - expected).max() <= 1  # rounding of the same sum in another order
     assert not np.array_equal(frames[3][0], frames[3][1])
     assert seen == [1, 2]
+
+
+def test_expression_weights_go_with_the_coefficients_as_they_do_in_the_given_expressions() -> None:
+    torch.manual_seed(5)
+    model = Export3D(replace(preset("tiny"), upper_face=True)).eval().requires_grad_(False)
+    assert model.upper_face is not None
+    beta = np.random.default_rng(3).normal(size=(400, 64))
+    # The coefficients are mixed into the first numbers of beta, from which the weights are read: a known slope.
+    given = torch.from_numpy(beta).float()
+    wanted = torch.randn(model.config.expression.num_basis, len(model.upper_face.names))
+    weight = torch.linalg.lstsq(given, model.coefficients(given) @ wanted).solution
+    model.upper_face.set_map(weight, torch.zeros(len(model.upper_face.names)))
+    slope = shapes_along(model, beta)
+    assert slope is not None
+    left = model.read_shapes(given)
+    assert left is not None
+    coefficients = model.coefficients(given)
+    errors = (left - left.mean(0)) - (coefficients - coefficients.mean(0)) @ slope
+    # Least squares: what is left over tells nothing of the coefficients.
+    assert (errors.T @ (coefficients - coefficients.mean(0))).abs().max() / len(given) < 1e-4
+    assert torch.allclose(slope, wanted, atol=0.3 * float(wanted.abs().max()))
+    assert shapes_along(Export3D(preset("tiny")), beta) is None
+
+
+def test_a_slope_moves_the_picture_and_not_at_the_portrait_s_own_coefficient() -> None:
+    torch.manual_seed(6)
+    model = Export3D(replace(preset("tiny"), upper_face=True)).eval().requires_grad_(False)
+    assert model.upper_face is not None
+    model.upper_face.set_map(
+        0.1 * torch.randn(64, len(model.upper_face.names)), torch.zeros(len(model.upper_face.names))
+    )
+    for parameter in model.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    animator = Animator(model, _Coefficients())  # type: ignore[arg-type]
+    image = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)
+    beta = np.random.default_rng(1).normal(size=64).astype(np.float32)
+    animator.encode(image, Crop(24.0, 24.0, 48.0), beta, Camera.look_at_head().to_vector()[0].numpy())
+    own = float(model.coefficients(torch.from_numpy(beta)[None])[0, 2])
+    slope = torch.zeros(model.config.expression.num_basis, len(model.upper_face.names))
+    values = {3: np.array([own, own + 2.0])}
+    still, moved = sweep_frames(animator, values, slope=slope), sweep_frames(animator, values, slope=slope + 3.0)
+    assert np.array_equal(still[3][0], moved[3][0]) and not np.array_equal(still[3][1], moved[3][1])
 
 
 def test_planes_from_the_own_code_are_the_planes_of_the_expression(animator: Animator) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from export3d.animation.animator import Animator
 from export3d.camera import Camera
@@ -113,21 +114,43 @@ def coefficient_spread(model: Export3D, beta: np.ndarray | None = None) -> tuple
     return found.mean(axis=0), found.std(axis=0)
 
 
+def shapes_along(model: Export3D, beta: np.ndarray) -> Tensor | None:
+    """How the expression weights that the model reads off beta go with the coefficients: ``(n, S)``, weights per unit of
+    lambda, by least squares; None for a model that reads none.
+
+    Args:
+        model: with a basis.
+        beta: ``(N, 64)`` expressions to measure on; they should be real ones, since what goes together is what counts.
+    """
+    require_basis(model)
+    given = torch.from_numpy(beta.astype(np.float32)).to(next(model.parameters()).device)
+    with torch.inference_mode():
+        shapes, coefficients = model.read_shapes(given), model.coefficients(given)
+    if shapes is None:
+        return None
+    centred = [(x - x.mean(dim=0)).double().cpu() for x in (coefficients, shapes)]
+    slope: Tensor = torch.linalg.lstsq(*centred, driver="gelsd").solution
+    return slope.to(shapes)
+
+
 def sweep_frames(
     animator: Animator,
     values: Mapping[int, np.ndarray],
     *,
+    slope: Tensor | None = None,
     camera: np.ndarray | None = None,
     on_frame: Callable[[int], None] | None = None,
 ) -> dict[int, np.ndarray]:
     """Pictures of the current portrait with one coefficient at a time set to the given values.
 
     The other coefficients are those of the portrait's own expression. A model that also reads expression weights off beta
-    (`Export3D.read_shapes`) gets those of the nearest beta that has the coefficients, or they would hold the face still.
+    (`Export3D.read_shapes`) has them changed along with the coefficient, or they would hold the face still.
 
     Args:
         animator: with a portrait.
         values: from `sweep_values`.
+        slope: from `shapes_along`; None takes the expression weights of the nearest beta that has the coefficients, which
+            moves the face less.
         camera: ``(25,)``; None is the portrait's own.
         on_frame: called with the number of pictures that are done.
 
@@ -144,13 +167,16 @@ def sweep_frames(
     done = 0
     with torch.inference_mode():
         beta = torch.from_numpy(subject.beta.copy())[None].to(animator.device)
-        own = model.coefficients(beta)
+        own, own_shapes = model.coefficients(beta), model.read_shapes(beta)
         for index, row in values.items():
             pictures = []
             for value in row:
                 coefficients = own.clone()
                 coefficients[:, index - 1] = float(value)
-                shapes = model.shapes_of_coefficients(coefficients, beta)
+                if slope is None or own_shapes is None:
+                    shapes = model.shapes_of_coefficients(coefficients, beta)
+                else:
+                    shapes = own_shapes + (coefficients - own) @ slope.to(own)
                 planes = model.planes_from_code(subject.code, model.code_of_coefficients(coefficients), shapes=shapes)
                 image = model.render(planes, view, subject.code).image
                 assert image is not None  # only raw renderings have none

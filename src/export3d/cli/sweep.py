@@ -31,7 +31,8 @@ class SweepCommand:
     """spread: mean and spread of each coefficient. paper: the paper's ranges, for the vectors it shows."""
 
     spread_from: Path | None = None
-    """Clips whose expressions give the spread; without it standard normal expressions do."""
+    """Clips whose expressions give the spread, and which weights of brows, lids and mouth go with a coefficient; without it
+    standard normal expressions do, and the face moves less."""
 
     vectors: tuple[int, ...] = ()
     """Basis vectors, counted from 1; all when left out."""
@@ -72,6 +73,7 @@ def run(options: SweepCommand) -> str:
         SweepOptions,
         coefficient_spread,
         require_basis,
+        shapes_along,
         sweep_frames,
         sweep_sheet,
         sweep_values,
@@ -113,7 +115,8 @@ def run(options: SweepCommand) -> str:
         animator.portrait(options.source)
         camera = Camera.look_at_head().to_vector()[0].numpy() if options.frontal else None
         with progress_bar("sweeping", len(values) * options.steps) as report:
-            frames = sweep_frames(animator, values, camera=camera, on_frame=report)
+            slope = None if beta is None else shapes_along(model, beta)
+            frames = sweep_frames(animator, values, slope=slope, camera=camera, on_frame=report)
     buffer = BytesIO()
     Image.fromarray(sweep_sheet(frames, values)).save(buffer, format=kind, quality=92)
     write_atomically(options.output, buffer.getvalue())

@@ -13,7 +13,14 @@ import numpy as np
 from PIL import Image
 
 from export3d.animation import Animator
-from export3d.animation.sweep import SweepOptions, coefficient_spread, sweep_frames, sweep_sheet, sweep_values
+from export3d.animation.sweep import (
+    SweepOptions,
+    coefficient_spread,
+    shapes_along,
+    sweep_frames,
+    sweep_sheet,
+    sweep_values,
+)
 from export3d.checkpoint import read_checkpoint
 from export3d.data import ClipDataset
 from export3d.data.manifest import MANIFEST_NAME, file_sha256
@@ -114,7 +121,7 @@ def basis_sweep(model: Export3D, dataset: ClipDataset) -> np.ndarray:
         *(dataset.frame(index, frame), whole, arrays["beta"][frame].copy(), arrays["camera"][frame].copy()),
         turn=turn_at(dataset, index, frame)[0].numpy(),
     )
-    return sweep_sheet(sweep_frames(animator, values), values)
+    return sweep_sheet(sweep_frames(animator, values, slope=shapes_along(model, betas)), values)
 
 
 def _figures(settings: Settings) -> list[_Figure]:
