@@ -294,3 +294,17 @@ def test_the_running_mean_leaves_the_motion_planes_alone() -> None:
 def test_motion_planes_without_a_lookup_are_refused() -> None:
     with pytest.raises(UsageError, match="motion_basis"):
         replace(TINY, generator=replace(TINY.generator, motion_basis=3))
+
+
+def test_sharpening_strengthens_detail_by_the_asked_share_and_leaves_flat_colour_alone() -> None:
+    module = SourceLookup(replace(LOOKUP, sharpen=0.2), 6)
+    point = torch.zeros(1, 3, 5, 5)
+    point[:, 1, 2, 2] = 0.4
+    sharp = module.sharpened(point)
+    # The binomial mean is a quarter of the point in its middle, an eighth beside it, a sixteenth at the corners.
+    assert torch.allclose(sharp[0, 1, 2, 1:4], torch.tensor([-0.01, 0.46, -0.01]), atol=1e-6)
+    assert torch.allclose(sharp[0, 1, 1, 1:4], torch.tensor([-0.005, -0.01, -0.005]), atol=1e-6)
+    assert not sharp[0, [0, 2]].any() and torch.equal(SourceLookup(LOOKUP, 6).sharpened(point), point)
+    flat = torch.full((1, 3, 5, 5), 0.7)
+    assert torch.allclose(module.sharpened(flat), flat)
+    assert module.sharpened(2.0 * torch.eye(5).expand(1, 3, 5, 5) - 1.0).abs().max() <= 1.0

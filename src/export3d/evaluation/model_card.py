@@ -22,6 +22,7 @@ BEGIN = "<!-- scores: python -m export3d.evaluation.model_card -->"
 END = "<!-- end of scores -->"
 
 EARLIER = {
+    "quality_eighth": "eighth bundled checkpoint",
     "quality_seventh": "seventh bundled checkpoint",
     "quality_sixth": "sixth bundled checkpoint",
     "quality_fifth": "fifth bundled checkpoint",

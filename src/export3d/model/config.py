@@ -98,7 +98,7 @@ SMALL = ModelConfig(
         density_gain=40.0,
     ),
     superres=SuperResConfig(start_size=None, channels=(40, 32)),
-    source_lookup=SourceLookupConfig(enabled=True),
+    source_lookup=SourceLookupConfig(enabled=True, sharpen=0.2),
     source_depth=SourceDepthConfig(enabled=True),
     background=BackgroundConfig(mode="apart"),
     neck=NeckConfig(enabled=True),

@@ -112,7 +112,7 @@ class Export3D(nn.Module):
             foreground = torch.ones_like(source[:, :1])
             if matte_logits is not None:
                 foreground = upsample2(torch.sigmoid(matte_logits.detach()))
-            picture = torch.cat([source.float(), foreground.float()], dim=1)
+            picture = torch.cat([self.source_lookup.sharpened(source.float()), foreground.float()], dim=1)
         shapes = None
         if source_beta is not None:
             if self.source_expression is not None:

@@ -36,6 +36,8 @@ class SourceLookupConfig:
     """Width of the small encoder behind them; it halves the resolution once."""
     offset_scale: float = 0.08
     """Scene units per unit of the offset layer (0.08 = 3.8 cm)."""
+    sharpen: float = 0.0
+    """Share of its fine detail that the portrait gets on top before it is read: what reading between pixels takes away."""
 
 
 class SourceLookup(nn.Module):
@@ -53,6 +55,15 @@ class SourceLookup(nn.Module):
     def encode(self, source: Tensor) -> Tensor:
         """``source`` (B, 3, H, W) in [-1, 1] -> learned features (B, channels, H/2, W/2)."""
         return self.to_features(self.encoder(source)).float()
+
+    def sharpened(self, source: Tensor) -> Tensor:
+        """``source`` (B, 3, H, W) in [-1, 1] with its detail (itself less its 3x3 binomial mean) strengthened, in [-1, 1]."""
+        if self.config.sharpen == 0.0:
+            return source
+        taps = source.new_tensor([0.25, 0.5, 0.25])
+        kernel = (taps[:, None] * taps).expand(3, 1, 3, 3)
+        mean = F.conv2d(F.pad(source, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
+        return (source + self.config.sharpen * (source - mean)).clamp(-1.0, 1.0)
 
     def moved(self, points: Tensor, motion: Tensor) -> Tensor:
         """Points ``(B, P, 3)`` displaced by what the motion planes say at them ``(B, P, 3)`` (or ``(B, P, 0)``: nothing)."""

@@ -12,6 +12,9 @@ from export3d.training.face_shapes import mirrored_name
 MOST_FRAMES = 2000
 """More frames change nothing: the map is exact."""
 
+_TOLERANCE = 1e-3
+"""Of an expression weight, 0 to 1."""
+
 _SWAPPED = [EXPRESSION_NAMES.index(mirrored_name(name)) for name in EXPRESSION_NAMES]
 
 
@@ -37,10 +40,15 @@ def mirrored_truth_map(clips: Iterable[dict[str, np.ndarray]]) -> np.ndarray | N
             break
     if not weights:
         return None
-    rows = _with_one(np.concatenate(weights))
-    found, _, rank, _ = np.linalg.lstsq(rows, np.concatenate(truth), rcond=None)
-    if rank < rows.shape[1]:
+    rows = np.concatenate(weights)
+    swapped = _with_one(rows[:, _SWAPPED])
+    rows = _with_one(rows)
+    # Some weights never move and some only together (the eyes), so the rows do not span everything; the mirrored ones must
+    # lie in what they span.
+    inverse = np.linalg.pinv(rows, rcond=1e-6)
+    if np.abs(swapped - swapped @ inverse @ rows).max() > _TOLERANCE:
         return None
+    found = inverse @ np.concatenate(truth)
     return np.concatenate([found[:-1][_SWAPPED], found[-1:]])
 
 
