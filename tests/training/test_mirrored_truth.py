@@ -50,6 +50,32 @@ def test_the_true_beta_of_a_mirrored_face_is_the_extractors_own_for_swapped_weig
     assert not np.allclose(extractor.true_beta(torch.from_numpy(left)).numpy(), expected, atol=0.1)
 
 
+def test_weights_that_never_move_or_only_together_are_no_hindrance(extractor: LinearExtractor) -> None:
+    # The eyes of synthetic heads look up together, one inwards while the other looks outwards, and never squint crosswise.
+    place = EXPRESSION_NAMES.index
+    clips = known_clips(extractor, people=8, frames=16)
+    for clip in clips:
+        weights = clip["weights"]
+        weights[:, place("eyeLookUp_R")] = weights[:, place("eyeLookUp_L")]
+        for side, other in ("LR", "RL"):
+            weights[:, place(f"eyeLookIn_{side}")] = weights[:, place(f"eyeLookOut_{other}")]
+        weights[:, [place("cheekPuff_L"), place("cheekPuff_R")]] = 0.0
+        clip["true_beta"] = extractor.true_beta(torch.from_numpy(weights)).numpy()
+    truth_map = mirrored_truth_map(clips)
+    assert truth_map is not None
+    swapped = [place(mirrored_name(name)) for name in EXPRESSION_NAMES]
+    expected = extractor.true_beta(torch.from_numpy(clips[0]["weights"][:, swapped])).numpy()
+    found = mirrored_truth(clips[0]["weights"], truth_map)
+    assert np.allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_a_weight_whose_partner_never_moves_gives_no_map(extractor: LinearExtractor) -> None:
+    clips = known_clips(extractor, people=8, frames=16)
+    for clip in clips:
+        clip["weights"][:, EXPRESSION_NAMES.index("mouthSmile_L")] = 0.0
+    assert mirrored_truth_map(clips) is None
+
+
 def test_too_few_frames_and_clips_without_the_truth_give_no_map(extractor: LinearExtractor) -> None:
     clips = known_clips(extractor, people=2, frames=16)  # 32 frames for 54 unknowns
     assert mirrored_truth_map(clips) is None

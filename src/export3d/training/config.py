@@ -172,7 +172,7 @@ SMALL_TRAIN = TrainConfig(
         frontal_share=0.7, window=32, surface_points=256, moving_share=0.5, space_points=512, gaze_unknown=0.2
     ),
     augment=AugmentConfig(
-        other_background=0.25, flat_background=0.2, color_gain=0.12, gamma=0.12, mirror=0.5, other_leak=0.7
+        other_background=0.25, flat_background=0.2, color_gain=0.12, gamma=0.12, mirror=0.5, other_leak=0.8
     ),
     coarse_until=0.12,
     focus=1.0,
