@@ -204,6 +204,12 @@ def test_without_mediapipe_the_error_names_the_extra_to_install():
     assert out.startswith(f"{MissingExtraError.exit_code} ") and "pip install 'export3d[face]'" in out
 
 
+def assert_silent(code: str) -> None:
+    """The program ends well and writes nothing."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_mediapipe_is_silent_and_only_imported_when_it_is_used():
     code = (
         "import sys, export3d.tracking\n"
@@ -212,8 +218,7 @@ def test_mediapipe_is_silent_and_only_imported_when_it_is_used():
         "from export3d.tracking import Tracker\n"
         "with Tracker() as tracker:\n    tracker.portrait(astronaut()); tracker.frame(astronaut())\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert_silent(code)
 
 
 def test_no_thread_of_mediapipe_is_left_to_write_when_the_silence_ends():
@@ -235,8 +240,7 @@ def test_no_thread_of_mediapipe_is_left_to_write_when_the_silence_ends():
         "assert not tracker.detect(0 * astronaut())\n"
         "tracker.close()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert_silent(code)
 
 
 def test_the_bundled_regressor_sees_the_astronaut_upright_and_near_frontal(tracker, photo):

@@ -51,6 +51,11 @@ class Change:
     noise: float
     """Standard deviation in levels of 0..255."""
 
+    @property
+    def beta_name(self) -> str:
+        """The clip's member that holds beta of its frames, as they are or mirrored."""
+        return "beta_mirror" if self.mirrored else "beta"
+
 
 def draw_change(config: AugmentConfig, rng: np.random.Generator) -> Change:
     """Draw one change; the number of draws is always the same, so that one option does not shift the others."""

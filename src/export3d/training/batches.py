@@ -13,7 +13,7 @@ from torch import Tensor
 from export3d.camera import Camera
 from export3d.data.pairs import counter_rng, pair_at
 from export3d.landmarks import EYES, MOUTH, mirror_points
-from export3d.training.augment import AugmentConfig, draw_change
+from export3d.training.augment import AugmentConfig, Change, draw_change
 from export3d.training.frame_store import FrameStore, changed_frame, mirror_cameras, possible_change
 from export3d.training.space_points import space_points
 
@@ -202,7 +202,7 @@ def _pair(
         kept = (store.mask(clip, driving), store.mask(clip, source), store.depth(clip, driving))
         mask, source_mask, stored = (np.ascontiguousarray(k[:, ::-1]) if change.mirrored else k for k in kept)
         depth = stored.astype(np.float32) / np.float32(DEPTH_UNITS)
-    leaked = _leaked(store, clip, driving, change.mirrored, counter_rng(seed, _LEAK_STREAM, step, place), step, augment)
+    leaked = _leaked(store, clip, driving, change, counter_rng(seed, _LEAK_STREAM, step, place), step, augment)
     truth = _surface(
         store, clip, source, driving, change.mirrored, counter_rng(seed, _SURFACE_STREAM, step, place), sampling
     )
@@ -214,8 +214,8 @@ def _pair(
         "driving": changed_frame(store, clip, driving, change, step),
         "source_camera": arrays["camera"][source],
         "camera": arrays["camera"][driving],
-        "beta": arrays["beta_mirror" if change.mirrored else "beta"][driving] if leaked is None else leaked,
-        "source_beta": arrays["beta_mirror" if change.mirrored else "beta"][source],
+        "beta": arrays[change.beta_name][driving] if leaked is None else leaked,
+        "source_beta": arrays[change.beta_name][source],
         "landmarks": landmarks,
         "window_top": np.asarray(top, dtype=np.int64),
         "window_left": np.asarray(left, dtype=np.int64),
@@ -285,7 +285,7 @@ def _leaked(
     store: FrameStore,
     clip: int,
     driving: int,
-    mirrored: bool,
+    change: Change,
     rng: np.random.Generator,
     step: int,
     augment: AugmentConfig,
@@ -295,10 +295,10 @@ def _leaked(
         return None
     clips = store.dataset.clips_at(step)
     chosen = int(clips[int(rng.random() * len(clips))])
-    own, other = (store.leak(index, mirrored=mirrored, step=step) for index in (clip, chosen))
+    own, other = (store.leak(index, mirrored=change.mirrored, step=step) for index in (clip, chosen))
     if own is None or other is None:
         return None
-    leaked: np.ndarray = store.arrays(clip)["beta_mirror" if mirrored else "beta"][driving] + other - own
+    leaked: np.ndarray = store.arrays(clip)[change.beta_name][driving] + other - own
     return leaked
 
 

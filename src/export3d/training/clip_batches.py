@@ -57,7 +57,7 @@ def clip_batch(
         if face_share < 1.0:
             pictures, points = around_nose(pictures, points, face_share, rng)
         images.append(pictures)
-        betas.append(arrays["beta_mirror" if change.mirrored else "beta"][times])
+        betas.append(arrays[change.beta_name][times])
         landmarks.append(points)
         camera = torch.from_numpy(arrays["camera"][times])
         cameras.append(mirror_cameras(camera, torch.full((len(times),), change.mirrored)))

@@ -34,6 +34,7 @@ class FrameStore:
         self._truth: dict[int, bool] = {}
         self._backgrounds: dict[int, bool] = {}
         self._truth_map: np.ndarray | None = None
+        self._silent_clips: tuple[int, ...] | None = None  # those that gave no map
         self._lock = threading.Lock()
 
     def frame(self, clip: int, time: int) -> np.ndarray:
@@ -86,7 +87,10 @@ class FrameStore:
 
     def _mirrored_truth_map(self, step: int) -> np.ndarray | None:
         if self._truth_map is None:
-            self._truth_map = mirrored_truth_map(self.arrays(int(clip)) for clip in self.dataset.clips_at(step))
+            clips = tuple(int(clip) for clip in self.dataset.clips_at(step))
+            if clips != self._silent_clips:  # asked for every mirrored pair, but other clips come only with a stream
+                self._truth_map = mirrored_truth_map(self.arrays(clip) for clip in clips)
+                self._silent_clips = clips
         return self._truth_map
 
     def has_truth(self, clip: int) -> bool:
