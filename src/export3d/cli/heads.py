@@ -64,7 +64,7 @@ class RenderOptions:
     split: Literal["train", "validation", "test"] = "train"
     """Which identities. The splits share none."""
 
-    motion: Literal["independent", "trajectory"] = "independent"
+    motion: Literal["independent", "wide", "trajectory"] = "independent"
     """Frames drawn one by one (for training), or a continuous talking sequence."""
 
     motion_file: Path | None = None

@@ -68,8 +68,8 @@ class ClipsConfig:
     seed: int = 0
     """Position of the first identity in its split: runs with other positions share no identity."""
     split: Literal["train", "validation", "test"] = "train"
-    motion: Literal["independent", "trajectory"] = "independent"
-    """Frames drawn one by one (training), or a continuous sequence."""
+    motion: Literal["independent", "wide", "trajectory"] = "independent"
+    """Frames drawn one by one; the same with lids, brows and gaze at their ends (training); or a continuous sequence."""
     motion_file: str | None = None
     """A CSV of blendshape weights that drives every head instead; see :func:`from_csv`."""
     fps: int = 25
@@ -91,7 +91,7 @@ class ClipsConfig:
                 raise UsageError(f"--{name}: expected at least {least}; got {getattr(self, name)}.")
         if not 0.0 <= self.static_share <= 1.0:
             raise UsageError(f"--static-share: expected a share in 0..1; got {self.static_share}.")
-        check_choice("--motion", self.motion, ("independent", "trajectory"))
+        check_choice("--motion", self.motion, ("independent", "wide", "trajectory"))
         check_choice("--quality", self.quality, ("fast", "full"))
         identity_seeds(self.split, self.seed, self.identities)
 
@@ -235,8 +235,8 @@ def _frames_of(seed: int, config: ClipsConfig, resting: np.ndarray) -> Motion:
         if len(motion) < config.frames:
             raise UsageError(f"--frames: {config.motion_file} has {len(motion)} rows; got {config.frames}.")
         return motion.first(config.frames, resting=resting)
-    if config.motion == "independent":
-        return independent(seed, config.frames, resting=resting)
+    if config.motion != "trajectory":
+        return independent(seed, config.frames, resting=resting, wide=config.motion == "wide")
     return trajectory(seed, config.frames, config.fps, resting=resting)
 
 

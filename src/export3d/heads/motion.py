@@ -164,7 +164,7 @@ def expression_weights(values: Mapping[str, float]) -> np.ndarray:
     return weights
 
 
-def independent(seed: int, num_frames: int, *, resting: np.ndarray | None = None) -> Motion:
+def independent(seed: int, num_frames: int, *, resting: np.ndarray | None = None, wide: bool = False) -> Motion:
     """Frames drawn independently, for training: expressions from weak to strong, poses to |yaw| 0.75.
 
     The first :data:`NEAR_FRONTAL_FRAMES` frames are near-frontal (yaw sd 0.13), a third nearly neutral.
@@ -173,8 +173,11 @@ def independent(seed: int, num_frames: int, *, resting: np.ndarray | None = None
         seed: Identity seed; a longer motion of the same seed starts with the shorter one.
         num_frames: T, at least 1.
         resting: ``(53,)`` weights of the person's resting face (`Identity.resting_weights`), added to every frame.
+        wide: lids, brows and gaze go to their ends far more often than in everyday life, each side for itself too, so
+            that a model learns to follow them all the way.
     """
     rng = _rng(seed, "independent")
+    more = _rng(seed, "wide")  # a stream of its own: poses are the same with and without
     rest = 0.0 if resting is None else resting
     weights, gaze, pose, shift = [], [], [], []
     for frame in range(num_frames):
@@ -187,9 +190,12 @@ def independent(seed: int, num_frames: int, *, resting: np.ndarray | None = None
             yaw = rng.normal() * 0.26 if rng.random() < 0.6 else rng.uniform(-MAX_YAW_RAD, MAX_YAW_RAD)
             angles = np.array([yaw, rng.normal() * 0.12, rng.normal() * 0.06])
         angles = np.clip(angles, (-MAX_YAW_RAD, -MAX_PITCH_RAD, -0.3), (MAX_YAW_RAD, MAX_PITCH_RAD, 0.3))
-        weights.append(expression + rest)
         # Eyes tend to stay on the camera, so they turn against the head.
-        gaze.append((rng.normal() * 0.14 - 0.35 * angles[0], rng.normal() * 0.07 + 0.25 * angles[1]))
+        eyes = (rng.normal() * 0.14 - 0.35 * angles[0], rng.normal() * 0.07 + 0.25 * angles[1])
+        if wide and frame >= NEAR_FRONTAL_FRAMES // 2:  # portraits mostly have open eyes
+            expression, eyes = _widened(more, expression, eyes)
+        weights.append(expression + rest)
+        gaze.append(eyes)
         pose.append(angles)
         shift.append(rng.normal(size=3) * (SHIFT_SD, SHIFT_SD, DISTANCE_SD * RADIUS))
     return _motion(np.array(weights), np.array(gaze), np.array(pose), np.array(shift))
@@ -278,6 +284,29 @@ def _draw_expression(rng: np.random.Generator) -> np.ndarray:
     side = "_L" if rng.random() < 0.5 else "_R"
     weights *= [weaker if name.endswith(side) else 1.0 for name in EXPRESSION_NAMES]
     return np.clip(weights, 0.0, 1.0)
+
+
+def _widened(
+    rng: np.random.Generator, weights: np.ndarray, gaze: tuple[float, float]
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """One expression and gaze, stretched: stronger, eyes shut or winking, brows up or down on both sides or on one."""
+    weights = weights * rng.uniform(1.0, 1.4)
+    sides = (("",), ("_L",), ("_R",))[rng.choice(3, p=(0.5, 0.25, 0.25))]
+    lids, brows = rng.random(), rng.random()
+    if lids < 0.3:
+        weights = _set(weights, ("eyeBlink",), sides[0], 1.0 if lids < 0.2 else rng.uniform(0.4, 0.9))
+    if brows < 0.5:
+        names = ("browInnerUp", "browOuterUp") if brows < 0.35 else ("browDown",)
+        weights = _set(weights, names, sides[0], rng.uniform(0.5, 1.0))
+    if rng.random() < 0.4:
+        gaze = (rng.uniform(-MAX_GAZE_RAD, MAX_GAZE_RAD), rng.uniform(-0.7, 0.7) * MAX_GAZE_RAD)
+    return np.clip(weights, 0.0, 1.0), gaze
+
+
+def _set(weights: np.ndarray, names: tuple[str, ...], side: str, value: float) -> np.ndarray:
+    """The weights with these shapes set to `value`, on one side (`_L`, `_R`) or both ("")."""
+    chosen = expression_weights({name + side: 1.0 for name in names}) > 0.0
+    return np.where(chosen, value, weights)
 
 
 def _speech(rng: np.random.Generator, time_s: np.ndarray, end_s: float) -> np.ndarray:
