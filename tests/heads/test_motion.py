@@ -10,7 +10,7 @@ import torch
 
 from export3d.camera import RADIUS
 from export3d.errors import MotionFileError
-from export3d.heads.motion import (
+from export3d.heads.clips.motion import (
     MAX_YAW_RAD,
     NEAR_FRONTAL_FRAMES,
     Motion,
@@ -20,8 +20,8 @@ from export3d.heads.motion import (
     trajectory,
     weights_to_gaze,
 )
-from export3d.heads.motion_csv import from_csv
-from export3d.heads.parametric import EXPRESSION_NAMES
+from export3d.heads.clips.motion_csv import from_csv
+from export3d.heads.shape.parametric import EXPRESSION_NAMES
 
 INDEX = {name: index for index, name in enumerate(EXPRESSION_NAMES)}
 
