@@ -282,7 +282,9 @@ class Export3D(nn.Module):
         """
         size = raw_size or self.config.renderer.raw_size
         origins, directions = cast_rays(camera, size, window)  # (B, R, 3)
-        with torch.autocast(planes.device.type, enabled=False):  # the renderer stays float32 (decision 9.28)
+        with torch.autocast(
+            planes.device.type, enabled=False
+        ):  # the renderer stays float32 (bfloat16 rounds a ray by about a pixel)
             if fast is None:
                 result = render_rays(self._field(planes, code, turn), origins, directions, self.config.renderer, jitter)
             else:

@@ -29,35 +29,35 @@ class GeneratorConfig:
     image_size: int = 256
     """H = W of the portrait, pixels."""
     coordinate_channels: bool = True
-    """Two extra input channels hold x and y in [-1, 1] (decision 9.10)."""
+    """Two extra input channels hold x and y in [-1, 1] (the paper does not say; docs/paper.md, section 3)."""
     stem_channels: tuple[int, ...] = (64, 128, 256)
     """Channels of the stride-2 stages in front of the tokens; the last is h/4 at H/8 in the paper."""
     stem_kernel: int = 7
-    """Kernel of the first convolution (decision 9.8)."""
+    """Kernel of the first convolution (SegFormer's stem; docs/paper.md, section 3)."""
     stem_residual_blocks: int = 2
-    """Residual blocks after each stage but the first (decision 9.8)."""
+    """Residual blocks after each stage but the first (SegFormer's stem; docs/paper.md, section 3)."""
     hidden: int = 1024
     """h, the width of the tokens."""
     heads: int = 4
     """Attention heads in both block types (Sec. 6.2)."""
     mlp_ratio: int = 2
-    """Width of Mix-FFN over h (decision 9.6)."""
+    """Width of Mix-FFN over h."""
     blocks: int = 5
-    """EAdaLN-ViT blocks (decision 9.7)."""
+    """EAdaLN-ViT blocks."""
     conditioning: str = "eadaln"
     """`eadaln` (Eq. 5) or `cross_attention` (Table 4's ablation)."""
     eadaln_silu: bool = True
-    """SiLU before the modulation layer (decision 9.21)."""
+    """SiLU before the modulation layer (as in DiT)."""
     final_norm: bool = False
     """LayerNorm after the last EAdaLN-ViT block."""
     lowpass_taps: int = 3
-    """Taps of the Gaussian after each pixel shuffle (decision 9.20)."""
+    """Taps of the Gaussian after each pixel shuffle."""
     lowpass_sigma_px: float = 0.8493218
     """Its sigma in pixels; with 3 taps this is [1, 2, 1] / 4."""
     up_channels: tuple[int, ...] = (128, 128)
     """Channels after each bilinear doubling, from the shuffled map up to the plane resolution."""
     highres_channels: tuple[int, ...] = ()
-    """Channels of the high-resolution branch at H/2 (LP3D's E_high); empty switches it off (decision 9.9)."""
+    """Channels of the high-resolution branch at H/2 (LP3D's E_high); empty switches it off."""
     head_channels: tuple[int, ...] = (256, 128)
     """Convolutions in front of the second ViT (or of the output, without it)."""
     head_vit_dim: int = 1024

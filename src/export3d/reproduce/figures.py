@@ -125,7 +125,7 @@ def basis_sweep(model: Export3D, dataset: ClipDataset) -> np.ndarray:
 
 
 def _figures(settings: Settings) -> list[_Figure]:
-    from export3d.evaluation.figures.sheets import sheets as sheets
+    from export3d.evaluation.figures import sheets
 
     clips, seed = settings.figure_clips, settings.seed
 

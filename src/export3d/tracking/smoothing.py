@@ -1,4 +1,4 @@
-"""Temporal smoothing of a motion (facts 9.25: the paper names none; ours is optional and off by default)."""
+"""Temporal smoothing of a motion (the paper names none; ours is optional and off by default)."""
 
 from __future__ import annotations
 
