@@ -133,7 +133,7 @@ def test_every_number_of_the_sections_comes_from_the_file(work: Path) -> None:
         known = {found for leaf in leaves(content) for found in number.findall(shown(leaf))}
         text = "\n".join(section(content))
         assert [found for found in number.findall(text) if found not in known] == []
-        assert len(number.findall(text)) > 50
+        assert len(number.findall(text)) > 25
 
 
 def test_the_trained_variants_differ_where_they_should(work: Path) -> None:
@@ -252,7 +252,7 @@ def test_without_variants_the_main_model_alone_is_scored_and_drawn(
     arguments = ["-o", out, *given[:4], "--scale", "smoke", "--device", "cpu", "--model", model, "--variants"]
     stages = ["--stages", "evaluate", "figures", "page"]
     assert call(*arguments, *stages, "--clips", "1", "--figure-clips", "1") == 0
-    assert [path.name for path in (out / "results").iterdir()] == ["reproduce_main.json"]
+    assert sorted(path.name for path in (out / "results").iterdir()) == ["reproduce_main.json", "tables.md"]
     assert {path.stem for path in (out / "pictures").iterdir()} == {
         "same_identity",
         "cross_identity",

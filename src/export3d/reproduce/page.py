@@ -63,14 +63,10 @@ def _scores(metrics: dict[str, Any]) -> dict[str, str]:
 def _claim(claim: dict[str, Any]) -> dict[str, str]:
     """One ordering of the paper, as we measure it, with its verdict."""
     sign = "as good as" if claim.get("relation") == "no_change" else "better than"
-    measured = (
-        f"{claim['metric']}, {claim['protocol']}: {claim['better']} {sign} {claim['worse']}"
-        if "metric" in claim
-        else "-"
-    )
+    ordering = f"{claim.get('better')} {sign} {claim.get('worse')}"
     return {
         "the paper": f'{claim["source"]}: "{claim["quote"]}"',
-        "measured as": measured,
+        "measured as": f"{claim['metric']}, {claim['protocol']}: {ordering}" if "metric" in claim else "-",
         "difference": _interval(claim["difference"]) if claim.get("difference") else "-",
         "verdict": claim["verdict"],
     }
