@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -199,26 +199,9 @@ def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str,
 def _settings(options: ReproduceOptions) -> Settings:
     from export3d.reproduce.settings import Settings
 
-    return Settings(
-        work=options.output,
-        scale=options.scale,
-        variants=options.variants,
-        samples=options.samples,
-        pretrain_steps=options.pretrain_steps,
-        clips=options.clips,
-        data=options.data,
-        test=options.test,
-        expression=options.expression,
-        runs=options.runs,
-        model=options.model,
-        seed=options.seed,
-        precision=options.precision,
-        device=pick_device(options.device),
-        figure_clips=options.figure_clips,
-        head_model=options.head_model,
-        workers=options.workers,
-        cache_gb=options.cache_gb,
-    )
+    names = {field.name for field in fields(Settings)} - {"work", "device"}
+    same = {name: getattr(options, name) for name in names}
+    return Settings(work=options.output, device=pick_device(options.device), **same)
 
 
 def _backends(options: ReproduceOptions, settings: Settings) -> tuple[dict[str, str], OpenBackends]:
