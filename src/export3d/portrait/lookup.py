@@ -1,4 +1,4 @@
-"""Source lookup (not in the paper, off there): each ray asks where its surface point lay in the portrait, and looks there.
+"""Source lookup (not in the paper): each ray asks where its surface point lay in the portrait, and looks there.
 
 Beside colour, the volume gives for each point the place where that piece of skin was in the portrait's expression, and
 two gates: whether the portrait shows that place, and whether it shows its mirror image. These are composited along the
@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export3d.camera import Camera
-from export3d.model.superres import Layers, upsample2
+from export3d.model.superres import upsample2
 from export3d.nn.conv import ConvStack, conv
+from export3d.portrait.layers import Layers
+from export3d.portrait.state import PortraitMaps
 
 GUIDE_CHANNELS = 5
 """Place in the portrait's head frame (3), gate of that place, gate of its mirror image."""
@@ -28,15 +30,13 @@ _SOLID = 1e-3  # opacity below which a ray has met nothing that could be looked 
 class SourceLookupConfig:
     """The source lookup."""
 
-    enabled: bool = False
-    """Look the portrait up once per ray, at the output resolution. Not in the paper."""
     channels: int = 12
     """Learned channels of the portrait (at half its resolution) that join the input of the super-resolution."""
     width: int = 32
     """Width of the small encoder behind them; it halves the resolution once."""
     offset_scale: float = 0.08
     """Scene units per unit of the offset layer (0.08 = 3.8 cm)."""
-    sharpen: float = 0.0
+    sharpen: float = 0.2
     """Share of its fine detail that the portrait gets on top before it is read: what reading between pixels takes away."""
 
 
@@ -66,8 +66,8 @@ class SourceLookup(nn.Module):
         return (source + self.config.sharpen * (source - mean)).clamp(-1.0, 1.0)
 
     def moved(self, points: Tensor, motion: Tensor) -> Tensor:
-        """Points ``(B, P, 3)`` displaced by what the motion planes say at them ``(B, P, 3)`` (or ``(B, P, 0)``: nothing)."""
-        return points + self.config.offset_scale * motion if motion.shape[-1] else points
+        """Points ``(B, P, 3)`` displaced by what the motion planes say at them ``(B, P, 3)``."""
+        return points + self.config.offset_scale * motion
 
     def guide_of(self, state: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Where points lay in the portrait, and whether they can be seen there.
@@ -91,22 +91,21 @@ class SourceLookup(nn.Module):
         self,
         guide: Tensor,
         opacity: Tensor,
-        features: Tensor,
-        picture: Tensor,
+        maps: PortraitMaps,
+        *,
         camera: Camera,
         scale: int,
-        pose: Callable[[Tensor], Tensor] | None = None,
+        pose: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, Layers]:
         """Read the portrait.
 
         Args:
             guide: ``(B, GUIDE_CHANNELS, r, r)`` composited, premultiplied by the opacity.
             opacity: ``(B, 1, r, r)``.
-            features: ``(B, channels, h, w)`` of `encode`.
-            picture: ``(B, 4, H, W)`` the portrait in [-1, 1] and its foreground in [0, 1].
+            maps: of the portrait; its `features` and its `picture` are read.
             camera: the portrait's camera.
             scale: output pixels per ray along each side, a power of two.
-            pose: places ``(B, P, 3)`` -> where the portrait's torso has them (`Neck.posed`); None where it has no pose.
+            pose: places ``(B, P, 3)`` -> where the portrait's torso has them (`Neck.posed`).
 
         Returns:
             features at the rays ``(B, channels, r, r)``, and the layers for the super-resolution at ``r * scale``.
@@ -114,15 +113,15 @@ class SourceLookup(nn.Module):
         # Places stay float32: rounded, they would be read a part of a pixel beside.
         with torch.autocast(guide.device.type, enabled=False):
             place, _ = _unmultiplied(guide, opacity)
-            coarse = _read(features, _seen_at(camera, place, pose))
+            coarse = _read(maps.features, _seen_at(camera, place, pose))
             for _ in range(scale.bit_length() - 1):
                 guide, opacity = upsample2(guide), upsample2(opacity)
             place, gates = _unmultiplied(guide, opacity)
             mirrored = torch.cat([-place[:, :1], place[:, 1:]], dim=1)
             seen_at = [_seen_at(camera, at, pose) for at in (place, mirrored)]
             # Between pixels a linear mean blurs; a cubic one keeps edges (and may overshoot a little).
-            own, other = (_read(picture, at, "bicubic").clamp(-1.0, 1.0) for at in seen_at)
-            gates = gates * torch.cat([_inside(at, picture.shape[-1]) for at in seen_at], dim=1)
+            own, other = (_read(maps.picture, at, "bicubic").clamp(-1.0, 1.0) for at in seen_at)
+            gates = gates * torch.cat([_inside(at, maps.picture.shape[-1]) for at in seen_at], dim=1)
             gate, other_gate = gates[:, :1], gates[:, 1:]
             prior = torch.cat([torch.full_like(gate, 0.1), gate, 0.3 * other_gate * (1.0 - gate)], dim=1)
         return coarse, Layers(
@@ -139,10 +138,10 @@ def _unmultiplied(guide: Tensor, opacity: Tensor) -> tuple[Tensor, Tensor]:
     return met[:, :3], met[:, 3:].clamp(0.0, 1.0)
 
 
-def _seen_at(camera: Camera, place: Tensor, pose: Callable[[Tensor], Tensor] | None) -> Tensor:
+def _seen_at(camera: Camera, place: Tensor, pose: Callable[[Tensor], Tensor]) -> Tensor:
     """Where the camera sees the places ``(B, 3, r, r)``: (B, r, r, 2), in [0, 1] within its picture."""
     points = place.flatten(2).transpose(1, 2)
-    position, _ = camera.project(points if pose is None else pose(points))
+    position, _ = camera.project(pose(points))
     return position.reshape(place.shape[0], *place.shape[-2:], 2)
 
 

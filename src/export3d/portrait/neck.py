@@ -1,9 +1,9 @@
-"""The neck (not in the paper, off there): the torso lags behind the head, and the light stays in the room.
+"""The neck (not in the paper): the torso lags behind the head, and the light stays in the room.
 
 The planes stand in the head's frame, and a camera says nothing about the torso: a head that turns before a resting camera
 and a camera that goes round a resting person give the same p, but not the same shoulders and shadows. So the model is told
-the head's *turn* against torso and room. The volume keeps the torso as it stands under an unturned head; a joint with the
-smooth weight of a skinned neck carries points from there to a frame and back.
+the head's *turn* against torso and room (`cues.py`). The volume keeps the torso as it stands under an unturned head; a
+joint with the smooth weight of a skinned neck carries points from there to a frame and back.
 """
 
 from __future__ import annotations
@@ -14,20 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from export3d.checks import check_shape
-
-_GAIN = 4.0
-"""Turns are fractions of a radian; the layer that reads them gets numbers near 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NeckConfig:
     """The joint between head and torso, in the head's frame (scene units, y up, z towards the camera)."""
 
-    enabled: bool = False
-    """Turn the torso against the head, and tell G by how much. Not in the paper."""
     lag: float = 0.55
     """Share of the head's turn that the torso does not follow."""
     pivot: tuple[float, float, float] = (0.0, -0.157, -0.117)
@@ -42,29 +37,21 @@ class NeckConfig:
             raise ValueError(f"neck.bottom must lie below neck.top; got {self.bottom} and {self.top}")
 
 
-class Neck(nn.Module):
-    """What the model knows of the turn: the joint (fixed) and a condition of G (learned; without a say at first)."""
+class Neck:
+    """The joint between head and torso; nothing in it is learned."""
 
-    def __init__(self, config: NeckConfig, dim: int) -> None:
-        super().__init__()
+    def __init__(self, config: NeckConfig) -> None:
         self.config = config
-        self.to_condition = nn.Linear(6, dim)
-        nn.init.zeros_(self.to_condition.weight)
-        nn.init.zeros_(self.to_condition.bias)
 
-    def forward(self, driving: Tensor, source: Tensor) -> Tensor:
-        """Turns of driver and portrait ``(B, 3)`` -> what joins the condition of G ``(B, d)``."""
-        condition: Tensor = self.to_condition(_GAIN * torch.cat([driving, source], dim=1))
-        return condition
+    def posed(self, turn: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """What carries points ``(B, P, 3)`` of the unturned volume to where they stand in a frame with this turn ``(B, 3)``;
+        None: they stay."""
+        return _unmoved if turn is None else self._joint(-self.config.lag * turn)
 
-    def posed(self, turn: Tensor) -> Callable[[Tensor], Tensor]:
-        """What carries points ``(B, P, 3)`` of the unturned volume to where they stand in a frame with this turn ``(B, 3)``."""
-        return self._joint(-self.config.lag * turn)
-
-    def unposed(self, turn: Tensor) -> Callable[[Tensor], Tensor]:
+    def unposed(self, turn: Tensor | None) -> Callable[[Tensor], Tensor]:
         """What carries points ``(B, P, 3)`` of a frame with this turn ``(B, 3)`` back to the unturned volume (`posed` undone,
-        up to the change of height within the neck)."""
-        return self._joint(self.config.lag * turn)
+        up to the change of height within the neck); None: they stay."""
+        return _unmoved if turn is None else self._joint(self.config.lag * turn)
 
     def _joint(self, turn: Tensor) -> Callable[[Tensor], Tensor]:
         extra = turn_matrix(turn) - torch.eye(3, device=turn.device)
@@ -82,6 +69,10 @@ class Neck(nn.Module):
         # Linear blend skinning: a weighted mean of the point and of the turned point.
         with torch.autocast(points.device.type, enabled=False):  # places are never rounded
             return points + weight * ((points - pivot) @ extra.to(points.dtype))
+
+
+def _unmoved(points: Tensor) -> Tensor:
+    return points
 
 
 def turn_matrix(turn: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Background apart (not in the paper, off there): the head is composited over the portrait's own background."""
+"""Background apart (not in the paper): the head is composited over the portrait's own background."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export3d.checks import check_choice
 from export3d.nn.conv import ConvStack, conv
 from export3d.rendering.rays import Window
 
@@ -17,14 +16,8 @@ from export3d.rendering.rays import Window
 class BackgroundConfig:
     """How the background is made."""
 
-    mode: str = "triplane"
-    """`triplane`: one tri-plane renders head and background (the paper). `apart`: the head's opacity is composited over
-    the portrait's background, filled in behind the head."""
     width: int = 16
     """Width of the small network that finds the head in the portrait."""
-
-    def __post_init__(self) -> None:
-        check_choice("background.mode", self.mode, ("triplane", "apart"))
 
 
 class SourceMatte(nn.Module):

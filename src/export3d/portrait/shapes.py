@@ -1,4 +1,4 @@
-"""Expression weights read off beta (not in the paper, off there): what the contrastive code leaves out joins the condition.
+"""Expression weights read off beta (not in the paper): what the contrastive code leaves out joins the condition.
 
 A fixed linear map, fitted to the exact weights of synthetic clips (`fitting/face_shapes.py`), reads them from the driver's
 and the portrait's beta. They are as honest as beta is: a real tracker's beta goes through the same map.
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from export3d.expression.spaces import BETA_DIM
+from export3d.face_state import ARKIT_NAMES, FaceState
 
 
 def _pairs(*names: str) -> tuple[str, ...]:
@@ -50,6 +51,7 @@ class FaceShapes(nn.Module):
         super().__init__()
         self.names = names
         self.gain = gain
+        self._columns = [arkit_column(name) for name in names]
         # Stored with the model, not trained: training must not find a way to read more than these from beta.
         self.register_buffer("weight", torch.zeros(BETA_DIM, len(names)))
         self.register_buffer("bias", torch.zeros(len(names)))
@@ -73,6 +75,29 @@ class FaceShapes(nn.Module):
         with torch.autocast(beta.device.type, enabled=False):
             return beta.float() @ self.weight + self.bias
 
+    def of(self, state: FaceState) -> Tensor:
+        """The shapes' weights ``(B, S)`` of a state: those that it gives, and what beta says of the others."""
+        read = self.read(state.beta)
+        if state.weights is None:
+            return read
+        given = state.weights[:, self._columns].to(read)
+        return torch.where(given.isnan(), read, given)
+
+    def fill(self, read: Tensor, weights: Tensor) -> Tensor:
+        """`FaceState.weights` ``(B, 52)`` with those of these shapes ``(B, S)``; a weight for both sides is their mean."""
+        found = weights.clone()
+        for column in set(self._columns):
+            found[:, column] = read[:, [k for k, c in enumerate(self._columns) if c == column]].mean(dim=1)
+        return found
+
     def forward(self, driving: Tensor, source: Tensor) -> Tensor:
-        """What `read` gave of driver and portrait, each ``(B, S)`` -> ``(B, d)``, added to the condition."""
+        """What `of` gave of driver and portrait, each ``(B, S)`` -> ``(B, d)``, added to the condition."""
         return self.to_condition(self.gain * torch.cat([driving, source], dim=1))
+
+
+def arkit_column(name: str) -> int:
+    """Place of a mode of the synthetic heads (``mouthSmile_L``) in :data:`ARKIT_NAMES`; both sides of a name that has none
+    there share it."""
+    base, _, side = name.partition("_")
+    sided = base + {"L": "Left", "R": "Right"}.get(side, "")
+    return ARKIT_NAMES.index(sided if sided in ARKIT_NAMES else base)

@@ -1,4 +1,4 @@
-"""Source depth (not in the paper, off there): how far behind the portrait's visible surface each sample point lies.
+"""Source depth (not in the paper): how far behind the portrait's visible surface each sample point lies.
 
 A small network reads a depth map off the portrait, at half its resolution and so much finer than the planes hold shape. A
 sample point is moved to where it was in the portrait (`SourceLookup.moved`) and projected there; its signed distance to
@@ -25,10 +25,8 @@ _MIRROR = (-1.0, 1.0, 1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class SourceDepthConfig:
-    """The source depth; needs a source lookup, which says where points were in the portrait."""
+    """The source depth."""
 
-    enabled: bool = False
-    """Give the decoder each point's distance to the portrait's depth map. Not in the paper."""
     channels: int = 6
     """Learned channels of the portrait that are read at the same places."""
     widths: tuple[int, int, int, int] = (24, 40, 64, 96)
@@ -58,12 +56,12 @@ class SourceDepth(nn.Module):
         self.to_hidden = nn.Linear(2 * (len(_SCALES) + 1) + config.channels, hidden, bias=False)
         nn.init.zeros_(self.to_hidden.weight)
 
-    def maps(self, source: Tensor, foreground: Tensor | None) -> Tensor:
+    def maps(self, source: Tensor, foreground: Tensor) -> Tensor:
         """What depends on the portrait only.
 
         Args:
             source: ``(B, 3, H, W)`` in [-1, 1].
-            foreground: ``(B, 1, H/2, W/2)`` of the portrait in [0, 1], or None.
+            foreground: ``(B, 1, H/2, W/2)`` of the portrait in [0, 1].
 
         Returns:
             ``(B, 2 + channels, H/2, W/2)``: depth behind the sphere around the camera that goes through the origin, scene
@@ -76,27 +74,22 @@ class SourceDepth(nn.Module):
         b = self.up_b(torch.cat([b, _double(c)], dim=1))
         a = self.up_a(torch.cat([a, _double(b)], dim=1))
         out = self.out(self.up(torch.cat([fine, _double(a)], dim=1))).float()
-        if foreground is None:
-            foreground = torch.ones_like(out[:, :1])
         return torch.cat([_DEPTH_UNIT * out[:, :1], foreground.float(), out[:, 1:]], dim=1)
 
-    def clues(
-        self, maps: Tensor, camera: Camera, points: Tensor, pose: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:
+    def clues(self, maps: Tensor, camera: Camera, points: Tensor, pose: Callable[[Tensor], Tensor]) -> Tensor:
         """What the maps say of points, as it joins the decoder's hidden layer before its activation.
 
         Args:
             maps: what `maps` returned.
             camera: the portrait's.
             points: ``(B, P, 3)`` where the points were in the portrait, scene units.
-            pose: from there to the pose of the portrait's torso (`Neck.posed`); None where it has none of its own.
+            pose: from there to the pose of the portrait's torso (`Neck.posed`).
 
         Returns:
             ``(B, P, hidden)``.
         """
         mirrored = points * points.new_tensor(_MIRROR)
-        if pose is not None:
-            points, mirrored = pose(points), pose(mirrored)
+        points, mirrored = pose(points), pose(mirrored)
         read = torch.cat([_distances(maps, camera, points), _distances(maps[:, :2], camera, mirrored)], dim=1)
         return self.to_hidden(read.transpose(1, 2))
 
