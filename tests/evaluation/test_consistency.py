@@ -18,9 +18,9 @@ from export3d.evaluation.metrics.consistency import (
     unproject,
     view_consistency,
 )
-from export3d.evaluation.scores.portrait import View
 from export3d.images import to_uint8
 from export3d.rendering.rays import cast_rays
+from export3d.training.batches.stored_portrait import View
 
 SIDE = 64
 

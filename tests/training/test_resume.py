@@ -195,7 +195,7 @@ def test_nan_stops_the_run_and_saves_batch_and_state_before_it(clip_folder: Path
     with pytest.raises(TrainingError, match=r"step 0: .*mse.* is NaN or infinite"):
         run_loop(task, run, QUIET, World())
     batch = torch.load(tmp_path / "bad-batch-00000000.pt", weights_only=True)
-    assert torch.equal(batch["beta"], task.load_batch(0).beta)
+    assert torch.equal(batch["state"]["beta"], task.load_batch(0).state.beta)
     assert load_state(list_states(tmp_path)[0])["step"] == 0
     run.close()
 

@@ -86,7 +86,7 @@ class PretrainConfig:
 
 
 SMALL_PRETRAIN = PretrainConfig(
-    expression=replace(PRESETS["small"].expression, pretrained=False),
+    expression=replace(PRESETS["paper-small"].expression, pretrained=False),
     image_encoder=ImageEncoderConfig(
         width=24, image_size=64, squeeze=8, landmark_head=True, code_from_landmarks=True, face_share=0.5
     ),
@@ -111,7 +111,12 @@ TINY_PRETRAIN = PretrainConfig(
     learning_rate=1e-3,
 )
 
-PRETRAIN_PRESETS = {"paper": PretrainConfig(), "small": SMALL_PRETRAIN, "tiny": TINY_PRETRAIN}
+PRETRAIN_PRESETS = {
+    "paper": PretrainConfig(),
+    "paper-small": SMALL_PRETRAIN,
+    "portrait": SMALL_PRETRAIN,
+    "tiny": TINY_PRETRAIN,
+}
 """The presets of `export3d pretrain` (docs/training.md)."""
 
 

@@ -1,4 +1,4 @@
-"""Parameters per part: `python -m export3d.model.count PRESET`."""
+"""Parameters per part: `python -m export3d.portrait.count PRESET`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import sys
 
 from torch import nn
 
-from export3d.model.config import preset
-from export3d.model.export3d import Export3D
+from export3d.portrait.loading import build_model, preset
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -26,5 +25,5 @@ def _count(module: nn.Module) -> int:
 
 
 if __name__ == "__main__":
-    for part, number in count_parameters(Export3D(preset(sys.argv[1] if len(sys.argv) > 1 else "paper"))).items():
+    for part, number in count_parameters(build_model(preset(sys.argv[1] if len(sys.argv) > 1 else "paper"))).items():
         print(f"{part:24s} {number:>12,d}")
