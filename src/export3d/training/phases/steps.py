@@ -103,7 +103,7 @@ class GeneratorStep(nn.Module):
         discriminator: nn.Module | None = None,
     ) -> StepOutput:
         """Render the batch and compute every term; with a discriminator, also the adversarial one."""
-        source = to_tensor_of(batch.source)
+        source = resize(to_tensor_of(batch.source), self.model.config.image_size)  # clips may be larger than the model
         if view.portrait_only:
             return self._portrait(batch, source)
         driving = to_tensor_of(batch.driving)
@@ -161,7 +161,7 @@ class GeneratorStep(nn.Module):
         jitter: torch.Generator | None,
     ) -> tuple[Render, Any]:
         model = self._drivable
-        mask = None if batch.source_mask is None else batch.source_mask[:, None].float() / 255.0
+        mask = None if batch.source_mask is None else shrink_mask(batch.source_mask, model.config.image_size)
         code = model.encode(source, Camera.from_vector(batch.source_camera), batch.source_state, mask)
         driven = model.drive(code, batch.state)
         camera = Camera.from_vector(batch.camera)
