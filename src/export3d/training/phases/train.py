@@ -72,7 +72,7 @@ class TrainTask:
             )
         check_space(dataset.extractor, config.model.expression.space, dataset.name)
         self._notes = {"extractor": dataset.extractor, "train": config_to_dict(config), **(notes or {})}
-        self._store = FrameStore(dataset, int(cache_gb * 2**30), size=config.model.image_size)
+        self._store = FrameStore(dataset, int(cache_gb * 2**30))
         self.sheet_clips = sheet_clips or dataset
         self.model = _first_model(config, dataset, expression, start).to(world.device)
         self._autocast = uses_bf16(config.precision, world.device)
