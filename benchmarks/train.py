@@ -36,7 +36,7 @@ from export3d.training.loop.distributed import World
 from export3d.training.loop.memory import keep_freed_memory
 from export3d.training.losses.perceptual import LPIPS, FaceNetworkDistance
 from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
-from export3d.training.phases.pretrain import SMALL_PRETRAIN
+from export3d.training.phases.pretrain_config import SMALL_PRETRAIN
 from export3d.training.phases.train import TrainTask
 from material import save
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from export3d.training.phases.config import TRAIN_PRESETS
-from export3d.training.phases.pretrain import PRETRAIN_PRESETS
+from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 

@@ -24,7 +24,8 @@ from export3d.training.loop.run import LoopOptions, run_loop
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.loop.state import list_states, load_state, save_state
 from export3d.training.phases.config import TINY_TRAIN, TrainConfig
-from export3d.training.phases.pretrain import TINY_PRETRAIN, PretrainTask
+from export3d.training.phases.pretrain import PretrainTask
+from export3d.training.phases.pretrain_config import TINY_PRETRAIN
 from export3d.training.phases.train import TrainTask
 
 QUIET = LoopOptions(log_every=1, sheet_every=0, state_every=1000)

@@ -50,7 +50,7 @@ def test_mean_planes_follow_equation_12_from_the_output_before_the_sum(clip_fold
     for step in range(3):
         batch = task.load_batch(step)
         with torch.no_grad():  # the generator's output with the weights before the step
-            from export3d.training.phases.pretrain import to_tensor_of
+            from export3d.images import to_tensor_of
 
             planes = task.model.planes(task.model.encode(to_tensor_of(batch.source)), batch.state.beta)
         task.step(step, batch)

@@ -25,7 +25,8 @@ from export3d.training.loop.run import LoopOptions, LoopResult, Task, run_loop
 from export3d.training.loop.run import Progress as LoopProgress
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
-from export3d.training.phases.pretrain import PRETRAIN_PRESETS, PretrainConfig, PretrainTask
+from export3d.training.phases.pretrain import PretrainTask
+from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, PretrainConfig
 from export3d.training.phases.train import TrainTask
 
 SIGTERM_CODE = 143

@@ -13,7 +13,7 @@ from export3d.expression.lebs import LeBS
 from export3d.model.config import ABLATIONS, ablation
 from export3d.training.loop.distributed import World
 from export3d.training.phases.config import TrainConfig
-from export3d.training.phases.pretrain import load_expression
+from export3d.training.phases.pretrain_files import load_expression
 from export3d.training.phases.train import TrainTask
 from export3d.training.phases.train_inputs import (
     check_same_extractor,

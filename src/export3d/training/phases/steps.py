@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from export3d.camera import Camera
 from export3d.errors import TrainingError
+from export3d.images import to_tensor_of
 from export3d.model.result import Render
 from export3d.portrait.drivable import Model, drivable
 from export3d.portrait.model import PortraitModel
@@ -35,7 +36,6 @@ from export3d.training.losses.terms import (
     total_loss,
     weighted_sum,
 )
-from export3d.training.phases.pretrain import to_tensor_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from export3d.training.loop.run import cosine_rate, require_finite
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.adversary import Adversary, gradient_sync
 from export3d.training.phases.config import TrainConfig
-from export3d.training.phases.pretrain import check_space
+from export3d.training.phases.pretrain_files import check_space
 from export3d.training.phases.steps import GeneratorStep, View
 from export3d.training.phases.train_inputs import install_expression
 

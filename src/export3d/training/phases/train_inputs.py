@@ -18,7 +18,7 @@ from export3d.portrait.drivable import Model
 from export3d.portrait.loading import KIND, config_of
 from export3d.training.losses.perceptual import FaceNetworkDistance, load_lpips
 from export3d.training.phases.config import TrainConfig
-from export3d.training.phases.pretrain import load_face_network
+from export3d.training.phases.pretrain_files import load_face_network
 
 
 def find_perceptual(
