@@ -6,7 +6,7 @@ import sys
 
 from torch import nn
 
-from export3d.model.config import preset
+from export3d.model.config import PRESETS
 from export3d.model.export3d import Export3D
 
 
@@ -26,5 +26,5 @@ def _count(module: nn.Module) -> int:
 
 
 if __name__ == "__main__":
-    for part, number in count_parameters(Export3D(preset(sys.argv[1] if len(sys.argv) > 1 else "paper"))).items():
+    for part, number in count_parameters(Export3D(PRESETS[sys.argv[1] if len(sys.argv) > 1 else "paper"])).items():
         print(f"{part:24s} {number:>12,d}")
