@@ -61,9 +61,9 @@ class Animator:
     Args:
         model: from `load_model`.
         tracker: finds the face in the portrait; the default is MediaPipe with the bundled regressor.
-        exact: render every sample of every ray in single precision, as evaluation does. Otherwise, on a CPU, what does
-            not show is left out (`rendering/fast.py`), where the model can do that (the portrait model), and the networks around the renderer
-            calculate in bf16 where that is faster (`precision.py`).
+        exact: render every sample of every ray in single precision, as evaluation does. Otherwise the portrait model, on a
+            CPU, leaves out what does not show (`rendering/fast.py`), and its networks around the renderer calculate in
+            bf16 where that is faster (`precision.py`).
 
     Raises:
         UsageError: The tracker's coefficients are not in the model's expression space.

@@ -40,8 +40,8 @@ def track_clip(
     """Track every frame of a clip.
 
     Args:
-        on_lost: what `LostFaces` does with frames without a face: `hold` keeps the values of the frame before (before the first face: of the
-            first face) and marks the frame as not found; `skip` leaves it out; `abort` raises an error.
+        on_lost: a policy of `LostFaces`. What is held are the values of the frame before (before the first face: of the
+            first face); the frame is marked as not found.
         name: the clip's name, for error texts.
         progress: called with the number of frames done.
 
