@@ -134,22 +134,24 @@ def test_the_paper_s_model_is_rendered_exactly(make_tracker: Callable[..., Track
 
 
 @pytest.mark.parametrize("pays", [True, False])
-def test_networks_calculate_in_bf16_where_that_is_faster_and_differ_by_less_than_two_levels(
+def test_networks_calculate_in_bf16_where_that_is_faster_and_differ_by_less_than_a_step_of_a_pixel(
     pays: bool,
     monkeypatch: pytest.MonkeyPatch,
-    tiny_model: PortraitModel,
     make_tracker: Callable[..., Tracker],
     photo: np.ndarray,
 ) -> None:
     monkeypatch.setattr("export3d.animation.animator.uses_bf16", lambda precision, device: pays)
-    animator = Animator(tiny_model, make_tracker())
+    # Weights as a model starts with: moved far off, as the other tests want them, they blow up every rounding.
+    model = build_model(preset("tiny-portrait")).eval().requires_grad_(False)
+    assert isinstance(model, PortraitModel)
+    animator = Animator(model, make_tracker())
     code, camera = animator.portrait(photo).code, Camera.look_at_head(0.2)
     image = animator.render(REST, camera).image
     with torch.inference_mode():
-        single = tiny_model.render(tiny_model.drive(code, REST), camera, fast=animator.fast).image
+        single = model.render(model.drive(code, REST), camera, fast=animator.fast).image
     assert image is not None and single is not None and animator.half == pays
     assert torch.equal(image, single) != pays
-    assert float((image - single).square().mean().sqrt()) < 2.0 * 2.0 / 255.0
+    assert float((image - single).square().mean().sqrt()) < 2.0 / 255.0
 
 
 def test_what_is_kept_follows_every_field_of_the_face(

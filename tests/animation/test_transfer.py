@@ -203,11 +203,8 @@ def test_without_gaze_the_gaze_is_unknown_whatever_else_is_asked() -> None:
 def test_smoothing_averages_the_known_gazes_and_leaves_unknown_ones_unknown() -> None:
     sigma = 0.04  # one frame: neighbours weigh exp(-1/2), and the third is unknown
     near = math.exp(-0.5)
-    got = [
-        f.state.gaze[0, 0].item()
-        for f in smooth(looking([(0.3, 0.0), (0.0, 0.0), NAN]), sigma, CLOCK)
-        if f.state.gaze is not None
-    ]
+    states = [frame.state for frame in smooth(looking([(0.3, 0.0), (0.0, 0.0), NAN]), sigma, CLOCK)]
+    got = [state.gaze[0, 0].item() for state in states if state.gaze is not None]
     assert got[0] == pytest.approx(0.3 / (1.0 + near), rel=1e-5)
     assert got[1] == pytest.approx(0.3 * near / (near + 1.0), rel=1e-5)
     assert math.isnan(got[2])

@@ -243,15 +243,8 @@ class _Output(ExitStack):
         self.path, self.fps = path, fps
         self.num_frames = 0
         self._size = (0, 0)
-        self._open = partial(
-            VideoWriter,
-            path,
-            fps,
-            time_base=time_base,
-            copy_audio_from=copy_audio_from,
-            crf=video.crf,
-            threads=video.threads,
-        )
+        stored = {"crf": video.crf, "threads": video.threads}
+        self._open = partial(VideoWriter, path, fps, time_base=time_base, copy_audio_from=copy_audio_from, **stored)
         self._writer: VideoWriter | None = None
 
     def write(self, image: np.ndarray, pts: int | None = None, duration: int | None = None) -> None:
