@@ -5,7 +5,7 @@ A new driving signal is a field here (docs/extending.md); who only passes states
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -88,11 +88,14 @@ class FaceState:
     @staticmethod
     def cat(states: Sequence[FaceState]) -> FaceState:
         """Several after one another; a field that one of them lacks is unknown for all."""
-        columns: Mapping[str, list[Tensor | None]] = {
-            f.name: [getattr(s, f.name) for s in states] for f in fields(FaceState)
-        }
+        return FaceState.combine(lambda *values: torch.cat(values), *states)
+
+    @staticmethod
+    def combine(change: Callable[..., Tensor], *states: FaceState) -> FaceState:
+        """One state from several, field by field; a field that one of them lacks is unknown (beta never is)."""
+        columns = {f.name: [getattr(s, f.name) for s in states] for f in fields(FaceState)}
         known = {name: values for name, values in columns.items() if all(v is not None for v in values)}
-        return FaceState(**{name: torch.cat(values) for name, values in known.items()})  # type: ignore[arg-type]
+        return FaceState(**{name: change(*values) for name, values in known.items()})
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -16,10 +16,10 @@ from export3d.animation import Animator
 from export3d.animation.sweep import (
     SweepOptions,
     coefficient_spread,
-    shapes_along,
     sweep_frames,
     sweep_sheet,
     sweep_values,
+    weights_along,
 )
 from export3d.checkpoint import read_checkpoint
 from export3d.data import ClipDataset
@@ -119,7 +119,7 @@ def basis_sweep(model: Model, dataset: ClipDataset) -> np.ndarray:
     whole = Crop(size / 2, size / 2, size)
     state = stored_state(dataset, index, frame)
     animator.encode(dataset.frame(index, frame), whole, state, arrays["camera"][frame].copy())
-    return sweep_sheet(sweep_frames(animator, values, slope=shapes_along(model, betas)), values)
+    return sweep_sheet(sweep_frames(animator, values, slope=weights_along(model, betas)), values)
 
 
 def _figures(settings: Settings) -> list[_Figure]:
