@@ -6,7 +6,8 @@ import sys
 
 from torch import nn
 
-from export3d.model.config import preset
+from export3d.checks import check_choice
+from export3d.model.config import PRESETS
 from export3d.model.export3d import Export3D
 
 
@@ -26,5 +27,6 @@ def _count(module: nn.Module) -> int:
 
 
 if __name__ == "__main__":
-    for part, number in count_parameters(Export3D(preset(sys.argv[1] if len(sys.argv) > 1 else "paper"))).items():
+    chosen = check_choice("model preset", (*sys.argv[1:], "paper")[0], PRESETS)
+    for part, number in count_parameters(Export3D(PRESETS[chosen])).items():
         print(f"{part:24s} {number:>12,d}")
