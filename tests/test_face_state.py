@@ -11,7 +11,10 @@ from export3d.face_state import ARKIT_NAMES, FaceState
 
 def _state(batch: int = 2) -> FaceState:
     return FaceState(
-        beta=torch.randn(batch, 64), weights=torch.rand(batch, 52), gaze=torch.randn(batch, 2), turn=torch.randn(batch, 3)
+        beta=torch.randn(batch, 64),
+        weights=torch.rand(batch, 52),
+        gaze=torch.randn(batch, 2),
+        turn=torch.randn(batch, 3),
     )
 
 

@@ -186,9 +186,7 @@ def test_jitter_changes_the_picture_and_repeats_with_its_seed() -> None:
     model, (source, beta, camera) = _model(), _inputs()
     with torch.no_grad():
         planes = model.planes(model.encode(source), beta)
-        a, b, c = (
-            model.render(planes, camera, jitter=torch.Generator().manual_seed(seed)).raw for seed in (1, 1, 2)
-        )
+        a, b, c = (model.render(planes, camera, jitter=torch.Generator().manual_seed(seed)).raw for seed in (1, 1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 

@@ -106,7 +106,11 @@ def test_without_coordinates_the_stem_has_three_inputs() -> None:
 
 def test_what_joins_beside_the_tokens_reaches_the_planes_past_them() -> None:
     generator = TriPlaneGenerator(CONFIG, 8, 32, beside=6).eval()
-    tokens, beside, condition = generator.encode(torch.randn(1, 3, 32, 32)), torch.randn(1, 6, 16, 16), torch.randn(1, 32)
+    tokens, beside, condition = (
+        generator.encode(torch.randn(1, 3, 32, 32)),
+        torch.randn(1, 6, 16, 16),
+        torch.randn(1, 32),
+    )
     one, other = (generator.as_planes(generator.features(tokens, condition, x)) for x in (beside, beside + 1.0))
     assert not torch.allclose(one, other, atol=1e-4)
 

@@ -42,7 +42,7 @@ def make_model() -> Callable[..., PortraitModel]:
         for parameter in model.parameters():
             parameter.data += scale * torch.randn_like(parameter)
         for part in model.cues.shapes:
-            part.set_map(0.1 * torch.randn(64, len(part.names)), torch.zeros(len(part.names)))
+            part.set_map(0.01 * torch.randn(64, len(part.names)), torch.zeros(len(part.names)))
         model.mean_planes.mean.normal_(std=0.3)
         return model
 

@@ -1,48 +1,33 @@
-"""model/source_depth.py: each point's distance to the portrait's depth map (off in the paper's preset)."""
+"""portrait/depth.py: each point's distance to the portrait's depth map."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from export3d.camera import Camera
-from export3d.errors import UsageError
-from export3d.model.background import BackgroundConfig
-from export3d.model.config import PRESETS, TINY, ModelConfig
-from export3d.model.export3d import Export3D
-from export3d.model.source_depth import SourceDepth, SourceDepthConfig
-from export3d.model.source_lookup import SourceLookupConfig
+from export3d.face_state import FaceState
+from export3d.portrait.config import PortraitConfig
+from export3d.portrait.depth import SourceDepth, SourceDepthConfig
+from export3d.portrait.model import PortraitModel
 from export3d.rendering.fast import FastConfig
-from export3d.rendering.renderer import RendererConfig
 
-DEPTH = SourceDepthConfig(enabled=True, channels=2, widths=(4, 4, 6, 8))
-WITH_LOOKUP = replace(
-    TINY,
-    source_lookup=SourceLookupConfig(enabled=True, channels=2, width=4),
-    background=BackgroundConfig(mode="apart"),
-    renderer=RendererConfig(raw_size=16, num_coarse=8, num_fine=8),
-    superres=replace(TINY.superres, start_size=None),
-    generator=replace(TINY.generator, motion_basis=3),
-)
-WITH_DEPTH = replace(WITH_LOOKUP, source_depth=DEPTH)
-NOTHING_LEFT_OUT = FastConfig(rays_per_coarse=1, empty_opacity=0.0, faint_opacity=0.0, fine_share=1.0, least_share=0.0)
+DEPTH = SourceDepthConfig(channels=2, widths=(4, 4, 6, 8))
+Make = Callable[..., PortraitModel]
 
 
-def _model(config: ModelConfig = WITH_DEPTH) -> Export3D:
-    """Every weight random, also those that start at zero."""
-    torch.manual_seed(2)
-    model = Export3D(config).eval()
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    return model
+def _still(points: Tensor) -> Tensor:
+    return points
 
 
-def _inputs() -> tuple[torch.Tensor, torch.Tensor, Camera]:
+def _inputs() -> tuple[Tensor, FaceState, Camera]:
     torch.manual_seed(4)
-    return torch.rand(1, 3, 32, 32) * 2 - 1, torch.randn(1, 64), Camera.look_at_head(0.2, 0.1)
+    return torch.rand(1, 3, 32, 32) * 2 - 1, FaceState(beta=torch.randn(1, 64)), Camera.look_at_head(0.2, 0.1)
 
 
 def test_a_point_reads_its_signed_distance_at_both_scales_the_foreground_and_the_learned_channels() -> None:
@@ -56,7 +41,7 @@ def test_a_point_reads_its_signed_distance_at_both_scales_the_foreground_and_the
     straight = -centre / centre.norm()  # along the middle ray, on which the distance behind the origin is exact
     points = torch.stack([straight * 0.03, straight * 0.04, straight * 0.0])[None]
     with torch.no_grad():
-        found = module.clues(maps, camera, points)[0]
+        found = module.clues(maps, camera, points, _still)[0]
     for row, behind in zip(found, (0.0, 0.01, -0.03), strict=True):
         scales = [math.tanh(behind / 0.012), math.tanh(behind / 0.05)]
         expected = torch.tensor([*scales, 0.6, 5.0, -7.0, *scales, 0.6])  # the mirror image lies on the same ray
@@ -69,64 +54,56 @@ def test_the_mirror_image_is_read_on_the_other_side() -> None:
     with torch.no_grad():
         module.to_hidden.weight[:, :5] = 0.0  # only what the mirror image reads
         maps, points = torch.randn(1, 4, 16, 16), 0.1 * torch.randn(1, 9, 3)
-        found = module.clues(maps, camera, points)
+        found = module.clues(maps, camera, points, _still)
         module.to_hidden.weight[:, :3], module.to_hidden.weight[:, 5:] = module.to_hidden.weight[:, 5:].clone(), 0.0
-        expected = module.clues(maps, camera, points * torch.tensor([-1.0, 1.0, 1.0]))
+        expected = module.clues(maps, camera, points * torch.tensor([-1.0, 1.0, 1.0]), _still)
     assert torch.allclose(found, expected, atol=1e-5) and found.abs().max() > 0.1
 
 
-def test_the_maps_hold_depth_foreground_and_learned_channels_at_half_resolution() -> None:
-    model, (source, beta, camera) = _model(), _inputs()
-    code = model.encode(source, camera, source_beta=beta)
-    assert code.depth is not None and code.depth.shape == (1, 4, 16, 16) and code.matte_logits is not None
-    assert torch.equal(code.depth[:, 1:2], torch.sigmoid(code.matte_logits))
+def test_the_maps_hold_depth_foreground_and_learned_channels_at_half_resolution(make_model: Make) -> None:
+    model, (source, state, camera) = make_model(), _inputs()
+    maps = model.encode(source, camera, state).maps
+    assert maps.depth.shape == (1, 4, 16, 16) and maps.matte_logits.shape == (1, 1, 16, 16)
+    assert torch.equal(maps.depth[:, 1:2], torch.sigmoid(maps.matte_logits))
 
 
-def test_it_starts_without_a_say() -> None:
+def test_it_starts_without_a_say(config: PortraitConfig) -> None:
     torch.manual_seed(5)
-    grown = Export3D(WITH_DEPTH).eval()
-    plain = Export3D(WITH_LOOKUP).eval()
-    plain.load_state_dict({k: v for k, v in grown.state_dict().items() if not k.startswith("source_depth.")})
-    source, beta, camera = _inputs()
+    model, (source, state, camera) = PortraitModel(config).eval(), _inputs()
     with torch.no_grad():
-        images = [model(source, camera, beta, camera).image for model in (grown, plain)]
-    assert torch.equal(images[0], images[1])
+        code = model.encode(source, camera, state)
+        other = replace(code, maps=replace(code.maps, depth=torch.randn_like(code.maps.depth)))
+        images = [model.render(model.drive(one, state), camera).image for one in (code, other)]
+    assert images[0] is not None and images[1] is not None and torch.equal(images[0], images[1])
 
 
-def test_the_depth_map_changes_density_picture_and_guide_and_gets_a_gradient() -> None:
-    model, (source, beta, camera) = _model(), _inputs()
-    code = model.encode(source, camera)
-    planes = model.planes(code, beta)
+def test_the_depth_map_changes_density_picture_and_guide_and_gets_a_gradient(make_model: Make) -> None:
+    model, (source, state, camera) = make_model(), _inputs()
+    code = model.encode(source, camera, state)
+    driven = model.drive(code, state)
+    driven.planes.data[:, :, 8:] = 0.0  # random motion would carry the points far off, where every distance saturates
     points = 0.1 * torch.randn(1, 20, 3)
-    assert code.depth is not None
-    nearer = replace(code, depth=code.depth - torch.tensor([0.1, 0.0, 0.0, 0.0])[:, None, None])
+    maps = [code.maps.depth.clone() for _ in range(2)]
+    maps[0][:, 0], maps[1][:, 0] = 0.0, -0.02
+    at, nearer = (replace(driven, code=replace(code, maps=replace(code.maps, depth=depth))) for depth in maps)
     with torch.no_grad():
-        assert not torch.allclose(model.sigma(planes, code, points), model.sigma(planes, nearer, points))
-        assert not torch.allclose(model.guide(planes, code, points)[0], model.guide(planes, nearer, points)[0])
-    render = model.render(planes, camera, code)
+        assert not torch.allclose(model.sigma(at, points), model.sigma(nearer, points), rtol=1e-3)
+        assert not torch.allclose(model.guide(at, points)[0], model.guide(nearer, points)[0], atol=1e-5)
+    render = model.render(driven, camera)
     assert render.image is not None
     render.image.square().mean().backward()
-    assert model.source_depth is not None
-    for name, parameter in model.source_depth.named_parameters():
+    for name, parameter in model.reader.depth.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one_layer", "two_networks"])
-def test_the_fast_path_with_nothing_left_out_gives_the_exact_picture(shared: bool) -> None:
-    model = _model(replace(WITH_DEPTH, decoder=replace(TINY.decoder, shared_first_layer=shared)))
-    source, beta, camera = _inputs()
+def test_the_fast_path_with_nothing_left_out_gives_the_exact_picture(
+    make_model: Make, config: PortraitConfig, nothing_left_out: FastConfig, shared: bool
+) -> None:
+    model = make_model(replace(config, decoder=replace(config.decoder, shared_first_layer=shared)))
+    source, state, camera = _inputs()
     with torch.inference_mode():
-        code = model.encode(source, Camera.look_at_head())
-        planes = model.planes(code, beta)
-        exact, fast = model.render(planes, camera, code), model.render(planes, camera, code, fast=NOTHING_LEFT_OUT)
+        driven = model.drive(model.encode(source, Camera.look_at_head(), state), state)
+        exact, fast = model.render(driven, camera), model.render(driven, camera, fast=nothing_left_out)
     assert exact.image is not None and fast.image is not None
     assert torch.allclose(fast.image, exact.image, atol=1e-4) and exact.image.std() > 0.05
-
-
-def test_it_needs_a_source_lookup() -> None:
-    with pytest.raises(UsageError, match=r"set source_lookup\.enabled"):
-        replace(TINY, source_depth=DEPTH)
-
-
-def test_the_papers_presets_do_not_have_it() -> None:
-    assert [name for name, config in PRESETS.items() if config.source_depth.enabled] == ["small"]

@@ -1,4 +1,4 @@
-"""model/loading.py: whole models to files and back, strictly."""
+"""portrait/loading.py: whole models of both kinds to files and back, strictly."""
 
 from __future__ import annotations
 
@@ -13,29 +13,64 @@ from export3d.checkpoint import read_checkpoint, write_checkpoint
 from export3d.configs import config_to_dict
 from export3d.errors import CheckpointError, UsageError
 from export3d.expression.lebs import LeBS
-from export3d.model.config import TINY, ModelConfig, ablation
-from export3d.model.count import count_parameters
-from export3d.model.export3d import Export3D
-from export3d.model.loading import checkpoint_path, load_model, save_model
+from export3d.face_state import FaceState
+from export3d.model import ABLATIONS, PRESETS, Export3D, ModelConfig, ablation
+from export3d.model.config import TINY
+from export3d.portrait import (
+    PORTRAIT_PRESETS,
+    Model,
+    PortraitModel,
+    build_model,
+    drivable,
+    load_model,
+    preset,
+    save_model,
+)
+from export3d.portrait.loading import checkpoint_path
 
 
-def _model(config: ModelConfig = TINY) -> Export3D:
-    model = Export3D(config).eval()
+def _model(config: ModelConfig = TINY) -> Model:
+    model = build_model(config).eval()
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     model.mean_planes.mean.normal_()
     return model
 
 
-@pytest.mark.parametrize("variant", ["full", "e2e-lebs-n5", "direct-3dmm", "cross-attention"])
+VARIANTS = {name: ablation(TINY, name) for name in ABLATIONS} | {"portrait": PORTRAIT_PRESETS["tiny-portrait"]}
+
+
+@pytest.mark.parametrize("variant", ["full", "e2e-lebs-n5", "direct-3dmm", "cross-attention", "portrait"])
 def test_a_saved_model_renders_the_same_picture_bit_for_bit(tmp_path: Path, variant: str) -> None:
-    model = _model(ablation(TINY, variant))
+    model = _model(VARIANTS[variant])
     save_model(tmp_path / "m.safetensors", model, extra={"seed": 3})
     loaded = load_model(tmp_path / "m.safetensors")
-    assert loaded.config == model.config
-    source, beta, camera = torch.rand(1, 3, 32, 32), torch.randn(1, 64), Camera.look_at_head(0.2)
+    assert type(loaded) is type(model) and loaded.config == model.config
+    source, state, camera = torch.rand(1, 3, 32, 32), FaceState(beta=torch.randn(1, 64)), Camera.look_at_head(0.2)
     with torch.no_grad():
-        assert torch.equal(loaded(source, camera, beta, camera).image, model(source, camera, beta, camera).image)
+        images = []
+        for one in (drivable(loaded), drivable(model)):
+            images.append(one.render(one.drive(one.encode(source, camera, state), state), camera).image)
+    assert images[0] is not None and images[1] is not None and torch.equal(images[0], images[1])
+
+
+def test_a_preset_says_which_model_is_built() -> None:
+    assert isinstance(build_model(preset("tiny")), Export3D) and isinstance(
+        build_model(preset("tiny-portrait")), PortraitModel
+    )
+    assert not {*PRESETS} & {*PORTRAIT_PRESETS}
+
+
+def test_names_of_version_0_1_are_still_known() -> None:
+    assert preset("small") is preset("portrait") and preset("small-literal") is preset("paper-small")
+    assert checkpoint_path("small") == checkpoint_path("portrait") == checkpoint_path()
+
+
+def test_an_unknown_preset_suggests_the_nearest_of_either_model() -> None:
+    with pytest.raises(UsageError, match=r"model preset: 'papre' is not known\. Did you mean 'paper'\?"):
+        preset("papre")
+    with pytest.raises(UsageError, match=r"model preset: 'portrat' is not known\. Did you mean 'portrait'\?"):
+        preset("portrat")
 
 
 def test_a_loaded_model_is_ready_for_use(tmp_path: Path) -> None:
@@ -67,36 +102,56 @@ def test_the_extra_facts_are_kept(tmp_path: Path) -> None:
 def test_tensors_of_another_shape_are_named(tmp_path: Path) -> None:
     other = replace(TINY, decoder=replace(TINY.decoder, hidden=24))
     path = tmp_path / "m.safetensors"
-    write_checkpoint(path, _model().state_dict(), kind="export3d", config=config_to_dict(other))
+    write_checkpoint(path, _model().state_dict(), kind="export3d", config={"model": "paper", **config_to_dict(other)})
     with pytest.raises(
         CheckpointError, match=r"does not fit the model: .*decoder\.first\.weight.*\(16, 8\), expected \(24, 8\)"
     ):
         load_model(path)
 
 
-def test_an_unknown_option_in_a_file_suggests_the_nearest(tmp_path: Path) -> None:
-    config = config_to_dict(TINY)
+@pytest.mark.parametrize("name", ["tiny", "tiny-portrait"])
+def test_an_unknown_option_in_a_file_suggests_the_nearest(tmp_path: Path, name: str) -> None:
+    model, path = _model(preset(name)), tmp_path / "m.safetensors"
+    config = {"model": "paper" if name == "tiny" else "portrait", **config_to_dict(model.config)}
     config["generator"]["heds"] = config["generator"].pop("heads")
-    path = tmp_path / "m.safetensors"
-    write_checkpoint(path, _model().state_dict(), kind="export3d", config=config)
-    with pytest.raises(UsageError, match=r"unknown option 'generator\.heds'\. Did you mean 'heads'\?"):
+    write_checkpoint(path, model.state_dict(), kind="export3d", config=config)
+    with pytest.raises(
+        CheckpointError, match=r"m\.safetensors: .* unknown option 'generator\.heds'\. Did you mean 'heads'\?"
+    ):
         load_model(path)
 
 
+def test_options_of_the_portrait_model_in_a_file_of_the_papers_model_are_refused(tmp_path: Path) -> None:
+    model, path = _model(preset("tiny-portrait")), tmp_path / "m.safetensors"
+    write_checkpoint(
+        path, model.state_dict(), kind="export3d", config={"model": "paper", **config_to_dict(model.config)}
+    )
+    with pytest.raises(CheckpointError, match=r"does not fit the model 'paper': .*unknown option"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("name", ["portraits", None, 3])
+def test_a_file_that_names_no_known_model_is_refused(tmp_path: Path, name: object) -> None:
+    path, config = tmp_path / "m.safetensors", config_to_dict(TINY)
+    write_checkpoint(path, _model().state_dict(), kind="export3d", config={"model": name, **config})
+    with pytest.raises(
+        CheckpointError, match=rf"m\.safetensors: holds the model '{name}'; expected one of: paper, portrait\."
+    ):
+        load_model(path)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "m.safetensors", {"a": torch.zeros(1)}, kind="lebs", config={})
+    with pytest.raises(CheckpointError, match=r"holds a 'lebs' model; expected 'export3d'"):
+        load_model(tmp_path / "m.safetensors")
+
+
 def test_a_misspelt_bundled_name_suggests_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"model: 'smal' is not known\. Did you mean 'small'\?"):
-        load_model("smal")
+    with pytest.raises(UsageError, match=r"model: 'portrat' is not known\. Did you mean 'portrait'\?"):
+        load_model("portrat")
 
 
 def test_a_path_is_taken_as_it_is() -> None:
     assert checkpoint_path("runs/a/model.safetensors") == Path("runs/a/model.safetensors")
     with pytest.raises(CheckpointError, match=r"runs/none/model\.safetensors: no such checkpoint file"):
         load_model("runs/none/model.safetensors")
-
-
-def test_the_parts_add_up_to_the_total() -> None:
-    counts = count_parameters(Export3D(TINY))
-    inner = sum(v for k, v in counts.items() if k.startswith("generator."))
-    assert inner == counts["generator"]
-    assert sum(v for k, v in counts.items() if "." not in k and k != "total") == counts["total"]
-    assert counts["total"] == sum(p.numel() for p in Export3D(TINY).parameters())
