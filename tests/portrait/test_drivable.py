@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from export3d.camera import Camera
+from export3d.expression.lebs import LeBS
 from export3d.face_state import FaceState
 from export3d.model.config import TINY, ablation
 from export3d.model.export3d import Export3D
@@ -62,6 +63,7 @@ def test_coefficients_stand_in_for_those_of_the_driver(name: str, make_state: Ca
     model, state = _paper(name), make_state(2)
     calls = drivable(model)
     code = calls.encode(torch.rand(1, 3, 32, 32), SOURCE_CAMERA, make_state(1))
+    assert isinstance(model.expression, LeBS)
     coefficients = model.expression.coefficients(state.beta)
     assert torch.allclose(calls.drive(code, state, coefficients), calls.drive(code, state), atol=1e-5)
     assert not torch.allclose(calls.drive(code, state, coefficients + 1.0), calls.drive(code, state), atol=1e-3)

@@ -48,7 +48,7 @@ def test_motion_planes_are_the_basis_fields_summed_with_the_expressions_weights(
         planes = part(features, condition)
         weights = part.weights(8.0 * condition)[0]
         fields = part.fields(features)[0].reshape(3, 3, CONFIG.motion_basis, 4, 4)  # plane, axis, basis field
-    expected = sum(float(weights[k]) * fields[:, :, k] for k in range(CONFIG.motion_basis))
+    expected = torch.stack([float(weights[k]) * fields[:, :, k] for k in range(CONFIG.motion_basis)]).sum(dim=0)
     assert torch.allclose(planes[0], expected, atol=1e-5)
 
 

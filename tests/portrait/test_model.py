@@ -11,6 +11,7 @@ from torch import Tensor
 
 from export3d.camera import Camera
 from export3d.errors import UsageError
+from export3d.expression.lebs import LeBS
 from export3d.face_state import FaceState
 from export3d.model.count import count_parameters
 from export3d.portrait.config import PORTRAIT, TINY_PORTRAIT, PortraitConfig
@@ -98,6 +99,7 @@ def test_a_beta_of_another_batch_is_named(make_model: Make, inputs: Inputs, make
 
 def test_coefficients_stand_in_for_those_of_the_driver(make_model: Make, inputs: Inputs) -> None:
     model, (source, source_camera, own, driving, _) = make_model(), inputs
+    assert isinstance(model.expression, LeBS)
     with torch.no_grad():
         code = model.encode(source, source_camera, own)
         coefficients = model.expression.coefficients(driving.beta)
@@ -164,7 +166,7 @@ def test_where_there_is_no_head_the_portrait_shows_also_through_a_window(config:
 def test_where_the_head_does_not_cover_the_background_is_shown(make_model: Make, inputs: Inputs) -> None:
     model, (source, source_camera, own, driving, camera) = make_model(), inputs
     with torch.no_grad():
-        model.superres.high_rgb.bias[-1] = -100.0  # opacity 0 everywhere
+        model.superres.high_rgb.bias.data[-1] = -100.0  # type: ignore[union-attr]  # opacity 0 everywhere
         code = model.encode(source, source_camera, own)
         render = model.render(model.drive(code, driving), camera)
     assert render.image is not None and render.image_opacity is not None and not render.image_opacity.any()
@@ -176,9 +178,8 @@ def test_every_trainable_parameter_gets_a_gradient(make_model: Make, inputs: Inp
     code = model.encode(source, source_camera, own)
     render = model.render(model.drive(code, driving), camera)
     assert render.image is not None
-    loss = sum((x * torch.randn_like(x)).sum() for x in (render.image, render.raw, code.maps.matte_logits))
-    assert isinstance(loss, Tensor)
-    loss.backward()
+    seen = (render.image, render.raw, code.maps.matte_logits)
+    torch.stack([(x * torch.randn_like(x)).sum() for x in seen]).sum().backward()
     without = [
         name
         for name, p in model.named_parameters()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from export3d.camera import Camera
 from export3d.checks import check_shape
-from export3d.expression.lebs import build_expression
+from export3d.expression.lebs import LeBS, build_expression
 from export3d.face_state import FaceState
 from export3d.model.decoder import RadianceDecoder
 from export3d.model.result import Render, as_images
@@ -80,10 +80,12 @@ class PortraitModel(nn.Module):
         """Once per expression (Eqs. 3, 5, 6); `coefficients` (B, n) stand in for lambda of `driving` (Figs. 9, 13)."""
         check_shape("beta", driving.beta, code.tokens.shape[0], None)
         own = self.expression(code.state.beta)
-        code_of_driver = (
-            self.expression(driving.beta) if coefficients is None else self.expression.combine(coefficients)
-        )
-        condition = self.cues(code_of_driver, own, driving, code.state)
+        if coefficients is None:
+            beta_prime = self.expression(driving.beta)
+        else:
+            assert isinstance(self.expression, LeBS)  # nobody else has coefficients
+            beta_prime = self.expression.combine(coefficients)
+        condition = self.cues(beta_prime, own, driving, code.state)
         planes = self.generator.drive(code.tokens, code.detail, condition)
         return DrivenPlanes(planes=planes, turn=driving.turn, code=code)
 
