@@ -232,7 +232,7 @@ def _measure_expression(
     from export3d.files import write_atomically
     from export3d.reproduce.settings import make_folder
     from export3d.reproduce.tables import read_result
-    from export3d.training.phases.pretrain import EXPRESSION_FILE
+    from export3d.training.phases.pretrain_files import EXPRESSION_FILE
 
     if not (settings.test_folder / measure.EXTRACTOR_FILE).is_file():
         reporter.line(f"figures: {settings.test_folder} holds no synthetic clips; t-SNE is left out")
