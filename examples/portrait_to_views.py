@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image
 
 from export3d import Animator, Camera, Tracker, load_model
-from export3d.animation import TransferOptions, animate_film, open_driver
-from export3d.animation.film import FilmOptions
+from export3d.animation import TransferOptions, VideoOptions, animate_video, open_driver
 
 SAMPLES = Path(str(files("export3d"))) / "assets" / "samples"
 OUTPUT = Path("out/example")
@@ -29,14 +28,14 @@ driver = open_driver(
     lambda: Tracker(choice="largest"),
     expression_space=animator.model.config.expression.space,
 )
-film = FilmOptions(side_by_side=True)
-report = animate_film(animator, driver, OUTPUT / "talking.mp4", film=film, motion=TransferOptions())
+video = VideoOptions(side_by_side=True)
+report = animate_video(animator, driver, OUTPUT / "talking.mp4", video=video, motion=TransferOptions())
 driver.close()
 print(f"{report.path}: {report.frames} frames, face lost in {report.lost}")
 
 # %% 3. New views: the same expression, seen by cameras that go round the head. Yaw is in radians.
 views = [
-    animator.frame(portrait.beta, Camera.look_at_head(yaw=math.radians(degrees)))  # uint8 (H, W, 3)
+    animator.frame(portrait.state, Camera.look_at_head(yaw=math.radians(degrees)))  # uint8 (H, W, 3)
     for degrees in (-20, -10, 0, 10, 20)
 ]
 Image.fromarray(np.hstack(views)).save(OUTPUT / "views.png")
