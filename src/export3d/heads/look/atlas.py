@@ -86,7 +86,7 @@ def canvas(head: ParametricHead, size: int) -> Canvas:
     skin = head.triangles_of("face", "head_neck")
     triangles, uv_triangles = head.triangles[skin], head.triangle_uv[skin]
     place = torch.stack([head.uv[:, 0] * size, (1.0 - head.uv[:, 1]) * size], 1)
-    fragments = rasterize(place[None], torch.ones(1, len(place), device=device), uv_triangles, size, 2 * size)
+    fragments = rasterize(place[None], torch.ones(1, len(place), device=device), uv_triangles, (size, 2 * size))
     corners = triangles[fragments.triangle]
     normals = vertex_normals(head.vertices[None], triangles)[0]
     position = fragments.interpolate(head.vertices, corners)

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.checks import check_shape
+from export3d.heads.hair.styles import STYLES, hairline, parting, parting_side, recession_of, spherical
+from export3d.heads.hair.volume import HairPatch, build_hair
 from export3d.heads.look.appearance import (
     AppearanceOptions,
     Traits,
@@ -21,8 +23,6 @@ from export3d.heads.look.appearance import (
 from export3d.heads.look.atlas import ALBEDO, canvas, paint
 from export3d.heads.look.beard import Beard, build_beard
 from export3d.heads.look.eyes import blink_scale, eye_uv, gaze_rotation, paint_eye
-from export3d.heads.look.hair import HairPatch, build_hair
-from export3d.heads.look.hair_colour import STYLES, hairline, parting, parting_side, recession_of, spherical
 from export3d.heads.look.props import Props, build_props
 from export3d.heads.look.scene import Clothes, build_background, build_clothes, cloth_triangles
 from export3d.heads.look.transfer import light_transfer
