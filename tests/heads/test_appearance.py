@@ -20,7 +20,8 @@ from export3d.heads.look.appearance import (
     draw_traits,
     feminine_direction,
 )
-from export3d.heads.look.atlas import ALBEDO, paint
+from export3d.heads.look.atlas import ALBEDO
+from export3d.heads.look.skin import paint
 from export3d.heads.look.wrinkles import wrinkle_depth
 from export3d.heads.raster.fields import (
     Noise,

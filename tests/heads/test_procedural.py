@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from export3d.heads.clips.extractor import MIRROR_68
+from export3d.heads.clips.people import MIRROR_68
 from export3d.heads.shape.parametric import EXPRESSION_NAMES, PARTS, ParametricHead
 from export3d.heads.shape.procedural import procedural_head
 from export3d.heads.shape.procedural_parts import EYE_RADIUS

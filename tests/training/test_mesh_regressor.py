@@ -26,7 +26,8 @@ from export3d.fitting.regressor import RegressorTraining
 from export3d.fitting.regressor_build import build_regressor
 from export3d.fitting.regressor_report import QUANTITIES, fit_probe, quantities, read
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.clips.rendering import ClipsConfig, render_clips
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.heads.shape.procedural import procedural_head
 from export3d.tracking.faces import ExtractorInfo, Face

@@ -28,7 +28,8 @@ from export3d.files import write_atomically
 from export3d.heads.clips.entanglement import EntanglementConfig, measure_entanglement
 from export3d.heads.clips.extractor import LinearExtractor
 from export3d.heads.clips.motion_csv import from_csv
-from export3d.heads.clips.rendering import ClipsConfig, render_clips
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
 from export3d.heads.clips.sheet import clip_strip, expression_sheet, pose_sheet, random_sheet, spread_report
 from export3d.heads.look.appearance import AppearanceOptions
 from export3d.heads.look.identity import Identity

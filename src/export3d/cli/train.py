@@ -194,7 +194,7 @@ def _clips(
     if options.split != "train":
         raise UsageError(f"--heads-stream renders people of the split 'train' alone; got --split {options.split}.")
     from export3d.heads.clips.extractor import LinearExtractor
-    from export3d.heads.clips.rendering import ClipsConfig
+    from export3d.heads.clips.one_clip import ClipsConfig
     from export3d.heads.clips.stream import HeadStream, HeadStreamConfig
     from export3d.heads.shape.model_file import load_head
 

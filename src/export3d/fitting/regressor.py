@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from export3d.camera import Camera, rotation_angle_deg
-from export3d.heads.clips.extractor import LinearExtractor, add_noise
-from export3d.heads.clips.motion import independent
+from export3d.heads.clips.acting import independent
+from export3d.heads.clips.extractor import LinearExtractor
+from export3d.heads.clips.people import add_noise
 from export3d.heads.look.appearance import AppearanceOptions, draw_alpha, draw_resting, draw_traits
 from export3d.heads.look.identity import RESTING_SQUINT
 from export3d.heads.shape.parametric import WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from export3d.camera import Camera, head_rotation
 from export3d.data import ClipDataset
+from export3d.data.clip import DEPTH_STEPS
 from export3d.evaluation.metrics.backends import FaceMeasures
-from export3d.evaluation.scores.synthetic import DEPTH_STEPS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,15 +16,13 @@ from torch import Tensor
 
 from export3d.camera import Camera
 from export3d.data import ClipDataset
+from export3d.data.clip import DEPTH_STEPS
 from export3d.evaluation.metrics.pictures import psnr, ssim
 from export3d.evaluation.scores.portrait import Portrait, stored_gaze, to_size
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
 from export3d.landmarks import EYES, MOUTH
 from export3d.model import Export3D
 from export3d.training.phases.sheets import turn_at
-
-DEPTH_STEPS = 16384.0
-"""Stored depth per scene unit (docs/data.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

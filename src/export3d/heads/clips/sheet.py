@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from export3d.camera import Camera
-from export3d.heads.clips.motion import Motion, trajectory
+from export3d.heads.clips.acting import trajectory
+from export3d.heads.clips.motion import Motion
 from export3d.heads.look.appearance import AppearanceOptions, draw_traits
 from export3d.heads.look.identity import Identity
 from export3d.heads.look.render import render_frames

@@ -1,4 +1,4 @@
-"""Small numeric fields that paint a head: lattice noise, smooth steps, distances to curves, mesh normals, lookups (no paper section)."""
+"""Small numeric fields that paint a head: noise, smooth steps, curves, mesh normals, lookups (no paper section)."""
 
 from __future__ import annotations
 

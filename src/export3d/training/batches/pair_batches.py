@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from export3d.camera import Camera
+from export3d.data.clip import DEPTH_STEPS
 from export3d.data.pairs import counter_rng, pair_at
 from export3d.landmarks import EYES, MOUTH, mirror_points
 from export3d.training.batches.augment import AugmentConfig, Change, draw_change
@@ -26,9 +27,6 @@ _LEAK_STREAM = 17
 
 _MOVED = 0.003
 """Scene units (1.4 mm): a point that moved so far is half as likely to be drawn as one that moved very far."""
-
-DEPTH_UNITS = 16384.0
-"""Stored depth levels per scene unit (docs/architecture.md, clip shards)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +199,7 @@ def _pair(
     if with_truth and store.has_truth(clip):
         kept = (store.mask(clip, driving), store.mask(clip, source), store.depth(clip, driving))
         mask, source_mask, stored = (np.ascontiguousarray(k[:, ::-1]) if change.mirrored else k for k in kept)
-        depth = stored.astype(np.float32) / np.float32(DEPTH_UNITS)
+        depth = stored.astype(np.float32) / np.float32(DEPTH_STEPS)
     leaked = _leaked(store, clip, driving, change, counter_rng(seed, _LEAK_STREAM, step, place), step, augment)
     truth = _surface(
         store, clip, source, driving, change.mirrored, counter_rng(seed, _SURFACE_STREAM, step, place), sampling
@@ -262,7 +260,7 @@ def _surface(
     return {
         "surface": points[driving, chosen] * sign,
         "source_surface": points[source, chosen] * sign,
-        "source_depth": (depth[:, ::-1] if mirrored else depth).astype(np.float32) / np.float32(DEPTH_UNITS),
+        "source_depth": (depth[:, ::-1] if mirrored else depth).astype(np.float32) / np.float32(DEPTH_STEPS),
     }
 
 
@@ -309,7 +307,7 @@ def _space(
     if not sampling.space_points or not store.has_truth(clip):
         return {"space": None, "solid": None}
     points, solid = space_points(
-        store.depth(clip, driving).astype(np.float32) / np.float32(DEPTH_UNITS),
+        store.depth(clip, driving).astype(np.float32) / np.float32(DEPTH_STEPS),
         store.mask(clip, driving),
         store.arrays(clip)["camera"][driving],
         sampling.space_points,
