@@ -31,7 +31,6 @@ class CheckOptions:
 
     folder: tyro.conf.Positional[Path]
     """Folder with manifest.json."""
-
     quick: bool = False
     """Decode only the first and last picture of each clip."""
 
@@ -42,22 +41,16 @@ class ShowOptions:
 
     folder: tyro.conf.Positional[Path]
     """Folder with manifest.json."""
-
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("sheet.png")
     """PNG or JPEG to write."""
-
     clips: int = 12
     """Clips shown, spread over the data set."""
-
     columns: int = 6
     """Frames of each clip."""
-
     tile: int = 192
     """Side of one picture in pixels."""
-
     plain: bool = False
     """Draw nothing on top."""
-
     split: str | None = None
     """Only clips of this split: train, val or test."""
 
@@ -68,7 +61,6 @@ class MergeOptions:
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
     """Two or more folders with manifest.json, of one extractor, frame size and frame format."""
-
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """New folder."""
 
@@ -79,13 +71,10 @@ class ExportOptions:
 
     folder: tyro.conf.Positional[Path]
     """Folder with manifest.json."""
-
     clip: str
     """Key of the clip."""
-
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """MP4 film, or PNG or JPEG picture."""
-
     frame: int = 0
     """Which frame becomes the picture."""
 

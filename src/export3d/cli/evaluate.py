@@ -30,58 +30,40 @@ class EvaluateOptions:
 
     data: Path
     """Data set with the test clips: prepared videos or synthetic heads."""
-
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for table.md, table.json, frames.csv and pairs.json. The same command goes on where it was stopped."""
-
     model: str | None = None
     """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
-
     predictions: Path | None = None
     """Frames of another method, instead of a model: same/CLIP/000000.png, cross/SOURCE--by--DRIVING/000000.png."""
-
     split: Literal["train", "val", "test", "all"] = "test"
     """Which clips of the data set are used."""
-
     protocol: Literal["same", "cross", "both"] = "both"
     """Same identity: each clip drives its own frontal frame. Cross: the next person's clip drives it."""
-
     pairs: Path | None = None
     """Fixed pairs (the pairs.json of an earlier run) instead of those chosen by the seed."""
-
     pairs_only: bool = False
     """Only write OUTPUT/pairs.json and stop: what another method needs to make its frames."""
-
     backends_only: bool = False
     """Only measure the back ends themselves on clips with exact truth, write OUTPUT/backends.json and stop."""
-
     clips: int | None = None
     """Only the first so many pairs of each kind."""
-
     landmarks: Literal["mediapipe", "face-alignment", "none"] = "mediapipe"
     """What finds faces: AKD, AED, APD and the crops of CSIM. With none only picture metrics remain."""
-
     deep3d_checkpoint: Path | None = None
     """Checkpoint of Deep3DFaceRecon (epoch_20.pth): AED and APD by its coefficients instead of the bundled regressor's."""
-
     identity: str = "bundled"
     """What measures CSIM: bundled, none, an ArcFace network (.onnx), or a file of train-identity (.safetensors)."""
-
     lpips_vgg: Path | None = None
     """VGG16 weights (vgg16-397923af.pth, docs/training.md): adds LPIPS, together with --lpips-heads."""
-
     lpips_heads: Path | None = None
     """LPIPS's weights per channel (vgg.pth of the lpips package)."""
-
     save_frames: bool = False
     """Keep the frames in OUTPUT/frames, in the layout that --predictions reads."""
-
     seed: int = 0
     """Seed of the source frames and of the bootstrap."""
-
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
-
     threads: int = 0
     """Threads of the network; 0 is automatic."""
 

@@ -31,34 +31,24 @@ class MeasureOptions:
 
     expression: Path
     """Run folder of `export3d pretrain` (or its expression.safetensors)."""
-
     data: Path
     """Clips of test people (`export3d heads render --split test`): pictures for the retrieval, and the extractor."""
-
     identities: int = 0
     """Measure on so many test people whose landmarks are drawn without rendering; 0 takes the people of --data."""
-
     frames: int = 34
     """Frames of each drawn person."""
-
     compare: tuple[Path, ...] = ()
     """Further runs to put in the same table."""
-
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """JSON file for the numbers, with the command, the seed and the date."""
-
     figure: Path | None = None
     """PNG or JPEG: t-SNE of beta-hat and of beta' side by side, coloured by identity."""
-
     figure_identities: int = 16
     """People in the figure, the first ones."""
-
     head_model: Path | None = None
     """As in `heads render`; needed with --identities."""
-
     seed: int = 0
     """Seed of the landmark noise of drawn people."""
-
     threads: int = 0
     """Threads; 0 is automatic."""
 

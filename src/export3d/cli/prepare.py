@@ -28,22 +28,16 @@ class PrepareCommand:
 
     inputs: tyro.conf.Positional[tuple[Path, ...]]
     """Videos, folders (any videos, VFHQ, TalkingHead-1KH) or CSV lists."""
-
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder of the data set to make or continue."""
-
     workers: int | None = None
     """Processes; default: one for each core. 0 works in this process."""
-
     ray: str | None = None
     """Address of a Ray cluster to work on instead, e.g. auto after `ray start --head`."""
-
     clips_per_shard: int = 64
     """Clips in one tar."""
-
     dry_run: bool = False
     """List the videos that would be prepared, and do nothing."""
-
     options: Annotated[PrepareOptions, tyro.conf.arg(name="")] = field(default_factory=PrepareOptions)
 
 
