@@ -181,21 +181,15 @@ def _settings(options: ReproduceOptions) -> Settings:
 
 def _backends(options: ReproduceOptions, settings: Settings) -> tuple[dict[str, str], OpenBackends]:
     """Names of the back ends, and what opens them."""
-    from export3d.cli.evaluate import EvaluateOptions, open_backends
+    from export3d.evaluation.metrics.opened import open_backends
 
     sizes = settings.sizes
     landmarks = sizes.landmarks if options.landmarks == "scale" else options.landmarks
     identity = sizes.identity if options.identity == "scale" else options.identity
     if landmarks == "none" and options.identity == "scale":
         identity = "none"
-    measured = EvaluateOptions(
-        data=settings.test_folder,
-        output=settings.work,
-        landmarks=landmarks,
-        identity=identity,
-        device=options.device,
-    )
-    return {"landmarks": landmarks, "identity": identity}, lambda: open_backends(measured)
+    device = pick_device(options.device)
+    return {"landmarks": landmarks, "identity": identity}, lambda: open_backends(landmarks, identity, device=device)
 
 
 def _measure_expression(

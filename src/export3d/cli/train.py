@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,16 +12,15 @@ from typing import Annotated, Any, Literal, TypeVar
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from export3d.checks import check_choice
+from export3d.cli.common import training_display
 from export3d.configs import config_to_dict
 from export3d.data import ClipDataset, ClipSource
 from export3d.errors import Export3DError, UsageError
 from export3d.training.loop.distributed import World, joined_world
 from export3d.training.loop.memory import keep_freed_memory
 from export3d.training.loop.run import LoopOptions, LoopResult, Task, run_loop
-from export3d.training.loop.run import Progress as LoopProgress
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
 from export3d.training.phases.pretrain import PRETRAIN_PRESETS, PretrainConfig, PretrainTask
@@ -225,7 +224,7 @@ def _run(
     if world.is_main:
         run = RunFolder(options.output, command, config_to_dict(config), {**data, "inputs": inputs})
     try:
-        with _display(console, world) as show:
+        with training_display(console, world.is_main) as show:
             result = run_loop(task, run, options.loop, world, show)
     finally:
         if run is not None:
@@ -242,31 +241,6 @@ def _result_line(output: Path, task: Task[Any], result: LoopResult) -> str:
     if result.finished:
         return f"{done}. Finished."
     return f"{done}. Stopped by {result.stopped_by}; the same command goes on from here."
-
-
-@contextmanager
-def _display(console: Console, world: World) -> Iterator[Callable[[LoopProgress], None]]:
-    """A progress bar in the main process, nothing in the others."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"))
-    bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not world.is_main)
-    task = bar.add_task("training", total=1)
-    shown: dict[str, float] = {}
-
-    def show(progress: LoopProgress) -> None:
-        nonlocal shown
-        if not world.is_main:
-            return
-        if progress.message is not None:
-            console.print(progress.message, markup=False, highlight=False)
-        rate = f"{progress.samples_per_s:.1f} samples/s"
-        bar.update(task, completed=progress.step, total=progress.total_steps, description=rate)
-        if progress.metrics and progress.metrics is not shown:
-            shown = progress.metrics
-            numbers = "  ".join(f"{name} {value:.4g}" for name, value in sorted(progress.metrics.items()))
-            console.print(f"step {progress.step}: {numbers}", markup=False, highlight=False, soft_wrap=True)
-
-    with bar:
-        yield show
 
 
 def _preset(argv: list[str], presets: dict[str, Any]) -> str:
