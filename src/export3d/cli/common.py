@@ -50,6 +50,24 @@ def progress_bar(label: str, total: int | None) -> Iterator[Progress]:
 
 
 @contextmanager
+def stage_bars(console: Console, *, transient: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """One bar for each stage, told its name, how much is done, and how much there is."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=transient, disable=transient and not console.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield tell
+
+
+@contextmanager
 def training_display(console: Console, is_main: bool) -> Iterator[Callable[[LoopProgress], None]]:
     """A bar, messages and logged numbers of a training run in the main process, nothing in the others."""
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn

@@ -11,10 +11,9 @@ from typing import Annotated
 import tyro
 from PIL import Image
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from export3d.checks import check_choice
-from export3d.cli.common import parse, say
+from export3d.cli.common import parse, say, stage_bars
 from export3d.data import ClipDataset
 from export3d.data.check import check_dataset
 from export3d.data.export import export_clip
@@ -109,16 +108,8 @@ def data_main(argv: Sequence[str]) -> None:
 
 
 def _check(options: CheckOptions) -> None:
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done)
-
-        result = check_dataset(options.folder, every_frame=not options.quick, progress=report)
+    with stage_bars(Console(stderr=True)) as tell:
+        result = check_dataset(options.folder, every_frame=not options.quick, progress=tell)
     for problem in result.problems:
         say(problem)
     if result.problems:

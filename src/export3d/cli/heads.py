@@ -11,17 +11,9 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from export3d.cli.common import stage_bars
 from export3d.data.tar_members import encode_image
 from export3d.errors import OutputError, UsageError
 from export3d.files import write_atomically
@@ -141,17 +133,14 @@ def _render(options: RenderOptions) -> None:
     motion_file = None if options.motion_file is None else str(options.motion_file)
     config = ClipsConfig(**settings, frames=frames, motion_file=motion_file)
     console = Console(soft_wrap=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task({"render": "rendering heads", "pack": "writing shards"}[stage])
-            bar.update(tasks[stage], completed=done, total=total)
-
+    names = {"render": "rendering heads", "pack": "writing shards"}
+    with stage_bars(console, transient=False) as tell:
         manifest = render_clips(
-            options.output, config, head_model=options.head_model, workers=options.workers, on_progress=report
+            options.output,
+            config,
+            head_model=options.head_model,
+            workers=options.workers,
+            on_progress=lambda stage, done, total: tell(names[stage], done, total),
         )
     size_mb = sum(shard.bytes for shard in manifest.shards) / 1e6
     console.print(

@@ -10,9 +10,8 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from export3d.cli.common import parse, say
+from export3d.cli.common import parse, say, stage_bars
 from export3d.errors import UsageError
 from export3d.preprocess import PrepareOptions, RunOptions, find_inputs, prepare
 from export3d.preprocess.report import Report
@@ -58,23 +57,14 @@ def prepare_main(argv: Sequence[str]) -> None:
         _list(command)
         return
     workers = command.workers if command.workers is not None else len(os.sched_getaffinity(0))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(step: str, done: int, total: int, what: str) -> None:
-            if step not in tasks:
-                tasks[step] = bar.add_task(step, total=total)
-            bar.update(tasks[step], completed=done, total=total)
-
+    with stage_bars(Console(stderr=True)) as tell:
         report = prepare(
             list(command.inputs),
             command.output,
             options,
             RunOptions(workers=workers, ray=command.ray),
             clips_per_shard=command.clips_per_shard,
-            progress=tell,
+            progress=lambda step, done, total, what: tell(step, done, total),
         )
     say(_summary(report, command.output))
 

@@ -141,7 +141,7 @@ def run(options: ReproduceOptions, command: str) -> int:
 
 
 def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str, reporter: Reporter) -> None:
-    from export3d.evaluation.reproduce import figures, scores, tables, training
+    from export3d.reproduce import figures, scores, tables, training
     from export3d.reproduce.settings import MAIN
 
     results = options.results or options.output / "results"

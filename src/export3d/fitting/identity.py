@@ -239,11 +239,7 @@ def _load_crops(
 
 
 def _fit(
-    pictures: Tensor,
-    labels: Tensor,
-    config: IdentityConfig,
-    training: IdentityTraining,
-    on_progress: Progress | None,
+    pictures: Tensor, labels: Tensor, config: IdentityConfig, training: IdentityTraining, on_progress: Progress | None
 ) -> IdentityNet:
     num_people = int(labels.max()) + 1
     torch.manual_seed(training.seed)

@@ -111,11 +111,7 @@ def build_regressor(
 
 
 def _add_mesh(
-    regressor: LandmarkRegressor,
-    train: Detections,
-    extractor: LinearExtractor,
-    settings: MeshTraining,
-    tell: Progress,
+    regressor: LandmarkRegressor, train: Detections, extractor: LinearExtractor, settings: MeshTraining, tell: Progress
 ) -> dict[str, object]:
     """Train the network for dense meshes, give it to the regressor; returns what the file says of it."""
     net = train_mesh(

@@ -13,9 +13,8 @@ import numpy as np
 from PIL import Image
 
 from export3d.errors import ImageSizeError, UnreadableVideoError
-from export3d.preprocess.archives import archive_members
 from export3d.preprocess.jobs import Cut, VideoJob
-from export3d.preprocess.vfhq import FRAME_SUFFIXES
+from export3d.preprocess.vfhq import FRAME_SUFFIXES, archive_members
 from export3d.video import VideoReader
 
 MIN_BOX_PX = 32

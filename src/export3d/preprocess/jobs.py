@@ -17,6 +17,8 @@ VIDEO_SUFFIXES = frozenset(
 )
 """Names that a folder of videos is searched for; anything else there is listed in the report and left alone."""
 
+_MAX_CUT = 20
+
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the listed size."""
 
@@ -128,3 +130,11 @@ def split_of(identity: str, val_share: float, test_share: float) -> str:
     if place < test_share:
         return "test"
     return "val" if place < test_share + val_share else "train"
+
+
+def clip_key(job: VideoJob, cut: Cut, number: int) -> str:
+    """`<video>[-<cut>]-<number>`: at most 49 + 1 + 20 + 5 characters."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", cut.name)
+    if len(name) > _MAX_CUT or name != cut.name:
+        name = f"{name[: _MAX_CUT - 9]}-{hashlib.sha256(cut.name.encode()).hexdigest()[:8]}"
+    return f"{job.key}{'-' + name if name else ''}-{number:03d}"

@@ -11,15 +11,7 @@ from pathlib import Path
 from export3d.errors import Export3DError, ImageSizeError, OutputError, UnreadableVideoError
 from export3d.files import publish, temporary_beside
 from export3d.preprocess.following import FaceFollower
-from export3d.preprocess.frames import (
-    FrameStream,
-    SourceFrame,
-    cut_frames,
-    guide_points,
-    passes,
-    read_frames,
-    resample,
-)
+from export3d.preprocess.frames import FrameStream, SourceFrame, cut_frames, guide_points, passes, read_frames, resample
 from export3d.preprocess.jobs import Cut, VideoJob
 from export3d.preprocess.options import PrepareOptions
 from export3d.preprocess.part import ClipPart, LostFrames

@@ -14,8 +14,7 @@ import numpy as np
 
 from export3d.data.clip import Clip, make_meta, validate_clip
 from export3d.data.tar_members import clip_bytes
-from export3d.preprocess.cut_names import clip_key
-from export3d.preprocess.jobs import Cut, VideoJob
+from export3d.preprocess.jobs import Cut, VideoJob, clip_key
 from export3d.preprocess.options import PrepareOptions
 from export3d.preprocess.quality import why_dropped
 from export3d.preprocess.results import Drop, KeptClip

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from export3d.preprocess.archives import archive_members
 from export3d.preprocess.folder import choose_split, walk_files
 from export3d.preprocess.jobs import VIDEO_SUFFIXES, Cut, Inputs, Loss, VideoJob, display_name, make_key
 from export3d.preprocess.options import PrepareOptions
@@ -118,6 +119,24 @@ def _search_archive(path: Path, is_test: bool, found: _Found) -> None:
         elif inner.suffix == ".txt" and inner.name.startswith("Clip+"):
             text = content().decode("utf-8", "replace")
             found.metas[inner.stem] = MetaInfo.parse(text, f"{display_name(path)}:{name}")
+
+
+def archive_members(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Names of the files in a zip or tar, each with a function that reads it while the iteration stands there."""
+    if path.suffix.lower() == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            for name in sorted(archive.namelist()):
+                if not name.endswith("/"):
+                    yield name, partial(archive.read, name)
+    else:
+        with tarfile.open(path) as archive:
+            for member in sorted((m for m in archive.getmembers() if m.isfile()), key=lambda m: m.name):
+                yield member.name, partial(_read_member, archive, member)
+
+
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member)
+    return stream.read() if stream is not None else b""
 
 
 def _frames_job(source: PurePosixPath, meta: MetaInfo | None, place: _Place, fps: Fraction, cut: Cut) -> VideoJob:

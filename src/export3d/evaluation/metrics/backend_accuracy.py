@@ -203,10 +203,7 @@ def expression_r2(read: np.ndarray, stored: np.ndarray, true: np.ndarray, clip: 
     Returns:
         `means` over the leading modes and over all `modes` that vary, `leading_modes` one by one, `r2_per_mode` for all.
     """
-    sides = {
-        "stored beta": (read, stored),
-        "true beta": (read[:, :NUM_EXPRESSION], true[:, :NUM_EXPRESSION]),
-    }
+    sides = {"stored beta": (read, stored), "true beta": (read[:, :NUM_EXPRESSION], true[:, :NUM_EXPRESSION])}
     per_mode: dict[str, dict[str, np.ndarray]] = {}
     for name, (ours, theirs) in sides.items():
         centred = without_mean(ours, clip), without_mean(theirs, clip)

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from export3d.errors import UsageError
-from export3d.evaluation.metrics.backends import FaceBackend, IdentityBackend, TrackerBackend
+from export3d.evaluation.metrics.backends import FaceBackend, IdentityBackend, RememberedFaces, TrackerBackend
 from export3d.evaluation.metrics.outside import ArcFace, FaceAlignmentBackend
-from export3d.evaluation.metrics.remembered import RememberedFaces
 from export3d.evaluation.scores.run import Backends
 from export3d.identity.network import IdentityNetwork, bundled_identity
 from export3d.tracking import Tracker

@@ -16,13 +16,7 @@ from export3d.camera import Camera
 from export3d.data import Clip
 from export3d.errors import UsageError
 from export3d.heads.clips.extractor import LinearExtractor
-from export3d.heads.clips.one_clip import (
-    ClipsConfig,
-    clip_arrays,
-    clip_key,
-    render_clip,
-    static_scene,
-)
+from export3d.heads.clips.one_clip import ClipsConfig, clip_arrays, clip_key, render_clip, static_scene
 from export3d.heads.shape.model_file import load_head
 from export3d.heads.shape.parametric import ParametricHead
 

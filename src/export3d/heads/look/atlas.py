@@ -13,14 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export3d.heads.raster.fields import (
-    along_curve,
-    curve,
-    shared_noise,
-    signed_distance,
-    smoothstep,
-    vertex_normals,
-)
+from export3d.heads.raster.fields import along_curve, curve, shared_noise, signed_distance, smoothstep, vertex_normals
 from export3d.heads.raster.rasterize import rasterize
 from export3d.heads.shape.parametric import ParametricHead
 

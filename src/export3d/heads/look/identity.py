@@ -36,9 +36,6 @@ class Identity:
     """Everything about a person that does not change from frame to frame. Made by :meth:`create`.
 
     Attributes:
-        head: The parametric head.
-        seed: What it was drawn from.
-        traits: Its look in plain numbers.
         alpha: ``(80,)`` identity coefficients of Eq. 11.
         residual: ``(11,)`` coefficients of identity modes 81-91.
         resting_weights: ``(53,)`` resting expression; motion adds it, the weights given to the renderer are totals.
@@ -48,10 +45,6 @@ class Identity:
         atlas: ``(size, 2 size, 10)`` skin atlas.
         eye_texture: ``(n, n, 3)`` linear albedo of an eyeball around its axis, +-1.3 rad.
         eye_uv: ``(V, 2)`` place of each eyeball vertex in `eye_texture`.
-        hair: Patches of hair.
-        beard: Shells of a full beard.
-        props: Glasses, earrings.
-        clothes: The garment.
         lights: In the frame of the room.
         transfer: ``(V + C, 3, 9)`` light transfer of head and garment, one set for each colour (light scatters in skin).
         hair_transfer: ``(G, 9)`` for each patch.
