@@ -59,8 +59,8 @@ def test_every_listed_command_can_be_imported_or_lies_in_a_missing_extra() -> No
     import importlib
 
     for command in COMMANDS.values():
-        module = importlib.import_module(command.module)
-        assert callable(getattr(module, command.function))
+        module = importlib.import_module(f"export3d.cli.{command.module}")
+        assert callable(getattr(module, f"{name.replace('-', '_')}_main"))
 
 
 def test_every_error_has_its_own_exit_code() -> None:

@@ -53,7 +53,7 @@ class MeasureOptions:
     """Threads; 0 is automatic."""
 
 
-def measure_main(argv: Sequence[str]) -> int:
+def measure_expression_main(argv: Sequence[str]) -> int:
     """Run `export3d measure-expression` with these arguments."""
     options = parse(MeasureOptions, argv, command="measure-expression")
     run(options, shlex.join(["export3d", "measure-expression", *argv]))

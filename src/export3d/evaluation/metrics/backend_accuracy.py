@@ -50,9 +50,7 @@ def measure_backends(
     Args:
         dataset: synthetic clips of people whom no training saw.
         backends: `faces` must be there; without `identities` there is no verification.
-        clips: only the first so many.
         seed: of the pairs of the verification.
-        on_progress: called with the number of finished clips.
 
     Returns:
         JSON-ready: `faces`, `by_yaw`, `landmarks`, `pose`, `expression` (None in another expression space than the

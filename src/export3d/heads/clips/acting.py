@@ -71,7 +71,6 @@ def independent(seed: int, num_frames: int, *, resting: np.ndarray | None = None
 
     Args:
         seed: Identity seed; a longer motion of the same seed starts with the shorter one.
-        num_frames: T, at least 1.
         resting: ``(53,)`` weights of the person's resting face (`Identity.resting_weights`), added to every frame.
         wide: lids, brows and gaze go to their ends far more often than in everyday life, each side for itself too, so
             that a model learns to follow them all the way.
@@ -105,9 +104,6 @@ def trajectory(seed: int, num_frames: int, fps: float = 25.0, *, resting: np.nda
     """A continuous talking sequence: speech, blinks, brows, smiles, glances and a wandering head.
 
     Args:
-        seed: Identity seed; the same seed gives the same motion.
-        num_frames: T, at least 1.
-        fps: Frames per second.
         resting: ``(53,)`` weights of the person's resting face (`Identity.resting_weights`), added to every frame.
     """
     if not fps > 0:

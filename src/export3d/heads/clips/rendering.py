@@ -56,11 +56,7 @@ def render_clips(
     holds the finished data set of the same settings, nothing is done.
 
     Args:
-        folder: Made if missing.
-        head_model: See :func:`load_head`.
         workers: Processes of one thread each; 1 renders in this process.
-        extractor_config: Settings of the extractor that makes beta-hat.
-        on_progress: Called after each identity.
 
     Raises:
         DataError: The folder holds clips of other settings or of another head model.

@@ -42,7 +42,6 @@ def contact_sheet(images: Tensor, columns: int, gap: int = 0) -> np.ndarray:
     Args:
         images: ``(N, 3, H, W)`` in [0, 1].
         columns: Pictures in a row; the last row is filled with white.
-        gap: White pixels between pictures.
 
     Returns:
         uint8 RGB.

@@ -53,7 +53,6 @@ class HeadStream:
     few clips that come next are rendered ahead. Memory: about ``pool * frames * size^2 * 6`` bytes.
 
     Args:
-        config: What is rendered.
         head: The head model; None looks for one as :func:`load_head` does.
         extractor: Makes beta-hat; None builds the standard one of the head.
         device: Where heads are prepared and rendered. Clips are handed out as arrays in main memory.

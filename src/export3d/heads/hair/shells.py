@@ -19,7 +19,6 @@ def light_hair(patch: HairPatch, outer: Tensor, transfer: Tensor, light: HeadLig
     """Light the vertices of a patch (Kajiya-Kay) and find how the view slides over the shells below.
 
     Args:
-        patch: The hair.
         outer: ``(B, G, 3)`` cm, its surface in each frame.
         transfer: ``(G, 9)`` shadowed transfer.
         light: In the frame of each head, or one for all B.
@@ -64,10 +63,8 @@ def shade_hair(patch: HairPatch, a: Tensor, room: Tensor, color: Tensor) -> tupl
     """Walk down through the shells below each visible surface point.
 
     Args:
-        patch: The hair.
         a: ``(N, 15)`` interpolated from :func:`light_hair`; points seen from outside.
         room: ``(N,)`` cm along the ray from the surface to what lies behind the hair.
-        color: ``(3,)`` linear hair colour.
 
     Returns:
         ``(N, 3)`` linear colour premultiplied by opacity, ``(N,)`` opacity, ``(N,)`` depth of the hair below the

@@ -93,8 +93,6 @@ def build_hair(
 
     Args:
         vertices: ``(V, 3)`` the identity's resting head in cm.
-        traits: Its look.
-        options: Layers and texture size.
 
     Returns:
         No patch for a bald head, one for hair, two for hair with a bun.

@@ -97,7 +97,6 @@ class Identity:
         Args:
             head: Any parametric head; its device is used for everything.
             seed: The same seed gives the same person, byte for byte.
-            options: How to draw; see :class:`AppearanceOptions`.
             alpha: ``(80,)`` coefficients to use instead of the drawn ones.
             residual: ``(11,)`` coefficients to use instead of the drawn ones.
         """

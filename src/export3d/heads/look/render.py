@@ -50,10 +50,8 @@ def render_frames(
     """Render an identity.
 
     Args:
-        identity: Who.
         weights: ``(T, 53)`` total expression weights in [0, 1].
         gaze: ``(T, 2)`` yaw and pitch of the eyes in radians, relative to the head; + is image right and up.
-        camera: T cameras; the world is the head's frame.
         size: Side of the square frames in pixels.
         supersample: Samples per pixel along each side.
         static_scene: Light and torso are fixed to the head, so that frames differ by expression and camera alone. If
