@@ -8,8 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from export3d.model.neck import NeckConfig
-from export3d.model.pixel_aligned import PixelAlignedConfig
 
 from export3d.animation import Animator
 from export3d.animation.animator import head_turn
@@ -18,6 +16,8 @@ from export3d.errors import NoFaceError, UnreadableImageError, UsageError
 from export3d.images import to_uint8
 from export3d.model import Export3D, preset
 from export3d.model.config import TINY
+from export3d.model.neck import NeckConfig
+from export3d.model.pixel_aligned import PixelAlignedConfig
 from export3d.tracking import Tracker
 from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export3d.model.neck import NeckConfig
 from PIL import Image
 
 from export3d.cli import main
@@ -17,6 +16,7 @@ from export3d.data import ClipDataset
 from export3d.evaluation.figures.layout import SheetRow, lay_out
 from export3d.evaluation.scores.synthetic import Truth, _masked_psnr, _sharpness, score_synthetic
 from export3d.model import PRESETS, Export3D, save_model
+from export3d.model.neck import NeckConfig
 
 
 @pytest.fixture(scope="module")

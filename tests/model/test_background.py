@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from export3d.model.background import BackgroundConfig, SourceMatte, fill_background
 
 from export3d.errors import UsageError
+from export3d.model.background import BackgroundConfig, SourceMatte, fill_background
 
 
 def test_without_a_head_the_background_is_the_portrait() -> None:

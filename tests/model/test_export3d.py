@@ -9,14 +9,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from export3d.model.background import BackgroundConfig
-from export3d.model.pixel_aligned import PixelAlignedConfig
 from torch import Tensor, nn
 
 from export3d.camera import FOCAL, Camera
+from export3d.model.background import BackgroundConfig
 from export3d.model.config import TINY, ModelConfig, preset
 from export3d.model.decoder import DecoderConfig
 from export3d.model.export3d import Export3D
+from export3d.model.pixel_aligned import PixelAlignedConfig
 from export3d.rendering.renderer import RendererConfig
 
 WITH_EXTRAS = replace(

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from export3d.model.face_shapes import LOWER_FACE, UPPER_FACE, FaceShapes
 
 from export3d.camera import Camera
 from export3d.fitting.face_shapes import mirrored_name
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.model import Export3D
 from export3d.model.config import PRESETS, TINY, ModelConfig
+from export3d.model.face_shapes import LOWER_FACE, UPPER_FACE, FaceShapes
 
 UPPER = replace(TINY, upper_face=True)
 BOTH = replace(TINY, upper_face=True, lower_face=True)

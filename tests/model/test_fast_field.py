@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from export3d.model.background import BackgroundConfig
-from export3d.model.fast_field import FoldedField, _softplus_
-from export3d.model.pixel_aligned import PixelAlignedConfig
 
 from export3d.camera import Camera
+from export3d.model.background import BackgroundConfig
 from export3d.model.config import SMALL, TINY, ModelConfig
 from export3d.model.decoder import DecoderConfig
 from export3d.model.export3d import Export3D
+from export3d.model.fast_field import FoldedField, _softplus_
+from export3d.model.pixel_aligned import PixelAlignedConfig
 from export3d.model.triplane import sample_planes
 from export3d.rendering.fast import FastConfig
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from export3d.model.loading import checkpoint_path, load_model, save_model
 
 from export3d.camera import Camera
 from export3d.checkpoint import read_checkpoint, write_checkpoint
@@ -17,6 +16,7 @@ from export3d.expression.lebs import LeBS
 from export3d.model.config import TINY, ModelConfig, ablation
 from export3d.model.count import count_parameters
 from export3d.model.export3d import Export3D
+from export3d.model.loading import checkpoint_path, load_model, save_model
 
 
 def _model(config: ModelConfig = TINY) -> Export3D:

@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from export3d.model.background import BackgroundConfig
-from export3d.model.code import SourceCode
-from export3d.model.neck import Neck, NeckConfig, turn_matrix
-from export3d.model.source_depth import SourceDepthConfig
-from export3d.model.source_lookup import SourceLookupConfig
 
 from export3d.camera import Camera
 from export3d.heads.look.torso import neck_weight, torso_lag
 from export3d.heads.shape.parametric import WORLD_ORIGIN_CM, WORLD_SCALE
+from export3d.model.background import BackgroundConfig
+from export3d.model.code import SourceCode
 from export3d.model.config import PRESETS, TINY
 from export3d.model.export3d import Export3D
+from export3d.model.neck import Neck, NeckConfig, turn_matrix
+from export3d.model.source_depth import SourceDepthConfig
+from export3d.model.source_lookup import SourceLookupConfig
 from export3d.rendering.fast import FastConfig
 from export3d.rendering.renderer import RendererConfig
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from export3d.model.background import BackgroundConfig
-from export3d.model.source_depth import SourceDepth, SourceDepthConfig
-from export3d.model.source_lookup import SourceLookupConfig
 
 from export3d.camera import Camera
 from export3d.errors import UsageError
+from export3d.model.background import BackgroundConfig
 from export3d.model.config import PRESETS, TINY, ModelConfig
 from export3d.model.export3d import Export3D
+from export3d.model.source_depth import SourceDepth, SourceDepthConfig
+from export3d.model.source_lookup import SourceLookupConfig
 from export3d.rendering.fast import FastConfig
 from export3d.rendering.renderer import RendererConfig
 

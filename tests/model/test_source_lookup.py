@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from export3d.model.background import BackgroundConfig
-from export3d.model.neck import Neck, NeckConfig
-from export3d.model.source_lookup import SourceLookup, SourceLookupConfig
 
 from export3d.camera import Camera
 from export3d.errors import UsageError
+from export3d.model.background import BackgroundConfig
 from export3d.model.config import PRESETS, TINY, ModelConfig
 from export3d.model.export3d import Export3D
+from export3d.model.neck import Neck, NeckConfig
+from export3d.model.source_lookup import SourceLookup, SourceLookupConfig
 from export3d.rendering.renderer import RendererConfig
 
 LOOKUP = SourceLookupConfig(enabled=True, channels=2, width=4, offset_scale=0.05)

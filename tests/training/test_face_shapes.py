@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export3d.model.face_shapes import LOWER_FACE, UPPER_FACE
 from tests.training.clips import EXTRACTOR
 
 from export3d.data import ClipDataset
@@ -18,6 +17,7 @@ from export3d.fitting.face_shapes import fit_face_shapes, mirrored_name
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.model import Export3D, save_model
 from export3d.model.config import TINY
+from export3d.model.face_shapes import LOWER_FACE, UPPER_FACE
 from export3d.training.loop.distributed import World
 from export3d.training.phases.config import TINY_TRAIN
 from export3d.training.phases.setup import prepare_training

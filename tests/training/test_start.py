@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from export3d.model.neck import NeckConfig
-from export3d.model.source_depth import SourceDepthConfig
-from export3d.model.source_lookup import SourceLookupConfig
 
 from export3d.errors import TrainingError
 from export3d.model import Export3D, save_model
 from export3d.model.config import TINY, ModelConfig
+from export3d.model.neck import NeckConfig
+from export3d.model.source_depth import SourceDepthConfig
+from export3d.model.source_lookup import SourceLookupConfig
 from export3d.rendering.renderer import RendererConfig
 from export3d.training.phases.train_inputs import start_weights
 

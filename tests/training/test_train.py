@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from export3d.model.background import BackgroundConfig
-from export3d.model.pixel_aligned import PixelAlignedConfig
 
 from export3d.data import ClipDataset
 from export3d.errors import TrainingError, UsageError
 from export3d.expression.lebs import LeBS
 from export3d.model import ABLATIONS, ablation, load_model
+from export3d.model.background import BackgroundConfig
 from export3d.model.config import TINY
+from export3d.model.pixel_aligned import PixelAlignedConfig
 from export3d.training.batches.augment import AugmentConfig
 from export3d.training.batches.windows import cut, focus_weight, shrink_depth, trim
 from export3d.training.loop.distributed import World
