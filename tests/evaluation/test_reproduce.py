@@ -21,7 +21,8 @@ from export3d.cli import main
 from export3d.cli.reproduce import recorded_command
 from export3d.errors import DataError
 from export3d.evaluation.figures.markdown import shown, table
-from export3d.heads.clips.rendering import ClipsConfig, render_clips
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
 from export3d.model.config import ABLATIONS
 from export3d.reproduce import training
 from export3d.reproduce.page import section, tables_page
