@@ -95,7 +95,9 @@ def _checked(chain: bytes, key: bytes, chain_path: Path, key_path: Path) -> Cred
         ) from error
     leaf = certificates[0]
     if leaf.public_key() != private.public_key():
-        raise CertificateError(f"{key_path}: this key does not belong to the certificate {chain_path}. Give its own key.")
+        raise CertificateError(
+            f"{key_path}: this key does not belong to the certificate {chain_path}. Give its own key."
+        )
     if not leaf.not_valid_before_utc <= datetime.now(timezone.utc) <= leaf.not_valid_after_utc:
         raise CertificateError(
             f"{chain_path}: the certificate is valid from {leaf.not_valid_before_utc:%Y-%m-%d} to "

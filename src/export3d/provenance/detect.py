@@ -73,6 +73,10 @@ class MarkDetector:
         self._sum += own
         self.num_frames += 1
 
+    def best_unscaled(self) -> float:
+        """Highest score of any payload of this project at the original size, found or not."""
+        return _decode(self._surfaces(1.0, False))[0]
+
     def read_unscaled(self) -> FoundMark | None:
         """The mark, if the film has the size at which it was marked; fast."""
         return self._best([(1.0, False)])
@@ -83,8 +87,10 @@ class MarkDetector:
         Args:
             deadline: by `time.monotonic()`; sizes that are not tried by then are left out.
         """
-        return self.read_unscaled() or self._search(mirrored=False, deadline=deadline) or self._search(
-            mirrored=True, deadline=deadline
+        return (
+            self.read_unscaled()
+            or self._search(mirrored=False, deadline=deadline)
+            or self._search(mirrored=True, deadline=deadline)
         )
 
     def _search(self, *, mirrored: bool, deadline: float | None) -> FoundMark | None:
@@ -93,6 +99,8 @@ class MarkDetector:
             if deadline is not None and time.monotonic() > deadline:
                 break
             ranked.append((self._surfaces(scale, mirrored).promise, scale))
+        if not ranked:
+            return None
         tops = [scale for _, scale in sorted(ranked, reverse=True)[:_SIZES_READ]]
         fine = np.exp(_SCALE_STEP * np.array([-0.5, -0.25, 0.0, 0.25, 0.5]))
         return self._best([(scale * step, mirrored) for scale in tops for step in fine])
@@ -112,9 +120,9 @@ class MarkDetector:
 
 
 def all_scales() -> np.ndarray:
-    """Sizes that are tried, from the smallest to the largest."""
-    low, high = np.log(SCALES)
-    scales: np.ndarray = np.exp(np.arange(low, high, _SCALE_STEP))
+    """Sizes that are tried, those near the original first."""
+    steps = np.arange(np.log(SCALES[0]), np.log(SCALES[1]), _SCALE_STEP)
+    scales: np.ndarray = np.exp(steps[np.argsort(np.abs(steps), kind="stable")])
     return scales
 
 

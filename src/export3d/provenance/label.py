@@ -11,7 +11,7 @@ DEFAULT_LABEL = "AI-generated"
 MAX_LENGTH = 40
 
 _MIN_FONT_PX, _FONT_SHARE = 11, 1 / 24  # of the frame's height
-_TEXT, _GROUND = (255, 255, 255, 235), (0, 0, 0, 115)  # RGBA
+_TEXT, _GROUND = (255, 255, 255, 235), (0, 0, 0, 150)  # RGBA
 _OVERSAMPLING = 4
 
 
@@ -31,7 +31,9 @@ class Label:
             raise UsageError(f"--label must have 1 to {MAX_LENGTH} characters; got {len(self.text)}.")
         missing = _without_glyph(self.text)
         if missing:
-            raise UsageError(f"--label: the letters '{missing}' cannot be drawn; use Latin ones.")
+            raise UsageError(
+                f"--label: the built-in font has no '{missing}'; use the letters A to Z, digits and plain signs."
+            )
         self._size = (0, 0)
         self._patch = np.zeros((0, 0, 4), dtype=np.float32)
         self._place = (slice(0), slice(0))
@@ -76,5 +78,11 @@ def _draw(text: str, size: int) -> Image.Image:
 def _without_glyph(text: str) -> str:
     """The characters of a text for which the font shows its sign of a missing one."""
     font = ImageFont.load_default(16)
-    unknown = bytes(font.getmask("\uffff"))
-    return "".join(sorted({one for one in text if not one.isspace() and bytes(font.getmask(one)) == unknown}))
+
+    def drawn(letter: str) -> bytes:
+        picture = Image.new("L", (32, 32))
+        ImageDraw.Draw(picture).text((4, 4), letter, font=font, fill=255)
+        return picture.tobytes()
+
+    unknown = drawn("\uffff")
+    return "".join(sorted({one for one in text if drawn(one) == unknown}))

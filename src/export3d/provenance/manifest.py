@@ -147,9 +147,13 @@ def _without_manifest(path: Path, why: str) -> ManifestReport:
 def _report(state: str, store: dict[str, Any]) -> ManifestReport:
     active = store.get("manifests", {}).get(store.get("active_manifest"), {})
     assertions = {one.get("label", ""): one.get("data") or {} for one in active.get("assertions", [])}
-    actions = [a for name, data in assertions.items() if name.startswith("c2pa.actions") for a in data.get("actions", [])]
+    actions = [
+        a for name, data in assertions.items() if name.startswith("c2pa.actions") for a in data.get("actions", [])
+    ]
     created = next((a for a in actions if a.get("action") == "c2pa.created"), {})
-    generators = [f"{g.get('name', '?')} {g.get('version', '')}".strip() for g in active.get("claim_generator_info") or []]
+    generators = [
+        f"{g.get('name', '?')} {g.get('version', '')}".strip() for g in active.get("claim_generator_info") or []
+    ]
     signature = active.get("signature_info") or {}
     failures = [s.get("code", "?") for s in store.get("validation_status") or [] if s.get("code") != _UNTRUSTED]
     said = {

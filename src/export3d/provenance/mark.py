@@ -35,14 +35,14 @@ PROJECT = 0xE3
 KEY = b"export3d invisible mark 1"
 """Public, so that anyone can look for the mark; it proves nothing about who made a film (docs/provenance.md)."""
 
-TARGET_RMS = 2.0
-"""Root mean square of the change in grey levels, at most; 42.1 dB."""
+LARGEST_RMS, SMALLEST_RMS = 2.0, 1.4
+"""Root mean square of the change in grey levels, up to 256 and from 512 pixels on: 42.1 and 45.2 dB."""
 
 _BLOCK = 8  # pixels between two samples of the local contrast
 _STEP = 4  # pixels between two rows of the gain
 _STRIP = 32  # rows at a time
 _PATTERN_UNIT, _FRACTION_BITS = 32, 9  # fixed point: pattern in 1/32, gain in 1/16 grey levels
-_FLAT, _SLOPE, _MAX_GAIN = 1.2, 0.7, 6.0  # grey levels; grey levels per mean step between neighbours
+_FLAT, _SLOPE, _MAX_GAIN = 1.2, 0.7, 2.4  # relative; per grey level of bend; at most
 
 
 @dataclass(frozen=True)
@@ -135,19 +135,28 @@ class Marker:
         return marked.reshape(image.shape)
 
 
+def target_rms(height: int, width: int) -> float:
+    """Root mean square of the change in grey levels: large pictures say the same with less in each pixel."""
+    return min(max(LARGEST_RMS * (256.0**2 / (height * width)) ** 0.25, SMALLEST_RMS), LARGEST_RMS)
+
+
 def gain(image: np.ndarray) -> np.ndarray:
     """How strongly each place may change: int16 ``(ceil(H / 4), 3 W)`` in 1/16 grey levels; more where it is lively."""
     height, width = image.shape[:2]
     green = np.ascontiguousarray(image[::2, ::2, 1])
-    steps = np.zeros(green.shape, dtype=np.uint8)
-    steps[:, 1:] = _distance(green[:, 1:], green[:, :-1]) // 2
-    steps[1:] += _distance(green[1:], green[:-1]) // 2
-    lively = np.asarray(Image.fromarray(steps).reduce(_BLOCK // 2), dtype=np.float32)
+    bends = np.zeros_like(green)  # a slope is calm, what bends is lively
+    bends[:, 1:-1] = _distance(green[:, 1:-1], _mean(green[:, 2:], green[:, :-2])) // 2
+    bends[1:-1] += _distance(green[1:-1], _mean(green[2:], green[:-2])) // 2
+    lively = np.asarray(Image.fromarray(bends).reduce(_BLOCK // 2), dtype=np.float32)
     wanted = np.minimum(_FLAT + _SLOPE * lively, _MAX_GAIN)
-    wanted *= min(1.0, TARGET_RMS / float(np.sqrt(np.mean(wanted**2)))) * 16
+    wanted *= target_rms(height, width) / float(np.sqrt(np.mean(wanted**2))) * 16
     smooth = Image.fromarray(wanted).resize((width, -(-height // _STEP)), Image.Resampling.BILINEAR)
     return np.repeat(np.asarray(smooth).astype(np.int16), 3, axis=1)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.maximum(a, b) - np.minimum(a, b)
+
+
+def _mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a >> 1) + (b >> 1)

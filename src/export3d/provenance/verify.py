@@ -63,7 +63,13 @@ class FileReport:
             }
         looked = {"frames": self.frames, "complete": self.complete}
         code = self.exit_code
-        return {"file": str(self.path), "code": code, "manifest": asdict(self.manifest), "mark": mark, "looked_at": looked}
+        return {
+            "file": str(self.path),
+            "code": code,
+            "manifest": asdict(self.manifest),
+            "mark": mark,
+            "looked_at": looked,
+        }
 
 
 def verify_file(path: Path, *, time_limit_s: float = 60.0) -> FileReport:
@@ -112,7 +118,9 @@ def in_words(report: FileReport) -> str:
     said, lines = report.manifest, [f"{report.path}"]
     if said.state == "valid":
         vouched = "a trusted authority vouches for it" if said.trusted else "nobody vouches for this signer"
-        lines.append(f"  manifest: valid. Made with {said.generator or 'an unnamed program'}, {said.when or 'no time given'}")
+        lines.append(
+            f"  manifest: valid. Made with {said.generator or 'an unnamed program'}, {said.when or 'no time given'}"
+        )
         lines.append(f"    signed by {said.signer or 'an unnamed signer'} ({vouched}); unchanged since")
         if said.source_type:
             lines.append(f"    kind of picture: {said.source_type}")
