@@ -17,7 +17,7 @@ from PIL import Image
 from export3d.errors import ImageSizeError, SourceNotAllowedError, UnreadableImageError
 from export3d.images import read_image
 
-MAX_DIFFERENT_BITS = 24
+MAX_DIFFERENT_BITS = 36
 """Of 255, up to which two pictures count as the same; docs/provenance.md has the measurement."""
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
