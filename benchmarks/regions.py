@@ -23,13 +23,13 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 
 from export3d.data import ClipDataset
-from export3d.evaluation.portrait import Portrait, stored_beta, stored_camera, stored_gaze, to_size
-from export3d.evaluation.protocol import dataset_facts, same_identity_pairs
-from export3d.heads.parametric import WORLD_SCALE
+from export3d.evaluation.scores.portrait import Portrait, stored_beta, stored_camera, stored_gaze, to_size
+from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
+from export3d.heads.shape.parametric import WORLD_SCALE
 from export3d.landmarks import BROWS, EYES, MOUTH
 from export3d.model import Export3D, load_model
 from export3d.model.code import SourceCode
-from export3d.training.sheets import turn_at
+from export3d.training.phases.sheets import turn_at
 from material import save
 
 EVERY = 4

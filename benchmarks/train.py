@@ -29,16 +29,16 @@ import torch
 
 from export3d.camera import Camera
 from export3d.data import Clip, ClipDataset, ShardWriter, make_meta
+from export3d.expression.image_encoder import ImageEncoder
 from export3d.expression.lebs import LeBS
 from export3d.model.export3d import Export3D
-from export3d.training.config import TRAIN_PRESETS, TrainConfig
-from export3d.training.distributed import World
-from export3d.training.image_encoder import ImageEncoder
-from export3d.training.memory import keep_freed_memory
-from export3d.training.perceptual import LPIPS, FaceNetworkDistance
-from export3d.training.prefetch import Prefetcher
-from export3d.training.pretrain import SMALL_PRETRAIN
-from export3d.training.train import TrainTask
+from export3d.training.batches.prefetch import Prefetcher
+from export3d.training.loop.distributed import World
+from export3d.training.loop.memory import keep_freed_memory
+from export3d.training.losses.perceptual import LPIPS, FaceNetworkDistance
+from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
+from export3d.training.phases.pretrain import SMALL_PRETRAIN
+from export3d.training.phases.train import TrainTask
 from material import save
 
 TARGET = 1.6

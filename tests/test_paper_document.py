@@ -11,13 +11,13 @@ import pytest
 
 import export3d
 from export3d.animation.transfer import TransferOptions
-from export3d.evaluation.protocol import ProtocolConfig
+from export3d.evaluation.scores.protocol import ProtocolConfig
 from export3d.model.config import ABLATIONS, PAPER, PRESETS
 from export3d.model.count import count_parameters
 from export3d.model.export3d import Export3D
 from export3d.preprocess.options import PrepareOptions
-from export3d.training.config import TrainConfig
-from export3d.training.pretrain import PretrainConfig
+from export3d.training.phases.config import TrainConfig
+from export3d.training.phases.pretrain import PretrainConfig
 
 PACKAGE = Path(export3d.__file__).parent
 ROOT = PACKAGE.parent.parent

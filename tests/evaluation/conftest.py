@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from export3d.heads.clips import ClipsConfig, render_clips
+from export3d.heads.clips.rendering import ClipsConfig, render_clips
 
 
 @pytest.fixture(scope="session")

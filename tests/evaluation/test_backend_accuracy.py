@@ -18,16 +18,16 @@ from export3d.cli import evaluate as command
 from export3d.cli import main
 from export3d.data import ClipDataset, ShardWriter
 from export3d.errors import DataError, UsageError
-from export3d.evaluation.backend_accuracy import (
+from export3d.evaluation.figures.results_page import results_page
+from export3d.evaluation.metrics.backend_accuracy import (
     expression_r2,
     landmark_errors,
     measure_backends,
     pose_errors,
     r2_of_modes,
 )
-from export3d.evaluation.backends import FaceMeasures, camera_pose
-from export3d.evaluation.results_page import results_page
-from export3d.evaluation.run import Backends
+from export3d.evaluation.metrics.backends import FaceMeasures, camera_pose
+from export3d.evaluation.scores.run import Backends
 from export3d.tracking.faces import ExtractorInfo
 
 

@@ -1,4 +1,4 @@
-"""evaluation/consistency.py: warping between views of a scene known exactly, and flicker by hand."""
+"""evaluation/metrics/consistency.py: warping between views of a scene known exactly, and flicker by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.camera import Camera
-from export3d.evaluation.consistency import (
+from export3d.evaluation.metrics.consistency import (
     TURN_DEG,
     excess_flicker,
     flicker,
@@ -18,7 +18,7 @@ from export3d.evaluation.consistency import (
     unproject,
     view_consistency,
 )
-from export3d.evaluation.portrait import View
+from export3d.evaluation.scores.portrait import View
 from export3d.images import to_uint8
 from export3d.rendering.rays import cast_rays
 

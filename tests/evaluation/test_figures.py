@@ -13,17 +13,7 @@ import torch
 from export3d.camera import Camera
 from export3d.data import ClipDataset, ShardWriter
 from export3d.errors import DataError, UsageError
-from export3d.evaluation.figures import (
-    EXPRESSIONS,
-    FAN_DEG,
-    ablation_sheet,
-    cross_identity_sheet,
-    driving_frame,
-    error_sheet,
-    novel_view_sheet,
-    same_identity_sheet,
-)
-from export3d.evaluation.layout import (
+from export3d.evaluation.figures.layout import (
     ERROR_FULL,
     HEADER_PX,
     LABEL_PX,
@@ -35,8 +25,24 @@ from export3d.evaluation.layout import (
     heat,
     lay_out,
 )
-from export3d.evaluation.portrait import Portrait, stored_beta, stored_gaze
-from export3d.evaluation.protocol import ClipFacts, Pair, cross_identity_pairs, dataset_facts, same_identity_pairs
+from export3d.evaluation.figures.sheets import (
+    EXPRESSIONS,
+    FAN_DEG,
+    ablation_sheet,
+    cross_identity_sheet,
+    driving_frame,
+    error_sheet,
+    novel_view_sheet,
+    same_identity_sheet,
+)
+from export3d.evaluation.scores.portrait import Portrait, stored_beta, stored_gaze
+from export3d.evaluation.scores.protocol import (
+    ClipFacts,
+    Pair,
+    cross_identity_pairs,
+    dataset_facts,
+    same_identity_pairs,
+)
 from export3d.model import PRESETS, Export3D
 
 SIZE = 32

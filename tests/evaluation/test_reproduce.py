@@ -19,14 +19,14 @@ from PIL import Image
 from export3d.checkpoint import read_checkpoint
 from export3d.cli import main
 from export3d.cli.reproduce import recorded_command
-from export3d.evaluation.markdown import shown
-from export3d.evaluation.reproduce import training
-from export3d.evaluation.reproduce.page import reproduction_section
-from export3d.evaluation.reproduce.scores import read_scores
-from export3d.evaluation.reproduce.settings import TABLE3, TABLE4, Reporter, Settings, Stopped
-from export3d.evaluation.reproduce.tables import result_file
-from export3d.heads.clips import ClipsConfig, render_clips
+from export3d.evaluation.figures.markdown import shown
+from export3d.heads.clips.rendering import ClipsConfig, render_clips
 from export3d.model.config import ABLATIONS
+from export3d.reproduce import training
+from export3d.reproduce.page import reproduction_section
+from export3d.reproduce.scores import read_scores
+from export3d.reproduce.settings import TABLE3, TABLE4, Reporter, Settings, Stopped
+from export3d.reproduce.tables import result_file
 
 RESULTS = ("reproduce_main", "reproduce_table3", "reproduce_table4")
 FIGURES = (

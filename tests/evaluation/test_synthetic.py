@@ -13,8 +13,8 @@ from PIL import Image
 
 from export3d.cli import main
 from export3d.data import ClipDataset
-from export3d.evaluation.layout import SheetRow, lay_out
-from export3d.evaluation.synthetic import Truth, _masked_psnr, _sharpness, score_synthetic
+from export3d.evaluation.figures.layout import SheetRow, lay_out
+from export3d.evaluation.scores.synthetic import Truth, _masked_psnr, _sharpness, score_synthetic
 from export3d.model import PRESETS, Export3D, save_model
 from export3d.model.neck import NeckConfig
 

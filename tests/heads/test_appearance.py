@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from export3d.errors import UsageError
-from export3d.heads.appearance import (
+from export3d.heads.look.appearance import (
     HAIR_STYLES,
     AppearanceOptions,
     draw_alpha,
@@ -18,8 +18,12 @@ from export3d.heads.appearance import (
     draw_traits,
     feminine_direction,
 )
-from export3d.heads.appearance_atlas import ALBEDO, paint
-from export3d.heads.appearance_fields import (
+from export3d.heads.look.atlas import ALBEDO, paint
+from export3d.heads.look.hair import build_hair
+from export3d.heads.look.hair_colour import STYLES
+from export3d.heads.look.shading import quadratic_irradiance, sample_bilinear
+from export3d.heads.look.wrinkles import wrinkle_depth
+from export3d.heads.raster.fields import (
     Noise,
     along_curve,
     curve,
@@ -29,11 +33,7 @@ from export3d.heads.appearance_fields import (
     smoothstep,
     vertex_normals,
 )
-from export3d.heads.appearance_hair import STYLES
-from export3d.heads.appearance_shading import quadratic_irradiance, sample_bilinear
-from export3d.heads.appearance_wrinkles import wrinkle_depth
-from export3d.heads.hair import build_hair
-from export3d.heads.light import (
+from export3d.heads.raster.light import (
     COSINE_LOBE,
     harmonics9,
     irradiance,
@@ -41,14 +41,15 @@ from export3d.heads.light import (
     shadow_transfer,
     sphere_directions,
 )
-from export3d.heads.parametric import ParametricHead
+from export3d.heads.shape.parametric import ParametricHead
+from export3d.heads.shape.procedural import procedural_head
 
 _FAST = AppearanceOptions(quality="fast")
 
 
 @pytest.fixture(scope="module")
 def head() -> ParametricHead:
-    return ParametricHead.procedural()
+    return procedural_head()
 
 
 def test_traits_are_a_function_of_the_seed_and_options_replace_only_what_they_name() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from export3d.camera import Camera
 from export3d.errors import HeadModelError
-from export3d.heads.extractor import (
+from export3d.heads.clips.extractor import (
     MIRROR_68,
     NUM_EXPRESSION,
     NUM_IDENTITY,
@@ -21,15 +21,16 @@ from export3d.heads.extractor import (
     mirror_landmarks,
     project_landmarks,
 )
-from export3d.heads.motion import independent
-from export3d.heads.parametric import EXPRESSION_NAMES, WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
+from export3d.heads.clips.motion import independent
+from export3d.heads.shape.parametric import EXPRESSION_NAMES, WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
+from export3d.heads.shape.procedural import procedural_head
 
 SMALL = ExtractorConfig(statistics_identities=60)
 
 
 @pytest.fixture(scope="module")
 def head() -> ParametricHead:
-    return ParametricHead.procedural()
+    return procedural_head()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from export3d.heads.raster import depth_maps, rasterize
+from export3d.heads.raster.rasterize import depth_maps, rasterize
 
 
 def _slow(points: torch.Tensor, depth: torch.Tensor, triangles: torch.Tensor, size: int):

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from export3d.camera import Camera
-from export3d.heads.parametric import EXPRESSION_NAMES
+from export3d.fitting.face_shapes import mirrored_name
+from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.model import Export3D
 from export3d.model.config import PRESETS, TINY, ModelConfig
 from export3d.model.face_shapes import LOWER_FACE, UPPER_FACE, FaceShapes
-from export3d.training.face_shapes import mirrored_name
 
 UPPER = replace(TINY, upper_face=True)
 BOTH = replace(TINY, upper_face=True, lower_face=True)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from export3d.camera import Camera
-from export3d.heads.parametric import WORLD_ORIGIN_CM, WORLD_SCALE
-from export3d.heads.render import neck_weight, torso_lag
+from export3d.heads.look.render import neck_weight, torso_lag
+from export3d.heads.shape.parametric import WORLD_ORIGIN_CM, WORLD_SCALE
 from export3d.model.background import BackgroundConfig
 from export3d.model.code import SourceCode
 from export3d.model.config import PRESETS, TINY

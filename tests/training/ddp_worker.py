@@ -11,10 +11,10 @@ import torch
 
 from export3d.data import ClipDataset
 from export3d.expression.lebs import LeBS
-from export3d.training.config import TINY_TRAIN, TrainConfig
-from export3d.training.distributed import World, joined_world
-from export3d.training.state import list_states, load_state, save_state
-from export3d.training.train import TrainTask
+from export3d.training.loop.distributed import World, joined_world
+from export3d.training.loop.state import list_states, load_state, save_state
+from export3d.training.phases.config import TINY_TRAIN, TrainConfig
+from export3d.training.phases.train import TrainTask
 
 
 def test_config() -> TrainConfig:

@@ -11,11 +11,11 @@ import torch
 from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.landmarks import MIRRORED_LANDMARKS
-from export3d.training.augment import AugmentConfig, draw_change, recolor, replace_background
-from export3d.training.batches import PairBatch, PairSampling, _chosen_points, pair_batch
-from export3d.training.clip_batches import clip_batch
-from export3d.training.frame_store import FrameStore
-from export3d.training.prefetch import Prefetcher
+from export3d.training.batches.augment import AugmentConfig, draw_change, recolor, replace_background
+from export3d.training.batches.clip_batches import clip_batch
+from export3d.training.batches.frame_store import FrameStore
+from export3d.training.batches.pair_batches import PairBatch, PairSampling, _chosen_points, pair_batch
+from export3d.training.batches.prefetch import Prefetcher
 
 NOTHING = AugmentConfig()
 SAMPLING = PairSampling(raw_size=8)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from export3d.training.config import TRAIN_PRESETS
-from export3d.training.pretrain import PRETRAIN_PRESETS
+from export3d.training.phases.config import TRAIN_PRESETS
+from export3d.training.phases.pretrain import PRETRAIN_PRESETS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 
@@ -35,7 +35,7 @@ def test_the_preset_table_equals_the_code(title: str, presets: dict[str, object]
 def test_every_weight_of_the_loss_is_in_the_table() -> None:
     from dataclasses import fields
 
-    from export3d.training.losses import LossWeights
+    from export3d.training.losses.terms import LossWeights
 
     listed = {name.removeprefix("weights.") for name in table("train option") if name.startswith("weights.")}
     assert listed == {field.name for field in fields(LossWeights)}

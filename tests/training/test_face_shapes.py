@@ -1,4 +1,4 @@
-"""training/face_shapes.py: the maps from beta to expression weights, and how a run comes to have them."""
+"""fitting/face_shapes.py: the maps from beta to expression weights, and how a run comes to have them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tests.training.clips import EXTRACTOR
 from export3d.data import ClipDataset
 from export3d.errors import TrainingError, UsageError
 from export3d.expression.lebs import LeBS
-from export3d.heads.parametric import EXPRESSION_NAMES
+from export3d.fitting.face_shapes import fit_face_shapes, mirrored_name
+from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.model import Export3D, save_model
 from export3d.model.config import TINY
 from export3d.model.face_shapes import LOWER_FACE, UPPER_FACE
-from export3d.training.config import TINY_TRAIN
-from export3d.training.distributed import World
-from export3d.training.face_shapes import fit_face_shapes, mirrored_name
-from export3d.training.setup import prepare_training
-from export3d.training.train import TrainTask
-from export3d.training.train_inputs import expression_of_model
+from export3d.training.loop.distributed import World
+from export3d.training.phases.config import TINY_TRAIN
+from export3d.training.phases.setup import prepare_training
+from export3d.training.phases.train import TrainTask
+from export3d.training.phases.train_inputs import expression_of_model
 
 CONFIG = replace(
     TINY_TRAIN,

@@ -9,11 +9,11 @@ import pytest
 from export3d.camera import Camera
 from export3d.cli import main
 from export3d.errors import DataError
-from export3d.heads.motion import expression_weights, gaze_to_weights
+from export3d.fitting import gaze as training
+from export3d.fitting.detections import Detections
+from export3d.fitting.gaze import build_gaze_map, fit_gaze_map, measure_gaze
+from export3d.heads.clips.motion import expression_weights, gaze_to_weights
 from export3d.tracking.gaze import EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, GazeMap
-from export3d.training import gaze as training
-from export3d.training.detections import Detections
-from export3d.training.gaze import build_gaze_map, fit_gaze_map, measure_gaze
 
 PEOPLE, FRAMES = 5, 40
 COUNT = PEOPLE * FRAMES

@@ -8,11 +8,7 @@ import torch
 
 from export3d.camera import Camera, rotation_angle_deg
 from export3d.cli import main
-from export3d.heads.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.parametric import ParametricHead
-from export3d.tracking.alignment import EG3D_ALIGNMENT, crop_squares
-from export3d.tracking.regressor import LandmarkRegressor, RegressorConfig, pose_from_camera
-from export3d.training.regressor import (
+from export3d.fitting.regressor import (
     RegressorTraining,
     Samples,
     TrackerErrors,
@@ -25,24 +21,26 @@ from export3d.training.regressor import (
     measure,
     train_regressor,
 )
+from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
+from export3d.heads.shape.procedural import procedural_head
+from export3d.tracking.alignment import EG3D_ALIGNMENT, crop_squares
+from export3d.tracking.regressor import LandmarkRegressor, RegressorConfig, pose_from_camera
 
 QUIET = RegressorTraining(noise_px=(0.0, 0.0), face_offset_px=0.0, missing_share=0.0, aligned_share=1.0)
 
 
 @pytest.fixture(scope="module")
 def extractor() -> LinearExtractor:
-    return LinearExtractor.build(
-        ParametricHead.procedural(), ExtractorConfig(statistics_identities=20, statistics_frames=6)
-    )
+    return LinearExtractor.build(procedural_head(), ExtractorConfig(statistics_identities=20, statistics_frames=6))
 
 
 @pytest.fixture(scope="module")
 def samples(extractor) -> Samples:
-    return draw_samples(ParametricHead.procedural(), extractor, range(40), 8)
+    return draw_samples(procedural_head(), extractor, range(40), 8)
 
 
 def test_samples_are_a_function_of_their_seeds(extractor, samples):
-    again = draw_samples(ParametricHead.procedural(), extractor, range(2, 4), 8)
+    again = draw_samples(procedural_head(), extractor, range(2, 4), 8)
     assert torch.equal(again.points, samples.points[16:32])
     assert torch.equal(again.beta, samples.beta[16:32])
     assert torch.equal(again.camera.to_vector(), samples.camera.to_vector()[16:32])
@@ -50,7 +48,7 @@ def test_samples_are_a_function_of_their_seeds(extractor, samples):
 
 
 def test_the_noisy_fit_scatters_around_the_exact_one(extractor, samples):
-    noisy = draw_samples(ParametricHead.procedural(), extractor, range(40), 8, noisy_fit=True)
+    noisy = draw_samples(procedural_head(), extractor, range(40), 8, noisy_fit=True)
     assert torch.equal(noisy.points, samples.points)
     difference = noisy.beta - samples.beta
     assert 0.01 < float(difference.std()) < 2.0
@@ -152,7 +150,7 @@ def test_the_network_learns_the_camera_and_the_expression(extractor, samples):
         samples, RegressorConfig(hidden=64, alignment=alignment), settings, progress=lambda *step: losses.append(step)
     )
     assert [step[0] for step in losses] == list(range(1, 41)) and losses[-1][2] < 0.5 * losses[0][2]
-    unseen = draw_samples(ParametricHead.procedural(), extractor, range(1000, 1010), 8)
+    unseen = draw_samples(procedural_head(), extractor, range(1000, 1010), 8)
     errors = measure(make_regressor(net, {}), unseen, 0.0, aligned=True)
     spread = rotation_angle_deg(unseen.camera, Camera.look_at_head(torch.zeros(len(unseen))))
     assert errors.angle_error_deg_mean < 0.3 * float(spread.mean())

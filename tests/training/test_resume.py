@@ -19,13 +19,13 @@ from export3d.configs import config_to_dict
 from export3d.data import ClipDataset
 from export3d.errors import CheckpointError, OutputError, TrainingError
 from export3d.expression.lebs import LeBS
-from export3d.training.config import TINY_TRAIN, TrainConfig
-from export3d.training.distributed import World
-from export3d.training.loop import LoopOptions, run_loop
-from export3d.training.pretrain import TINY_PRETRAIN, PretrainTask
-from export3d.training.run_folder import RunFolder
-from export3d.training.state import list_states, load_state, save_state
-from export3d.training.train import TrainTask
+from export3d.training.loop.distributed import World
+from export3d.training.loop.run import LoopOptions, run_loop
+from export3d.training.loop.run_folder import RunFolder
+from export3d.training.loop.state import list_states, load_state, save_state
+from export3d.training.phases.config import TINY_TRAIN, TrainConfig
+from export3d.training.phases.pretrain import TINY_PRETRAIN, PretrainTask
+from export3d.training.phases.train import TrainTask
 
 QUIET = LoopOptions(log_every=1, sheet_every=0, state_every=1000)
 

@@ -15,7 +15,7 @@ from export3d.model.neck import NeckConfig
 from export3d.model.source_depth import SourceDepthConfig
 from export3d.model.source_lookup import SourceLookupConfig
 from export3d.rendering.renderer import RendererConfig
-from export3d.training.train_inputs import start_weights
+from export3d.training.phases.train_inputs import start_weights
 
 SMALLER = replace(
     TINY,

@@ -15,13 +15,13 @@ from export3d.model import ABLATIONS, ablation, load_model
 from export3d.model.background import BackgroundConfig
 from export3d.model.config import TINY
 from export3d.model.pixel_aligned import PixelAlignedConfig
-from export3d.training.augment import AugmentConfig
-from export3d.training.config import TINY_TRAIN, TRAIN_PRESETS, TrainConfig
-from export3d.training.distributed import World
-from export3d.training.losses import LossWeights
-from export3d.training.run_folder import RunFolder
-from export3d.training.train import TrainTask, check_same_extractor, install_expression
-from export3d.training.windows import cut, focus_weight, shrink_depth, trim
+from export3d.training.batches.augment import AugmentConfig
+from export3d.training.batches.windows import cut, focus_weight, shrink_depth, trim
+from export3d.training.loop.distributed import World
+from export3d.training.loop.run_folder import RunFolder
+from export3d.training.losses.terms import LossWeights
+from export3d.training.phases.config import TINY_TRAIN, TRAIN_PRESETS, TrainConfig
+from export3d.training.phases.train import TrainTask, check_same_extractor, install_expression
 
 PHASE1 = replace(TINY_TRAIN, samples=200, adversarial=replace(TINY_TRAIN.adversarial, samples=0))
 
@@ -51,7 +51,7 @@ def test_mean_planes_follow_equation_12_from_the_output_before_the_sum(clip_fold
         batch = task.load_batch(step)
         with torch.no_grad():  # the generator's output with the weights before the step
             from export3d.camera import Camera
-            from export3d.training.pretrain import to_tensor_of
+            from export3d.training.phases.pretrain import to_tensor_of
 
             code = task.model.encode(to_tensor_of(batch.source), Camera.from_vector(batch.source_camera))
             planes = task.model.planes(code, batch.beta)
@@ -235,7 +235,7 @@ def test_upper_and_lower_face_may_be_learned_at_a_rate_of_their_own(clip_folder:
 
 def test_training_can_start_from_a_model_and_free_its_frozen_encoder(clip_folder: Path, tmp_path: Path) -> None:
     from export3d.model import save_model
-    from export3d.training.train_inputs import start_weights
+    from export3d.training.phases.train_inputs import start_weights
 
     task = make_task(clip_folder, PHASE1)
     task.step(0, task.load_batch(0))

@@ -106,7 +106,7 @@ def run(options: AnimateOptions) -> str:
     from export3d.animation.film import FilmOptions, check_target, is_still
     from export3d.model import load_model
     from export3d.tracking import Tracker
-    from export3d.training.memory import keep_freed_memory
+    from export3d.training.loop.memory import keep_freed_memory
 
     film = FilmOptions(
         size=options.size,

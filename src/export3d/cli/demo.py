@@ -67,7 +67,7 @@ def run(options: DemoOptions) -> None:
     from export3d.animation.paths import OrbitOptions, orbit_cameras
     from export3d.model import load_model
     from export3d.tracking import Tracker
-    from export3d.training.memory import keep_freed_memory
+    from export3d.training.loop.memory import keep_freed_memory
 
     portraits = sample_portraits()
     driving = samples_folder() / "driving.mp4"

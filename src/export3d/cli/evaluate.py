@@ -18,10 +18,10 @@ from export3d.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from export3d.data import ClipDataset
-    from export3d.evaluation.backends import FaceBackend, IdentityBackend, PictureDistance
-    from export3d.evaluation.makers import FrameMaker
-    from export3d.evaluation.protocol import Pair
-    from export3d.evaluation.run import Backends
+    from export3d.evaluation.metrics.backends import FaceBackend, IdentityBackend, PictureDistance
+    from export3d.evaluation.scores.makers import FrameMaker
+    from export3d.evaluation.scores.protocol import Pair
+    from export3d.evaluation.scores.run import Backends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +95,10 @@ def evaluate_main(argv: Sequence[str]) -> int:
 def run(options: EvaluateOptions, command: list[str]) -> None:
     """Evaluate, print the tables, write the files."""
     from export3d.data import ClipDataset
-    from export3d.evaluation.protocol import write_pairs
-    from export3d.evaluation.run import choose_pairs, evaluate
-    from export3d.evaluation.scoring import write_frames_csv
-    from export3d.evaluation.tables import TITLES, make_tables, markdown, text_table, write_tables_json
+    from export3d.evaluation.scores.protocol import write_pairs
+    from export3d.evaluation.scores.run import choose_pairs, evaluate
+    from export3d.evaluation.scores.scoring import write_frames_csv
+    from export3d.evaluation.scores.tables import TITLES, make_tables, markdown, text_table, write_tables_json
     from export3d.files import write_atomically
 
     if options.model is not None and options.predictions is not None:
@@ -152,7 +152,7 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
 
 
 def _measure_backends(options: EvaluateOptions, command: list[str], dataset: ClipDataset) -> None:
-    from export3d.evaluation.backend_accuracy import measure_backends
+    from export3d.evaluation.metrics.backend_accuracy import measure_backends
     from export3d.files import write_atomically
 
     count = min(options.clips or len(dataset), len(dataset))
@@ -182,7 +182,7 @@ def _measure_backends(options: EvaluateOptions, command: list[str], dataset: Cli
 
 
 def _maker(options: EvaluateOptions, dataset: ClipDataset, pairs: list[Pair]) -> FrameMaker:
-    from export3d.evaluation.makers import ModelFrames, PredictedFrames
+    from export3d.evaluation.scores.makers import ModelFrames, PredictedFrames
 
     if options.predictions is not None:
         return PredictedFrames(options.predictions, dataset, pairs)
@@ -198,7 +198,7 @@ def _maker(options: EvaluateOptions, dataset: ClipDataset, pairs: list[Pair]) ->
 @contextmanager
 def open_backends(options: EvaluateOptions) -> Iterator[Backends]:
     """What measures faces, as the options say."""
-    from export3d.evaluation.run import Backends
+    from export3d.evaluation.scores.run import Backends
 
     pictures = _pictures(options)
     if options.landmarks == "none":
@@ -206,8 +206,8 @@ def open_backends(options: EvaluateOptions) -> Iterator[Backends]:
             raise UsageError("--identity needs faces: leave --landmarks none out.")
         yield Backends(pictures=pictures)
         return
-    from export3d.evaluation.backends import TrackerBackend
-    from export3d.evaluation.remembered import RememberedFaces
+    from export3d.evaluation.metrics.backends import TrackerBackend
+    from export3d.evaluation.metrics.remembered import RememberedFaces
     from export3d.tracking import Tracker
 
     coefficients = None
@@ -218,7 +218,7 @@ def open_backends(options: EvaluateOptions) -> Iterator[Backends]:
     with Tracker(coefficients=coefficients, choice="largest") as tracker:
         faces: FaceBackend = TrackerBackend(tracker)
         if options.landmarks == "face-alignment":
-            from export3d.evaluation.outside import FaceAlignmentBackend
+            from export3d.evaluation.metrics.outside import FaceAlignmentBackend
 
             faces = FaceAlignmentBackend(faces, device=pick_device(options.device))
         faces = RememberedFaces(faces)
@@ -228,14 +228,14 @@ def open_backends(options: EvaluateOptions) -> Iterator[Backends]:
 def _pictures(options: EvaluateOptions) -> PictureDistance | None:
     if options.lpips_vgg is None or options.lpips_heads is None:
         return None
-    from export3d.evaluation.picture_distance import LPIPSDistance
+    from export3d.evaluation.metrics.picture_distance import LPIPSDistance
 
     return LPIPSDistance(options.lpips_vgg, options.lpips_heads, device=pick_device(options.device))
 
 
 def _identity(choice: str, faces: FaceBackend) -> IdentityBackend | None:
-    from export3d.evaluation.face_networks import IdentityNetwork, bundled_identity
-    from export3d.evaluation.outside import ArcFace
+    from export3d.evaluation.metrics.outside import ArcFace
+    from export3d.identity.network import IdentityNetwork, bundled_identity
 
     if choice == "none":
         return None
@@ -269,7 +269,7 @@ def _facts(
     maker: FrameMaker,
     backends: Backends,
 ) -> dict[str, Any]:
-    from export3d.evaluation.bootstrap import DRAWS
+    from export3d.evaluation.metrics.bootstrap import DRAWS
 
     return {
         **_common_facts(options, command, dataset, backends),

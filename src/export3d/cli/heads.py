@@ -25,15 +25,15 @@ from rich.table import Table
 from export3d.data.tar_members import encode_image
 from export3d.errors import OutputError, UsageError
 from export3d.files import write_atomically
-from export3d.heads.appearance import AppearanceOptions
-from export3d.heads.clips import ClipsConfig, render_clips
-from export3d.heads.entanglement import EntanglementConfig, measure_entanglement
-from export3d.heads.extractor import LinearExtractor
-from export3d.heads.identity import Identity
-from export3d.heads.model_file import load_head
-from export3d.heads.motion_csv import from_csv
-from export3d.heads.parametric import ParametricHead
-from export3d.heads.sheet import clip_strip, expression_sheet, pose_sheet, random_sheet, spread_report
+from export3d.heads.clips.entanglement import EntanglementConfig, measure_entanglement
+from export3d.heads.clips.extractor import LinearExtractor
+from export3d.heads.clips.motion_csv import from_csv
+from export3d.heads.clips.rendering import ClipsConfig, render_clips
+from export3d.heads.clips.sheet import clip_strip, expression_sheet, pose_sheet, random_sheet, spread_report
+from export3d.heads.look.appearance import AppearanceOptions
+from export3d.heads.look.identity import Identity
+from export3d.heads.shape.ict_obj import head_from_ict_folder
+from export3d.heads.shape.model_file import load_head, write_head
 
 Output = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 
@@ -64,7 +64,7 @@ class RenderOptions:
     split: Literal["train", "validation", "test"] = "train"
     """Which identities. The splits share none."""
 
-    motion: Literal["independent", "trajectory"] = "independent"
+    motion: Literal["independent", "wide", "trajectory"] = "independent"
     """Frames drawn one by one (for training), or a continuous talking sequence."""
 
     motion_file: Path | None = None
@@ -287,8 +287,8 @@ def _entanglement(options: EntanglementOptions, argv: list[str]) -> None:
 
 
 def _import(options: ImportOptions) -> None:
-    head = ParametricHead.from_obj_folder(options.path)
-    head.to_npz(options.output)
+    head = head_from_ict_folder(options.path)
+    write_head(options.output, head)
     Console(soft_wrap=True).print(
         f"{options.output}: {len(head.vertices)} vertices, {len(head.identity_basis)} identity and "
         f"{len(head.expression_basis)} expression modes. Use it with --head-model, or set EXPORT3D_HEAD_MODEL to it."

@@ -17,9 +17,9 @@ from export3d.cli.common import parse, say, set_threads
 from export3d.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from export3d.evaluation.expression_content import CodeRow
-    from export3d.evaluation.expression_sample import ExpressionSample
-    from export3d.heads.extractor import LinearExtractor
+    from export3d.evaluation.scores.expression_content import CodeRow
+    from export3d.evaluation.scores.expression_sample import ExpressionSample
+    from export3d.heads.clips.extractor import LinearExtractor
 
 COLUMNS = ("between_identity_share", "identity_1nn", "identity_1nn_frames", "r2", "r2_within", "r2_quadratic")
 EXTRACTOR_FILE = "extractor.safetensors"
@@ -75,11 +75,11 @@ def run(options: MeasureOptions, command: str) -> None:
     from PIL import Image
 
     from export3d.data import ClipDataset
-    from export3d.evaluation import expression_content as content
-    from export3d.evaluation.expression_figure import tsne_figure
+    from export3d.evaluation.figures.expression_figure import tsne_figure
+    from export3d.evaluation.scores import expression_content as content
     from export3d.files import write_atomically
-    from export3d.heads.extractor import NUM_EXPRESSION, LinearExtractor
-    from export3d.training.pretrain import FACE_NETWORK_FILE, check_space, load_expression, load_face_network
+    from export3d.heads.clips.extractor import NUM_EXPRESSION, LinearExtractor
+    from export3d.training.phases.pretrain import FACE_NETWORK_FILE, check_space, load_expression, load_face_network
 
     if options.figure is not None and options.figure.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"--figure: expected a .png or .jpg name; got {options.figure}.")
@@ -145,8 +145,8 @@ def run(options: MeasureOptions, command: str) -> None:
 
 
 def _sample(options: MeasureOptions, dataset: Any, extractor: LinearExtractor) -> ExpressionSample:
-    from export3d.evaluation.expression_sample import draw_sample, sample_of_clips
-    from export3d.heads.model_file import load_head
+    from export3d.evaluation.scores.expression_sample import draw_sample, sample_of_clips
+    from export3d.heads.shape.model_file import load_head
 
     if options.identities == 0:
         return sample_of_clips(dataset)

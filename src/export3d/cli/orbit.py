@@ -87,7 +87,7 @@ def run(options: OrbitCommand) -> str:
     from export3d.animation.paths import OrbitOptions
     from export3d.model import load_model
     from export3d.tracking import Tracker
-    from export3d.training.memory import keep_freed_memory
+    from export3d.training.loop.memory import keep_freed_memory
 
     if not 1 <= options.fps <= 240 or not 0 < options.seconds <= 3600:
         raise UsageError(

@@ -61,8 +61,8 @@ def run(options: QualityOptions, command: list[str]) -> None:
     from PIL import Image
 
     from export3d.data import ClipDataset
-    from export3d.evaluation.figures import same_identity_sheet
-    from export3d.evaluation.synthetic import score_synthetic
+    from export3d.evaluation.figures.sheets import same_identity_sheet
+    from export3d.evaluation.scores.synthetic import score_synthetic
     from export3d.files import write_atomically
     from export3d.model.loading import checkpoint_path, load_model
 
@@ -83,7 +83,7 @@ def run(options: QualityOptions, command: list[str]) -> None:
         say(f"{name:20s}" + "".join(f"{value:12.4f}" for value in asdict(row).values()))
     views = None
     if options.views is not None:
-        from export3d.evaluation.novel_views import score_novel_views
+        from export3d.evaluation.scores.novel_views import score_novel_views
 
         view_clips = ClipDataset(options.views)
         with progress_bar("scoring views", len(view_clips)) as report:

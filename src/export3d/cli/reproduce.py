@@ -17,8 +17,8 @@ from export3d.cli.common import parse, pick_device, progress_bar, say, set_threa
 from export3d.errors import UsageError
 
 if TYPE_CHECKING:
-    from export3d.evaluation.reproduce.scores import OpenBackends
-    from export3d.evaluation.reproduce.settings import Reporter, Settings
+    from export3d.reproduce.scores import OpenBackends
+    from export3d.reproduce.settings import Reporter, Settings
 
 Stage = Literal["data", "pretrain", "train", "evaluate", "figures", "page"]
 Variant = Literal["full", "direct-3dmm", "e2e-lebs-n25", "e2e-lebs-n10", "e2e-lebs-n5", "cross-attention"]
@@ -134,8 +134,8 @@ def recorded_command(argv: Sequence[str]) -> str:
 
 def run(options: ReproduceOptions, command: str) -> int:
     """Do the stages, one after the other."""
-    from export3d.evaluation.reproduce.settings import STAGES, Reporter, Stopped
-    from export3d.training.memory import keep_freed_memory
+    from export3d.reproduce.settings import STAGES, Reporter, Stopped
+    from export3d.training.loop.memory import keep_freed_memory
 
     set_threads(options.threads)
     settings = _settings(options)
@@ -144,7 +144,7 @@ def run(options: ReproduceOptions, command: str) -> int:
         raise UsageError(f"--stages: name at least one of {', '.join(STAGES)}.")
     keep_freed_memory()
     if options.dry_run:
-        from export3d.evaluation.reproduce.estimate import estimate
+        from export3d.reproduce.estimate import estimate
 
         for line in estimate(settings, stages, _backends(options, settings)[1]):
             say(line)
@@ -167,7 +167,7 @@ def run(options: ReproduceOptions, command: str) -> int:
 
 def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str, reporter: Reporter) -> None:
     from export3d.evaluation.reproduce import figures, scores, tables, training
-    from export3d.evaluation.reproduce.settings import MAIN
+    from export3d.reproduce.settings import MAIN
 
     results = options.results or options.output / "results"
     pictures = options.pictures or options.output / "pictures"
@@ -187,7 +187,7 @@ def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str,
         if settings.variants:  # the bundled model brings no pre-training run
             _measure_expression(options, settings, results, pictures, reporter)
     else:
-        from export3d.evaluation.results_page import results_page
+        from export3d.evaluation.figures.results_page import results_page
         from export3d.files import write_atomically
 
         tables.write_results(settings, results, command, reporter)
@@ -197,7 +197,7 @@ def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str,
 
 
 def _settings(options: ReproduceOptions) -> Settings:
-    from export3d.evaluation.reproduce.settings import Settings
+    from export3d.reproduce.settings import Settings
 
     return Settings(
         work=options.output,
@@ -246,10 +246,10 @@ def _measure_expression(
     """Fig. 8 and its numbers, by `export3d measure-expression`."""
     from export3d.cli import measure
     from export3d.data.manifest import MANIFEST_NAME, file_sha256
-    from export3d.evaluation.reproduce.settings import make_folder
-    from export3d.evaluation.results_page import read_result
+    from export3d.evaluation.figures.results_page import read_result
     from export3d.files import write_atomically
-    from export3d.training.pretrain import EXPRESSION_FILE
+    from export3d.reproduce.settings import make_folder
+    from export3d.training.phases.pretrain import EXPRESSION_FILE
 
     if not (settings.test_folder / measure.EXTRACTOR_FILE).is_file():
         reporter.line(f"figures: {settings.test_folder} holds no synthetic clips; t-SNE is left out")

@@ -18,14 +18,14 @@ from export3d.checks import check_choice
 from export3d.configs import config_to_dict
 from export3d.data import ClipDataset, ClipSource
 from export3d.errors import Export3DError, UsageError
-from export3d.training.config import TRAIN_PRESETS, TrainConfig
-from export3d.training.distributed import World, joined_world
-from export3d.training.loop import LoopOptions, LoopResult, Task, run_loop
-from export3d.training.loop import Progress as LoopProgress
-from export3d.training.memory import keep_freed_memory
-from export3d.training.pretrain import PRETRAIN_PRESETS, PretrainConfig, PretrainTask
-from export3d.training.run_folder import RunFolder
-from export3d.training.train import TrainTask
+from export3d.training.loop.distributed import World, joined_world
+from export3d.training.loop.memory import keep_freed_memory
+from export3d.training.loop.run import LoopOptions, LoopResult, Task, run_loop
+from export3d.training.loop.run import Progress as LoopProgress
+from export3d.training.loop.run_folder import RunFolder
+from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
+from export3d.training.phases.pretrain import PRETRAIN_PRESETS, PretrainConfig, PretrainTask
+from export3d.training.phases.train import TrainTask
 
 SIGTERM_CODE = 143
 O = TypeVar("O")
@@ -163,8 +163,8 @@ def train_main(argv: list[str]) -> int:
 def _train_task(
     options: TrainOptions, dataset: ClipSource, held_out: ClipSource | None, world: World
 ) -> tuple[TrainConfig, TrainTask, dict[str, Any]]:
-    from export3d.training.setup import prepare_training
-    from export3d.training.sheets import make_sheet
+    from export3d.training.phases.setup import prepare_training
+    from export3d.training.phases.sheets import make_sheet
 
     setup = prepare_training(
         options.config,
@@ -193,10 +193,10 @@ def _clips(
         return
     if options.split != "train":
         raise UsageError(f"--heads-stream renders people of the split 'train' alone; got --split {options.split}.")
-    from export3d.heads.clips import ClipsConfig
-    from export3d.heads.extractor import LinearExtractor
-    from export3d.heads.model_file import load_head
-    from export3d.heads.stream import HeadStream, HeadStreamConfig
+    from export3d.heads.clips.extractor import LinearExtractor
+    from export3d.heads.clips.rendering import ClipsConfig
+    from export3d.heads.clips.stream import HeadStream, HeadStreamConfig
+    from export3d.heads.shape.model_file import load_head
 
     chosen = options.heads
     clips = ClipsConfig(
@@ -347,7 +347,7 @@ def _print_dry_run(
 ) -> int:
     import json
 
-    from export3d.training.estimate import estimate_run
+    from export3d.training.loop.estimate import estimate_run
 
     if world.is_main:
         console = Console()

@@ -48,7 +48,7 @@ def run(options: TrainGazeOptions, command: str) -> str:
         raise OutputError(f"--detections {options.detections}: no such folder. Make it first.")
     if not options.data:
         raise UsageError("train-gaze: --data needs at least one folder of rendered clips.")
-    from export3d.training.gaze import build_gaze_map
+    from export3d.fitting.gaze import build_gaze_map
 
     with progress_bar("fitting the gaze map", None) as progress:
         report = build_gaze_map(

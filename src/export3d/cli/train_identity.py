@@ -50,8 +50,8 @@ def train_identity_main(argv: Sequence[str]) -> int:
 def run(options: TrainIdentityOptions) -> None:
     """Train, measure, write, say how good it is."""
     from export3d.data import ClipDataset
-    from export3d.evaluation.identity_training import IdentityTraining, train_identity
     from export3d.files import write_atomically
+    from export3d.fitting.identity import IdentityTraining, train_identity
 
     check_targets((options.output, ".safetensors"), (options.report, ".json"))
     if options.epochs < 1:

@@ -1,6 +1,6 @@
 """Expression weights read off beta (not in the paper, off there): what the contrastive code leaves out joins the condition.
 
-A fixed linear map, fitted to the exact weights of synthetic clips (`training/face_shapes.py`), reads them from the driver's
+A fixed linear map, fitted to the exact weights of synthetic clips (`fitting/face_shapes.py`), reads them from the driver's
 and the portrait's beta. They are as honest as beta is: a real tracker's beta goes through the same map.
 """
 
