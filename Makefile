@@ -9,13 +9,13 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[face]"
+	$(PIP) -e ".[face,provenance]"
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[face,train,eval,cluster,dev]"
+	$(PIP) -e ".[face,train,eval,cluster,provenance,dev]"
 	touch $@
 
 demo: $(VENV)/.demo

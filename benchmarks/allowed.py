@@ -41,7 +41,9 @@ COPIES = {
     "quarter size, JPEG 50": saved_again(50, 0.25),
     "1.7 times as large, JPEG 30": saved_again(30, 1.7),
     "15 % brighter": lambda image: np.clip(image * 1.15, 0, 255).astype(np.uint8),
-    "10 % crop (not promised to pass)": lambda i: i[i.shape[0] // 20 : -i.shape[0] // 20, i.shape[1] // 20 : -i.shape[1] // 20],
+    "10 % crop (not promised to pass)": lambda i: i[
+        i.shape[0] // 20 : -i.shape[0] // 20, i.shape[1] // 20 : -i.shape[1] // 20
+    ],
     "mirrored (not promised to pass)": lambda image: image[:, ::-1],
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,10 +21,11 @@ from export3d.animation.lost import LostFaces
 from export3d.animation.parallel import in_order, one_thread_each
 from export3d.animation.paths import OrbitOptions, orbit_cameras
 from export3d.animation.transfer import TransferOptions, transfer
-from export3d.errors import UsageError
-from export3d.files import write_atomically
+from export3d.errors import OutputError, UsageError
+from export3d.files import replacing
 from export3d.images import to_uint8
 from export3d.model import Render
+from export3d.provenance import Facts, Finish
 from export3d.video import VideoWriter, check_video_target, check_writable
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -80,6 +80,7 @@ class FilmReport:
         fps: nominal rate.
         width, height: pixels.
         seconds: wall-clock time from the first to the last frame, tracking and encoding included.
+        warnings: why the file has no signed manifest, where it has none.
     """
 
     path: Path
@@ -90,6 +91,7 @@ class FilmReport:
     height: int
     seconds: float
     gaps: tuple[tuple[int, int], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def ms_per_frame(self) -> float:
@@ -115,17 +117,22 @@ def check_target(path: Path) -> None:
         check_video_target(path)
 
 
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write a uint8 ``(H, W, 3)`` image under a temporary name, then rename it.
+def write_picture(path: Path, image: np.ndarray, finish: Finish) -> None:
+    """Finish a uint8 ``(H, W, 3)`` image and write it under a temporary name, then rename it.
 
     Raises:
         OutputError: The folder is missing or not writable, or the disk is full.
     """
     check_writable(path)
-    content = io.BytesIO()
     kind = Image.registered_extensions()[path.suffix.lower()]
-    Image.fromarray(image).save(content, kind, quality=95)  # PNG ignores the quality
-    write_atomically(path, content.getvalue(), "Free some disk space or choose another folder.")
+    try:
+        with replacing(path) as temporary:
+            Image.fromarray(finish.frame(image)).save(temporary, kind, quality=95)  # PNG ignores the quality
+            finish.file(temporary, path.suffix)
+    except OSError as error:
+        reason = error.strerror or error
+        advice = "Free some disk space or choose another folder."
+        raise OutputError(f"{path}: cannot be written ({reason}). {advice}") from error
 
 
 def animate_film(
@@ -136,11 +143,12 @@ def animate_film(
     film: FilmOptions,
     motion: TransferOptions,
     on_lost: str = "hold",
+    finish: Finish | None = None,
     progress: Progress | None = None,
 ) -> FilmReport:
     """Drive the animator's portrait with every frame of a driver; `path` decides between film and still.
 
-    A still shows the first frame that has a face.
+    A still shows the first frame that has a face. Frames and file pass `finish`: mark and manifest alone when None.
 
     Raises:
         NoFaceError, FaceLostError: See `LostFaces`.
@@ -151,6 +159,7 @@ def animate_film(
     if subject is None:
         raise RuntimeError("animate_film: give the animator a portrait first")
     check_target(path)
+    finish = finish or Finish(facts=Facts(composite=film.side_by_side))
     lost = LostFaces(on_lost, subject.beta, subject.camera, subject.gaze)
     started = time.perf_counter()
     height = film.size or animator.image_size
@@ -172,7 +181,7 @@ def animate_film(
 
     if is_still(path):
         image = next(picture(frame) for frame in frames if frame.found)
-        write_picture(path, image)
+        write_picture(path, image, finish)
         written = 1
     else:
         with ExitStack() as stack:
@@ -189,9 +198,10 @@ def animate_film(
                             copy_audio_from=driver.audio,
                             crf=film.crf,
                             threads=film.threads,
+                            on_complete=finish.signer(path),
                         )
                     )
-                writer.write(image, frame.pts, frame.duration)
+                writer.write(finish.frame(image), frame.pts, frame.duration)
                 if progress is not None:
                     progress(writer.num_frames)
         assert writer is not None  # a driver without frames has raised NoFaceError
@@ -205,6 +215,7 @@ def animate_film(
         width=image.shape[1],
         height=image.shape[0],
         seconds=time.perf_counter() - started,
+        warnings=tuple(finish.warnings),
     )
 
 
@@ -216,6 +227,7 @@ def orbit_film(
     film: FilmOptions,
     fps: Fraction,
     with_depth: bool = False,
+    finish: Finish | None = None,
     progress: Progress | None = None,
 ) -> FilmReport:
     """Film the animator's portrait from a moving camera, its own expression kept; depth beside it on request.
@@ -226,6 +238,7 @@ def orbit_film(
     if subject is None:
         raise RuntimeError("orbit_film: give the animator a portrait first")
     check_target(path)
+    finish = finish or Finish()
     started = time.perf_counter()
     height = film.size or animator.image_size
     cameras = orbit_cameras(orbit).to_vector().numpy()
@@ -244,12 +257,14 @@ def orbit_film(
         painters = stack.enter_context(_painters(animator, film.workers))
         for _, image in in_order(cameras, [partial(picture, painter=painter) for painter in painters]):
             if is_still(path):
-                write_picture(path, image)
+                write_picture(path, image, finish)
                 break
             if writer is None:
                 size = (image.shape[1], image.shape[0])
-                writer = stack.enter_context(VideoWriter(path, fps, size, crf=film.crf, threads=film.threads))
-            writer.write(image)
+                writer = stack.enter_context(
+                    VideoWriter(*(path, fps, size), crf=film.crf, threads=film.threads, on_complete=finish.signer(path))
+                )
+            writer.write(finish.frame(image))
             if progress is not None:
                 progress(writer.num_frames)
     return FilmReport(
@@ -260,6 +275,7 @@ def orbit_film(
         width=image.shape[1],
         height=image.shape[0],
         seconds=time.perf_counter() - started,
+        warnings=tuple(finish.warnings),
     )
 
 

@@ -55,6 +55,12 @@ COMMANDS: dict[str, Command] = {
         summary="animate the bundled sample portrait with the bundled sample clip",
         group=USE,
     ),
+    "verify": Command(
+        module="export3d.cli.verify",
+        function="verify_main",
+        summary="what a film or picture says about how it was made: signed manifest, invisible mark",
+        group=USE,
+    ),
     "info": Command(
         module="export3d.cli.info",
         function="info_main",
@@ -207,6 +213,7 @@ def _missing_module(command: str, error: ModuleNotFoundError) -> Export3DError |
     if missing == "export3d":
         return error  # a part of this package: a broken installation deserves its traceback
     extras = {"mediapipe": "face", "webdataset": "train", "torchmetrics": "eval", "skimage": "eval", "ray": "cluster"}
+    extras |= dict.fromkeys(("c2pa", "cryptography"), "provenance")
     extra = extras.get(missing)
     how = f'pip install "export3d[{extra}]"' if extra else f"pip install {missing}"
     return MissingExtraError(f"export3d {command} needs the package '{missing}', which is not installed. Run: {how}")

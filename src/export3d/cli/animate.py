@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +19,8 @@ from export3d.cli.common import (
     set_threads,
     warn_of_gaps,
 )
+from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
+from export3d.provenance import ProvenanceOptions
 
 STILL_FILM_S = 2.0
 """Length of a film that is driven by a single photo."""
@@ -91,6 +93,9 @@ class AnimateOptions:
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
 
+    provenance: ProvenanceOptions = field(default_factory=ProvenanceOptions)
+    """Label, mark, signed manifest, consent, allowed portraits."""
+
 
 def animate_main(argv: Sequence[str]) -> int:
     """Run `export3d animate` with these arguments."""
@@ -126,9 +131,17 @@ def run(options: AnimateOptions) -> str:
     keep_freed_memory()
     check_target(options.output)
     refuse_overwriting_inputs(options.output, options.source, options.driving)
+    allowed = allowed_sources(options.provenance)
+    finish = start_finish(
+        options.provenance,
+        source=options.source,
+        driver=options.driving,
+        model=options.model,
+        composite=options.side_by_side,
+    )
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice=options.face, size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker, exact=options.exact)
+        animator = Animator(model, tracker, exact=options.exact, allowed=allowed)
         animator.portrait(options.source)
         driver = open_driver(
             options.driving,
@@ -146,9 +159,11 @@ def run(options: AnimateOptions) -> str:
                     film=film,
                     motion=motion,
                     on_lost=options.on_lost,
+                    finish=finish,
                     progress=progress,
                 )
         finally:
             driver.close()
     warn_of_gaps(report, options.on_lost)
+    warn_of_missing_manifest(finish)
     return result_line(report)

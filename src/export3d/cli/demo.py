@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Annotated, Literal
 import tyro
 
 from export3d.cli.common import parse, pick_device, progress_bar, result_line, say, set_threads
+from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.errors import OutputError, UsageError
+from export3d.provenance import ProvenanceOptions
 
 FRAME_RATE = Fraction(25)
 
@@ -41,6 +43,11 @@ class DemoOptions:
 
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
+
+    provenance: ProvenanceOptions = field(
+        default_factory=lambda: ProvenanceOptions(label="AI-generated", consent="A sample that comes with Export3D.")
+    )
+    """Label, mark, signed manifest, consent, allowed portraits."""
 
 
 def demo_main(argv: Sequence[str]) -> int:
@@ -86,9 +93,14 @@ def run(options: DemoOptions) -> None:
     check_target(animated)
     set_threads(options.threads)
     keep_freed_memory()
+    allowed = allowed_sources(options.provenance)
+    beside = start_finish(  # camera pictures beside generated ones
+        options.provenance, source=source, driver=driving, model=options.model, composite=True
+    )
+    finish = start_finish(options.provenance, source=source, model=options.model)
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice="largest", size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker, exact=options.exact)
+        animator = Animator(model, tracker, exact=options.exact, allowed=allowed)
         subject = animator.portrait(source)
         driver = open_driver(
             driving,
@@ -103,6 +115,7 @@ def run(options: DemoOptions) -> None:
                     animated,
                     film=FilmOptions(size=options.size, side_by_side=True, threads=options.threads),
                     motion=TransferOptions(),
+                    finish=beside,
                     progress=progress,
                 )
         finally:
@@ -117,9 +130,11 @@ def run(options: DemoOptions) -> None:
                 film=FilmOptions(size=options.size, threads=options.threads),
                 fps=FRAME_RATE,
                 with_depth=True,
+                finish=finish,
                 progress=progress,
             )
         say(result_line(report))
         frontal = orbit_cameras(OrbitOptions(num_frames=1)).to_vector()[0].numpy()
-        write_picture(depth, render_depth(animator.render(subject.beta, frontal), options.size))
+        write_picture(depth, render_depth(animator.render(subject.beta, frontal), options.size), finish)
         say(f"{depth}: depth of the portrait, light is near, {options.size}x{options.size}")
+    warn_of_missing_manifest(finish)

@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from export3d import __version__
-from export3d.errors import CertificateError, MissingExtraError, UsageError
+from export3d.errors import CertificateError, MissingExtraError
 from export3d.provenance.allowed import file_hash
 from export3d.provenance.certificate import Credentials, load_credentials
 from export3d.provenance.label import Label
 from export3d.provenance.manifest import MEDIA_TYPES, manifest_of, sign_file
 from export3d.provenance.mark import Marker, new_payload
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProvenanceOptions:
-    """What outputs say about themselves, and who may be animated."""
-
-    label: str | None = None
-    """Words to show in the lower right corner, such as "AI-generated"."""
-
-    no_label: bool = False
-    """Show no words."""
-
-    no_mark: bool = False
-    """Leave out the invisible mark."""
-
-    no_manifest: bool = False
-    """Leave out the signed manifest."""
-
-    consent: str | None = None
-    """One sentence, or a text file: who is shown and that they agreed. Goes into the signed manifest."""
-
-    allow: Path | None = None
-    """Folder or list of pictures: only these portraits may be animated, or copies that look the same."""
-
-    certificate: Path | None = None
-    """Certificate (PEM, with those above it) that signs the manifest. A local one is made at first use when left out."""
-
-    key: Path | None = None
-    """Its private key (PEM, no password)."""
-
-    yes: bool = False
-    """Ask nothing; the environment variable EXPORT3D_YES does the same."""
-
-    def __post_init__(self) -> None:
-        if (self.certificate is None) != (self.key is None):
-            raise UsageError("--certificate and --key belong together; give both or neither.")
+from export3d.provenance.options import ProvenanceOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +65,10 @@ class Finish:
         if self._label is not None:
             image = self._label(image)
         return image if self._marker is None else self._marker(image)
+
+    def signer(self, path: Path) -> Callable[[Path], None]:
+        """What signs the complete file that will be called `path`, for `VideoWriter`."""
+        return partial(self.file, suffix=path.suffix)
 
     def file(self, finished: Path, suffix: str) -> None:
         """Sign a complete file in place, before it gets its name, which will end in `suffix`."""
