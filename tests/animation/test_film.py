@@ -25,10 +25,16 @@ from export3d.animation.animator import head_turn
 from export3d.animation.film import FilmOptions, FilmReport
 from export3d.animation.paths import OrbitOptions
 from export3d.errors import FaceLostError, NoFaceError, OutputError, UsageError
+from export3d.provenance import Finish, ProvenanceOptions, verify_file
 from export3d.tracking import Tracker
 from export3d.video import VideoReader
 
 TrackerMaker = Callable[..., Tracker]
+
+
+def unfinished() -> Finish:
+    """Frames as the animator makes them."""
+    return Finish(ProvenanceOptions(no_mark=True, no_manifest=True))
 
 
 def film(animator: Animator, clip: Path, target: Path, tracker: Tracker, **options: object) -> FilmReport:
@@ -37,7 +43,7 @@ def film(animator: Animator, clip: Path, target: Path, tracker: Tracker, **optio
     driver = ClipDriver(clip, tracker)
     try:
         chosen = FilmOptions(**options)  # type: ignore[arg-type]
-        return animate_film(animator, driver, target, film=chosen, motion=motion, on_lost=on_lost)
+        return animate_film(animator, driver, target, film=chosen, motion=motion, on_lost=on_lost, finish=unfinished())
     finally:
         driver.close()
 
@@ -195,7 +201,15 @@ def test_frames_made_side_by_side_are_those_made_one_after_the_other(
     for workers in (1, 3):
         film(animator, clip, tmp_path / f"film{workers}.mp4", make_tracker(12), crf=0, workers=workers)
         path, options = tmp_path / f"orbit{workers}.mp4", FilmOptions(crf=0, workers=workers)
-        orbit_film(animator, path, orbit=OrbitOptions(num_frames=6), film=options, fps=Fraction(25), with_depth=True)
+        orbit_film(
+            animator,
+            path,
+            orbit=OrbitOptions(num_frames=6),
+            film=options,
+            fps=Fraction(25),
+            with_depth=True,
+            finish=unfinished(),
+        )
         assert torch.get_num_threads() == before
     for name, count in (("film", 12), ("orbit", 6)):
         one, three = (_pictures(tmp_path / f"{name}{workers}.mp4") for workers in (1, 3))
@@ -253,3 +267,18 @@ def test_the_head_turns_on_its_neck_unless_the_film_is_rigid(
     assert len(asked) == 4
     for camera, turn in asked:
         assert turn is None if rigid else np.array_equal(turn, head_turn(camera))
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.png"])
+def test_films_and_pictures_are_marked_and_signed_unless_asked_otherwise(
+    tmp_path: Path, animator: Animator, name: str
+) -> None:
+    pytest.importorskip("c2pa")
+    driver, options = MotionDriver(a_motion()), FilmOptions(size=256)
+    report = animate_film(animator, driver, tmp_path / name, film=options, motion=TransferOptions())
+    found = verify_file(tmp_path / name)
+    assert report.warnings == () and found.exit_code == 0
+    orbit_film(animator, tmp_path / name, orbit=OrbitOptions(num_frames=3), film=options, fps=Fraction(25))
+    again = verify_file(tmp_path / name)
+    assert again.exit_code == 0 and again.mark.run != found.mark.run  # type: ignore[union-attr]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
