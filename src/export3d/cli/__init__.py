@@ -58,7 +58,7 @@ COMMANDS: dict[str, Command] = {
     "verify": Command(
         module="export3d.cli.verify",
         function="verify_main",
-        summary="what a film or picture says about how it was made: signed manifest, invisible mark",
+        summary="was it made with Export3D? signed manifest and invisible mark",
         group=USE,
     ),
     "info": Command(
