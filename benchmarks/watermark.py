@@ -1,6 +1,6 @@
 """Which invisible mark survives what: the program's own one against rivaGan's, on films of different people.
 
-    python benchmarks/watermark.py --films FOLDER --unmarked FOLDER ... --rivagan FOLDER --save
+    python benchmarks/watermark.py --films FOLDER --unmarked FOLDER ... --rivagan FOLDER --work FOLDER --save
 
 FOLDER holds unmarked films, made with `export3d animate ... --no-mark --crf 0` or written from rendered clips. rivaGan's folder
 holds rivagan_encoder.onnx and rivagan_decoder.onnx of the wheel `invisible-watermark` (onnxruntime runs them; neither is a
@@ -16,7 +16,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ from material import save
 Frames = list[np.ndarray]
 FRAMES = 75
 FPS = 25
-RIVAGAN_EVERY = 5  # its encoder takes some tenths of a second for a frame
-FILMS_PER_SIZE_RIVAGAN = 20
+RIVAGAN_EVERY = 9  # its encoder takes some tenths of a second for a frame
+FILMS_RIVAGAN = 20
 
 
 def resized(frames: Frames, width: int, height: int) -> Frames:
@@ -96,20 +95,8 @@ ATTACKS: dict[str, tuple[Callable[[Frames], Frames], int | None]] = {
 """Name -> what is done to the frames, and the quality they are written with again (None: not written again)."""
 
 
-@dataclass
-class Tally:
-    """Films that were read, per attack."""
-
-    recovered: list[bool] = field(default_factory=list)
-    bits: list[float] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-
-    def facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"films": len(self.recovered), "recovered": sum(self.recovered)}
-        facts["bit_accuracy"] = round(statistics.mean(self.bits), 4)
-        if self.scores:
-            facts["lowest_score"] = round(min(self.scores), 2)
-        return facts
+Reading = tuple[bool, float, float]
+"""Whether the payload was recovered, the share of right bits before correction, the score (0: none)."""
 
 
 class Own:
@@ -122,16 +109,16 @@ class Own:
         marker = Marker(self.payload)
         return [marker(frame) for frame in frames]
 
-    def read(self, frames: Frames, scale: float, tally: Tally) -> None:
+    def read(self, frames: Frames, scale: float) -> Reading:
         """As `export3d verify` reads, from at most 16 frames; the bits before correction at the true size."""
         detector = MarkDetector()
         for frame in frames[:: max(1, len(frames) // 16)]:
             detector.add(frame)
         found = detector.read()
-        tally.recovered.append(found is not None and found.payload == self.payload)
-        tally.scores.append(found.score if found is not None else 0.0)
+        right = found is not None and found.payload == self.payload
         values = detector._sum[:, ::-1] if found is not None and found.mirrored else detector._sum
-        tally.bits.append(self._raw_bits(values, found.scale if found is not None else scale))
+        bits = self._raw_bits(values, found.scale if found is not None else scale)
+        return right, bits, found.score if found is not None else 0.0
 
     def _raw_bits(self, values: np.ndarray, scale: float) -> float:
         best = match(spectrum(values, scale)).fits.argmax(axis=1)
@@ -142,7 +129,7 @@ class Own:
 
 
 class RivaGan:
-    """rivaGan's network on every fifth frame; the reader is told which, its best case."""
+    """rivaGan's network on every ninth frame; the reader is told which, its best case."""
 
     name = "rivagan"
 
@@ -162,11 +149,10 @@ class RivaGan:
         out = self.encoder.run(None, {"frame": self._input(frame), "data": self.bits[None]})[0]
         return np.round((np.clip(out[0, :, 0].transpose(1, 2, 0), -1, 1) + 1) * 127.5).astype(np.uint8)
 
-    def read(self, frames: Frames, scale: float, tally: Tally) -> None:
+    def read(self, frames: Frames, scale: float) -> Reading:
         said = [self.decoder.run(None, {"frame": self._input(f)})[0][0] for f in frames[::RIVAGAN_EVERY]]
         right = float(np.mean((np.mean(said, axis=0) > 0.52) == (self.bits > 0.5)))
-        tally.recovered.append(right == 1.0)
-        tally.bits.append(right)
+        return right == 1.0, right, 0.0
 
     @staticmethod
     def _input(frame: np.ndarray) -> np.ndarray:
@@ -182,7 +168,7 @@ def written(frames: Frames, path: Path, crf: int, preset: str) -> Frames:
         return [frame.image for frame in reader]
 
 
-def try_film(candidate: Any, frames: Frames, tallies: dict[str, Tally], quality: list[tuple[float, float]]) -> None:
+def try_film(candidate: Any, frames: Frames) -> dict[str, Any]:
     """Mark one film, attack it in every way, read it again."""
     from skimage.metrics import structural_similarity
 
@@ -190,7 +176,11 @@ def try_film(candidate: Any, frames: Frames, tallies: dict[str, Tally], quality:
     shown = list(range(0, len(frames), RIVAGAN_EVERY))  # the frames that both candidates change
     error = np.mean([np.mean((frames[i].astype(float) - marked[i]) ** 2) for i in shown])
     alike = [structural_similarity(frames[i], marked[i], channel_axis=2) for i in shown[::3]]
-    quality.append((float(10 * np.log10(255**2 / error)), float(np.mean(alike))))
+    record: dict[str, Any] = {
+        "psnr_db": float(10 * np.log10(255**2 / error)),
+        "ssim": float(np.mean(alike)),
+        "attacks": {},
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         own = written(marked, path, 18, "veryfast")
@@ -200,7 +190,8 @@ def try_film(candidate: Any, frames: Frames, tallies: dict[str, Tally], quality:
                 attacked = written(attacked, path, crf, "medium")
             scale = 0.5 if "kept at half" in name else 1.0
             scale *= 1 / 0.9 if "crop" in name else 1.0
-            candidate.read(attacked, scale, tallies.setdefault(name, Tally()))
+            record["attacks"][name] = candidate.read(attacked, scale)
+    return record
 
 
 def unmarked_frames(places: list[Path]) -> Iterator[np.ndarray]:
@@ -268,28 +259,41 @@ def read_frames(path: Path) -> Frames:
         return [frame.image for _, frame in zip(range(FRAMES), reader, strict=False)]
 
 
-def measure(candidate: Any, films: list[Path]) -> dict[str, Any]:
-    """All figures of one candidate, by the height of the films."""
-    groups: dict[int, list[Path]] = {}
+def measure(candidate: Any, films: list[Path], work: Path) -> dict[str, Any]:
+    """All figures of one candidate, by the height of the films; one finished file per film, so a run can go on later."""
+    records: dict[int, list[dict[str, Any]]] = {}
+    first: dict[int, np.ndarray] = {}
     for path in films:
-        with VideoReader(path) as reader:
-            groups.setdefault(reader.height, []).append(path)
-    result: dict[str, Any] = {}
-    for height, members in sorted(groups.items()):
-        tallies: dict[str, Tally] = {}
-        quality: list[tuple[float, float]] = []
-        for number, path in enumerate(members):
-            try_film(candidate, read_frames(path), tallies, quality)
-            print(f"{candidate.name} {height}: {number + 1} of {len(members)} films", flush=True)
-        psnr, ssim = zip(*quality, strict=True)
-        result[str(height)] = {
-            "films": len(members),
-            "psnr_db": {"mean": round(statistics.mean(psnr), 2), "lowest": round(min(psnr), 2)},
-            "ssim": {"mean": round(statistics.mean(ssim), 4), "lowest": round(min(ssim), 4)},
-            "ms_per_marked_frame": cost_ms(candidate, read_frames(members[0])[0], 50 if candidate.name == "own" else 3),
-            "attacks": {name: tally.facts() for name, tally in tallies.items()},
-        }
-    return result
+        frames = read_frames(path)
+        height = frames[0].shape[0]
+        first.setdefault(height, frames[0])
+        done = work / f"{candidate.name}-{path.stem}.json"
+        if not done.is_file():
+            done.write_text(json.dumps(try_film(candidate, frames)), encoding="utf-8")
+            print(f"{candidate.name}: {path.stem}", flush=True)
+        records.setdefault(height, []).append(json.loads(done.read_text(encoding="utf-8")))
+    repeats = 50 if candidate.name == "own" else 3
+    return {
+        str(height): summary(found) | {"ms_per_marked_frame": cost_ms(candidate, first[height], repeats)}
+        for height, found in sorted(records.items())
+    }
+
+
+def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of all films of one size."""
+    psnr, ssim = ([one[key] for one in found] for key in ("psnr_db", "ssim"))
+    attacks = {}
+    for name in ATTACKS:
+        recovered, bits, scores = zip(*(one["attacks"][name] for one in found), strict=True)
+        attacks[name] = {"recovered": sum(recovered), "bit_accuracy": round(statistics.mean(bits), 4)}
+        if any(scores):
+            attacks[name]["lowest_score"] = round(min(scores), 2)
+    return {
+        "films": len(found),
+        "psnr_db": {"mean": round(statistics.mean(psnr), 2), "lowest": round(min(psnr), 2)},
+        "ssim": {"mean": round(statistics.mean(ssim), 4), "lowest": round(min(ssim), 4)},
+        "attacks": attacks,
+    }
 
 
 def table(result: dict[str, Any]) -> str:
@@ -302,8 +306,8 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {label} | " + " | ".join(f"{c[key]['mean']} ({c[key]['lowest']})" for c in cells) + " |")
     lines.append("| ms per marked frame | " + " | ".join(str(c["ms_per_marked_frame"]) for c in cells) + " |")
     for name in ATTACKS:
-        said = [c["attacks"][name] for c in cells]
-        shown = (f"{s['recovered']} of {s['films']} ({100 * s['bit_accuracy']:.1f} % of bits)" for s in said)
+        said = [(c["attacks"][name], c["films"]) for c in cells]
+        shown = (f"{s['recovered']} of {films} ({100 * s['bit_accuracy']:.1f} % of bits)" for s, films in said)
         lines.append(f"| {name} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
@@ -315,20 +319,22 @@ def main() -> None:
     parser.add_argument("--unmarked", type=Path, nargs="+", default=[], help="folders or data sets of unmarked frames")
     parser.add_argument("--unmarked-frames", type=int, default=10_000)
     parser.add_argument("--rivagan", type=Path, help="folder of rivaGan's two ONNX files")
+    parser.add_argument("--work", type=Path, required=True, help="folder for finished films; a run goes on from there")
     parser.add_argument("--part", choices=["own", "rivagan", "alarms"], nargs="+", default=["own", "rivagan", "alarms"])
     parser.add_argument("--save", action="store_true", help="write results/watermark.json; parts not measured are kept")
     options = parser.parse_args()
     films = sorted(options.films.glob("*.mp4"))
+    options.work.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {}
     kept = Path(__file__).resolve().parents[1] / "results" / "watermark.json"
     if options.save and kept.is_file():
         before = json.loads(kept.read_text(encoding="utf-8"))
         result = {key: before[key] for key in ("own", "rivagan", "false_alarms") if key in before}
     if "own" in options.part:
-        result["own"] = measure(Own(), films)
+        result["own"] = measure(Own(), films, options.work)
     if "rivagan" in options.part and options.rivagan:
         small = [path for path in films if VideoReader(path).height <= 256]
-        result["rivagan"] = measure(RivaGan(options.rivagan), small[:FILMS_PER_SIZE_RIVAGAN])
+        result["rivagan"] = measure(RivaGan(options.rivagan), small[:FILMS_RIVAGAN], options.work)
     if "alarms" in options.part:
         result["false_alarms"] = false_alarms([*options.unmarked, options.films], films, options.unmarked_frames)
     print("\n" + table(result))

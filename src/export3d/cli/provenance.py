@@ -1,4 +1,4 @@
-"""What the commands that make pictures share: the question for consent, who may be animated, and warnings (no section)."""
+"""What the commands that make pictures share: the question for consent, who may be animated, and warnings."""
 
 from __future__ import annotations
 

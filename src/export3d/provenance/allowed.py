@@ -1,4 +1,4 @@
-"""Allowed sources: only the portraits of a list may be animated (the paper: "restrict the source identities", Sec. 8).
+"""Allowed sources: only the portraits of a list may be animated ("restrict the source identities", Sec. 5).
 
 A portrait passes by the hash of its file, or by how it looks: the signs of 255 slow cosine waves of its grey values, which
 re-encoding and resizing leave alone, and in which two pictures of different people differ in about half.

@@ -1,4 +1,4 @@
-"""Find the invisible mark again, at any size and shift: the phases of its waves against the keyed ones (no section).
+"""Find the invisible mark again, at any size and shift: the phases of its waves against the keyed ones.
 
 The risk of a false alarm is bounded without a word about pictures. For an unmarked picture the phases differ from the keyed
 ones by angles that are independent and uniform, over the draw of the key; so a score, a weighted sum of their cosines divided

@@ -1,4 +1,4 @@
-"""The invisible mark: 32 bits, written in where five keyed patterns lie against each other, in every frame (no section).
+"""The invisible mark (Sec. 5): 32 bits, written in where five keyed patterns lie against each other, in every frame.
 
 A tile of 128x128 pixels is repeated over the frame, so that any crop holds all of it. The tile is a sum of waves of the middle
 frequencies with keyed random phases. The waves are dealt out to five patterns: the first lies at the tile's origin, each

@@ -195,6 +195,16 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "python benchmarks/animate.py --save",
         "Two cores that have AVX-512 and AMX.",
     ),
+    "watermark": (
+        "The invisible mark",
+        "python benchmarks/watermark.py --films FOLDER --work FOLDER --save",
+        "Films whose payload was read again after an attack, the program's own mark and rivaGan's; see provenance.md.",
+    ),
+    "allowed": (
+        "Allowed sources",
+        "python benchmarks/allowed.py --portraits FOLDER --save",
+        "Copies of an allowed portrait, and other faces; at most 36 different bits pass.",
+    ),
     "memory": ("Memory of animation", "python benchmarks/memory.py --save", "Peak of a short and of a long clip."),
     "train_speed": ("Speed of training", "python benchmarks/train.py --save", "Plain settings against ours."),
     "train": ("Training of the bundled model", "export3d train", "The run that made the bundled model."),
