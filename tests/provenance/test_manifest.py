@@ -8,6 +8,7 @@ import random
 import stat
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -254,3 +255,27 @@ def test_an_expired_certificate_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(module, "_VALID_DAYS", -0.5)
     with pytest.raises(CertificateError, match=r"the certificate is valid from .* not today"):
         load_credentials()
+
+
+def test_a_certificate_that_c2pa_does_not_take_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One without an extended use: a web server's, say."""
+    from cryptography import x509
+
+    from export3d.provenance import certificate as module
+
+    monkeypatch.setattr(x509.CertificateBuilder, "add_extension", _without_extended_use(x509.CertificateBuilder))
+    certificate, key = own_files(tmp_path)
+    with pytest.raises(CertificateError, match="C2PA does not sign with this certificate"):
+        Finish(ProvenanceOptions(certificate=certificate, key=key))
+    assert module.load_credentials(certificate, key).algorithm == "ES256"  # nothing else is wrong with it
+
+
+def _without_extended_use(builder: Any) -> Any:
+    add = builder.add_extension
+
+    def chosen(self: Any, extension: Any, critical: bool) -> Any:
+        return self if type(extension).__name__ == "ExtendedKeyUsage" else add(self, extension, critical)
+
+    return chosen

@@ -16,7 +16,7 @@ from export3d.errors import CertificateError, MissingExtraError
 from export3d.provenance.allowed import file_hash
 from export3d.provenance.certificate import Credentials, load_credentials
 from export3d.provenance.label import Label
-from export3d.provenance.manifest import MEDIA_TYPES, manifest_of, sign_file
+from export3d.provenance.manifest import MEDIA_TYPES, manifest_of, sign_file, try_signing
 from export3d.provenance.mark import Marker, new_payload
 from export3d.provenance.options import ProvenanceOptions
 
@@ -88,7 +88,10 @@ class Finish:
     def _find_credentials(self) -> Credentials | None:
         own = self.options.certificate is not None
         try:
-            return load_credentials(self.options.certificate, self.options.key)
+            credentials = load_credentials(self.options.certificate, self.options.key)
+            if own:
+                try_signing(credentials)
+            return credentials
         except (CertificateError, MissingExtraError) as error:
             if own:
                 raise

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass, field
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from PIL import Image
 
 from export3d.errors import CertificateError
 from export3d.files import temporary_beside
@@ -69,21 +72,50 @@ def sign_file(path: Path, media_type: str, manifest: dict[str, Any], credentials
     Raises:
         CertificateError: C2PA does not take the certificate, or the file cannot be written anew.
     """
-    import c2pa
-
     temporary = temporary_beside(path)
     try:
-        info = c2pa.C2paSignerInfo(
-            *(getattr(c2pa.C2paSigningAlg, credentials.algorithm), credentials.chain, credentials.key, None)
-        )
-        with c2pa.Signer.from_info(info) as signer, c2pa.Builder(manifest) as builder:
-            with open(path, "rb") as source, open(temporary, "w+b") as target:
-                builder.sign(signer, media_type, source, target)
+        with open(path, "rb") as source, open(temporary, "w+b") as target:
+            _sign(source, target, media_type, manifest, credentials)
         temporary.replace(path)
-    except (c2pa.C2paError, OSError) as error:
+    except OSError as error:
         raise CertificateError(f"the manifest could not be signed ({error}).") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def try_signing(credentials: Credentials) -> None:
+    """Sign a picture of one pixel in memory, to find before any work that C2PA does not take a certificate.
+
+    Raises:
+        CertificateError: It does not.
+    """
+    source = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(source, "PNG")
+    source.seek(0)
+    _sign(
+        source,
+        io.BytesIO(),
+        "image/png",
+        manifest_of({}, version="0", when="2000-01-01T00:00:00Z", composite=False),
+        credentials,
+    )
+
+
+def _sign(
+    source: BinaryIO, target: BinaryIO, media_type: str, manifest: dict[str, Any], credentials: Credentials
+) -> None:
+    import c2pa
+
+    algorithm = getattr(c2pa.C2paSigningAlg, credentials.algorithm)
+    try:
+        info = c2pa.C2paSignerInfo(algorithm, credentials.chain, credentials.key, None)
+        with c2pa.Signer.from_info(info) as signer, c2pa.Builder(manifest) as builder:
+            builder.sign(signer, media_type, source, target)
+    except c2pa.C2paError as error:
+        raise CertificateError(
+            f"C2PA does not sign with this certificate ({error}). It needs an organisation, the use 'digital signature' and "
+            "the extended use 'e-mail protection' or 'document signing', and must come with the certificates above it."
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
