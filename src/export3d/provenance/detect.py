@@ -9,7 +9,6 @@ The threshold makes the sum of that over every run number, shift and size that i
 from __future__ import annotations
 
 import binascii
-import itertools
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -183,12 +182,12 @@ def match(coefficients: np.ndarray) -> Surfaces:
     unit /= max(float(np.sqrt(np.sum(np.abs(unit) ** 2) / 2)), 1e-12)
     fields = np.zeros((NUM_PATTERNS, TILE, TILE), dtype=np.complex64)
     fields[keyed.pattern, keyed.y, keyed.x] = unit * np.exp(-1j * keyed.phase)
-    surfaces = np.fft.ifft2(fields).real * TILE**2
-    found = []
-    for dy, dx in itertools.product(range(GRID), repeat=2):
-        fits = surfaces[:, dy::GRID, dx::GRID].reshape(NUM_PATTERNS, -1)
-        found.append(Surfaces(fits, float(fits.max(axis=1).sum())))
-    return max(found, key=lambda one: one.promise)
+    surfaces = torch.fft.ifft2(torch.from_numpy(fields), norm="forward").real
+    grids = surfaces.reshape(NUM_PATTERNS, PLACES, GRID, PLACES, GRID).permute(2, 4, 0, 1, 3)
+    fits = grids.reshape(GRID**2, NUM_PATTERNS, PLACES**2)
+    promises = fits.amax(dim=2).sum(dim=1)
+    best = int(promises.argmax())
+    return Surfaces(fits[best].numpy(), float(promises[best]))
 
 
 @lru_cache(maxsize=1)
