@@ -20,13 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from export3d.model.loading import load_model
 
-from export3d.animation import Animator, ClipDriver, TransferOptions, animate_film
-from export3d.animation.film import FilmOptions
+from export3d.animation import Animator, ClipDriver, TransferOptions, VideoOptions, animate_video
 from export3d.camera import Camera
 from export3d.images import to_tensor
 from export3d.model import PRESETS, Export3D, preset
-from export3d.model.loading import load_model
 from export3d.provenance import Finish, ProvenanceOptions
 from export3d.tracking import Tracker, crop_image
 from export3d.video import VideoReader, VideoWriter
@@ -116,9 +115,9 @@ def film_speed(animator: Animator, clip: Path, path: Path, tracker: Tracker) -> 
     speeds: dict[tuple[int, bool], list[float]] = {(0, False): [], (1, False): [], (0, True): []}
     for _ in range(5):
         for (workers, plain), found in speeds.items():
-            driver, options = ClipDriver(clip, tracker), FilmOptions(workers=workers)
+            driver, options = ClipDriver(clip, tracker), VideoOptions(workers=workers)
             finish = Finish(ProvenanceOptions(no_mark=plain, no_manifest=plain))
-            film = animate_film(animator, driver, path, film=options, motion=TransferOptions(), finish=finish)
+            film = animate_video(animator, driver, path, video=options, motion=TransferOptions(), finish=finish)
             driver.close()
             found.append(film.frames / film.seconds)
     side_by_side, single, unmarked = (statistics.median(found) for found in speeds.values())

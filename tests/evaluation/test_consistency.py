@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,9 +20,9 @@ from export3d.evaluation.metrics.consistency import (
     unproject,
     view_consistency,
 )
-from export3d.evaluation.scores.portrait import View
 from export3d.images import to_uint8
 from export3d.rendering.rays import cast_rays
+from export3d.training.batches.stored_portrait import View
 
 SIDE = 64
 
@@ -102,7 +104,9 @@ def _view(camera: Camera) -> View:
     """The ball as a model's rendering: opaque where it is, a wild depth in the empty background."""
     image, depth = _sphere_view(camera)
     opacity = (depth > 0).float()
-    return View(image=to_uint8(image[0]), depth=torch.where(depth > 0, depth, 2.5), opacity=opacity, camera=camera)
+    shown = to_uint8(image[0])
+    depth = torch.where(depth > 0, depth, 2.5)
+    return View(image=shown, raw=shown, depth=depth, opacity=opacity, camera=camera)
 
 
 def test_a_model_with_one_surface_agrees_with_itself_and_its_background_does_not_count() -> None:
@@ -117,7 +121,7 @@ def test_a_model_with_one_surface_agrees_with_itself_and_its_background_does_not
 
 def test_a_model_whose_colours_change_with_the_camera_is_found_out() -> None:
     a = _view(Camera.look_at_head())
-    pale = View(image=a.image // 2 + 60, depth=a.depth, opacity=a.opacity, camera=a.camera)
+    pale = replace(a, image=a.image // 2 + 60)
     seen = a.opacity[0, 0].numpy() > 0
     expected = np.abs(a.image.astype(float) - pale.image)[seen].mean()
     assert model_consistency([(a, pale)]).error[0] == pytest.approx(expected, abs=0.01)
@@ -125,7 +129,7 @@ def test_a_model_whose_colours_change_with_the_camera_is_found_out() -> None:
 
 def test_a_model_that_is_transparent_everywhere_has_no_value() -> None:
     a = _view(Camera.look_at_head())
-    empty = View(image=a.image, depth=a.depth, opacity=0.5 * a.opacity, camera=a.camera)
+    empty = replace(a, opacity=0.5 * a.opacity)
     result = model_consistency([(empty, a)])
     assert np.isnan(result.error[0]) and result.shared[0] == 0
 

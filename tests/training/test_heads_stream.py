@@ -110,7 +110,7 @@ def test_the_same_seed_and_step_give_the_same_samples(stream: HeadStream, again:
         pairs = pair_batch(store, seed, step, range(3), sampling=sampling, augment=CHANGES, with_truth=True)
         clips = clip_batch(store, seed, step, range(1), num_frames=3, augment=CHANGES)
         assert pairs.mask is not None and pairs.depth is not None
-        return [pairs.source, pairs.driving, pairs.beta, pairs.camera, pairs.mask, pairs.depth, clips.images]
+        return [pairs.source, pairs.driving, pairs.state.beta, pairs.camera, pairs.mask, pairs.depth, clips.images]
 
     first = batch(stream, 7, 3)
     batch(again, 7, 1)  # another history

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 from export3d.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from export3d.animation import FilmReport
-    from export3d.animation.film import Progress
+    from export3d.animation import VideoReport
+    from export3d.animation.video_output import Progress
 
 Options = TypeVar("Options")
 
@@ -46,7 +46,7 @@ def progress_bar(label: str, total: int | None) -> Iterator[Progress]:
             yield lambda done: bar.update(task, completed=done, total=max(done, total) if total else None)
 
 
-def result_line(report: FilmReport) -> str:
+def result_line(report: VideoReport) -> str:
     """The one line on stdout that says what was made."""
     if report.frames == 1:
         made = "1 picture"
@@ -56,7 +56,7 @@ def result_line(report: FilmReport) -> str:
     return f"{report.path}: {made}, {report.width}x{report.height}{lost}, {report.ms_per_frame:.0f} ms per frame"
 
 
-def warn_of_gaps(report: FilmReport, on_lost: str) -> None:
+def warn_of_gaps(report: VideoReport, on_lost: str) -> None:
     """Say on stderr in which frames the face was lost, and what was done about it."""
     if not report.gaps:
         return

@@ -187,8 +187,8 @@ def _maker(options: EvaluateOptions, dataset: ClipDataset, pairs: list[Pair]) ->
     if options.predictions is not None:
         return PredictedFrames(options.predictions, dataset, pairs)
     from export3d.data.manifest import file_sha256
-    from export3d.model import load_model
-    from export3d.model.loading import checkpoint_path
+    from export3d.portrait import load_model
+    from export3d.portrait.loading import checkpoint_path
 
     model = load_model(options.model, device=pick_device(options.device))
     path = checkpoint_path(options.model)

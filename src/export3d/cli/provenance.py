@@ -26,7 +26,7 @@ def start_finish(
         UsageError: A label or consent that cannot be used.
         CertificateError, MissingExtraError: The given certificate cannot be used.
     """
-    from export3d.model.loading import checkpoint_path
+    from export3d.portrait.loading import checkpoint_path
     from export3d.provenance import Facts, Finish
 
     consent = find_consent(options)

@@ -64,7 +64,7 @@ def run(options: QualityOptions, command: list[str]) -> None:
     from export3d.evaluation.figures.sheets import same_identity_sheet
     from export3d.evaluation.scores.synthetic import score_synthetic
     from export3d.files import write_atomically
-    from export3d.model.loading import checkpoint_path, load_model
+    from export3d.portrait.loading import checkpoint_path, load_model
 
     set_threads(options.threads)
     model = load_model(options.model)

@@ -166,7 +166,7 @@ def run(options: ReproduceOptions, command: str) -> int:
 
 
 def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str, reporter: Reporter) -> None:
-    from export3d.evaluation.reproduce import figures, scores, tables, training
+    from export3d.reproduce import figures, scores, tables, training
     from export3d.reproduce.settings import MAIN
 
     results = options.results or options.output / "results"
@@ -249,7 +249,7 @@ def _measure_expression(
     from export3d.evaluation.figures.results_page import read_result
     from export3d.files import write_atomically
     from export3d.reproduce.settings import make_folder
-    from export3d.training.phases.pretrain import EXPRESSION_FILE
+    from export3d.training.phases.pretrain_files import EXPRESSION_FILE
 
     if not (settings.test_folder / measure.EXTRACTOR_FILE).is_file():
         reporter.line(f"figures: {settings.test_folder} holds no synthetic clips; t-SNE is left out")

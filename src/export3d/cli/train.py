@@ -18,13 +18,15 @@ from export3d.checks import check_choice
 from export3d.configs import config_to_dict
 from export3d.data import ClipDataset, ClipSource
 from export3d.errors import Export3DError, UsageError
+from export3d.portrait.loading import RENAMED
 from export3d.training.loop.distributed import World, joined_world
 from export3d.training.loop.memory import keep_freed_memory
 from export3d.training.loop.run import LoopOptions, LoopResult, Task, run_loop
 from export3d.training.loop.run import Progress as LoopProgress
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
-from export3d.training.phases.pretrain import PRETRAIN_PRESETS, PretrainConfig, PretrainTask
+from export3d.training.phases.pretrain import PretrainTask
+from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, PretrainConfig
 from export3d.training.phases.train import TrainTask
 
 SIGTERM_CODE = 143
@@ -80,8 +82,8 @@ class PretrainOptions:
     """Instead of --data: render this many people of the train split while training goes on."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Run folder."""
-    preset: str = "small"
-    """`paper`, `small` or `tiny`; every value can be changed by its own option."""
+    preset: str = "portrait"
+    """`paper`, `paper-small`, `portrait` or `tiny`; every value can be changed by its own option."""
     split: str = "train"
     """Clips of this split are trained on."""
     held_out: Path | None = None
@@ -105,8 +107,8 @@ class TrainOptions:
     """Instead of --data: render this many people of the train split while training goes on."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Run folder."""
-    preset: str = "small"
-    """`paper`, `small` or `tiny`; every value can be changed by its own option."""
+    preset: str = "portrait"
+    """`paper`, `paper-small`, `portrait` or `tiny`; every value can be changed by its own option."""
     split: str = "train"
     """Clips of this split are trained on."""
     held_out: Path | None = None
@@ -311,13 +313,13 @@ class _display:
 
 def _preset(argv: list[str], presets: dict[str, Any]) -> str:
     """The preset must be known before parsing, because it gives every other option its default."""
-    name = "small"
+    name = "portrait"
     for place, word in enumerate(argv):
         if word == "--preset" and place + 1 < len(argv):
             name = argv[place + 1]
         elif word.startswith("--preset="):
             name = word.removeprefix("--preset=")
-    return check_choice("--preset", name, presets)
+    return check_choice("--preset", RENAMED.get(name, name), presets)
 
 
 def _parse(cls: type[O], argv: list[str], default: O, program: str) -> O:

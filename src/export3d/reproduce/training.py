@@ -20,13 +20,9 @@ from export3d.training.loop.run import LoopOptions, Task, run_loop
 from export3d.training.loop.run import Progress as LoopProgress
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
-from export3d.training.phases.pretrain import (
-    EXPRESSION_FILE,
-    EXPRESSION_KIND,
-    PRETRAIN_PRESETS,
-    PretrainConfig,
-    PretrainTask,
-)
+from export3d.training.phases.pretrain import PretrainTask
+from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, PretrainConfig
+from export3d.training.phases.pretrain_files import EXPRESSION_FILE, EXPRESSION_KIND
 from export3d.training.phases.setup import prepare_training
 from export3d.training.phases.train import without_phase2
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from export3d.camera import Camera, head_rotation
 from export3d.checks import check_shape
-from export3d.evaluation.scores.portrait import View
 from export3d.images import to_tensor
+from export3d.training.batches.stored_portrait import View
 
 DEPTH_TOLERANCE = 0.02
 """Scene units (2 % of the tri-plane box): a point is seen by both cameras if the two depths agree to this."""
