@@ -1,10 +1,10 @@
-"""Which invisible mark survives what: the program's own one against rivaGan's, on films of different people.
+"""Which invisible mark survives what: the program's own one against rivaGan's, on videos of different people.
 
-    python benchmarks/watermark.py --films FOLDER --unmarked FOLDER ... --rivagan FOLDER --work FOLDER --save
+    python benchmarks/watermark.py --videos FOLDER --unmarked FOLDER ... --rivagan FOLDER --work FOLDER --save
 
-FOLDER holds unmarked films, made with `export3d animate ... --no-mark --crf 0` or written from rendered clips. rivaGan's folder
+FOLDER holds unmarked videos, made with `export3d animate ... --no-mark --crf 0` or written from rendered clips. rivaGan's folder
 holds rivagan_encoder.onnx and rivagan_decoder.onnx of the wheel `invisible-watermark` (onnxruntime runs them; neither is a
-dependency). Each film is marked, written as the program writes films (CRF 18), attacked, written again and read again.
+dependency). Each video is marked, written as the program writes videos (CRF 18), attacked, written again and read again.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from material import save
 Frames = list[np.ndarray]
 FRAMES = 75
 FPS = 25
-RIVAGAN_EVERY = 9  # its encoder takes some tenths of a second for a frame
-FILMS_RIVAGAN = 20
+RIVAGAN_EVERY = 15  # its encoder takes some tenths of a second for a frame
+VIDEOS_RIVAGAN = 12
 
 
 def resized(frames: Frames, width: int, height: int) -> Frames:
@@ -132,7 +132,7 @@ class Own:
 
 
 class RivaGan:
-    """rivaGan's network on every ninth frame; the reader is told which, its best case."""
+    """rivaGan's network on every 15th frame; the reader is told which, its best case."""
 
     name = "rivagan"
 
@@ -171,8 +171,8 @@ def written(frames: Frames, path: Path, crf: int, preset: str) -> Frames:
         return [frame.image for frame in reader]
 
 
-def try_film(candidate: Any, frames: Frames) -> dict[str, Any]:
-    """Mark one film, attack it in every way, read it again."""
+def try_video(candidate: Any, frames: Frames) -> dict[str, Any]:
+    """Mark one video, attack it in every way, read it again."""
     from skimage.metrics import structural_similarity
 
     marked = candidate.mark(frames)
@@ -185,7 +185,7 @@ def try_film(candidate: Any, frames: Frames) -> dict[str, Any]:
         "attacks": {},
     }
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "film.mp4"
+        path = Path(folder) / "video.mp4"
         own = written(marked, path, 18, "veryfast")
         for name, (change, crf) in ATTACKS.items():
             if name in BEYOND and candidate.name != "own":
@@ -200,7 +200,7 @@ def try_film(candidate: Any, frames: Frames) -> dict[str, Any]:
 
 
 def unmarked_frames(places: list[Path]) -> Iterator[np.ndarray]:
-    """Every frame of films, pictures and data sets."""
+    """Every frame of videos, pictures and data sets."""
     from export3d.data import ClipDataset
 
     for place in places:
@@ -216,8 +216,8 @@ def unmarked_frames(places: list[Path]) -> Iterator[np.ndarray]:
                 yield read_image(path)
 
 
-def false_alarms(places: list[Path], films: list[Path], wanted: int) -> dict[str, Any]:
-    """Highest scores of unmarked frames, each at its own size, and of unmarked films, at every size."""
+def false_alarms(places: list[Path], videos: list[Path], wanted: int) -> dict[str, Any]:
+    """Highest scores of unmarked frames, each at its own size, and of unmarked videos, at every size."""
     highest, count = 0.0, 0
     for frame in unmarked_frames(places):
         detector = MarkDetector()
@@ -227,7 +227,7 @@ def false_alarms(places: list[Path], films: list[Path], wanted: int) -> dict[str
         if count == wanted:
             break
     alarms, seconds = 0, []
-    for path in films:
+    for path in videos:
         detector = MarkDetector()
         for frame in read_frames(path)[::5]:
             detector.add(frame)
@@ -236,10 +236,10 @@ def false_alarms(places: list[Path], films: list[Path], wanted: int) -> dict[str
         seconds.append(time.process_time() - started)
     return {
         "threshold": round(score_threshold(), 3),
-        "risk_per_film": "1e-6 by calculation (src/export3d/provenance/detect.py)",
+        "risk_per_video": "1e-6 by calculation (src/export3d/provenance/detect.py)",
         "frames_at_their_own_size": count,
         "highest_score_of_a_frame": round(highest, 3),
-        "films_at_every_size": len(films),
+        "videos_at_every_size": len(videos),
         "sizes_tried": 2 * len(all_scales()),
         "alarms": alarms + int(highest >= score_threshold()),
         "search_cpu_s": round(statistics.median(seconds), 2),
@@ -264,17 +264,17 @@ def read_frames(path: Path) -> Frames:
         return [frame.image for _, frame in zip(range(FRAMES), reader, strict=False)]
 
 
-def measure(candidate: Any, films: list[Path], work: Path) -> dict[str, Any]:
-    """All figures of one candidate, by the height of the films; one finished file per film, so a run can go on later."""
+def measure(candidate: Any, videos: list[Path], work: Path) -> dict[str, Any]:
+    """All figures of one candidate, by the height of the videos; one finished file per video, so a run can go on later."""
     records: dict[int, list[dict[str, Any]]] = {}
     first: dict[int, np.ndarray] = {}
-    for path in films:
+    for path in videos:
         frames = read_frames(path)
         height = frames[0].shape[0]
         first.setdefault(height, frames[0])
         done = work / f"{candidate.name}-{path.stem}.json"
         if not done.is_file():
-            done.write_text(json.dumps(try_film(candidate, frames)), encoding="utf-8")
+            done.write_text(json.dumps(try_video(candidate, frames)), encoding="utf-8")
             print(f"{candidate.name}: {path.stem}", flush=True)
         records.setdefault(height, []).append(json.loads(done.read_text(encoding="utf-8")))
     repeats = 50 if candidate.name == "own" else 3
@@ -285,7 +285,7 @@ def measure(candidate: Any, films: list[Path], work: Path) -> dict[str, Any]:
 
 
 def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of all films of one size."""
+    """Of all videos of one size."""
     psnr, ssim = ([one[key] for one in found] for key in ("psnr_db", "ssim"))
     attacks = {}
     for name in found[0]["attacks"]:
@@ -294,7 +294,7 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
         if any(scores):
             attacks[name]["lowest_score"] = round(min(scores), 2)
     return {
-        "films": len(found),
+        "videos": len(found),
         "psnr_db": {"mean": round(statistics.mean(psnr), 2), "lowest": round(min(psnr), 2)},
         "ssim": {"mean": round(statistics.mean(ssim), 4), "lowest": round(min(ssim), 4)},
         "attacks": attacks,
@@ -311,7 +311,7 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {label} | " + " | ".join(f"{c[key]['mean']} ({c[key]['lowest']})" for c in cells) + " |")
     lines.append("| ms per marked frame | " + " | ".join(str(c["ms_per_marked_frame"]) for c in cells) + " |")
     for name in ATTACKS:
-        said = [(c["attacks"].get(name), c["films"]) for c in cells]
+        said = [(c["attacks"].get(name), c["videos"]) for c in cells]
         shown = (f"{s['recovered']} of {n} ({100 * s['bit_accuracy']:.1f} % of bits)" if s else "-" for s, n in said)
         lines.append(f"| {name} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
@@ -320,15 +320,15 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, print the table, save on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=Path, required=True, help="folder of unmarked films")
+    parser.add_argument("--videos", type=Path, required=True, help="folder of unmarked videos")
     parser.add_argument("--unmarked", type=Path, nargs="+", default=[], help="folders or data sets of unmarked frames")
     parser.add_argument("--unmarked-frames", type=int, default=10_000)
     parser.add_argument("--rivagan", type=Path, help="folder of rivaGan's two ONNX files")
-    parser.add_argument("--work", type=Path, required=True, help="folder for finished films; a run goes on from there")
+    parser.add_argument("--work", type=Path, required=True, help="folder for finished videos; a run goes on from there")
     parser.add_argument("--part", choices=["own", "rivagan", "alarms"], nargs="+", default=["own", "rivagan", "alarms"])
     parser.add_argument("--save", action="store_true", help="write results/watermark.json; parts not measured are kept")
     options = parser.parse_args()
-    films = sorted(options.films.glob("*.mp4"))
+    videos = sorted(options.videos.glob("*.mp4"))
     options.work.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {}
     kept = Path(__file__).resolve().parents[1] / "results" / "watermark.json"
@@ -336,12 +336,12 @@ def main() -> None:
         before = json.loads(kept.read_text(encoding="utf-8"))
         result = {key: before[key] for key in ("own", "rivagan", "false_alarms") if key in before}
     if "own" in options.part:
-        result["own"] = measure(Own(), films, options.work)
+        result["own"] = measure(Own(), videos, options.work)
     if "rivagan" in options.part and options.rivagan:
-        small = [path for path in films if VideoReader(path).height <= 256]
-        result["rivagan"] = measure(RivaGan(options.rivagan), small[:FILMS_RIVAGAN], options.work)
+        small = [path for path in videos if VideoReader(path).height <= 256]
+        result["rivagan"] = measure(RivaGan(options.rivagan), small[:VIDEOS_RIVAGAN], options.work)
     if "alarms" in options.part:
-        result["false_alarms"] = false_alarms([*options.unmarked, options.films], films, options.unmarked_frames)
+        result["false_alarms"] = false_alarms([*options.unmarked, options.videos], videos, options.unmarked_frames)
     print("\n" + table(result))
     print(json.dumps(result.get("false_alarms", {}), indent=2))
     if options.save:

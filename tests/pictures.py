@@ -1,4 +1,4 @@
-"""Pictures and films made in code: soft blobs of all sizes, a little like a photograph."""
+"""Pictures and videos made in code: soft blobs of all sizes, a little like a photograph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def a_picture(seed: int = 0, size: int = 256) -> np.ndarray:
     return np.clip(128 + 250 * total, 0, 255).astype(np.uint8)
 
 
-def a_film(seed: int = 0, num_frames: int = 12, size: int = 256) -> list[np.ndarray]:
+def a_video(seed: int = 0, num_frames: int = 12, size: int = 256) -> list[np.ndarray]:
     """A picture that moves one pixel a frame."""
     picture = a_picture(seed, size + num_frames)
     return [np.ascontiguousarray(picture[i : i + size, i : i + size]) for i in range(num_frames)]
@@ -33,7 +33,7 @@ def resized(frames: list[np.ndarray], width: int, height: int) -> list[np.ndarra
 
 
 def encode(path: Path, frames: list[np.ndarray], crf: int = 18) -> Path:
-    """Write a film."""
+    """Write a video."""
     with VideoWriter(path, 25, (frames[0].shape[1], frames[0].shape[0]), crf=crf, threads=1) as writer:
         for frame in frames:
             writer.write(frame)
@@ -41,6 +41,6 @@ def encode(path: Path, frames: list[np.ndarray], crf: int = 18) -> Path:
 
 
 def through_h264(path: Path, frames: list[np.ndarray], crf: int) -> list[np.ndarray]:
-    """The frames as they come out of a film of that quality."""
+    """The frames as they come out of a video of that quality."""
     with VideoReader(encode(path, frames, crf)) as reader:
         return [frame.image for frame in reader]

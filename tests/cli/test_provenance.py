@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from export3d.provenance import ProvenanceOptions
-from pictures import a_film, a_picture, encode
+from pictures import a_video, a_picture, encode
 
 pytest.importorskip("mediapipe")
 pytest.importorskip("c2pa")
@@ -68,7 +68,7 @@ def test_a_list_that_is_not_there_is_refused(still: Run, tmp_path: Path) -> None
     assert done.code == 51 and "gone.txt: neither a folder nor a readable text file" in done.err
 
 
-def test_consent_is_signed_into_the_film(still: Run, run: Run, out: Path) -> None:
+def test_consent_is_signed_into_the_video(still: Run, run: Run, out: Path) -> None:
     assert still("--consent", "It is me, and I agree.").code == 0
     said = json.loads(run("verify", out / "out.png", "--json").out)[0]
     assert said["code"] == 0 and said["manifest"]["facts"]["consent"] == "It is me, and I agree."
@@ -125,14 +125,14 @@ def test_a_label_is_drawn_on_request_alone(still: Run, out: Path) -> None:
 
 def test_verify_says_what_it_finds_and_the_highest_code_counts(still: Run, run: Run, out: Path, tmp_path: Path) -> None:
     assert still().code == 0
-    other = encode(tmp_path / "other.mp4", a_film(num_frames=2, size=64))
+    other = encode(tmp_path / "other.mp4", a_video(num_frames=2, size=64))
     both = run("verify", out / "out.png", other, "--time-limit", "20")
     assert both.code == 62 and "manifest: valid. Made with Export3D" in both.out
     assert "invisible mark: found" in both.out and "invisible mark: not found in 2 frames" in both.out
     assert run("verify", out / "out.png").code == 0
 
 
-def test_verify_and_files_that_are_neither_film_nor_picture(run: Run, tmp_path: Path) -> None:
+def test_verify_and_files_that_are_neither_video_nor_picture(run: Run, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("words")
     (tmp_path / "empty.png").touch()
     assert run("verify", tmp_path / "notes.txt").code == 21

@@ -1,4 +1,4 @@
-"""Signed manifests: what is signed can be read, what is changed is noticed, what is broken costs no film."""
+"""Signed manifests: what is signed can be read, what is changed is noticed, what is broken costs no video."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from export3d.provenance.certificate import LOCAL_FILE, load_credentials
 from export3d.provenance.manifest import SOURCE_TYPES, read_manifest
 from export3d.provenance.verify import MARK_ONLY, NOTHING, TAMPERED, in_words
 from export3d.video import VideoReader
-from pictures import a_film, a_picture, encode
+from pictures import a_video, a_picture, encode
 
 c2pa = pytest.importorskip("c2pa")
 pytest.importorskip("cryptography")
 
 
-def signed_film(folder: Path, finish: Finish | None = None, suffix: str = ".mp4") -> Path:
+def signed_video(folder: Path, finish: Finish | None = None, suffix: str = ".mp4") -> Path:
     finish = finish or Finish()
-    path = encode(folder / f"film{suffix}", [finish.frame(frame) for frame in a_film(num_frames=4)])
+    path = encode(folder / f"video{suffix}", [finish.frame(frame) for frame in a_video(num_frames=4)])
     finish.file(path, suffix)
     return path
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
-def test_a_film_says_how_it_was_made(tmp_path: Path, suffix: str) -> None:
+def test_a_video_says_how_it_was_made(tmp_path: Path, suffix: str) -> None:
     source = tmp_path / "source.bin"
     source.write_bytes(b"abc")
     finish = Finish(ProvenanceOptions(), Facts(source=source, consent="Ann agreed."))
-    report = verify_file(signed_film(tmp_path, finish, suffix))
+    report = verify_file(signed_video(tmp_path, finish, suffix))
     said = report.manifest
     assert (said.state, said.trusted, report.exit_code) == ("valid", False, 0)
     assert said.generator.startswith("Export3D ") and said.source_type == "trainedAlgorithmicMedia"
@@ -49,16 +49,16 @@ def test_a_film_says_how_it_was_made(tmp_path: Path, suffix: str) -> None:
     )
 
 
-def test_the_signed_film_plays_as_before(tmp_path: Path) -> None:
+def test_the_signed_video_plays_as_before(tmp_path: Path) -> None:
     finish = Finish()
-    path = encode(tmp_path / "film.mp4", a_film(num_frames=4))
+    path = encode(tmp_path / "video.mp4", a_video(num_frames=4))
     with VideoReader(path) as reader:
         before = [frame.image.copy() for frame in reader]
     size = path.stat().st_size
     finish.file(path, ".mp4")
     with VideoReader(path) as reader:
         assert all((a.image == b).all() for a, b in zip(reader, before, strict=True))
-    assert path.stat().st_size > size and list(tmp_path.glob(".film*")) == []
+    assert path.stat().st_size > size and list(tmp_path.glob(".video*")) == []
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -72,7 +72,7 @@ def test_a_picture_says_how_it_was_made(tmp_path: Path, suffix: str) -> None:
 
 def test_one_flipped_bit_in_pictures_or_facts_is_reported_as_tampered(tmp_path: Path) -> None:
     """Anywhere after the manifest's box, and in what the manifest says; its padding holds nothing and is not signed."""
-    content = signed_film(tmp_path).read_bytes()
+    content = signed_video(tmp_path).read_bytes()
     start = content.index(b"uuid") - 4
     end = start + int.from_bytes(content[start : start + 4], "big")
     generator, flipped = random.Random(0), tmp_path / "flipped.mp4"
@@ -83,11 +83,11 @@ def test_one_flipped_bit_in_pictures_or_facts_is_reported_as_tampered(tmp_path: 
         changed[place] ^= 1 << generator.randrange(8)
         flipped.write_bytes(changed)
         assert read_manifest(flipped).state == "tampered"
-    assert end < 0.5 * len(content) and read_manifest(tmp_path / "film.mp4").state == "valid"
+    assert end < 0.5 * len(content) and read_manifest(tmp_path / "video.mp4").state == "valid"
 
 
 def test_a_tampered_file_has_the_highest_exit_code_and_says_so(tmp_path: Path) -> None:
-    path = signed_film(tmp_path)
+    path = signed_video(tmp_path)
     content = bytearray(path.read_bytes())
     content[len(content) - 300] ^= 1
     path.write_bytes(content)
@@ -97,7 +97,7 @@ def test_a_tampered_file_has_the_highest_exit_code_and_says_so(tmp_path: Path) -
 
 def test_encoding_again_loses_the_manifest_and_keeps_the_mark(tmp_path: Path) -> None:
     finish = Finish()
-    with VideoReader(signed_film(tmp_path, finish)) as reader:
+    with VideoReader(signed_video(tmp_path, finish)) as reader:
         again = encode(tmp_path / "again.mp4", [frame.image for frame in reader], crf=23)
     report = verify_file(again)
     assert report.manifest.state == "missing" and report.exit_code == MARK_ONLY
@@ -105,8 +105,8 @@ def test_encoding_again_loses_the_manifest_and_keeps_the_mark(tmp_path: Path) ->
     assert "invisible mark: found" in in_words(report)
 
 
-def test_a_film_from_elsewhere_has_neither(tmp_path: Path) -> None:
-    report = verify_file(encode(tmp_path / "other.mp4", a_film(num_frames=3)))
+def test_a_video_from_elsewhere_has_neither(tmp_path: Path) -> None:
+    report = verify_file(encode(tmp_path / "other.mp4", a_video(num_frames=3)))
     assert report.exit_code == NOTHING and report.complete and json.loads(json.dumps(report.as_json()))["mark"] is None
 
 
@@ -128,7 +128,7 @@ def test_a_manifest_of_another_program_is_read(tmp_path: Path) -> None:
 
 def test_matroska_keeps_the_mark_and_a_warning_says_why_there_is_no_manifest(tmp_path: Path) -> None:
     finish = Finish()
-    report = verify_file(signed_film(tmp_path, finish, ".mkv"))
+    report = verify_file(signed_video(tmp_path, finish, ".mkv"))
     assert report.exit_code == MARK_ONLY and report.manifest.state == "unchecked"
     assert "'.mkv' can hold no signed manifest" in finish.warnings[0]
 
@@ -154,31 +154,31 @@ def test_the_configuration_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, t
 @pytest.mark.parametrize(
     "content", [b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
 )
-def test_a_broken_local_certificate_costs_no_film(tmp_path: Path, config_folder: Path, content: bytes) -> None:
+def test_a_broken_local_certificate_costs_no_video(tmp_path: Path, config_folder: Path, content: bytes) -> None:
     config_folder.mkdir()
     (config_folder / LOCAL_FILE).write_bytes(content)
     finish = Finish()
-    report = verify_file(signed_film(tmp_path, finish))
+    report = verify_file(signed_video(tmp_path, finish))
     assert report.exit_code == MARK_ONLY
     assert len(finish.warnings) == 1 and "no signed manifest" in finish.warnings[0] and LOCAL_FILE in finish.warnings[0]
 
 
-def test_a_configuration_folder_that_cannot_be_written_costs_no_film(
+def test_a_configuration_folder_that_cannot_be_written_costs_no_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocked = tmp_path / "a file"
     blocked.write_text("in the way")
     monkeypatch.setenv("EXPORT3D_CONFIG", str(blocked / "config"))
     finish = Finish()
-    assert verify_file(signed_film(tmp_path, finish)).exit_code == MARK_ONLY
+    assert verify_file(signed_video(tmp_path, finish)).exit_code == MARK_ONLY
     assert "cannot be read or made" in finish.warnings[0] and "EXPORT3D_CONFIG" in finish.warnings[0]
 
 
-def test_a_failure_while_signing_keeps_the_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_while_signing_keeps_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finish = Finish()
     monkeypatch.setattr(c2pa.Builder, "sign", _fail)
-    path = signed_film(tmp_path, finish)
-    assert verify_file(path).exit_code == MARK_ONLY and list(tmp_path.glob(".film*")) == []
+    path = signed_video(tmp_path, finish)
+    assert verify_file(path).exit_code == MARK_ONLY and list(tmp_path.glob(".video*")) == []
     assert "written without a signed manifest" in finish.warnings[0] and "no space" in finish.warnings[0]
 
 
@@ -186,12 +186,12 @@ def _fail(*_: object) -> None:
     raise OSError("no space left")
 
 
-def test_without_the_extra_a_film_is_made_with_the_mark_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_a_video_is_made_with_the_mark_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "c2pa", None)
     finish = Finish()
-    report = verify_file(signed_film(tmp_path, finish))
+    report = verify_file(signed_video(tmp_path, finish))
     assert 'pip install "export3d[provenance]"' in finish.warnings[0]
     assert report.mark is not None and report.manifest.state == "unchecked"
 
@@ -212,7 +212,7 @@ def test_ones_own_certificate_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     certificate, key = own_files(tmp_path)
     monkeypatch.setenv("EXPORT3D_CONFIG", os.devnull)  # the local one must not be asked for
     finish = Finish(ProvenanceOptions(certificate=certificate, key=key))
-    assert verify_file(signed_film(tmp_path, finish)).exit_code == 0 and finish.warnings == []
+    assert verify_file(signed_video(tmp_path, finish)).exit_code == 0 and finish.warnings == []
 
 
 def test_a_certificate_needs_its_key() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from export3d.provenance import detect, mark
 from export3d.provenance.detect import MarkDetector, score_threshold
 from export3d.provenance.mark import BAND, TILE, Marker, new_payload, places_of, tile
-from pictures import a_film, a_picture, resized, through_h264
+from pictures import a_video, a_picture, resized, through_h264
 
 PAYLOAD = 0xE3ABCDEF
 
@@ -28,7 +28,7 @@ def read(frames: list[np.ndarray]) -> int | None:
 @pytest.fixture(scope="module")
 def marked() -> list[np.ndarray]:
     marker = Marker(PAYLOAD)
-    return [marker(frame) for frame in a_film()]
+    return [marker(frame) for frame in a_video()]
 
 
 def test_the_tile_holds_only_the_middle_frequencies_each_with_the_same_strength() -> None:
@@ -40,7 +40,7 @@ def test_the_tile_holds_only_the_middle_frequencies_each_with_the_same_strength(
 
 
 def test_the_tile_is_the_same_on_every_machine() -> None:
-    """The key, not a library's random numbers: a change here makes old films unreadable."""
+    """The key, not a library's random numbers: a change here makes old videos unreadable."""
     assert np.round(tile(0xE3000001)[:2, :3], 4).tolist() == TILE_CORNER
 
 
@@ -90,7 +90,7 @@ def test_black_and_white_do_not_wrap_round() -> None:
 
 def test_frames_are_marked_for_themselves() -> None:
     """The same frame gets the same mark, whatever came before it and whatever its size was."""
-    marker, frames = Marker(PAYLOAD), a_film(num_frames=3)
+    marker, frames = Marker(PAYLOAD), a_video(num_frames=3)
     first = marker(frames[0])
     marker(a_picture(3, 128))
     assert (marker(frames[0]) == first).all()
@@ -129,11 +129,11 @@ def _jpeg(frame: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_payload_survives(name: str, marked: list[np.ndarray], tmp_path: Path) -> None:
-    assert read(ATTACKS[name](marked, tmp_path / "film.mp4")[::4]) == PAYLOAD
+    assert read(ATTACKS[name](marked, tmp_path / "video.mp4")[::4]) == PAYLOAD
 
 
-def test_nothing_is_found_in_unmarked_films() -> None:
-    assert [read(a_film(seed, 4)) for seed in range(2)] == [None] * 2
+def test_nothing_is_found_in_unmarked_videos() -> None:
+    assert [read(a_video(seed, 4)) for seed in range(2)] == [None] * 2
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
@@ -159,7 +159,7 @@ def test_the_threshold_keeps_the_risk_for_all_hypotheses_together() -> None:
 
 
 def test_a_mark_of_another_project_is_not_ours() -> None:
-    assert read([Marker(0x11ABCDEF)(frame) for frame in a_film(num_frames=2)]) is None
+    assert read([Marker(0x11ABCDEF)(frame) for frame in a_video(num_frames=2)]) is None
 
 
 def test_the_time_limit_ends_the_search() -> None:

@@ -1,4 +1,4 @@
-"""`export3d verify`: what a film or picture says about how it was made."""
+"""`export3d verify`: what a video or picture says about how it was made."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from export3d.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
-    """Look for a signed manifest and the invisible mark in films and pictures of any origin.
+    """Look for a signed manifest and the invisible mark in videos and pictures of any origin.
 
     Exit code 0: valid manifest and mark. 60: manifest alone. 61: mark alone. 62: neither. 63: changed after signing. Of several
     files the highest counts. A file that cannot be read ends with its own code.
     """
 
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """Films or pictures."""
+    """Videos or pictures."""
 
     json: bool = False
     """Print one JSON list instead of sentences."""

@@ -1,4 +1,4 @@
-"""Provenance (Sec. 5): what a film says about how it was made, who may be animated, and how anyone can check it.
+"""Provenance (Sec. 5): what a video says about how it was made, who may be animated, and how anyone can check it.
 
 Every output passes `Finish`: visible label (on request), invisible mark, signed manifest. See docs/provenance.md.
 """

@@ -1,6 +1,6 @@
 """Certificates that sign manifests: the user's own, or a local chain that is made at first use.
 
-A local chain proves that two films were signed on the same account, and that neither was changed; it says nothing about
+A local chain proves that two videos were signed on the same account, and that neither was changed; it says nothing about
 who that is, since nobody vouches for it.
 """
 

@@ -15,7 +15,7 @@ MAX_LENGTH = 2000
 
 QUESTION = (
     "You are about to animate a person's portrait. In one sentence: who is shown, and did they agree?\n"
-    "It is signed into each film as it stands; Enter leaves it out. Asked only once; --consent says it for one film."
+    "It is signed into each video as it stands; Enter leaves it out. Asked only once; --consent says it for one video."
 )
 
 

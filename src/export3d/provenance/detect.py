@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from export3d.provenance.mark import GRID, NUM_PATTERNS, PLACES, PROJECT, TILE, waves
 
 FALSE_ALARM_RISK = 1e-6
-"""Probability at most that an unmarked film or picture is said to be marked."""
+"""Probability at most that an unmarked video or picture is said to be marked."""
 
 SCALES = (0.4, 2.5)
 """Smallest and largest size, relative to the one that was marked, at which the mark is looked for."""
@@ -58,7 +58,7 @@ class FoundMark:
 
 
 class MarkDetector:
-    """Collects frames of one film (or a single picture) and reads the mark from all of them together."""
+    """Collects frames of one video (or a single picture) and reads the mark from all of them together."""
 
     def __init__(self) -> None:
         self.num_frames = 0
@@ -77,7 +77,7 @@ class MarkDetector:
         return _decode(self._surfaces(1.0, False))[0]
 
     def read_unscaled(self) -> FoundMark | None:
-        """The mark, if the film has the size at which it was marked; fast."""
+        """The mark, if the video has the size at which it was marked; fast."""
         return self._best([(1.0, False)])
 
     def read(self, deadline: float | None = None) -> FoundMark | None:

@@ -1,4 +1,4 @@
-"""Finishing: the few lines that every film and picture passes, frame -> label -> mark, file -> signed manifest."""
+"""Finishing: the few lines that every video and picture passes, frame -> label -> mark, file -> signed manifest."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Facts:
 class Finish:
     """Label, mark and manifest of one run; everything it writes has the same number.
 
-    Nothing here can cost a film: where the manifest cannot be signed, the file is kept without one and `warnings` says why.
+    Nothing here can cost a video: where the manifest cannot be signed, the file is kept without one and `warnings` says why.
 
     Raises:
         UsageError: A label that cannot be drawn.

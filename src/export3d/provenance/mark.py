@@ -33,7 +33,7 @@ PROJECT = 0xE3
 """First 8 bits of every payload; the other 24 are the number of the run."""
 
 KEY = b"export3d invisible mark 1"
-"""Public, so that anyone can look for the mark; it proves nothing about who made a film (docs/provenance.md)."""
+"""Public, so that anyone can look for the mark; it proves nothing about who made a video (docs/provenance.md)."""
 
 LARGEST_RMS, SMALLEST_RMS = 2.0, 1.4
 """Root mean square of the change in grey levels, up to 256 and from 512 pixels on: 42.1 and 45.2 dB."""

@@ -18,9 +18,9 @@ MANIFEST_ONLY, MARK_ONLY, NOTHING, TAMPERED = 60, 61, 62, 63
 and a file that was changed after signing. Of several files the highest counts."""
 
 MAX_FRAMES = 64
-"""Frames of a film that are looked at."""
+"""Frames of a video that are looked at."""
 
-_EVERY_S = 0.4  # seconds between two of them, less in a short film
+_EVERY_S = 0.4  # seconds between two of them, less in a short video
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
 
 
@@ -73,7 +73,7 @@ class FileReport:
 
 
 def verify_file(path: Path, *, time_limit_s: float = 60.0) -> FileReport:
-    """Check a film or picture.
+    """Check a video or picture.
 
     Raises:
         UnreadableImageError, UnreadableVideoError, ImageSizeError: The file cannot be read as either.
@@ -88,12 +88,12 @@ def verify_file(path: Path, *, time_limit_s: float = 60.0) -> FileReport:
         detector.add(picture)
         mark = detector.read(deadline)
     else:
-        mark = _look_at_film(path, detector, deadline)
+        mark = _look_at_video(path, detector, deadline)
     complete = mark is not None or time.monotonic() <= deadline
     return FileReport(path=path, manifest=manifest, mark=mark, frames=detector.num_frames, complete=complete)
 
 
-def _look_at_film(path: Path, detector: MarkDetector, deadline: float) -> FoundMark | None:
+def _look_at_video(path: Path, detector: MarkDetector, deadline: float) -> FoundMark | None:
     """Read the mark from frames here and there; half of the time is kept for trying sizes."""
     stop_decoding = time.monotonic() + (deadline - time.monotonic()) / 2
     with VideoReader(path) as reader:
