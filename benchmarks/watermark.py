@@ -2,9 +2,9 @@
 
     python benchmarks/watermark.py --videos FOLDER --unmarked FOLDER ... --rivagan FOLDER --work FOLDER --save
 
-FOLDER holds unmarked videos, made with `export3d animate ... --no-mark --crf 0` or written from rendered clips. rivaGan's folder
-holds rivagan_encoder.onnx and rivagan_decoder.onnx of the wheel `invisible-watermark` (onnxruntime runs them; neither is a
-dependency). Each video is marked, written as the program writes videos (CRF 18), attacked, written again and read again.
+FOLDER holds unmarked videos, made with `export3d animate ... --no-mark --crf 0` or written from rendered clips. rivaGan's
+folder holds rivagan_encoder.onnx and rivagan_decoder.onnx of the wheel `invisible-watermark` (onnxruntime runs them; neither is
+a dependency). Each video is marked, written as the program writes videos (CRF 18), attacked, written again and read again.
 """
 
 from __future__ import annotations

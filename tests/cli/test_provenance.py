@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from export3d.provenance import ProvenanceOptions
-from pictures import a_video, a_picture, encode
+from pictures import a_picture, a_video, encode
 
 pytest.importorskip("mediapipe")
 pytest.importorskip("c2pa")

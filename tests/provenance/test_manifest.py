@@ -19,7 +19,7 @@ from export3d.provenance.certificate import LOCAL_FILE, load_credentials
 from export3d.provenance.manifest import SOURCE_TYPES, read_manifest
 from export3d.provenance.verify import MARK_ONLY, NOTHING, TAMPERED, in_words
 from export3d.video import VideoReader
-from pictures import a_video, a_picture, encode
+from pictures import a_picture, a_video, encode
 
 c2pa = pytest.importorskip("c2pa")
 pytest.importorskip("cryptography")

@@ -12,7 +12,7 @@ from PIL import Image
 from export3d.provenance import detect, mark
 from export3d.provenance.detect import MarkDetector, score_threshold
 from export3d.provenance.mark import BAND, TILE, Marker, new_payload, places_of, tile
-from pictures import a_video, a_picture, resized, through_h264
+from pictures import a_picture, a_video, resized, through_h264
 
 PAYLOAD = 0xE3ABCDEF
 
