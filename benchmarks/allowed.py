@@ -2,8 +2,8 @@
 
     python benchmarks/allowed.py --portraits FOLDER --others DATA_SET ... --save
 
-Every portrait of FOLDER is the only allowed one in turn: its copies must pass; the other portraits, and a frame of each
-identity of the data sets, must not.
+Every portrait of FOLDER is the only allowed one in turn: its copies must pass; the other portraits, and two
+frames of each identity of the data sets, must not.
 """
 
 from __future__ import annotations
@@ -56,10 +56,11 @@ def measure(portraits: Path, data_sets: list[Path]) -> dict[str, Any]:
     for name, change in COPIES.items():
         bits = np.array([(look_of(change(i)) ^ look).sum() for i, look in zip(images, looks, strict=True)])
         copies[name] = {"passed": int((bits <= MAX_DIFFERENT_BITS).sum()), "most_different_bits": int(bits.max())}
-    others = list(looks)
+    others, people = list(looks), len(looks)
     for folder in data_sets:
         data = ClipDataset(folder)
-        others += [look_of(data.frame(i, 0)) for i in range(len(data))]
+        others += [look_of(data.frame(i, t)) for i in range(len(data)) for t in (0, data.num_frames(i) // 2)]
+        people += len({data.identity(i) for i in range(len(data))})
     found = np.array(others)
     pairs = [(found ^ look).sum(axis=1) for look in looks]
     for number, bits in enumerate(pairs):
@@ -67,6 +68,7 @@ def measure(portraits: Path, data_sets: list[Path]) -> dict[str, Any]:
     bits = np.concatenate(pairs)
     return {
         "portraits": len(images),
+        "other_people": people - 1,
         "other_faces": len(others) - 1,
         "limit_different_bits": MAX_DIFFERENT_BITS,
         "bits": 255,

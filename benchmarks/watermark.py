@@ -31,7 +31,7 @@ from material import save
 Frames = list[np.ndarray]
 FRAMES = 75
 FPS = 25
-RIVAGAN_EVERY = 15  # its encoder takes some tenths of a second for a frame
+RIVAGAN_EVERY = 25  # its encoder takes some tenths of a second for a frame
 VIDEOS_RIVAGAN = 12
 
 
@@ -132,7 +132,7 @@ class Own:
 
 
 class RivaGan:
-    """rivaGan's network on every 15th frame; the reader is told which, its best case."""
+    """rivaGan's network on every 25th frame; the reader is told which, its best case."""
 
     name = "rivagan"
 
