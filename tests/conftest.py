@@ -22,7 +22,6 @@ def skip_reason(keywords: object, *, has_gpu: bool, head_model: str | None) -> s
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than a few seconds; runs by default")
     torch.set_num_threads(1)
     # What is remembered between runs (signing certificate, consent) must not come from, or go to, the user's own folder.
     os.environ["EXPORT3D_CONFIG"] = tempfile.mkdtemp(prefix="export3d-config-")

@@ -45,7 +45,12 @@ def test_the_figures_of_allowed_sources_are_those_measured() -> None:
 
 def test_constants_and_codes_in_the_text_are_those_of_the_code() -> None:
     poses = 1 + 2 * (len(detect.all_scales()) + 5 * 6)
-    said = (f"{len(mark.waves().y)} waves", f"{len(detect.all_scales())} sizes", f"{poses} sizes and mirrorings", "9.66")
+    said = (
+        f"{len(mark.waves().y)} waves",
+        f"{len(detect.all_scales())} sizes",
+        f"{poses} sizes and mirrorings",
+        "9.66",
+    )
     assert all(text in DOCUMENT for text in said) and round(detect.score_threshold(), 2) == 9.66
     for code in (0, verify.MANIFEST_ONLY, verify.MARK_ONLY, verify.NOTHING, verify.TAMPERED):
         assert f"| {code} |" in DOCUMENT
