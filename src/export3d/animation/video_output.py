@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 
 from export3d.animation.animator import Animator, Subject, turned_by
 from export3d.animation.compose import depth_picture, depth_range, fit_height, resize, side_by_side
@@ -21,19 +20,17 @@ from export3d.animation.drivers import Driver, DrivingFrame
 from export3d.animation.lost import hold_lost
 from export3d.animation.parallel import in_order, one_thread_each
 from export3d.animation.paths import OrbitOptions, orbit_cameras
+from export3d.animation.targets import check_target, is_still, write_picture
 from export3d.animation.transfer import TransferOptions, transfer
-from export3d.errors import OutputError, UsageError
-from export3d.files import replacing
+from export3d.errors import UsageError
 from export3d.images import to_uint8
 from export3d.model import Render
 from export3d.provenance import Facts, Finish
 from export3d.tracking import LostFaces
-from export3d.video import VideoWriter, check_video_target, check_writable
+from export3d.video import VideoWriter
 
 Item = TypeVar("Item")
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-"""Output names that ask for a still picture."""
 
 MAX_SIZE_PX = 4096
 
@@ -101,42 +98,6 @@ class VideoReport:
     def ms_per_frame(self) -> float:
         """Average time for one frame, end to end."""
         return 1000.0 * self.seconds / max(self.frames, 1)
-
-
-def is_still(path: Path) -> bool:
-    """Whether the output's name asks for a picture rather than a video."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def check_target(path: Path) -> None:
-    """Check an output name and its folder before any work.
-
-    Raises:
-        UsageError: Unknown suffix.
-        OutputError: The folder is missing or not writable.
-    """
-    if is_still(path):
-        check_writable(path)
-    else:
-        check_video_target(path)
-
-
-def write_picture(path: Path, image: np.ndarray, finish: Finish) -> None:
-    """Finish a uint8 ``(H, W, 3)`` image and write it under a temporary name, then rename it.
-
-    Raises:
-        OutputError: The folder is missing or not writable, or the disk is full.
-    """
-    check_writable(path)
-    kind = Image.registered_extensions()[path.suffix.lower()]
-    try:
-        with replacing(path) as temporary:
-            Image.fromarray(finish.frame(image)).save(temporary, kind, quality=95)  # PNG ignores the quality
-            finish.file(temporary, path.suffix)
-    except OSError as error:
-        reason = error.strerror or error
-        advice = "Free some disk space or choose another folder."
-        raise OutputError(f"{path}: cannot be written ({reason}). {advice}") from error
 
 
 def animate_video(

@@ -74,7 +74,7 @@ def samples_folder() -> Path:
 def run(options: DemoOptions) -> None:
     """Make the three files and print one line for each."""
     from export3d.animation import Animator
-    from export3d.animation.video_output import check_target
+    from export3d.animation.targets import check_target
     from export3d.portrait import load_model
     from export3d.tracking import Tracker
     from export3d.training.loop.memory import keep_freed_memory
@@ -144,7 +144,8 @@ def _turn(animator: Animator, options: DemoOptions, finish: Finish) -> None:
     """Write orbit.mp4 and depth.png."""
     from export3d.animation import VideoOptions, orbit_video
     from export3d.animation.paths import OrbitOptions, orbit_cameras
-    from export3d.animation.video_output import render_depth, write_picture
+    from export3d.animation.targets import write_picture
+    from export3d.animation.video_output import render_depth
 
     assert animator.subject is not None
     path = OrbitOptions(num_frames=75)

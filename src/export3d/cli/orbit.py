@@ -89,7 +89,7 @@ def run(options: OrbitCommand) -> str:
     # Imported here: `export3d orbit --help` should not wait for PyTorch.
     from export3d.animation import Animator, VideoOptions, orbit_video
     from export3d.animation.paths import OrbitOptions
-    from export3d.animation.video_output import check_target
+    from export3d.animation.targets import check_target
     from export3d.portrait import load_model
     from export3d.tracking import Tracker
     from export3d.training.loop.memory import keep_freed_memory

@@ -84,7 +84,7 @@ def run(options: SweepCommand) -> str:
         sweep_values,
         weights_along,
     )
-    from export3d.animation.video_output import is_still, write_picture
+    from export3d.animation.targets import is_still, write_picture
     from export3d.camera import Camera
     from export3d.portrait import load_model
     from export3d.tracking import Tracker
