@@ -12,12 +12,12 @@ $(BIN)/python:
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[face]"
+	$(PIP) -e ".[face,provenance]"
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[face,train,eval,cluster,dev]"
+	$(PIP) -e ".[face,train,eval,cluster,provenance,dev]"
 	touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python

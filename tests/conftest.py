@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,8 @@ def skip_reason(keywords: object, *, has_gpu: bool, head_model: str | None) -> s
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
+    # What is remembered between runs (signing certificate, consent) must not come from, or go to, the user's own folder.
+    os.environ["EXPORT3D_CONFIG"] = tempfile.mkdtemp(prefix="export3d-config-")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

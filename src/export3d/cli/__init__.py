@@ -29,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command("sweep", USE, "vary the expression along each basis vector: a sheet of pictures"),
     "track": Command("track", USE, "turn a clip into a small motion file that can be reused"),
     "demo": Command("demo", USE, "animate the bundled sample portrait with the bundled sample clip"),
+    "verify": Command("verify", USE, "was it made with Export3D? signed manifest and invisible mark"),
     "info": Command("info", USE, "model, presets, versions, and what is missing and how to get it"),
     "heads": Command("heads", DATA, "render synthetic talking heads with exact labels"),
     "prepare": Command("prepare", DATA, "turn raw videos into training clips"),
@@ -118,6 +119,7 @@ def _missing_module(command: str, error: ModuleNotFoundError) -> Export3DError |
     if missing == "export3d":
         return error  # a part of this package: a broken installation deserves its traceback
     extras = {"mediapipe": "face", "webdataset": "train", "torchmetrics": "eval", "skimage": "eval", "ray": "cluster"}
+    extras |= dict.fromkeys(("c2pa", "cryptography"), "provenance")
     extra = extras.get(missing)
     how = f'pip install "export3d[{extra}]"' if extra else f"pip install {missing}"
     return MissingExtraError(f"export3d {command} needs the package '{missing}', which is not installed. Run: {how}")
