@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from export3d.portrait.background import background_window
 from export3d.portrait.detail import DetailNet
 from export3d.portrait.layers import Choice, Layers, mixed
 from export3d.portrait.lookup import SourceLookup, enlarged
-from export3d.portrait.state import PortraitCode
+from export3d.portrait.state import PhotoMaps, PortraitMaps
 from export3d.rendering.rays import Window
 
 Box = tuple[int, int, int, int]
@@ -57,77 +56,88 @@ class Pass:
 
         return Pass(cut(self.guide), cut(self.opacity), Choice(*map(cut, self.choice)))
 
+    def half(self) -> Pass:
+        """The same without layers, in half the memory; the places keep their digits."""
+        return Pass(self.guide, self.opacity, Choice(*(x.half() for x in self.choice)))
 
-def compose(
+    def float(self) -> Pass:
+        """The same in single precision."""
+        return Pass(self.guide, self.opacity, Choice(*(x.float() for x in self.choice)), self.layers)
+
+
+def compose_small(left: Pass, maps: PortraitMaps, rays: int, window: Window | None) -> tuple[Tensor, Tensor]:
+    """The final image ``(B, 3, s, s)`` and the head's opacity in it ``(B, 1, s, s)`` at the model's own size; `rays` along each
+    side of the whole picture, of which `left` is all or the `window`."""
+    assert left.layers is not None  # only a part has none
+    size = maps.background.shape[-1]
+    behind = background_window(maps.background, size, _pixels(window, size, rays))
+    image, opacity = mixed(left.choice, left.layers)
+    return opacity * image + (1.0 - opacity) * behind, opacity
+
+
+def compose_photo(
     left: Pass,
-    code: PortraitCode,
+    photo: PhotoMaps,
+    read: Callable[[Pass, tuple[int, int]], tuple[Tensor, Tensor]],
     *,
-    lookup: SourceLookup,
-    detail: DetailNet,
-    pose: Callable[[Tensor], Tensor],
     rays: int,
     size: int | None = None,
     window: Window | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The final image ``(B, 3, s, s)`` and the head's opacity in it ``(B, 1, s, s)``.
+    """The final image ``(B, 3, s, s)`` and the head's opacity in it ``(B, 1, s, s)`` with the photograph's detail.
 
     Args:
         left: what the pass left, of the whole picture or of the window.
-        code: the portrait.
-        pose: from the unturned volume to the portrait's torso.
+        photo: the photograph.
+        read: `head_at` with all that it needs of model and portrait.
         rays: along each side of the whole picture.
-        size: side of the whole image; None is the photograph's, or the model's where there is none.
+        size: side of the whole image; None is the photograph's.
         window: which square of rays `left` is of; None is the whole picture.
 
     Raises:
-        ValueError: A size without a photograph, an odd one, or a window that is no whole number of pixels at that size.
+        ValueError: An odd size, or a window that is no whole number of pixels at that size.
     """
-    maps = code.maps
-    own = maps.picture.shape[-1]
-    size = size or (own if maps.photo is None else maps.photo.picture.shape[-1])
-    if maps.photo is None:
-        if size != own:
-            raise ValueError(f"render: size {size} needs a photograph; give encode(photo=...), or leave size out")
-        assert left.layers is not None  # the whole pass
-        behind = background_window(maps.background, own, _pixels(window, own, rays))
-        image, opacity = mixed(left.choice, left.layers)
-        return opacity * image + (1.0 - opacity) * behind, opacity
+    size = size or photo.picture.shape[-1]
     if size % 2:
         raise ValueError(f"render: size must be even; got {size}")
-    behind = background_window(maps.photo.background, size, _pixels(window, size, rays))
-    read = partial(_composed, photo=maps.photo.picture, camera=code.camera, lookup=lookup, detail=detail, pose=pose)
+    behind = background_window(photo.background, size, _pixels(window, size, rays))
     if window is not None or len(behind) > 1 or torch.is_grad_enabled():
-        image, opacity = read(left, size=(behind.shape[-2], behind.shape[-1]))
+        image, opacity = read(left, (behind.shape[-2], behind.shape[-1]))
         return opacity * image + (1.0 - opacity) * behind, opacity
     # In films most of the picture is background.
     whole, whole_opacity = behind.clone(), torch.zeros_like(behind[:, :1])
     found = _moving_box(left, size)
     if found is None:
         return whole, whole_opacity
-    box, place = found
-    image, opacity = read(left.part(0, box), size=(place[2], place[3]))
-    inner = (..., slice(place[0], place[0] + place[2]), slice(place[1], place[1] + place[3]))
+    box, (top, side, height, width) = found
+    image, opacity = read(left.part(0, box), (height, width))
+    inner = (..., slice(top, top + height), slice(side, side + width))
     whole[inner] += opacity * (image - whole[inner])
     whole_opacity[inner] = opacity
     return whole, whole_opacity
 
 
-def _composed(
+def head_at(
     left: Pass,
-    *,
     size: tuple[int, int],
-    photo: Tensor,
+    *,
+    photo: PhotoMaps,
     camera: Camera,
+    pose: Callable[[Tensor], Tensor],
     lookup: SourceLookup,
     detail: DetailNet,
-    pose: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """The head's colours and opacity at `size`, (height, width)."""
-    layers = lookup.layers(left.guide, left.opacity, photo, camera=camera, size=size, pose=pose)
-    smooth = torch.cat([x.float() for x in left.choice[:-1]], dim=1)  # all but the state
-    parts = enlarged(smooth, size).split([x.shape[1] for x in left.choice[:-1]], dim=1)
+    """The head's colours ``(B, 3, h, w)`` and opacity ``(B, 1, h, w)`` at `size` (h, w), both even.
+
+    Args:
+        camera: the portrait's.
+        pose: from the unturned volume to the portrait's torso.
+    """
+    layers = lookup.layers(left.guide, left.opacity, photo.picture, camera=camera, size=size, pose=pose)
+    smooth = [x.float() for x in left.choice[:-1]]  # all but the state
+    parts = enlarged(torch.cat(smooth, dim=1), size).split([x.shape[1] for x in smooth], dim=1)
     choice = Choice(*parts, left.choice.state)
-    if not detail.is_silent or torch.is_grad_enabled():
+    if torch.is_grad_enabled() or not detail.is_silent:
         choice = detail(choice, layers)
     return mixed(choice, layers)
 
@@ -147,7 +157,9 @@ def _moving_box(left: Pass, size: int) -> tuple[Box, Box] | None:
     where there is no head."""
     rays = left.opacity.shape[-1]
     more = F.adaptive_max_pool2d(left.choice.more.float(), (rays, rays))
-    seen = F.max_pool2d(((left.opacity + more) > _VISIBLE).float(), 3, 1, 1)[0, 0] > 0  # enlarging spreads by half a ray
+    seen = (
+        F.max_pool2d(((left.opacity + more) > _VISIBLE).float(), 3, 1, 1)[0, 0] > 0
+    )  # enlarging spreads by half a ray
     if not bool(seen.any()):
         return None
     step = rays // math.gcd(rays, size // 2)  # rays after which rays and pairs of pixels meet again

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from export3d.nn.conv import conv
 from export3d.portrait.layers import Choice, Layers

@@ -6,6 +6,8 @@ portrait itself), a source depth, a neck, and a background of its own; and more 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -17,8 +19,8 @@ from export3d.model.decoder import RadianceDecoder
 from export3d.model.result import Render, as_images
 from export3d.model.triplane import RunningMeanPlanes
 from export3d.portrait.background import SourceMatte, background_window
+from export3d.portrait.compose import Pass, compose_photo, compose_small, head_at
 from export3d.portrait.config import PortraitConfig
-from export3d.portrait.compose import Pass, compose
 from export3d.portrait.cues import ExpressionCues
 from export3d.portrait.depth import SourceDepth
 from export3d.portrait.detail import DetailNet
@@ -29,7 +31,7 @@ from export3d.portrait.layers import LayeredSuperResolution
 from export3d.portrait.lookup import GUIDE_CHANNELS, SourceLookup
 from export3d.portrait.neck import Neck
 from export3d.portrait.reader import PortraitReader
-from export3d.portrait.state import DrivenPlanes, PortraitCode
+from export3d.portrait.state import DrivenPlanes, PhotoMaps, PortraitCode
 from export3d.rendering.fast import FastConfig, render_square
 from export3d.rendering.rays import Window, cast_rays
 from export3d.rendering.renderer import activate_density, render_rays
@@ -161,11 +163,20 @@ class PortraitModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The final image ``(B, 3, s, s)`` and the head's opacity in it ``(B, 1, s, s)`` (`compose.py`); `size` and `window`
         as of `render`."""
-        pose = self.neck.posed(code.state.turn)
-        rays = self.config.renderer.raw_size
-        return compose(
-            left, code, lookup=self.lookup, detail=self.detail, pose=pose, rays=rays, size=size, window=window
-        )
+        photo, rays = code.maps.photo, self.config.renderer.raw_size
+        if photo is not None:
+            read = partial(self.head_at, photo=photo, camera=code.camera, turn=code.state.turn)
+            return compose_photo(left, photo, read, rays=rays, size=size, window=window)
+        if size not in (None, self.config.image_size):
+            raise ValueError(f"render: size {size} needs a photograph; give encode(photo=...), or leave size out")
+        return compose_small(left, code.maps, rays, window)
+
+    def head_at(
+        self, left: Pass, size: tuple[int, int], *, photo: PhotoMaps, camera: Camera, turn: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """See `compose.head_at`; `camera` and `turn` (B, 3) are the portrait's."""
+        pose = self.neck.posed(turn)
+        return head_at(left, size, photo=photo, camera=camera, pose=pose, lookup=self.lookup, detail=self.detail)
 
     def _march(
         self,
@@ -195,9 +206,7 @@ class PortraitModel(nn.Module):
         code, side = driven.code, opacity.shape[-1] * self.config.image_size // self.config.renderer.raw_size
         pose, _ = self._parts.joints(driven)
         found = self.lookup.features(guide, opacity, code.maps, code.camera, pose)
-        layers = self.lookup.layers(
-            guide, opacity, code.maps.picture, camera=code.camera, size=(side, side), pose=pose
-        )
+        layers = self.lookup.layers(guide, opacity, code.maps.picture, camera=code.camera, size=(side, side), pose=pose)
         features = torch.cat([features, found], dim=1).contiguous(memory_format=torch.channels_last)
         # Colours are mixed as the surface has them; what the head does not cover is put behind afterwards.
         rgb = ((features[:, :3] + 1.0) / opacity.clamp_min(0.05) - 1.0).clamp(-1.0, 1.0)

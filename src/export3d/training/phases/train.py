@@ -74,7 +74,7 @@ class TrainTask:
         self._notes = {"extractor": dataset.extractor, "train": config_to_dict(config), **(notes or {})}
         self._store = FrameStore(dataset, int(cache_gb * 2**30))
         self.sheet_clips = sheet_clips or dataset
-        self.model = _first_model(config, dataset, expression, start).to(world.device)
+        self.model = first_model(config, dataset, expression, start).to(world.device)
         self._autocast = uses_bf16(config.precision, world.device)
         if config.compile:
             self.model.generator.compile()
@@ -254,7 +254,7 @@ def _parts(batch: PairBatch, count: int) -> list[PairBatch]:
     return [batch[start : start + size] for start in range(0, len(batch), size)]
 
 
-def _first_model(
+def first_model(
     config: TrainConfig, dataset: ClipSource, expression: LeBS | None, start: dict[str, Tensor] | None
 ) -> Model:
     """The model before its first step: seeded, with the expression encoder, the starting weights and fitted maps."""
