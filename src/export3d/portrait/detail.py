@@ -57,10 +57,9 @@ class DetailNet(nn.Module):
             choice: enlarged to the output size, ``(.., h, w)``, both even; but its state as the super-resolution left it.
             layers: pictures at the output size.
         """
-        smooth = torch.cat(
-            [choice.rgb, choice.logits + layers.prior.log(), choice.residual, layers.opacity + choice.more], dim=1
-        )
-        smooth = F.avg_pool2d(smooth, 2)
+        # These are smooth: every second pixel says it all.
+        shares, opacity = choice.logits + layers.prior.log(), layers.opacity + choice.more
+        smooth = torch.cat([x[..., ::2, ::2] for x in (choice.rgb, shares, choice.residual, opacity)], dim=1)
         clues = F.interpolate(self.state(choice.state), size=smooth.shape[-2:], mode="bilinear", align_corners=False)
         x = torch.cat([F.pixel_unshuffle(layers.colours.flatten(1, 2), 2), smooth, clues], dim=1)
         x = F.leaky_relu(self.first(x.contiguous(memory_format=torch.channels_last)), self.config.slope)
