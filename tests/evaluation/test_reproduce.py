@@ -20,7 +20,8 @@ from export3d.checkpoint import read_checkpoint
 from export3d.cli import main
 from export3d.cli.reproduce import recorded_command
 from export3d.evaluation.figures.markdown import shown
-from export3d.heads.clips.rendering import ClipsConfig, render_clips
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
 from export3d.model.config import ABLATIONS
 from export3d.reproduce import training
 from export3d.reproduce.page import reproduction_section

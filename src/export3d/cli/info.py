@@ -142,7 +142,7 @@ def _file_state(variable: str) -> str:
 
 
 def _preset_parameters(name: str) -> dict[str, int]:
-    from export3d.model.count import count_parameters
     from export3d.portrait import build_model, preset
+    from export3d.portrait.count import count_parameters
 
     return count_parameters(build_model(preset(name)))

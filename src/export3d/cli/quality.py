@@ -23,35 +23,25 @@ class QualityOptions:
 
     data: Path
     """Synthetic clips (`export3d heads render --split test`)."""
-
     views: Path | None = None
     """Clips of `export3d heads render --split test --novel-views`: also score views at -30, 0 and +30 degrees."""
-
     model: str | None = None
     """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
-
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """JSON file for the scores, with the command, the data and the date."""
-
     sheet: Path | None = None
     """PNG or JPEG: source, truth, output, error, the expression at yaw -30, 0, +30 degrees, depth; first clips, unpicked."""
-
     size: int | None = None
     """Score pictures of so many pixels, composed with the clips' own detail (portrait model); left out, the model's own size,
     enlarged to the clips'."""
-
     brief: bool = False
     """Score only the model itself and the copied source."""
-
     clips: int | None = None
     """Only the first so many clips."""
-
     rows: int = 8
     """Rows of the sheet."""
-
     seed: int = 0
     """Seed of the source frames."""
-
     threads: int = 0
     """Threads of the network; 0 is automatic."""
 

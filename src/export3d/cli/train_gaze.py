@@ -20,16 +20,12 @@ class TrainGazeOptions:
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Gaze file to write, .safetensors."""
-
     data: tuple[Path, ...]
     """Folders of rendered clips (`export3d heads render`)."""
-
     test_data: Path | None = None
     """Rendered clips of other people to measure on. Without it every fifth person of --data is kept for that."""
-
     detections: Path | None = None
     """Folder that keeps what MediaPipe found, so that the next fit need not look again."""
-
     report: Path | None = None
     """Write the measured R^2 to this JSON file."""
 

@@ -1,6 +1,6 @@
 """What joins beta' in the condition of G: the own expression, gaze, single weights, the turn of the head (not in the paper).
 
-Each way in starts without a say, so that a trained model may be grown by it.
+Single weights and the turn start without a say, so that a trained model may be grown by them.
 """
 
 from __future__ import annotations

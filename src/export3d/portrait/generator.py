@@ -60,9 +60,8 @@ class MotionPlanes(nn.Module):
         nn.init.zeros_(self.weights[2].bias)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        """``features`` (B, C, P, P) and the condition of G -> (B, 3 planes, 3 axes, P, P)."""
-        whole = condition if condition.ndim == 2 else condition.sum(dim=1)
-        weights = self.weights(_CONDITION_GAIN * whole).float()  # (B, count)
+        """``features`` (B, C, P, P) and the condition of G (B, d) -> (B, 3 planes, 3 axes, P, P)."""
+        weights = self.weights(_CONDITION_GAIN * condition).float()  # (B, count)
         batch, channels, *size = features.shape
         # The sum over the fields goes into the kernel, so that the fields themselves are never made.
         assert self.fields.bias is not None

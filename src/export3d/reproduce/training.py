@@ -13,7 +13,8 @@ from export3d.checkpoint import read_checkpoint
 from export3d.configs import config_to_dict
 from export3d.data import ClipDataset
 from export3d.errors import CheckpointError, UsageError
-from export3d.heads.clips.rendering import ClipsConfig, render_clips
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
 from export3d.reproduce.settings import Reporter, Settings, Stopped
 from export3d.training.loop.distributed import World
 from export3d.training.loop.run import LoopOptions, Task, run_loop

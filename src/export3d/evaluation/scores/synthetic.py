@@ -15,15 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.data import ClipDataset
+from export3d.data.clip import DEPTH_STEPS
 from export3d.evaluation.metrics.pictures import psnr, ssim
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
 from export3d.face_state import FaceState
 from export3d.landmarks import EYES, MOUTH
 from export3d.portrait import Model, PortraitModel
 from export3d.training.batches.stored_portrait import StoredPortrait, stored_camera, stored_state, to_size
-
-DEPTH_STEPS = 16384.0
-"""Stored depth per scene unit (docs/data.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

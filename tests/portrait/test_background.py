@@ -1,12 +1,10 @@
-"""model/background.py: the filled background and the matte (off in the paper's preset)."""
+"""portrait/background.py: the filled background and the matte."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from export3d.errors import UsageError
-from export3d.model.background import BackgroundConfig, SourceMatte, fill_background
+from export3d.portrait.background import BackgroundConfig, SourceMatte, background_window, fill_background
 
 
 def test_without_a_head_the_background_is_the_portrait() -> None:
@@ -43,12 +41,16 @@ def test_a_head_that_covers_everything_gives_finite_colours() -> None:
 
 
 def test_the_matte_has_half_the_resolution() -> None:
-    assert SourceMatte(BackgroundConfig(mode="apart", width=4))(torch.zeros(2, 3, 32, 32)).shape == (2, 1, 16, 16)
+    assert SourceMatte(BackgroundConfig(width=4))(torch.zeros(2, 3, 32, 32)).shape == (2, 1, 16, 16)
 
 
-def test_an_unknown_mode_is_named() -> None:
-    with pytest.raises(UsageError, match=r"background\.mode: 'aparte' is not known\. Did you mean 'apart'\?"):
-        BackgroundConfig(mode="aparte")
+def test_a_window_of_the_background_is_its_crop_at_the_asked_size() -> None:
+    background = torch.rand(2, 3, 32, 32)
+    top, left = torch.tensor([0, 3]), torch.tensor([4, 2])
+    whole = background_window(background, 8, None)
+    assert torch.allclose(whole, torch.nn.functional.avg_pool2d(background, 4), atol=1e-6)
+    window = background_window(background, 8, (top, left, 4))
+    assert torch.equal(window[0], whole[0, :, 0:4, 4:8]) and torch.equal(window[1], whole[1, :, 3:7, 2:6])
 
 
 def test_the_hole_is_grown_by_two_pixels_so_that_the_heads_rim_does_not_bleed() -> None:

@@ -1,62 +1,43 @@
-"""model/neck.py: the torso stands apart from the head, and the model is told by how much (off in the paper's preset)."""
+"""portrait/neck.py: the torso stands apart from the head, and the model is told by how much."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from export3d.camera import Camera
+from export3d.face_state import FaceState
 from export3d.heads.look.render import neck_weight, torso_lag
 from export3d.heads.shape.parametric import WORLD_ORIGIN_CM, WORLD_SCALE
-from export3d.model.background import BackgroundConfig
-from export3d.model.code import SourceCode
-from export3d.model.config import PRESETS, TINY
-from export3d.model.export3d import Export3D
-from export3d.model.neck import Neck, NeckConfig, turn_matrix
-from export3d.model.source_depth import SourceDepthConfig
-from export3d.model.source_lookup import SourceLookupConfig
+from export3d.portrait.config import PortraitConfig
+from export3d.portrait.model import PortraitModel
+from export3d.portrait.neck import Neck, NeckConfig, turn_matrix
+from export3d.portrait.state import PortraitCode
 from export3d.rendering.fast import FastConfig
-from export3d.rendering.renderer import RendererConfig
 
-NECK = NeckConfig(enabled=True)
-CONFIG = replace(
-    TINY,
-    source_lookup=SourceLookupConfig(enabled=True, channels=2, width=4),
-    source_depth=SourceDepthConfig(enabled=True, channels=2, widths=(4, 4, 6, 8)),
-    background=BackgroundConfig(mode="apart"),
-    renderer=RendererConfig(raw_size=16, num_coarse=8, num_fine=8),
-    superres=replace(TINY.superres, start_size=None),
-    generator=replace(TINY.generator, motion_basis=3),
-    neck=NECK,
-)
-NOTHING_LEFT_OUT = FastConfig(rays_per_coarse=1, empty_opacity=0.0, faint_opacity=0.0, fine_share=1.0, least_share=0.0)
+Make = Callable[..., PortraitModel]
 TURN = torch.tensor([[0.05, 0.4, -0.1]])
 OWN = torch.tensor([[-0.1, -0.2, 0.0]])
+BETA = torch.full((1, 64), 0.1)
 
 
-def _model(*, trained: bool = True) -> Export3D:
-    torch.manual_seed(2)
-    model = Export3D(CONFIG).eval()
-    if trained:  # every weight random, also those that start at zero
-        for parameter in model.parameters():
-            parameter.data += 0.1 * torch.randn_like(parameter)
-    return model
-
-
-def _code(model: Export3D, turn: torch.Tensor | None) -> SourceCode:
+def _code(model: PortraitModel, turn: Tensor | None) -> PortraitCode:
     torch.manual_seed(4)
-    return model.encode(torch.rand(1, 3, 32, 32) * 2 - 1, Camera.look_at_head(0.2, 0.1), source_turn=turn)
+    source = torch.rand(1, 3, 32, 32) * 2 - 1
+    return model.encode(source, Camera.look_at_head(0.2, 0.1), FaceState(beta=-BETA, turn=turn))
 
 
 @torch.inference_mode()
 def _picture(
-    model: Export3D, code: SourceCode, turn: torch.Tensor | None, *, fast: FastConfig | None = None
-) -> torch.Tensor:
-    planes = model.planes(code, torch.full((1, 64), 0.1), turn=turn)
-    image = model.render(planes, Camera.look_at_head(-0.3), code, turn=turn, fast=fast).image
+    model: PortraitModel, code: PortraitCode, turn: Tensor | None, *, fast: FastConfig | None = None
+) -> Tensor:
+    driven = model.drive(code, FaceState(beta=BETA, turn=turn))
+    image = model.render(driven, Camera.look_at_head(-0.3), fast=fast).image
     assert image is not None
     return image
 
@@ -81,7 +62,7 @@ def test_rodrigues_formula_is_the_matrix_exponential_of_the_cross_product() -> N
 
 
 def test_the_joint_is_not_rounded_under_bf16_autocast() -> None:
-    neck = Neck(NECK, 4)
+    neck = Neck(NeckConfig())
     torch.manual_seed(0)
     points = (torch.rand(1, 500, 3) - 0.5) * torch.tensor([0.5, 0.7, 0.5])
     with torch.autocast("cpu", torch.bfloat16):
@@ -90,7 +71,7 @@ def test_the_joint_is_not_rounded_under_bf16_autocast() -> None:
 
 
 def test_the_head_stays_the_torso_turns_back_by_the_lag_and_the_neck_lies_between() -> None:
-    neck = Neck(replace(NECK, lag=0.5, pivot=(0.0, 0.0, 0.0), top=-0.2, bottom=-0.3), 4)
+    neck = Neck(NeckConfig(lag=0.5, pivot=(0.0, 0.0, 0.0), top=-0.2, bottom=-0.3))
     points = torch.tensor([[[0.1, 0.3, 0.2], [0.0, -0.2, 0.2], [0.0, -0.35, 0.2], [0.0, -0.25, 0.2]]])
     quarter = torch.tensor([[0.0, math.pi / 2, 0.0]])
     posed = neck.posed(quarter)(points)[0]
@@ -101,7 +82,7 @@ def test_the_head_stays_the_torso_turns_back_by_the_lag_and_the_neck_lies_betwee
 
 
 def test_unposed_undoes_posed_but_for_the_height_within_the_neck() -> None:
-    neck = Neck(NECK, 4)
+    neck = Neck(NeckConfig())
     torch.manual_seed(0)
     points = (torch.rand(1, 500, 3) - 0.5) * torch.tensor([0.5, 0.7, 0.5])
     again = neck.unposed(TURN)(neck.posed(TURN)(points))
@@ -111,7 +92,7 @@ def test_unposed_undoes_posed_but_for_the_height_within_the_neck() -> None:
 
 
 def test_leaving_out_what_stays_changes_nothing() -> None:
-    neck = Neck(NECK, 4)
+    neck = Neck(NeckConfig())
     torch.manual_seed(0)
     points = (torch.rand(1, 500, 3) - 0.5) * torch.tensor([0.5, 0.7, 0.5])
     whole = neck.posed(TURN)(points)
@@ -131,63 +112,71 @@ def test_the_joint_is_that_of_the_synthetic_heads() -> None:
     head = turn_matrix(camera.head_turn())
     lagged = torso_lag(centimetres, neck_weight(centimetres[0, :, 1]), head)
     origin = torch.tensor(WORLD_ORIGIN_CM)
-    posed = Neck(NECK, 4).posed(camera.head_turn())((centimetres - origin) * WORLD_SCALE) / WORLD_SCALE + origin
+    posed = Neck(NeckConfig()).posed(camera.head_turn())((centimetres - origin) * WORLD_SCALE) / WORLD_SCALE + origin
     assert (lagged - centimetres).norm(dim=-1).max() > 2.0
     assert (posed - lagged).norm(dim=-1).max() < 0.1  # cm; the renderer turns by a share of the angle
 
 
-def test_a_new_neck_leaves_a_portrait_alone_that_is_seen_as_it_stands() -> None:
-    model = _model(trained=False)
-    plain = Export3D(replace(CONFIG, neck=NeckConfig()))
-    plain.load_state_dict({name: t for name, t in model.state_dict().items() if not name.startswith("neck.")})
-    assert torch.equal(_picture(model, _code(model, None), None), _picture(plain.eval(), _code(plain, None), None))
-    still = torch.zeros(1, 3)
-    assert torch.allclose(
-        _picture(model, _code(model, still), still), _picture(model, _code(model, None), None), atol=1e-5
-    )
+def test_points_without_a_turn_stay() -> None:
+    points = torch.randn(2, 9, 3)
+    for joint in (Neck(NeckConfig()).posed(None), Neck(NeckConfig()).unposed(None)):
+        assert torch.equal(joint(points), points)
 
 
-def test_an_unknown_turn_of_the_driver_is_that_of_the_portrait() -> None:
-    model = _model()
+def test_a_head_that_is_not_turned_is_one_whose_turn_nobody_knows(config: PortraitConfig) -> None:
+    torch.manual_seed(2)
+    model, still = PortraitModel(config).eval(), torch.zeros(1, 3)
+    unknown = _picture(model, _code(model, None), None)
+    assert torch.allclose(_picture(model, _code(model, still), still), unknown, atol=1e-5)
+
+
+def test_an_unknown_turn_of_the_driver_is_that_of_the_portrait(make_model: Make) -> None:
+    model = make_model()
     code = _code(model, OWN)
     assert torch.equal(_picture(model, code, None), _picture(model, code, OWN))
     assert not torch.allclose(_picture(model, code, None), _picture(model, code, TURN), atol=1e-3)
     assert not torch.allclose(_picture(model, code, TURN), _picture(model, _code(model, None), TURN), atol=1e-3)
 
 
-def test_the_fast_path_turns_the_torso_as_the_exact_one() -> None:
-    model = _model()
+def test_the_renderer_takes_the_turn_from_what_was_driven_and_from_nothing_else(make_model: Make) -> None:
+    model = make_model()
+    with torch.inference_mode():
+        turned = model.drive(_code(model, OWN), FaceState(beta=BETA, turn=TURN))
+        assert turned.turn is not None and torch.equal(turned.turn, TURN)
+        assert model.drive(_code(model, OWN), FaceState(beta=BETA)).turn is None  # the portrait's own
+        camera = Camera.look_at_head(-0.3)
+        with_turn, without = (model.render(x, camera).raw for x in (turned, replace(turned, turn=None)))
+        own = model.render(replace(turned, turn=OWN), camera).raw
+    assert not torch.allclose(with_turn, without, atol=1e-4)  # the planes are the same: the joint alone differs
+    assert torch.equal(without, own)
+
+
+def test_the_fast_path_turns_the_torso_as_the_exact_one(make_model: Make, nothing_left_out: FastConfig) -> None:
+    model = make_model()
     code = _code(model, OWN)
-    exact, fast = _picture(model, code, TURN), _picture(model, code, TURN, fast=NOTHING_LEFT_OUT)
+    exact, fast = _picture(model, code, TURN), _picture(model, code, TURN, fast=nothing_left_out)
     assert torch.allclose(exact, fast, atol=1e-3) and (exact - fast).square().mean().sqrt() < 1e-4
 
 
-def test_points_for_the_losses_are_asked_in_the_frame_and_found_in_the_portrait() -> None:
-    model = _model()
-    neck = model.neck
-    assert neck is not None
-    code, rigid = _code(model, OWN), _code(model, None)
+def test_points_for_the_losses_are_asked_in_the_frame_and_found_in_the_portrait(make_model: Make) -> None:
+    model = make_model()
+    neck, rigid = model.neck, _code(model, None)
     unturned = (torch.rand(1, 50, 3) - 0.5) * 0.4
     unturned[:, 25:, 1] = -0.36  # the torso
     with torch.inference_mode():
-        planes = model.planes(rigid, torch.zeros(1, 64), turn=TURN)
-        expected, places = model.sigma(planes, rigid, unturned), model.guide(planes, rigid, unturned)[0]
+        turned = model.drive(rigid, FaceState(beta=torch.zeros(1, 64), turn=TURN))
+        straight = replace(turned, turn=None)
+        expected, places = model.sigma(straight, unturned), model.guide(straight, unturned)[0]
         seen = neck.posed(TURN)(unturned)
         assert (seen - unturned)[:, 25:].norm(dim=-1).mean() > 0.02
-        assert torch.allclose(model.sigma(planes, rigid, seen, TURN), expected, atol=1e-3)
-        assert torch.allclose(model.guide(planes, rigid, seen, TURN)[0], places, atol=1e-3)
+        assert torch.allclose(model.sigma(turned, seen), expected, atol=1e-3)
+        assert torch.allclose(model.guide(turned, seen)[0], places, atol=1e-3)
         # What the portrait's own turn changes beside the pose are the clues of its depth map.
-        plain = replace(code, depth=None)
-        found = model.guide(planes, plain, seen, TURN)[0]
-        assert torch.allclose(
-            found, neck.posed(OWN)(model.guide(planes, replace(plain, turn=None), unturned)[0]), atol=1e-3
-        )
+        torch.nn.init.zeros_(model.reader.depth.to_hidden.weight)
+        own = replace(turned, code=replace(rigid, state=replace(rigid.state, turn=OWN)))
+        assert torch.allclose(model.guide(own, seen)[0], neck.posed(OWN)(model.guide(straight, unturned)[0]), atol=1e-3)
 
 
 def test_a_neck_upside_down_is_refused() -> None:
     with pytest.raises(ValueError, match=r"neck\.bottom must lie below neck\.top; got 0\.1 and 0\.0"):
         NeckConfig(top=0.0, bottom=0.1)
-
-
-def test_only_small_has_a_neck() -> None:
-    assert [name for name, config in PRESETS.items() if config.neck.enabled] == ["small"]

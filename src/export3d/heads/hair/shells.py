@@ -1,4 +1,4 @@
-"""Shading of visible points: texture lookups, skin and eye highlights, lit strands of hair (no paper section)."""
+"""The shells of hair as a ray sees them: lit strands, and the walk down through them (no paper section)."""
 
 from __future__ import annotations
 
@@ -6,102 +6,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export3d.heads.look.hair import HairPatch
-from export3d.heads.raster.fields import smoothstep
-from export3d.heads.raster.light import irradiance
+from export3d.heads.hair.volume import HairPatch
+from export3d.heads.raster.fields import sample_bilinear, smoothstep
+from export3d.heads.raster.light import HeadLight, irradiance
 
 HAIR_ATTRIBUTES = 15
 """Columns of :func:`light_hair`: diffuse 3, white highlights 2, tinted highlights 2, texture place 2, slide of the
 texture place per thickness 2, cosine to the view 1, thickness 1, bend 1, distance 1."""
 
 
-def sample_bilinear(texture: Tensor, column: Tensor, row: Tensor) -> Tensor:
-    """Bilinear lookup with clamped borders.
-
-    Args:
-        texture: ``(H, W, C)``.
-        column: ``(N,)`` position in texels; 0 is the centre of the first column.
-        row: ``(N,)`` position in texels.
-
-    Returns:
-        ``(N, C)``.
-    """
-    height, width, _ = texture.shape
-    flat = texture.reshape(height * width, -1)
-    column, row = column.clamp(0, width - 1), row.clamp(0, height - 1)
-    left, top = column.floor().clamp(max=width - 2), row.floor().clamp(max=height - 2)
-    fx, fy = (column - left)[:, None], (row - top)[:, None]
-    first = top.long() * width + left.long()
-    upper = torch.lerp(flat.index_select(0, first), flat.index_select(0, first + 1), fx)
-    lower = torch.lerp(flat.index_select(0, first + width), flat.index_select(0, first + width + 1), fx)
-    return torch.lerp(upper, lower, fy)
-
-
-def highlights(
-    normal: Tensor, view: Tensor, directions: Tensor, colors: Tensor, image: Tensor, lobes: tuple[float, ...], f0: float
-) -> list[Tensor]:
-    """Blinn-Phong highlights with Schlick's Fresnel.
-
-    Args:
-        normal, view: ``(N, 3)`` unit.
-        directions: ``(B, L, 3)`` towards the lights.
-        colors: ``(L, 3)``.
-        image: ``(N,)`` image of each point.
-        lobes: Exponents.
-        f0: Reflectance at normal incidence.
-
-    Returns:
-        For each exponent, ``(N, 3)``.
-    """
-    totals = [torch.zeros_like(normal) for _ in lobes]
-    for k in range(colors.shape[0]):
-        toward = directions[0, k].expand_as(normal) if directions.shape[0] == 1 else directions[image, k]
-        half = F.normalize(view + toward, dim=1)
-        facing = (normal * toward).sum(1).clamp(min=0)
-        near = (normal * half).sum(1).clamp(min=1e-4).log()
-        grazing = 1.0 - (view * half).sum(1).clamp(0, 1)
-        squared = grazing * grazing
-        fresnel = (f0 + (1 - f0) * squared * squared * grazing) * facing
-        for lobe, total in zip(lobes, totals, strict=True):
-            total.addcmul_(((near * lobe).exp() * fresnel * ((lobe + 2) / 8))[:, None], colors[k][None])
-    return totals
-
-
-def quadratic_irradiance(normal: Tensor, matrix: Tensor, image: Tensor) -> Tensor:
-    """``(N, 3)`` irradiance of unit normals from the ``(B, 4, 4, 3)`` forms of `light.irradiance_matrix`."""
-    ones = torch.ones_like(normal[:, :1])
-    n = torch.cat([normal, ones], 1)
-    if matrix.shape[0] == 1:
-        rows = (n @ matrix[0].reshape(4, 12)).reshape(-1, 4, 3)
-    else:
-        rows = torch.bmm(n[:, None], matrix.reshape(-1, 4, 12)[image]).reshape(-1, 4, 3)
-    return (rows * n[..., None]).sum(1)
-
-
-def light_hair(
-    patch: HairPatch,
-    outer: Tensor,
-    transfer: Tensor,
-    harmonics: Tensor,
-    directions: Tensor,
-    colors: Tensor,
-    eye: Tensor,
-) -> Tensor:
+def light_hair(patch: HairPatch, outer: Tensor, transfer: Tensor, light: HeadLight, eye: Tensor) -> Tensor:
     """Light the vertices of a patch (Kajiya-Kay) and find how the view slides over the shells below.
 
     Args:
-        patch: The hair.
         outer: ``(B, G, 3)`` cm, its surface in each frame.
         transfer: ``(G, 9)`` shadowed transfer.
-        harmonics: ``(B, 3, 9)``.
-        directions: ``(B, L, 3)`` towards the lights.
-        colors: ``(L, 3)``.
+        light: In the frame of each head, or one for all B.
         eye: ``(B, 3)`` camera position, cm.
 
     Returns:
         ``(B * G, 15)`` attributes, see :data:`HAIR_ATTRIBUTES`.
     """
-    batch = harmonics.shape[0]
+    batch = len(outer)
+    harmonics, directions = light.harmonics.expand(batch, -1, -1), light.directions.expand(batch, -1, -1)
     offset = eye[:, None] - outer
     distance = offset.norm(dim=-1, keepdim=True)
     view = offset / distance  # (B, G, 3)
@@ -115,11 +42,11 @@ def light_hair(
     tinted = torch.zeros_like(white)
     along_view = (tangent * view).sum(-1)
     across_view = (1 - along_view**2).clamp(min=0).sqrt()
-    for k in range(colors.shape[0]):
+    for k in range(len(light.colors)):
         toward = directions[:, k, None]  # (B, 1, 3)
         along = (tangent * toward).sum(-1)
         across = (1 - along**2).clamp(min=0).sqrt()
-        wrap = ((normal * toward).sum(-1) * 0.6 + 0.4).clamp(min=0) * colors[k].mean() * (0.35 + 0.65 * open_sky)
+        wrap = ((normal * toward).sum(-1) * 0.6 + 0.4).clamp(min=0) * light.colors[k].mean() * (0.35 + 0.65 * open_sky)
         for side, shift in enumerate((-0.07, 0.07)):  # strands shift the highlight; the texture's tone picks between
             cosine = (across * across_view - (along + shift) * along_view).clamp(1e-3, 1).log()
             white[..., side] += wrap * (60 * cosine).exp()
@@ -136,10 +63,8 @@ def shade_hair(patch: HairPatch, a: Tensor, room: Tensor, color: Tensor) -> tupl
     """Walk down through the shells below each visible surface point.
 
     Args:
-        patch: The hair.
         a: ``(N, 15)`` interpolated from :func:`light_hair`; points seen from outside.
         room: ``(N,)`` cm along the ray from the surface to what lies behind the hair.
-        color: ``(3,)`` linear hair colour.
 
     Returns:
         ``(N, 3)`` linear colour premultiplied by opacity, ``(N,)`` opacity, ``(N,)`` depth of the hair below the
