@@ -75,6 +75,8 @@ class TrainTask:
         self._store = FrameStore(dataset, int(cache_gb * 2**30))
         self.sheet_clips = sheet_clips or dataset
         self.model = first_model(config, dataset, expression, start).to(world.device)
+        if isinstance(self.model, PortraitModel):
+            self.model.detail.requires_grad_(False)  # learns afterwards, alone (`detail.py`)
         self._autocast = uses_bf16(config.precision, world.device)
         if config.compile:
             self.model.generator.compile()
