@@ -95,7 +95,7 @@ class TrainConfig:
     """Sizes at which the detail network alone is trained, one drawn for each step; everything else is frozen (portrait model,
     with --start). Empty: everything is trained, at the model's size."""
     detail_pool: int = 1000
-    """Pairs in that training's pool; each is rendered once and its pass kept (about 1.5 MB)."""
+    """Pairs in that training's pool; each is rendered once and its pass kept (about 2.5 MB at 256 pixels)."""
     jitter: bool = True
     """Random depths along the rays (as EG3D)."""
     precision: str = "auto"
@@ -127,6 +127,13 @@ class TrainConfig:
                 f"train: detail_size must be multiples of {2 * raw} (two pixels for each of {raw} rays), detail_pool at least "
                 f"1; got {self.detail_size} and {self.detail_pool}"
             )
+        if self.detail_size:
+            window, sizes = self.sampling.window or raw, (min(self.detail_size), max(self.detail_size))
+            if (side := window * sizes[0] // sizes[1]) <= 4:
+                raise ValueError(
+                    f"train: sampling.window of {window} rays at size {sizes[0]} is {side} rays at {sizes[1]}; expected more "
+                    "than 4, of which two on each side are not compared"
+                )
         if self.sampling.window is not None and not 1 <= self.sampling.window <= raw:
             raise ValueError(f"train: sampling.window must lie in 1..{raw} (the raw size); got {self.sampling.window}")
         if self.sampling.raw_size != raw:

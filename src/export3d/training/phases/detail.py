@@ -6,8 +6,9 @@ of them at one of the sizes, and compares them with the clips' own frames at tha
 
 from __future__ import annotations
 
+import copy
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from export3d.portrait.compose import Pass, compose_photo
 from export3d.portrait.loading import save_model
 from export3d.portrait.model import PortraitModel
 from export3d.portrait.reader import photo_maps
+from export3d.portrait.state import PhotoMaps
 from export3d.rendering.fast import FastConfig
 from export3d.rendering.rays import Window
 from export3d.training.batches.frame_store import FrameStore
@@ -53,12 +55,13 @@ class DetailBatch:
 
 @dataclass(frozen=True)
 class Kept:
-    """What the frozen model made of one pair: all that composing reads, beside the photograph."""
+    """What the frozen model made of one pair: all that composing reads, and the photograph by size."""
 
     left: Pass
     camera: Camera
     turn: Tensor | None
     foreground: Tensor
+    photos: dict[int, PhotoMaps] = field(default_factory=dict)
 
 
 class DetailTask:
@@ -201,10 +204,12 @@ class DetailTask:
         kept = self._kept.get(item)
         if kept is None:
             kept = self._kept[item] = self._pass(pair)
-        photo = resize(to_tensor_of(pair.source.to(self._world.device)), size)
+        top, left, side = window
         with torch.no_grad():
-            maps = photo_maps(photo, kept.foreground, self.model.lookup)
-            top, left, side = window
+            if size not in kept.photos:
+                photo = resize(to_tensor_of(pair.source.to(self._world.device)), size)
+                kept.photos[size] = photo_maps(photo, kept.foreground, self.model.lookup).half()
+            maps = kept.photos[size].float()
             part = kept.left.part(0, (int(top), int(left), side, side)).float()
         read = partial(self.model.head_at, photo=maps, camera=kept.camera, turn=kept.turn)
         return compose_photo(part, maps, read, rays=self.model.config.renderer.raw_size, window=window)
@@ -239,11 +244,7 @@ class DetailTask:
 
     def export(self, run: RunFolder, step: int, numbered: bool) -> None:
         name = MODEL_FILE if not numbered else f"model-{step:08d}.safetensors"
-        own = self.model.detail.state_dict()
+        model = copy.deepcopy(self.model)
         if self.weight_mean is not None:
-            self.model.detail.load_state_dict(self.weight_mean.averaged_state(self.model.detail))
-        try:
-            extra = {**self._notes, "step": step, "samples": step * self.config.batch}
-            save_model(run.path / name, self.model, extra=extra)
-        finally:
-            self.model.detail.load_state_dict(own)
+            model.detail.load_state_dict(self.weight_mean.averaged_state(model.detail))
+        save_model(run.path / name, model, extra={**self._notes, "step": step, "samples": step * self.config.batch})
