@@ -36,7 +36,7 @@ class DetailNet(nn.Module):
         super().__init__()
         self.config = config
         self.outputs = (1 + layers, 3, 1)  # logits, residual, opacity
-        seen = 4 * 3 * layers + 3 + sum(self.outputs) + config.state
+        seen = 4 * 3 + 3 * layers + 3 + sum(self.outputs) + config.state
         self.state = conv(state_channels, config.state, kernel=1)
         self.first = conv(seen, config.width)
         self.second = nn.Conv2d(config.width, config.width, 3, padding=2, dilation=2)
@@ -58,10 +58,14 @@ class DetailNet(nn.Module):
             layers: pictures at the output size.
         """
         # These are smooth: every second pixel says it all.
-        shares, opacity = choice.logits + layers.prior.log(), layers.opacity + choice.more
-        smooth = torch.cat([x[..., ::2, ::2] for x in (choice.rgb, shares, choice.residual, opacity)], dim=1)
+        rgb, logits, residual, more, prior, opacity = (
+            x[..., ::2, ::2] for x in (*choice[:-1], layers.prior, layers.opacity)
+        )
+        # Where a picture agrees with the raw image it may be trusted, with all its detail.
+        apart = (layers.colours[..., ::2, ::2] - rgb[:, None]).abs().flatten(1, 2)
+        smooth = torch.cat([rgb, logits + prior.log(), residual, opacity + more, apart], dim=1)
         clues = F.interpolate(self.state(choice.state), size=smooth.shape[-2:], mode="bilinear", align_corners=False)
-        x = torch.cat([F.pixel_unshuffle(layers.colours.flatten(1, 2), 2), smooth, clues], dim=1)
+        x = torch.cat([F.pixel_unshuffle(layers.colours[:, 0], 2), smooth, clues], dim=1)
         x = F.leaky_relu(self.first(x.contiguous(memory_format=torch.channels_last)), self.config.slope)
         x = F.leaky_relu(self.second(x), self.config.slope)
         found = F.pixel_shuffle(self.out(x).float(), 2)

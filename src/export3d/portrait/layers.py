@@ -49,8 +49,9 @@ class Choice(NamedTuple):
 def mixed(choice: Choice, layers: Layers) -> tuple[Tensor, Tensor]:
     """The head's colours (B, 3, s, s) and opacity (B, 1, s, s); choice and layers are of one size."""
     shares = torch.softmax(choice.logits + layers.prior.log(), dim=1)
-    pictures = torch.cat([choice.rgb[:, None], layers.colours], dim=1)  # (B, 1 + K, 3, s, s)
-    image = (shares[:, :, None] * pictures).sum(dim=1) + choice.residual
+    image = choice.residual
+    for share, picture in zip(shares.split(1, dim=1), (choice.rgb, *layers.colours.unbind(1)), strict=True):
+        image = torch.addcmul(image, share, picture)
     return image, (layers.opacity + choice.more).clamp(0.0, 1.0)
 
 

@@ -110,7 +110,7 @@ class SourceLookup(nn.Module):
         Args:
             guide: ``(B, GUIDE_CHANNELS, r, q)`` composited, premultiplied by the opacity.
             opacity: ``(B, 1, r, q)``.
-            picture: ``(B, 4, H, W)`` of the portrait, of any size (`PortraitMaps.picture`).
+            picture: ``(B, 3, H, W)`` of the portrait, of any size; channels beside the colours become clues.
             camera: the portrait's camera.
             size: height and width ``(h, w)`` to which the rays are enlarged.
             pose: places ``(B, P, 3)`` -> where the portrait's torso has them (`Neck.posed`).

@@ -47,7 +47,4 @@ def photo_maps(photo: Tensor, foreground: Tensor, lookup: SourceLookup) -> Photo
     size = photo.shape[-1]
     head = enlarged(foreground, (size, size))
     reach = max(2, round(2 * size / (2 * foreground.shape[-1])))  # as far as at the model's own size
-    return PhotoMaps(
-        picture=torch.cat([lookup.sharpened(photo), head], dim=1),
-        background=fill_background(photo, head, reach),
-    )
+    return PhotoMaps(lookup.sharpened(photo), fill_background(photo, head, reach), head)

@@ -15,20 +15,22 @@ class PhotoMaps:
     """The photograph itself, the same crop at its own size (`compose.py`); S is even.
 
     Attributes:
-        picture: ``(B, 4, S, S)`` the photograph, sharpened, in [-1, 1] and its foreground in [0, 1].
+        picture: ``(B, 3, S, S)`` the photograph, sharpened, in [-1, 1].
         background: ``(B, 3, S, S)`` in [-1, 1], the head filled in.
+        foreground: ``(B, 1, S, S)`` of the photograph in [0, 1].
     """
 
     picture: Tensor
     background: Tensor
+    foreground: Tensor
 
     def half(self) -> PhotoMaps:
         """The same in half the memory."""
-        return PhotoMaps(self.picture.half(), self.background.half())
+        return PhotoMaps(self.picture.half(), self.background.half(), self.foreground.half())
 
     def float(self) -> PhotoMaps:
         """The same in single precision."""
-        return PhotoMaps(self.picture.float(), self.background.float())
+        return PhotoMaps(self.picture.float(), self.background.float(), self.foreground.float())
 
 
 @dataclass(frozen=True, kw_only=True)

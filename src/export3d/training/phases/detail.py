@@ -37,6 +37,7 @@ from export3d.training.loop.optimizers import WeightMean, clip_gradients, make_a
 from export3d.training.loop.run import cosine_rate, require_finite
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.losses.terms import multi_scale_gradient_l1, weighted_mean, weighted_sum
+from export3d.training.losses.texture import texture_difference
 from export3d.training.phases.config import TrainConfig
 from export3d.training.phases.train import MODEL_FILE
 
@@ -194,6 +195,7 @@ class DetailTask:
             "mse": weighted_mean((image - wanted).square(), weight),
             "l1": weighted_mean((image - wanted).abs(), weight),
             "gradient": multi_scale_gradient_l1(image, wanted),
+            "texture": texture_difference(image, wanted, cell=size // 32),
             "opacity": (opacity - mask).square().mean(),
         }
         terms = {name: value for name, value in terms.items() if getattr(weights, name) > 0}
