@@ -128,7 +128,7 @@ def test_fine_detail_of_the_photograph_is_in_the_picture(make_model: Make, make_
 
 
 def test_refused_sizes_are_named(make_model: Make, make_state: States) -> None:
-    model = make_model()
+    model, corner = make_model(), torch.zeros(1, dtype=torch.int64)
     driven, camera = _driven(model, make_state, _photo(64))
     bare = replace(driven, code=replace(driven.code, maps=replace(driven.code.maps, photo=None)))
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_refused_sizes_are_named(make_model: Make, make_state: States) -> None:
         with pytest.raises(ValueError, match="size must be even; got 63"):
             model.render(driven, camera, size=63)
         with pytest.raises(ValueError, match="multiple of the 16 rays; got 40"):
-            model.render(driven, camera, size=40, window=(*torch.zeros(2, 1, dtype=torch.int64), 8))
+            model.render(driven, camera, size=40, window=(corner, corner, 8))
         with pytest.raises(ValueError, match="photo: expected an even side; got 33"):
             model.encode(torch.zeros(1, 3, 32, 32), camera, make_state(1), photo=_photo(33))
 
@@ -146,7 +146,8 @@ def test_refused_sizes_are_named(make_model: Make, make_state: States) -> None:
 
 
 def _choice(size: int, state: int) -> tuple[Choice, Layers]:
-    choice = Choice(*(torch.randn(1, n, size, size) for n in (3, 3, 3, 1)), torch.randn(1, 5, state, state))
+    rgb, logits, residual, more = (torch.randn(1, n, size, size) for n in (3, 3, 3, 1))
+    choice = Choice(rgb, logits, residual, more, torch.randn(1, 5, state, state))
     return choice, Layers(
         colours=torch.randn(1, 2, 3, size, size),
         prior=torch.rand(1, 3, size, size) + 0.01,

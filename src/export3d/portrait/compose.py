@@ -135,8 +135,8 @@ def head_at(
     """
     layers = lookup.layers(left.guide, left.opacity, photo.picture, camera=camera, size=size, pose=pose)
     smooth = [x.float() for x in left.choice[:-1]]  # all but the state
-    parts = enlarged(torch.cat(smooth, dim=1), size).split([x.shape[1] for x in smooth], dim=1)
-    choice = Choice(*parts, left.choice.state)
+    rgb, logits, residual, more = enlarged(torch.cat(smooth, dim=1), size).split([x.shape[1] for x in smooth], dim=1)
+    choice = Choice(rgb, logits, residual, more, left.choice.state)
     if torch.is_grad_enabled() or not detail.is_silent:
         choice = detail(choice, layers)
     return mixed(choice, layers)
