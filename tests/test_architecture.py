@@ -26,6 +26,7 @@ LEAVES = (
     "checkpoint",
     "landmarks",
     "precision",
+    "downloads",
 )
 
 ARROWS: dict[str, tuple[str, ...]] = {

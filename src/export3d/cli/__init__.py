@@ -55,6 +55,12 @@ COMMANDS: dict[str, Command] = {
         summary="animate the bundled sample portrait with the bundled sample clip",
         group=USE,
     ),
+    "models": Command(
+        module="export3d.cli.models",
+        function="models_main",
+        summary="list and fetch model files that are not in the package",
+        group=USE,
+    ),
     "info": Command(
         module="export3d.cli.info",
         function="info_main",
