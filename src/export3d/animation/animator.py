@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from export3d.camera import Camera
@@ -41,14 +43,41 @@ class Subject:
     turn: np.ndarray = field(default_factory=lambda: np.zeros(3, dtype=np.float32))
 
     def picture(self, size: int) -> np.ndarray:
-        """The aligned portrait as uint8 ``(size, size, 3)``."""
-        return crop_image(self.image, self.crop, size)
+        """The aligned portrait as uint8 ``(size, size, 3)``, as the photo stands."""
+        return crop_image(self.image, replace(self.crop, angle=0.0), size)
+
+    def turned_back(self, picture: np.ndarray) -> np.ndarray:
+        """A uint8 ``(S, S, 3)`` picture of the levelled person, turned to where the photo stands; quarter turns are exact.
+
+        Corners that stay empty show the photo.
+        """
+        if not self.crop.angle:
+            return picture
+        size = picture.shape[0]
+        quarters = round(self.crop.angle / (math.pi / 2.0))
+        rest = self.crop.angle - quarters * math.pi / 2.0
+        if abs(rest) < LEVEL_ENOUGH_RAD:
+            return np.ascontiguousarray(np.rot90(picture, -quarters))
+        turned = Image.fromarray(picture).convert("RGBA")
+        turned = turned.rotate(-math.degrees(self.crop.angle), Image.Resampling.BICUBIC)
+        behind = Image.fromarray(self.picture(size))
+        behind.paste(turned.convert("RGB"), mask=turned.getchannel("A"))
+        return np.asarray(behind)
+
+
+LEVEL_ENOUGH_RAD = math.radians(8.0)
+"""A photo this near to a quarter turn is turned back by the quarter turn alone."""
+
+NECK_ROLL_RAD = math.radians(30.0)
+"""A neck bends a head sideways no further; what a driver's head is tilted beyond that, the whole person is."""
 
 
 def head_turn(camera: np.ndarray) -> np.ndarray:
-    """Turn of the head against a torso that faces the camera ``(25,)``: a rotation vector ``(3,)`` in radians."""
-    vector = torch.from_numpy(np.asarray(camera, dtype=np.float32))[None]
-    turn: np.ndarray = Camera.from_vector(vector).head_turn()[0].numpy()
+    """Turn of the head against a torso that faces the camera ``(25,)``: a rotation vector ``(3,)`` in radians. The torso
+    is upright as long as the neck allows; beyond that it tilts with the head."""
+    given = Camera.from_vector(torch.from_numpy(np.asarray(camera, dtype=np.float32))[None])
+    yaw, pitch, roll = given.head_angles().unbind(-1)
+    turn: np.ndarray = Camera.look_at_head(yaw, pitch, roll.clamp(-NECK_ROLL_RAD, NECK_ROLL_RAD)).head_turn()[0].numpy()
     return turn
 
 

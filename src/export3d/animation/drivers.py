@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from export3d.errors import UnreadableVideoError
 from export3d.images import read_image
-from export3d.tracking import Motion, Tracker, unknown_gaze
+from export3d.tracking import Crop, Motion, Tracker, unknown_gaze
 from export3d.video import VideoReader
 
 MOTION_SUFFIX = ".safetensors"
@@ -47,6 +47,12 @@ class DrivingFrame:
     duration: int
     image: np.ndarray | None = None
     gaze: np.ndarray = field(default_factory=unknown_gaze)
+    crop: Crop | None = None
+    """The square of the driver's frame that the camera belongs to; None where nothing is known of it."""
+    cut: bool = False
+    """Whether another shot begins with this frame."""
+    other: bool = False
+    """Whether the frame has a face, but not the one that is followed."""
 
 
 class Driver(Protocol):
@@ -89,6 +95,9 @@ class ClipDriver:
                 duration=frame.duration,
                 image=frame.image,
                 gaze=tracked.gaze,
+                crop=tracked.crop,
+                cut=tracked.cut,
+                other=tracked.other,
             )
 
     def close(self) -> None:
@@ -122,6 +131,7 @@ class MotionDriver:
                 pts=pts[index],
                 duration=durations[index],
                 gaze=unknown_gaze() if motion.gaze is None else motion.gaze[index],
+                crop=None if motion.crop is None or not motion.found[index] else Crop(*motion.crop[index].tolist()),
             )
 
     def close(self) -> None:

@@ -77,6 +77,8 @@ class FilmReport:
         frames: number of frames in the file.
         lost: number of the driver's frames without a face.
         gaps: first and last number of each run of such frames.
+        others: how many of them have another face.
+        cuts: frames with which another shot of the driver begins.
         fps: nominal rate.
         width, height: pixels.
         seconds: wall-clock time from the first to the last frame, tracking and encoding included.
@@ -90,6 +92,8 @@ class FilmReport:
     height: int
     seconds: float
     gaps: tuple[tuple[int, int], ...] = ()
+    others: int = 0
+    cuts: tuple[int, ...] = ()
 
     @property
     def ms_per_frame(self) -> float:
@@ -160,7 +164,8 @@ def animate_film(
 
     def picture(frame: DrivingFrame, painter: Animator = animator) -> np.ndarray:
         turn = None if film.rigid else head_turn(frame.camera)
-        result = resize(painter.frame(frame.beta, frame.camera, frame.gaze, turn), height, height)
+        result = painter.frame(frame.beta, frame.camera, frame.gaze, turn)
+        result = resize(subject.turned_back(result), height, height)
         if not film.side_by_side:
             return result
         if frame.image is None:
@@ -201,6 +206,8 @@ def animate_film(
         frames=written,
         lost=lost.num_lost,
         gaps=tuple(lost.gaps),
+        others=lost.num_other,
+        cuts=tuple(lost.cuts),
         fps=driver.fps,
         width=image.shape[1],
         height=image.shape[0],

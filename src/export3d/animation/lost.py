@@ -32,7 +32,11 @@ class LostFaces:
         self.num_found = 0
         self.num_lost = 0
         self.gaps: list[tuple[int, int]] = []
-        """First and last frame of every run of frames without a face."""
+        """First and last frame of every run of frames without the face."""
+        self.num_other = 0
+        """Lost frames that have another face."""
+        self.cuts: list[int] = []
+        """First frames of further shots."""
         self._beta, self._camera = beta, camera
         self._gaze = unknown_gaze() if gaze is None else gaze
 
@@ -44,17 +48,21 @@ class LostFaces:
             NoFaceError: Not one frame had a face (raised at the end).
         """
         for frame in driver:
+            if frame.cut:
+                self.cuts.append(frame.index)
             if frame.found:
                 self.num_found += 1
                 self._beta, self._camera, self._gaze = frame.beta, frame.camera, frame.gaze
                 yield frame
                 continue
             self.num_lost += 1
+            self.num_other += frame.other
             self._note_gap(frame.index)
             if self.policy == "abort":
                 at = float(frame.pts * driver.time_base)
+                what = "the face that is followed is not" if frame.other else "no face"
                 raise FaceLostError(
-                    f"{driver.name}: no face in frame {frame.index} at {at:.2f} s. Cut the clip there, or use "
+                    f"{driver.name}: {what} in frame {frame.index} at {at:.2f} s. Cut the clip there, or use "
                     "--on-lost hold (keep the last expression) or --on-lost skip (leave such frames out)."
                 )
             if self.policy == "hold":

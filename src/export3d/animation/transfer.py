@@ -14,7 +14,16 @@ from torch import Tensor
 from export3d.animation.drivers import DrivingFrame
 from export3d.camera import Camera
 from export3d.errors import UsageError
+from export3d.tracking import Crop
 from export3d.tracking.gaze import GAZE_LIMIT_RAD, unknown_gaze
+from export3d.tracking.head_fit import HeadPose
+
+
+FARTHEST_ASIDE = 0.4
+"""A moving head goes no farther from the middle of the picture, scene units: more than half of it stays to be seen."""
+
+DISTANCES = (1.9, 4.5)
+"""Nearest and farthest place of a moving head, scene units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +41,10 @@ class TransferOptions:
 
     gaze: bool = True
     """Let the eyes follow the driver's; else the gaze is unknown in every frame, and the eyes stay as the portrait's."""
+
+    shift: bool = True
+    """Let the head move in the picture as the driver's does from its first frame on: aside, up and down, nearer and
+    farther. Else it stays where the driver's crop puts it."""
 
     smooth_s: float = 0.0
     """Standard deviation in seconds of a centred Gaussian over expression, camera and gaze; 0 leaves them as tracked."""
@@ -60,6 +73,8 @@ def transfer(
         gaze: ``(2,)``, the portrait's own gaze; unknown when None.
         time_base: clock of the frames' `pts`, seconds per unit.
     """
+    if options.shift:
+        frames = move_in_plane(frames)
     if options.smooth_s > 0:
         frames = smooth(frames, options.smooth_s, time_base)
     own_gaze = unknown_gaze() if gaze is None else gaze
@@ -85,6 +100,33 @@ def transfer(
         if not options.gaze:
             new_gaze = unknown_gaze()
         yield replace(frame, beta=new_beta, camera=new_camera, gaze=new_gaze)
+
+
+def move_in_plane(frames: Iterable[DrivingFrame]) -> Iterator[DrivingFrame]:
+    """Driving frames whose cameras belong to one square of the driver's picture, that of the first face, instead of each
+    to its own. After a cut that square is set anew, so that the head goes on from where it was."""
+    window = last = None
+    for frame in frames:
+        crop = frame.crop
+        if crop is None or not frame.found:
+            yield frame
+            continue
+        if window is None:
+            window = crop
+        elif frame.cut and last is not None:
+            window = _window_after_cut(window, last, crop)
+        last = crop
+        pose = HeadPose.of_camera(frame.camera).seen_in(crop, window)
+        origin = pose.origin * (np.clip(pose.origin[2], *DISTANCES) / pose.origin[2])
+        origin[:2] *= min(1.0, FARTHEST_ASIDE / max(float(np.hypot(*origin[:2])), 1e-6))
+        yield replace(frame, camera=replace(pose, origin=origin).camera())
+
+
+def _window_after_cut(window: Crop, before: Crop, after: Crop) -> Crop:
+    """The window in which a face lies as far aside and as near as the last one did before the cut."""
+    side = after.side * window.side / before.side
+    x, y = ((getattr(before, name) - getattr(window, name)) / window.side * side for name in ("center_x", "center_y"))
+    return Crop(after.center_x - x, after.center_y - y, side)
 
 
 def relative_camera(driving: np.ndarray, reference: np.ndarray, own: np.ndarray) -> np.ndarray:

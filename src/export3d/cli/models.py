@@ -39,7 +39,9 @@ def models_main(argv: Sequence[str]) -> int:
         return 0
     options = parse(kinds[argv[0]], argv[1:], command=f"models {argv[0]}")
     if isinstance(options, GetCommand):
-        path, source = fetch(CATALOGUE[check_choice("export3d models get", options.name, tuple(CATALOGUE))], again=options.again)
+        path, source = fetch(
+            CATALOGUE[check_choice("export3d models get", options.name, tuple(CATALOGUE))], again=options.again
+        )
         say(f"{path}: {path.stat().st_size} bytes, checksum right, from {source}")
     else:
         say("\n\n".join(describe(entry) for entry in CATALOGUE.values()))
