@@ -15,9 +15,9 @@ from export3d.camera import Camera
 from export3d.preprocess import PrepareOptions
 from export3d.preprocess.following import FaceFollower
 from export3d.preprocess.quality import POSE_BINS, count_angles, face_sharpness, measure, outside_share, why_dropped
-from export3d.tracking.shots import ShotDetector, color_histogram, histogram_distance
 from export3d.preprocess.tracks import Track, TrackedFace, fixed_crop, gaze_of, measure_clip, moved_camera
 from export3d.tracking import Crop, Face, crop_transform
+from export3d.tracking.shots import ShotDetector, color_histogram, histogram_distance
 from export3d.tracking.standin import MeasuredCoefficients, face_from_landmarks
 
 

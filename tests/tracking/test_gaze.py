@@ -126,7 +126,7 @@ class GivenMeshes:
     def __init__(self, meshes: list) -> None:
         self.info, self._meshes, self._next = ExtractorInfo("given-meshes", "1", "", ""), meshes, 0
 
-    def detect(self, frame: np.ndarray) -> list[Face]:
+    def detect(self, frame: np.ndarray, near: Face | None = None) -> list[Face]:
         mesh = self._meshes[self._next % len(self._meshes)]
         self._next += 1
         points = np.random.default_rng(0).uniform(100.0, 300.0, (68, 2)).astype(np.float32)

@@ -18,6 +18,8 @@ from export3d.images import read_image, to_tensor, to_uint8
 from export3d.model import Export3D, FastConfig, Render, SourceCode
 from export3d.precision import uses_bf16
 from export3d.tracking import Crop, Tracker, crop_image, unknown_gaze
+from export3d.tracking.alignment import plane_turn
+from export3d.tracking.head_fit import HeadPose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +77,12 @@ NECK_ROLL_RAD = math.radians(30.0)
 def head_turn(camera: np.ndarray) -> np.ndarray:
     """Turn of the head against a torso that faces the camera ``(25,)``: a rotation vector ``(3,)`` in radians. The torso
     is upright as long as the neck allows; beyond that it tilts with the head."""
-    given = Camera.from_vector(torch.from_numpy(np.asarray(camera, dtype=np.float32))[None])
-    yaw, pitch, roll = given.head_angles().unbind(-1)
-    turn: np.ndarray = Camera.look_at_head(yaw, pitch, roll.clamp(-NECK_ROLL_RAD, NECK_ROLL_RAD)).head_turn()[0].numpy()
+    pose = HeadPose.of_camera(camera)
+    tilt = float(np.arctan2(pose.rotation[1, 0], pose.rotation[0, 0]))
+    upright = np.eye(3)
+    upright[:2, :2] = plane_turn(np.clip(tilt, -NECK_ROLL_RAD, NECK_ROLL_RAD) - tilt)
+    seen = HeadPose(rotation=upright @ pose.rotation, origin=upright @ pose.origin).camera()
+    turn: np.ndarray = Camera.from_vector(torch.from_numpy(seen)[None]).head_turn()[0].numpy()
     return turn
 
 

@@ -18,7 +18,6 @@ from export3d.tracking import Crop
 from export3d.tracking.gaze import GAZE_LIMIT_RAD, unknown_gaze
 from export3d.tracking.head_fit import HeadPose
 
-
 FARTHEST_ASIDE = 0.4
 """A moving head goes no farther from the middle of the picture, scene units: more than half of it stays to be seen."""
 

@@ -109,6 +109,12 @@ COMMANDS: dict[str, Command] = {
         summary="fit the tracker's map from irises to gaze",
         group=TRAIN,
     ),
+    "train-camera": Command(
+        module="export3d.cli.train_gaze",
+        function="train_camera_main",
+        summary="fit the tracker's mean head, from which it tells the camera",
+        group=TRAIN,
+    ),
     "train-identity": Command(
         module="export3d.cli.train_identity",
         function="train_identity_main",

@@ -38,10 +38,10 @@ class TrackCommand:
     """Average over a few frames, against trembling."""
 
     coefficients: Literal["regressor", "arkit52", "deep3d"] = "regressor"
-    """What beta is. The bundled model needs regressor; arkit52 needs --face-landmarker, deep3d --deep3d-checkpoint."""
+    """What beta is. The bundled model needs regressor; deep3d needs --deep3d-checkpoint."""
 
     face_landmarker: Path | None = None
-    """MediaPipe's face_landmarker.task; the variable EXPORT3D_FACE_LANDMARKER does the same. Not needed for regressor."""
+    """Another face_landmarker.task than `export3d models get face-landmarker` fetches."""
 
     deep3d_checkpoint: Path | None = None
     """Checkpoint of Deep3DFaceRecon (epoch_20.pth), for --coefficients deep3d."""

@@ -13,7 +13,7 @@ from export3d.tracking.selection import FOLLOW_OVERLAP, nearest_face
 MAX_SIZE_CHANGE = 1.6
 """From one frame to the next, or over a gap at the same place, a face grows or shrinks by no more than this."""
 
-MAX_SIZE_CHANGE_ELSEWHERE = 2.5
+MAX_SIZE_CHANGE_ELSEWHERE = 4.0
 """The same for a face that comes back at another place, or after a cut."""
 
 ALIKE = 0.5
@@ -68,7 +68,7 @@ class Followed:
         look = look_of(frame, face)
         likeness = max(float((look * known).sum()) for known in self._looks)
         blank = not look.any()
-        return in_place and (blank or likeness >= ALIKE_IN_PLACE) or likeness >= ALIKE
+        return (in_place and (blank or likeness >= ALIKE_IN_PLACE)) or likeness >= ALIKE
 
 
 def look_of(frame: np.ndarray, face: Face) -> np.ndarray:

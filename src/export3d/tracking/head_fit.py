@@ -17,7 +17,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from export3d import __version__
-from export3d.camera import FOCAL, RADIUS
+from export3d.camera import FOCAL
 from export3d.errors import CheckpointError
 from export3d.files import write_atomically
 from export3d.tensor_files import read_tensor_file
