@@ -5,7 +5,7 @@ import pytest
 
 from export3d.errors import SeveralFacesError, UsageError
 from export3d.tracking.faces import Face, box_overlap
-from export3d.tracking.selection import choose_face, nearest_face, parse_choice
+from export3d.tracking.selection import choose_face, follow_face, nearest_face, parse_choice
 
 
 def face(x0: float, y0: float, width: float, height: float) -> Face:
@@ -63,6 +63,12 @@ def test_overlap_of_half_shifted_boxes_is_a_third():
     assert box_overlap(a, b) == pytest.approx(1.0 / 3.0)
     assert box_overlap(a, a) == pytest.approx(1.0)
     assert box_overlap(a, a + 20.0) == 0.0
+
+
+def test_following_takes_the_overlapping_face_even_if_another_is_larger():
+    assert follow_face(THREE, LEFT.box + 10.0) is LEFT
+    assert follow_face(THREE, np.array([800.0, 800, 900, 900])) is None
+    assert follow_face([], LEFT.box) is None
 
 
 def test_a_lost_face_is_picked_up_nearest_to_where_it_was():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from export3d.errors import SeveralFacesError, UsageError
-from export3d.tracking.faces import Face
+from export3d.tracking.faces import Face, box_overlap
 
 MINOR_SHARE = 1.0 / 3.0
 """Without a choice, faces lower than this share of the highest one do not count as rivals (people in the
@@ -76,6 +76,14 @@ def choose_face(faces: Sequence[Face], choice: str | int | None, *, where: str) 
             f"{describe(ordered)}"
         )
     return ordered[choice]
+
+
+def follow_face(faces: Sequence[Face], previous_box: np.ndarray) -> Face | None:
+    """The face that overlaps the previous box most, if any does so enough to be the same one."""
+    best = max(faces, key=lambda face: box_overlap(face.box, previous_box), default=None)
+    if best is None or box_overlap(best.box, previous_box) < FOLLOW_OVERLAP:
+        return None
+    return best
 
 
 def nearest_face(faces: Sequence[Face], box: np.ndarray) -> Face:
