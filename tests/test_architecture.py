@@ -26,6 +26,7 @@ LEAVES = (
     "checkpoint",
     "landmarks",
     "precision",
+    "face_state",
     "downloads",
 )
 
@@ -35,15 +36,26 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "data": (),
     "expression": ("nn",),
     "model": ("expression", "rendering", "nn"),
+    "portrait": ("model", "expression", "rendering", "nn"),
     "tracking": ("nn",),
     "identity": ("tracking",),
     "heads": ("data",),
-    "animation": ("model", "tracking"),
+    "animation": ("portrait", "model", "expression", "tracking"),
     "fitting": ("data", "heads", "tracking", "identity"),
-    "training": ("model", "expression", "rendering", "nn", "data", "heads", "fitting"),
+    "training": ("portrait", "model", "expression", "rendering", "nn", "data", "heads", "fitting"),
     "preprocess": ("data", "tracking"),
-    "evaluation": ("animation", "tracking", "identity", "data", "model", "expression", "fitting", "training", "heads"),
-    "reproduce": ("evaluation", "training", "animation", "model", "tracking", "data", "heads"),
+    "evaluation": (
+        "animation",
+        "training",
+        "portrait",
+        "expression",
+        "fitting",
+        "identity",
+        "tracking",
+        "heads",
+        "data",
+    ),
+    "reproduce": ("evaluation", "animation", "training", "portrait", "model", "tracking", "heads", "data"),
 }
 """Unit -> units it may import, besides the leaves. `cli` and the top __init__ may import all."""
 

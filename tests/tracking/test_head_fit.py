@@ -18,7 +18,9 @@ FIT = HeadFit.load()
 
 def camera(yaw=0.0, pitch=0.0, roll=0.0, shift=(0.0, 0.0, 0.0)) -> np.ndarray:
     angles = (torch.tensor([np.radians(angle)], dtype=torch.float32) for angle in (yaw, pitch, roll))
-    return Camera.look_at_head(*angles, shift=torch.tensor(np.array([shift]), dtype=torch.float32)).to_vector()[0].numpy()
+    return (
+        Camera.look_at_head(*angles, shift=torch.tensor(np.array([shift]), dtype=torch.float32)).to_vector()[0].numpy()
+    )
 
 
 def mesh_seen(p: np.ndarray, points: np.ndarray = FIT.template) -> np.ndarray:
@@ -62,9 +64,7 @@ def test_another_window_shows_the_same_picture():
     true = camera(15.0, 5.0, 8.0)
     crop, window = Crop(300.0, 220.0, 150.0), Crop(270.0, 240.0, 200.0)
     seen = HeadPose.of_camera(true).seen_in(crop, window).camera()
-    pixels = [
-        square.from_crop(mesh_seen(p)[:, :2]) for square, p in ((crop, true), (window, seen))
-    ]
+    pixels = [square.from_crop(mesh_seen(p)[:, :2]) for square, p in ((crop, true), (window, seen))]
     assert np.linalg.norm(pixels[0] - pixels[1], axis=1).max() < 3.0  # a nearer lens, not a longer one
     assert np.abs((pixels[0] - pixels[1]).mean(axis=0)).max() < 0.5
     back = HeadPose.of_camera(seen).seen_in(window, crop).camera()
@@ -128,7 +128,9 @@ def test_a_saved_fit_reads_back_and_another_file_is_refused(tmp_path):
     path = tmp_path / "fit.safetensors"
     FIT.save(path)
     again = HeadFit.load(path)
-    assert all(np.array_equal(getattr(again, name), getattr(FIT, name)) for name in ("template", "weight", "correction"))
+    assert all(
+        np.array_equal(getattr(again, name), getattr(FIT, name)) for name in ("template", "weight", "correction")
+    )
     path.write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="train-camera") as caught:
         HeadFit.load(path)

@@ -15,7 +15,7 @@ from export3d.data import pair_at
 from export3d.errors import DataError, UsageError
 from export3d.expression.lebs import LeBS
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.clips.rendering import ClipsConfig, render_clip
+from export3d.heads.clips.one_clip import ClipsConfig, render_clip
 from export3d.heads.clips.splits import SPLITS
 from export3d.heads.clips.stream import HeadStream, HeadStreamConfig
 from export3d.heads.shape.parametric import ParametricHead
@@ -110,7 +110,7 @@ def test_the_same_seed_and_step_give_the_same_samples(stream: HeadStream, again:
         pairs = pair_batch(store, seed, step, range(3), sampling=sampling, augment=CHANGES, with_truth=True)
         clips = clip_batch(store, seed, step, range(1), num_frames=3, augment=CHANGES)
         assert pairs.mask is not None and pairs.depth is not None
-        return [pairs.source, pairs.driving, pairs.beta, pairs.camera, pairs.mask, pairs.depth, clips.images]
+        return [pairs.source, pairs.driving, pairs.state.beta, pairs.camera, pairs.mask, pairs.depth, clips.images]
 
     first = batch(stream, 7, 3)
     batch(again, 7, 1)  # another history

@@ -105,7 +105,7 @@ def test_mirrored_pairs_get_the_leak_that_another_person_has_when_mirrored(
 
     def drawn(share: float) -> torch.Tensor:
         augment = AugmentConfig(other_leak=share, mirror=1.0)
-        return pair_batch(store, 0, 1, range(64), sampling=PairSampling(raw_size=8), augment=augment).beta
+        return pair_batch(store, 0, 1, range(64), sampling=PairSampling(raw_size=8), augment=augment).state.beta
 
     change = (drawn(1.0) - drawn(0.0)) / 10.0  # another clip's number less the own
     assert torch.allclose(change, change.round(), atol=0.01)

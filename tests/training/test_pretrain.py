@@ -25,13 +25,9 @@ from export3d.training.phases.expression_report import (
     with_products,
     without_mean,
 )
-from export3d.training.phases.pretrain import (
-    PRETRAIN_PRESETS,
-    TINY_PRETRAIN,
-    PretrainTask,
-    load_expression,
-    load_face_network,
-)
+from export3d.training.phases.pretrain import PretrainTask
+from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, TINY_PRETRAIN
+from export3d.training.phases.pretrain_files import load_expression, load_face_network
 
 
 @pytest.fixture

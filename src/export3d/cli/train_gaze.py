@@ -1,4 +1,4 @@
-"""`export3d train-gaze` and `export3d train-camera`: what the tracker reads from MediaPipe's dense mesh (no paper section)."""
+"""`export3d train-gaze` and `export3d train-camera`: what the tracker reads from MediaPipe's mesh (no paper section)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,12 @@ class FitOptions:
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """File to write, .safetensors."""
-
     data: tuple[Path, ...]
     """Folders of rendered clips (`export3d heads render`)."""
-
     test_data: Path | None = None
     """Rendered clips of other people to measure on. Without it every fifth person of --data is kept for that."""
-
     detections: Path | None = None
     """Folder that keeps what MediaPipe found, so that the next fit need not look again."""
-
     report: Path | None = None
     """Write the measured errors to this JSON file."""
 

@@ -118,6 +118,20 @@ def detect_or_load(
     return found
 
 
+def seen_and_unseen(
+    datasets: Sequence[ClipDataset],
+    test: ClipDataset | None,
+    tracker: FaceTracker,
+    folder: Path | None,
+    progress: Progress | None = None,
+) -> tuple[Detections, Detections]:
+    """Detections to learn from, and others to measure on: of `test`, else of every fifth person of the data sets."""
+    seen = joined([detect_or_load(dataset, tracker, folder, progress) for dataset in datasets])
+    if test is not None:
+        return seen, detect_or_load(test, tracker, folder, progress)
+    return seen.part(held_out=False), seen.part(held_out=True)
+
+
 def joined(parts: Sequence[Detections]) -> Detections:
     """Detections of several data sets as one; people keep apart."""
     values = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Detections)}

@@ -48,8 +48,8 @@ def fit_face_shapes(dataset: ClipSource, names: tuple[str, ...]) -> tuple[Tensor
         if "weights" not in arrays:
             raise TrainingError(
                 f"{dataset.name}: clip {dataset.keys[index]} has no true expression weights, to which the maps of upper and "
-                "lower face are fitted. Begin with a model that has them (--start), or leave them out: "
-                "--model.no-upper-face --model.no-lower-face"
+                "lower face are fitted. Begin with a model that has them (--start), or train the paper's model "
+                "(--preset paper-small)."
             )
         betas.append(arrays["beta"])
         wanted.append(arrays["weights"][:, columns])

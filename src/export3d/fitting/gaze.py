@@ -14,8 +14,9 @@ import torch
 from export3d.data import ClipDataset
 from export3d.errors import DataError
 from export3d.files import write_atomically
-from export3d.fitting.detections import Detections, Progress, detect_or_load, joined
+from export3d.fitting.detections import Detections, Progress, seen_and_unseen
 from export3d.fitting.mesh_regressor import mean_mesh, mirror_indices, within
+from export3d.fitting.regressor_report import r2, rounded
 from export3d.fitting.ridge import ridge_map
 from export3d.heads.clips.motion import weights_to_gaze
 from export3d.tracking.faces import FaceTracker
@@ -65,12 +66,9 @@ def build_gaze_map(
         DataError: No clips, clips without truth, no face, or a tracker that gives no dense mesh.
     """
     tracker = tracker or MediaPipeTracker()
-    folders = [*data, *([] if test_data is None else [test_data])]
-    parts = [detect_or_load(ClipDataset(path), tracker, detections_folder, progress) for path in folders]
-    seen = joined(parts[: len(data)])
-    train, unseen = (
-        (seen, parts[-1]) if test_data is not None else (seen.part(held_out=False), seen.part(held_out=True))
-    )
+    test = None if test_data is None else ClipDataset(test_data)
+    sets = [ClipDataset(path) for path in data]
+    train, unseen = seen_and_unseen(sets, test, tracker, detections_folder, progress)
     if not (train.has_mesh and unseen.has_mesh):
         raise DataError(f"train-gaze: the face tracker '{tracker.info.name}' gives no dense mesh with irises.")
     gaze_map = fit_gaze_map(train)
@@ -85,7 +83,7 @@ def build_gaze_map(
         "measured_on": {
             "people": len(np.unique(unseen.clip)),
             "frames": len(unseen.mesh),
-            "unknown_share": _rounded(np.isnan(told[:, 0]).mean()),
+            "unknown_share": rounded(np.isnan(told[:, 0]).mean()),
             "closed_below": CLOSED_BELOW,
         },
         "rows": rows,
@@ -163,12 +161,12 @@ def measure_gaze(gaze_map: GazeMap, seen: Detections, pose_alone: np.ndarray) ->
         rows.append(
             {
                 "gaze": name,
-                "r2": _rounded(_r2(answer, wanted)),
-                "r2_within_clips": _rounded(_r2(inner, inner_wanted)),
-                "r2_of_head_pose_alone": _rounded(_r2(pose, wanted)),
-                "slope": _rounded((wanted - wanted.mean()) @ (answer - answer.mean()) / spread) if spread else None,
-                "error_deg": _rounded(np.rad2deg(np.abs(answer - wanted).mean())),
-                "true_sd_deg": _rounded(np.rad2deg(wanted.std())),
+                "r2": rounded(r2(answer, wanted)),
+                "r2_within_clips": rounded(r2(inner, inner_wanted)),
+                "r2_of_head_pose_alone": rounded(r2(pose, wanted)),
+                "slope": rounded((wanted - wanted.mean()) @ (answer - answer.mean()) / spread) if spread else None,
+                "error_deg": rounded(np.rad2deg(np.abs(answer - wanted).mean())),
+                "true_sd_deg": rounded(np.rad2deg(wanted.std())),
             }
         )
     return rows
@@ -185,13 +183,3 @@ def _pose_alone(train: Detections, seen: Detections) -> np.ndarray:
         np.c_[part.true_angles()[:, :2], np.ones(len(part.mesh))].astype(np.float64) for part in (train, seen)
     )
     return others @ np.linalg.lstsq(rows, weights_to_gaze(train.true_weights), rcond=None)[0]
-
-
-def _r2(told: np.ndarray, truth: np.ndarray) -> float:
-    spread = ((truth - truth.mean()) ** 2).sum()
-    return float(1.0 - ((told - truth) ** 2).sum() / spread) if spread > 0.0 else float("nan")
-
-
-def _rounded(value: float) -> float | None:
-    """Four digits; None where there was nothing to measure."""
-    return round(float(value), 4) if np.isfinite(value) else None

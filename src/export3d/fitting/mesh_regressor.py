@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from export3d.camera import Camera
+from export3d.fitting.crops import fold_crop
 from export3d.fitting.detections import Detections
-from export3d.fitting.regressor import fold_crop
-from export3d.heads.clips.extractor import LinearExtractor, mirror_landmarks
+from export3d.heads.clips.extractor import LinearExtractor
+from export3d.heads.clips.people import mirror_landmarks
 from export3d.tracking.alignment import Alignment, crop_squares
 from export3d.tracking.mesh_regressor import MeshConfig, MeshNet, turn_to_template
 from export3d.tracking.regressor import pose_from_camera

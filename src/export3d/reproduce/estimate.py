@@ -15,7 +15,7 @@ from export3d.evaluation.scores.makers import ModelFrames
 from export3d.evaluation.scores.run import choose_pairs, evaluate
 from export3d.evaluation.scores.synthetic import score_synthetic
 from export3d.heads.clips.rendering import render_clips
-from export3d.model.loading import load_model
+from export3d.portrait.loading import load_model
 from export3d.reproduce.scores import OpenBackends
 from export3d.reproduce.settings import Settings, make_folder
 from export3d.reproduce.training import clips_configs, pretrain_config, train_config

@@ -16,10 +16,10 @@ from export3d.animation import Animator
 from export3d.animation.sweep import (
     SweepOptions,
     coefficient_spread,
-    shapes_along,
     sweep_frames,
     sweep_sheet,
     sweep_values,
+    weights_along,
 )
 from export3d.checkpoint import read_checkpoint
 from export3d.data import ClipDataset
@@ -27,12 +27,12 @@ from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
 from export3d.files import write_atomically
-from export3d.model import Export3D, load_model
-from export3d.model.loading import checkpoint_path
+from export3d.portrait import Model, load_model
+from export3d.portrait.loading import checkpoint_path
 from export3d.reproduce.settings import TABLE3, TABLE4, Reporter, Settings, make_folder
 from export3d.tracking import Crop, Tracker
 from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
-from export3d.training.phases.sheets import turn_at
+from export3d.training.batches.stored_portrait import stored_state
 
 ABLATION_CLIPS = 6
 VIEW_CLIPS = 4
@@ -45,7 +45,7 @@ class _Figure:
 
     name: str
     members: tuple[str, ...]
-    draw: Callable[[dict[str, Export3D], ClipDataset], np.ndarray]
+    draw: Callable[[dict[str, Model], ClipDataset], np.ndarray]
 
 
 def draw_figures(settings: Settings, folder: Path, report: Reporter) -> list[Path]:
@@ -66,7 +66,7 @@ def draw_figures(settings: Settings, folder: Path, report: Reporter) -> list[Pat
     data = file_sha256(dataset.folder / MANIFEST_NAME)
     notes = settings.work / "figures.json"
     done: dict[str, Any] = _read(notes)
-    models: dict[str, Export3D] = {}
+    models: dict[str, Model] = {}
     drawn = []
     figures = _figures(settings)
     for number, figure in enumerate(figures):
@@ -99,7 +99,7 @@ def draw_figures(settings: Settings, folder: Path, report: Reporter) -> list[Pat
     return drawn
 
 
-def basis_sweep(model: Export3D, dataset: ClipDataset) -> np.ndarray:
+def basis_sweep(model: Model, dataset: ClipDataset) -> np.ndarray:
     """A sheet of the basis vectors (Figs. 9, 13) on the first clip's frontal frame, ranges measured on all clips.
 
     Raises:
@@ -117,19 +117,17 @@ def basis_sweep(model: Export3D, dataset: ClipDataset) -> np.ndarray:
     animator = Animator(model, known)
     frame = pair.source_frame
     whole = Crop(size / 2, size / 2, size)
-    animator.encode(
-        *(dataset.frame(index, frame), whole, arrays["beta"][frame].copy(), arrays["camera"][frame].copy()),
-        turn=turn_at(dataset, index, frame)[0].numpy(),
-    )
-    return sweep_sheet(sweep_frames(animator, values, slope=shapes_along(model, betas)), values)
+    state = stored_state(dataset, index, frame)
+    animator.encode(dataset.frame(index, frame), whole, state, arrays["camera"][frame].copy())
+    return sweep_sheet(sweep_frames(animator, values, slope=weights_along(model, betas)), values)
 
 
 def _figures(settings: Settings) -> list[_Figure]:
-    from export3d.evaluation.figures.sheets import sheets as sheets
+    from export3d.evaluation.figures import sheets
 
     clips, seed = settings.figure_clips, settings.seed
 
-    def first(models: dict[str, Export3D]) -> Export3D:
+    def first(models: dict[str, Model]) -> Model:
         return next(iter(models.values()))
 
     return [

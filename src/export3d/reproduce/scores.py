@@ -24,7 +24,7 @@ from export3d.evaluation.scores.scoring import ClipScores, finite
 from export3d.evaluation.scores.synthetic import score_synthetic
 from export3d.evaluation.scores.tables import without_source
 from export3d.files import write_atomically
-from export3d.model.loading import checkpoint_path, load_model
+from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.reproduce.settings import MAIN, Reporter, Settings, make_folder
 from export3d.reproduce.training import trained_data, training_hours
 from export3d.training.phases.config import TrainConfig

@@ -55,7 +55,7 @@ class Scale:
 
 SCALES: dict[str, Scale] = {
     "small": Scale(
-        preset="small",
+        preset="paper-small",
         samples=6000,
         pretrain_steps=1500,
         train_identities=300,

@@ -13,20 +13,17 @@ from export3d.checkpoint import read_checkpoint
 from export3d.configs import config_to_dict
 from export3d.data import ClipDataset
 from export3d.errors import CheckpointError, UsageError
-from export3d.heads.clips.rendering import ClipsConfig, render_clips
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
 from export3d.reproduce.settings import Reporter, Settings, Stopped
 from export3d.training.loop.distributed import World
 from export3d.training.loop.run import LoopOptions, Task, run_loop
 from export3d.training.loop.run import Progress as LoopProgress
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
-from export3d.training.phases.pretrain import (
-    EXPRESSION_FILE,
-    EXPRESSION_KIND,
-    PRETRAIN_PRESETS,
-    PretrainConfig,
-    PretrainTask,
-)
+from export3d.training.phases.pretrain import PretrainTask
+from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, PretrainConfig
+from export3d.training.phases.pretrain_files import EXPRESSION_FILE, EXPRESSION_KIND
 from export3d.training.phases.setup import prepare_training
 from export3d.training.phases.train import without_phase2
 

@@ -11,6 +11,7 @@ import torch
 
 from export3d.camera import Camera
 from export3d.errors import FaceCutOffError, FaceTooSmallError, NoFaceError
+from export3d.face_state import FaceState
 from export3d.tracking.alignment import Crop, crop_image, crop_transform
 from export3d.tracking.faces import CoefficientModel, ExtractorInfo, Face, FaceTracker, ObservingModel
 from export3d.tracking.following import Followed
@@ -44,6 +45,11 @@ class Portrait:
     gaze: np.ndarray = field(default_factory=unknown_gaze)
     """``(2,)`` float32 radians in the head's frame, sideways (+ to the image right) and up; NaN where it is unknown."""
 
+    @property
+    def state(self) -> FaceState:
+        """One face, for the model; it knows nothing of the torso."""
+        return FaceState.of(beta=self.beta, gaze=self.gaze)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedFrame:
@@ -64,6 +70,11 @@ class TrackedFrame:
     """Whether another shot begins with this frame."""
     other: bool = False
     """Whether the frame has a face, but not the one that is followed."""
+
+    @property
+    def state(self) -> FaceState:
+        """One face, for the model; it knows nothing of the torso."""
+        return FaceState.of(beta=self.beta, gaze=self.gaze)
 
 
 class Tracker:

@@ -16,15 +16,7 @@ from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError, UsageError
 from export3d.evaluation.figures.layout import SheetRow, depth_picture, error_map, lay_out
-from export3d.evaluation.scores.portrait import (
-    Portrait,
-    View,
-    require_same_space,
-    stored_beta,
-    stored_camera,
-    stored_gaze,
-    to_size,
-)
+from export3d.evaluation.scores.makers import require_same_space
 from export3d.evaluation.scores.protocol import (
     ClipFacts,
     Pair,
@@ -33,8 +25,8 @@ from export3d.evaluation.scores.protocol import (
     dataset_facts,
     same_identity_pairs,
 )
-from export3d.model import Export3D
-from export3d.training.phases.sheets import turn_at
+from export3d.portrait import Model
+from export3d.training.batches.stored_portrait import StoredPortrait, View, stored_camera, stored_state, to_size
 
 YAWS_DEG = (-30, 0, 30)
 """Novel views of the sheets with one row per clip."""
@@ -46,7 +38,7 @@ EXPRESSIONS = 3
 """Driving expressions of each source in `novel_view_sheet`."""
 
 
-def same_identity_sheet(model: Export3D, dataset: ClipDataset, *, clips: int = 24, seed: int = 0) -> np.ndarray:
+def same_identity_sheet(model: Model, dataset: ClipDataset, *, clips: int = 24, seed: int = 0) -> np.ndarray:
     """Each clip's frontal frame, driven by another frame of the same clip.
 
     Columns: source, driving frame (the truth), output, its absolute error, the same expression at yaw -30, 0 and +30
@@ -77,7 +69,7 @@ def same_identity_sheet(model: Export3D, dataset: ClipDataset, *, clips: int = 2
     return lay_out(columns, rows, with_legend=True)
 
 
-def cross_identity_sheet(model: Export3D, dataset: ClipDataset, *, clips: int = 24, seed: int = 0) -> np.ndarray:
+def cross_identity_sheet(model: Model, dataset: ClipDataset, *, clips: int = 24, seed: int = 0) -> np.ndarray:
     """Each clip's frontal frame, driven by a frame of the next person's clip (the pairs of the protocol).
 
     Columns: source, driving frame, output, the same expression at yaw -30, 0 and +30 degrees. Otherwise as
@@ -98,9 +90,7 @@ def cross_identity_sheet(model: Export3D, dataset: ClipDataset, *, clips: int = 
     return lay_out(["source", "driving", "output", *map(_yaw_name, YAWS_DEG)], rows)
 
 
-def ablation_sheet(
-    models: Mapping[str, Export3D], dataset: ClipDataset, *, clips: int = 6, seed: int = 0
-) -> np.ndarray:
+def ablation_sheet(models: Mapping[str, Model], dataset: ClipDataset, *, clips: int = 6, seed: int = 0) -> np.ndarray:
     """Several models side by side on the same frames: `clips` rows of one identity, then half as many across.
 
     Columns: source, driving frame (the truth in the first rows), then one per model. The rows across are left out where
@@ -122,7 +112,7 @@ def ablation_sheet(
     return lay_out(["source", "driving (truth if same)", *models], rows)
 
 
-def error_sheet(models: Mapping[str, Export3D], dataset: ClipDataset, *, clips: int = 6, seed: int = 0) -> np.ndarray:
+def error_sheet(models: Mapping[str, Model], dataset: ClipDataset, *, clips: int = 6, seed: int = 0) -> np.ndarray:
     """Absolute errors of several models on the same frames, same identity; one colour scale, with its legend.
 
     Columns: driving frame (the truth), then one error map per model. Rows are those of :func:`ablation_sheet`.
@@ -140,7 +130,7 @@ def error_sheet(models: Mapping[str, Export3D], dataset: ClipDataset, *, clips: 
     return lay_out(["driving (truth)", *models], rows, with_legend=True)
 
 
-def novel_view_sheet(model: Export3D, dataset: ClipDataset, *, clips: int = 4, seed: int = 0) -> np.ndarray:
+def novel_view_sheet(model: Model, dataset: ClipDataset, *, clips: int = 4, seed: int = 0) -> np.ndarray:
     """Like Figs. 10 and 14: each source with several driving expressions, each seen from yaw -30 to +30 degrees.
 
     Three rows for each of `clips` sources, one per driving frame of the next person's clip (of the same clip where the
@@ -192,13 +182,12 @@ class _Row:
         by = f"driven by {self._time}" if pair.kind == "same" else f"driven by\n{pair.driving_clip}\nframe {self._time}"
         self.label = f"{pair.source_clip}\nframe {pair.source_frame}\n{by}"
 
-    def render(self, model: Export3D, yaws_deg: Sequence[float] = ()) -> tuple[View, list[View]]:
+    def render(self, model: Model, yaws_deg: Sequence[float] = ()) -> tuple[View, list[View]]:
         """The output at the driving camera, and the same expression at these yaws."""
         cameras = [Camera.look_at_head(yaw=math.radians(yaw)) for yaw in yaws_deg]
-        portrait = Portrait(model, self._dataset, self._from, self._pair.source_frame)
+        portrait = StoredPortrait(model, self._dataset, self._from, self._pair.source_frame)
         here = stored_camera(self._dataset, self._by, self._time)
-        beta, gaze = stored_beta(self._dataset, self._by, self._time), stored_gaze(self._dataset, self._by, self._time)
-        output, *views = portrait.views(beta, [here, *cameras], gaze, turn_at(self._dataset, self._by, self._time))
+        output, *views = portrait.views(stored_state(self._dataset, self._by, self._time), [here, *cameras])
         return output, views
 
     def tile(self, view: View) -> np.ndarray:
@@ -206,7 +195,7 @@ class _Row:
         return to_size(view.image, self._dataset.size)
 
 
-def _facts(models: Sequence[Export3D], dataset: ClipDataset, clips: int) -> list[ClipFacts]:
+def _facts(models: Sequence[Model], dataset: ClipDataset, clips: int) -> list[ClipFacts]:
     """Facts of the clips, after the checks that every figure needs."""
     if not models:
         raise UsageError("a figure needs at least one model.")

@@ -19,7 +19,7 @@ from export3d.images import to_tensor
 from export3d.training.batches.clip_batches import around_nose
 from export3d.training.batches.frame_store import FrameStore
 from export3d.training.phases.expression_report import between_share, chance_1nn, identity_1nn, without_mean
-from export3d.training.phases.pretrain import PretrainConfig, kept_size
+from export3d.training.phases.pretrain_config import PretrainConfig, kept_size
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridge strengths, in units of the mean squared input; the best on a part of the fitting people is taken."""

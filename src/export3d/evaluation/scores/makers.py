@@ -10,19 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from export3d.data import ClipDataset
+from export3d.errors import UsageError
 from export3d.evaluation.metrics.consistency import ViewConsistency, model_consistency, turned
-from export3d.evaluation.scores.portrait import (
-    Portrait,
-    require_same_space,
-    stored_beta,
-    stored_camera,
-    stored_gaze,
-    to_size,
-)
 from export3d.evaluation.scores.predictions import check_predictions, pair_folder, read_predictions
 from export3d.evaluation.scores.protocol import Pair
-from export3d.model import Export3D
-from export3d.training.phases.sheets import turn_at
+from export3d.portrait import Model
+from export3d.training.batches.stored_portrait import StoredPortrait, stored_camera, stored_state, to_size
 
 BASELINES = ("copy_source", "mean_face", "driving")
 """Copy the source frame; the mean of the source frames of all clips; the driving frame itself (upper bound)."""
@@ -59,7 +52,7 @@ class FrameMaker(Protocol):
 
 
 class ModelFrames:
-    """Frames of an Export3D model, with the stored beta and camera of the driving clip.
+    """Frames of a model of either kind, with the stored beta and camera of the driving clip.
 
     Args:
         model: in evaluation mode.
@@ -71,7 +64,7 @@ class ModelFrames:
 
     method = "model"
 
-    def __init__(self, model: Export3D, dataset: ClipDataset, facts: dict[str, Any]) -> None:
+    def __init__(self, model: Model, dataset: ClipDataset, facts: dict[str, Any]) -> None:
         require_same_space(model, dataset)
         self._model, self._dataset = model, dataset
         self._places = {key: index for index, key in enumerate(dataset.keys)}
@@ -84,14 +77,11 @@ class ModelFrames:
     def make(self, pair: Pair) -> Made:
         """See `FrameMaker.make`."""
         dataset, driving = self._dataset, self._places[pair.driving_clip]
-        portrait = Portrait(self._model, dataset, self._places[pair.source_clip], pair.source_frame)
+        portrait = StoredPortrait(self._model, dataset, self._places[pair.source_clip], pair.source_frame)
         views = []
         for t in range(dataset.num_frames(driving)):
             here = stored_camera(dataset, driving, t)
-            first, second = portrait.views(
-                *(stored_beta(dataset, driving, t), [here, turned(here)], stored_gaze(dataset, driving, t)),
-                turn_at(dataset, driving, t),
-            )
+            first, second = portrait.views(stored_state(dataset, driving, t), [here, turned(here)])
             views.append((first, second))
         return Made(
             frames=np.stack([to_size(first.image, dataset.size) for first, _ in views]),
@@ -129,6 +119,20 @@ class PredictedFrames:
 
     def _frames(self, pair: Pair) -> int:
         return self._dataset.num_frames(self._places[pair.driving_clip])
+
+
+def require_same_space(model: Model, dataset: ClipDataset) -> None:
+    """The coefficients of the data set must mean what the model was trained on.
+
+    Raises:
+        UsageError: Another expression space.
+    """
+    given, wanted = dataset.extractor["expression_space"], model.config.expression.space
+    if given != wanted:
+        raise UsageError(
+            f"{dataset.folder}: its coefficients are in the expression space '{given}', but the model was trained on "
+            f"'{wanted}'. Prepare the data with an extractor for '{wanted}' or take another model."
+        )
 
 
 def mean_face(dataset: ClipDataset, sources: list[Pair]) -> np.ndarray:

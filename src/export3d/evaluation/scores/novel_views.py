@@ -8,13 +8,13 @@ import numpy as np
 
 from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.evaluation.scores.portrait import Portrait
 from export3d.evaluation.scores.synthetic import Truth
-from export3d.model import Export3D
+from export3d.portrait import Model
+from export3d.training.batches.stored_portrait import StoredPortrait
 
 
 def score_novel_views(
-    model: Export3D, dataset: ClipDataset, *, on_progress: Callable[[int, int], None] | None = None
+    model: Model, dataset: ClipDataset, *, on_progress: Callable[[int, int], None] | None = None
 ) -> dict[str, dict[str, float]]:
     """PSNR inside the true mask for each view, in decibels, means over the clips.
 
@@ -41,7 +41,7 @@ def score_novel_views(
         arrays = dataset.arrays(index)
         own = len(arrays["beta"]) - len(degrees)
         source = int(np.abs(dataset.head_angles(index)[:own, :2]).sum(axis=1).argmin())
-        portrait = Portrait(model, dataset, index, source)
+        portrait = StoredPortrait(model, dataset, index, source)
         views = [portrait.drive(index, time).image for time in range(own, own + len(degrees))]
         frontal = views[int(np.argmin(np.abs(degrees)))]
         for offset, angle in enumerate(degrees):

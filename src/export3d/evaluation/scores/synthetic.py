@@ -7,24 +7,21 @@ added (leak), from the source's camera, and with the source's torso; copying the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export3d.camera import Camera
 from export3d.data import ClipDataset
+from export3d.data.clip import DEPTH_STEPS
 from export3d.evaluation.metrics.pictures import psnr, ssim
-from export3d.evaluation.scores.portrait import Portrait, stored_gaze, to_size
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
+from export3d.face_state import FaceState
 from export3d.landmarks import EYES, MOUTH
-from export3d.model import Export3D
-from export3d.training.phases.sheets import turn_at
-
-DEPTH_STEPS = 16384.0
-"""Stored depth per scene unit (docs/data.md)."""
+from export3d.portrait import Model, PortraitModel
+from export3d.training.batches.stored_portrait import StoredPortrait, stored_camera, stored_state, to_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +46,7 @@ Progress = Callable[[int, int], None]
 
 
 def score_synthetic(
-    model: Export3D,
+    model: Model,
     dataset: ClipDataset,
     *,
     clips: int | None = None,
@@ -67,7 +64,7 @@ def score_synthetic(
     Returns:
         `model`, `source_expression` (ignores the driving expression), `random_expression` (another frame's),
         `other_leak` (what the extractor mixes of the person into beta is exchanged for the next person's),
-        `source_camera`, `copy_source`; for a model with a neck also `source_turn` (the torso stays as in the portrait).
+        `source_camera`, `copy_source`; for the portrait model also `source_turn` (the torso stays as in the portrait).
     """
     pairs = same_identity_pairs(dataset_facts(dataset))[:clips]
     places = {key: index for index, key in enumerate(dataset.keys)}
@@ -75,34 +72,22 @@ def score_synthetic(
     rows: dict[str, list[list[float]]] = {}
     for done, pair in enumerate(pairs):
         index = places[pair.driving_clip]
-        beta = torch.tensor(dataset.arrays(index)["beta"])
-        camera = Camera.from_vector(torch.tensor(dataset.arrays(index)["camera"]))
-        portrait = Portrait(model, dataset, index, pair.source_frame)
-        shuffled = np.random.default_rng([seed, done]).permutation(len(beta))
+        shuffled = np.random.default_rng([seed, done]).permutation(dataset.num_frames(index))
+        portrait = StoredPortrait(model, dataset, index, pair.source_frame)
         clip: dict[str, list[list[float]]] = {}
-        for time in range(len(beta)):
+        for time in range(dataset.num_frames(index)):
             if time == pair.source_frame:
                 continue
             truth = Truth.read(dataset, index, time)
-            own, here = beta[time : time + 1], camera[time : time + 1]
-            neutral = beta[pair.source_frame : pair.source_frame + 1]
-            there = camera[pair.source_frame : pair.source_frame + 1]
-            other = beta[shuffled[time] : shuffled[time] + 1]
-            gaze, own_gaze, other_gaze = (
-                stored_gaze(dataset, index, int(t)) for t in (time, pair.source_frame, shuffled[time])
+            states = _states(dataset, index, (time, pair.source_frame, int(shuffled[time])))
+            states["other_leak"] = replace(
+                states["model"], beta=states["model"].beta + leaks[(index + 1) % len(leaks)] - leaks[index]
             )
-            leaked = own + leaks[(index + 1) % len(leaks)] - leaks[index]
-            turn = turn_at(dataset, index, time)
-            as_asked, as_source = portrait.views(own, [here, there], gaze, turn)
-            shown = {
-                "model": as_asked,
-                "source_expression": portrait.views(neutral, [here], own_gaze, turn)[0],
-                "random_expression": portrait.views(other, [here], other_gaze, turn)[0],
-                "other_leak": portrait.views(leaked, [here], gaze, turn)[0],
-                "source_camera": as_source,
-            }
-            if model.neck is not None:
-                shown["source_turn"] = portrait.views(own, [here], gaze)[0]
+            if not isinstance(model, PortraitModel):
+                del states["source_turn"]
+            here, there = (stored_camera(dataset, index, t) for t in (time, pair.source_frame))
+            shown = {name: portrait.views(state, [here])[0] for name, state in states.items() if name != "model"}
+            shown["model"], shown["source_camera"] = portrait.views(states["model"], [here, there])
             for name, view in shown.items():
                 clip.setdefault(name, []).append(truth.score(view.image, view.depth))
             clip.setdefault("copy_source", []).append(truth.score(dataset.frame(index, pair.source_frame), None))
@@ -110,9 +95,18 @@ def score_synthetic(
             rows.setdefault(name, []).append(_mean(values))
         if on_progress is not None:
             on_progress(done + 1, len(pairs))
+    names = SyntheticScores.__annotations__
+    return {name: SyntheticScores(**dict(zip(names, _mean(v), strict=True))) for name, v in rows.items()}
+
+
+def _states(dataset: ClipDataset, index: int, times: tuple[int, int, int]) -> dict[str, FaceState]:
+    """Driving faces by variant, from the driving frame, the source frame and any other one."""
+    own, source, other = (stored_state(dataset, index, time) for time in times)
     return {
-        name: SyntheticScores(**dict(zip(SyntheticScores.__annotations__, _mean(values), strict=True)))
-        for name, values in rows.items()
+        "model": own,
+        "source_expression": replace(source, turn=own.turn),
+        "random_expression": replace(other, turn=own.turn),
+        "source_turn": replace(own, turn=None),
     }
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -18,9 +15,9 @@ from export3d.errors import TrainingError
 from export3d.training.batches.prefetch import Prefetcher
 from export3d.training.loop.distributed import World
 from export3d.training.loop.run_folder import RunFolder
+from export3d.training.loop.stopping import stop_signals, wants_to_stop
 
 B = TypeVar("B")
-_CHECK_STOP_EVERY = 10  # steps between agreements about stopping when there are several processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,18 +124,12 @@ def run_loop(
     saved_at = step
     latest: dict[str, float] = {}
     try:
-        with _stop_signals() as signals:
+        with stop_signals() as signals:
             while step < total:
                 before = time.monotonic()
                 batch = batches.next()
                 waited = time.monotonic() - before
-                try:
-                    metrics = task.step(step, batch)
-                except TrainingError:
-                    if run is not None:
-                        run.save_bad_batch(step, batch)
-                    _save(task, run, step, options)  # the state before the step that failed
-                    raise
+                metrics = _step(task, run, step, batch, options)
                 step += 1
                 meter.add(metrics, waited)
                 if step % options.log_every == 0 or step == total:
@@ -146,14 +137,14 @@ def run_loop(
                     _log(run, writer, step, task.samples_per_step, latest)
                 if options.sheet_every and (step % options.sheet_every == 0 or step == total):
                     measured = task.report(step, run) if run is not None else {}
-                    if measured:
-                        _log(run, writer, step, task.samples_per_step, measured)
+                    _log(run, writer, step, task.samples_per_step, measured)
                     world.barrier()
                 now = time.monotonic()
                 if on_progress is not None:
                     rate = (step - first) * task.samples_per_step / max(now - start, 1e-9)
                     on_progress(Progress(step=step, total_steps=total, samples_per_s=rate, metrics=latest))
-                stopped_by = _wants_to_stop(signals, options, now - start, step, world)
+                out_of_time = options.max_minutes is not None and now - start >= 60.0 * options.max_minutes
+                stopped_by = wants_to_stop(signals, out_of_time, step, world)
                 due = step % options.state_every == 0 or now - last_state > 60.0 * options.state_minutes
                 if due or stopped_by is not None or step == total:
                     _save(task, run, step, options)
@@ -171,6 +162,17 @@ def run_loop(
     world.barrier()
     rate = (step - first) * task.samples_per_step / max(time.monotonic() - start, 1e-9)
     return LoopResult(step=step, finished=step >= total, stopped_by=stopped_by, samples_per_s=rate)
+
+
+def _step(task: Task[B], run: RunFolder | None, step: int, batch: B, options: LoopOptions) -> dict[str, Tensor]:
+    """One step; if it fails, the batch and the state before it are kept."""
+    try:
+        return task.step(step, batch)
+    except TrainingError:
+        if run is not None:
+            run.save_bad_batch(step, batch)
+        _save(task, run, step, options)
+        raise
 
 
 def require_finite(values: dict[str, Tensor], step: int) -> None:
@@ -226,45 +228,6 @@ class _Meter:
         return result
 
 
-class _Signals:
-    """The first SIGTERM or SIGINT is remembered; a second one interrupts at once."""
-
-    def __init__(self) -> None:
-        self.received: str | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Signals]:
-    signals = _Signals()
-    previous = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            previous[number] = signal.signal(number, signals)
-    except ValueError:  # not the main thread: signals cannot be caught here
-        pass
-    try:
-        yield signals
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _wants_to_stop(signals: _Signals, options: LoopOptions, elapsed: float, step: int, world: World) -> str | None:
-    reason = signals.received
-    if reason is None and options.max_minutes is not None and elapsed >= 60.0 * options.max_minutes:
-        reason = "max_minutes"
-    if world.size == 1:
-        return reason
-    if step % _CHECK_STOP_EVERY:
-        return None
-    return (reason or "another process") if world.any(reason is not None) else None
-
-
 def _resume(
     task: Task[Any], run: RunFolder | None, world: World, on_progress: Callable[[Progress], None] | None
 ) -> int:
@@ -296,7 +259,7 @@ def _save(task: Task[Any], run: RunFolder | None, step: int, options: LoopOption
 
 
 def _log(run: RunFolder | None, writer: Any, step: int, samples_per_step: int, values: dict[str, float]) -> None:
-    if run is not None:
+    if run is not None and values:
         run.log({"step": step, "samples": step * samples_per_step, **values})
     if writer is not None:
         for name, value in values.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -63,8 +63,8 @@ class RunFolder:
         return newest_readable_state(self.path)
 
     def save_bad_batch(self, step: int, batch: Any) -> Path:
-        """Keep the batch (a dataclass of tensors) of a step that gave NaN or infinity, for looking at it."""
-        content = {field.name: getattr(batch, field.name) for field in fields(batch)}
+        """Keep the batch (a dataclass of tensors, maybe in dataclasses of its own) of a step that gave NaN or infinity."""
+        content = asdict(batch)
         path = self.path / f"bad-batch-{step:08d}.pt"
         torch.save(content, path)
         return path

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from export3d.checks import check_choice
 from export3d.model.config import PRESETS, ModelConfig
+from export3d.portrait.config import PORTRAIT_PRESETS, PortraitConfig
 from export3d.training.batches.augment import AugmentConfig
-from export3d.training.batches.pair_batches import PairSampling
+from export3d.training.batches.pair_batch import PairSampling
 from export3d.training.losses.discriminator import DiscriminatorConfig
 from export3d.training.losses.terms import LossWeights
 
@@ -86,10 +87,6 @@ class TrainConfig:
     """Share of phase 1 up to which whole frames are rendered with few rays and no super-resolution (paper: 0)."""
     coarse_size: int = 32
     """Rays a side in that share."""
-    pixel_aligned_from: float = 0.0
-    """Share of phase 1 after which a model with pixel-aligned features sees them, so that expression is learned first."""
-    pixel_aligned_drop: float = 0.0
-    """Share of samples that go without pixel-aligned features even then."""
     focus: float = 0.0
     """Extra weight of the pixel terms around eyes and mouth (paper: 0)."""
     edge_px: int = 0
@@ -108,21 +105,15 @@ class TrainConfig:
         check_choice("perceptual", self.perceptual, ("face_network", "lpips", "none"))
         if self.batch < 1 or self.samples < self.batch or self.accumulate < 1:
             raise ValueError("train: batch and accumulate must be positive, samples at least one batch")
-        shares = (
-            self.portrait_until,
-            self.coarse_until,
-            self.pixel_aligned_from,
-            self.pixel_aligned_drop,
-            self.decay_from,
-        )
+        shares = (self.portrait_until, self.coarse_until, self.decay_from)
         if min(shares) < 0 or max(shares) > 1:
-            raise ValueError(
-                "train: portrait_until, coarse_until, pixel_aligned_*, decay_from are shares between 0 and 1"
-            )
+            raise ValueError("train: portrait_until, coarse_until, decay_from are shares between 0 and 1")
         if self.perceptual == "none" and (self.weights.perceptual > 0 or self.weights.perceptual_raw > 0):
             raise ValueError("train: perceptual 'none' needs weights.perceptual and weights.perceptual_raw of 0")
-        if self.portrait_until > 0 and not self.model.source_depth.enabled and self.model.background.mode != "apart":
-            raise ValueError("train: portrait_until needs a model with a source depth or with its background apart")
+        if self.portrait_until > 0 and not isinstance(self.model, PortraitConfig):
+            raise ValueError(
+                "train: portrait_until needs the portrait model; the paper's reads nothing off the portrait alone"
+            )
         raw = self.model.renderer.raw_size
         if self.sampling.window is not None and not 1 <= self.sampling.window <= raw:
             raise ValueError(f"train: sampling.window must lie in 1..{raw} (the raw size); got {self.sampling.window}")
@@ -140,8 +131,8 @@ class TrainConfig:
         return -(-self.adversarial.samples // self.batch)
 
 
-SMALL_TRAIN = TrainConfig(
-    model=PRESETS["small"],
+PORTRAIT_TRAIN = TrainConfig(
+    model=PORTRAIT_PRESETS["portrait"],
     samples=150_000,
     batch=16,
     perceptual="face_network",
@@ -196,5 +187,11 @@ TINY_TRAIN = TrainConfig(
     ),
 )
 
-TRAIN_PRESETS = {"paper": TrainConfig(), "small": SMALL_TRAIN, "tiny": TINY_TRAIN}
+TRAIN_PRESETS = {
+    "paper": TrainConfig(),
+    "paper-small": replace(PORTRAIT_TRAIN, model=PRESETS["paper-small"]),
+    "portrait": PORTRAIT_TRAIN,
+    "tiny": TINY_TRAIN,
+    "tiny-portrait": replace(TINY_TRAIN, model=PORTRAIT_PRESETS["tiny-portrait"]),
+}
 """The presets of `export3d train`."""

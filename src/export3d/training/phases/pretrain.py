@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,15 +12,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from export3d.camera import Camera
-from export3d.checkpoint import load_strictly, read_checkpoint, write_checkpoint
-from export3d.configs import config_from_dict, config_to_dict
+from export3d.checkpoint import write_checkpoint
+from export3d.configs import config_to_dict
 from export3d.data.source import ClipSource
-from export3d.errors import TrainingError
 from export3d.expression.contrastive import contrastive_loss, retrieval_accuracy
-from export3d.expression.image_encoder import ImageEncoder, ImageEncoderConfig
-from export3d.expression.lebs import LeBS, LeBSConfig
-from export3d.images import to_tensor
-from export3d.model.config import PRESETS
+from export3d.expression.image_encoder import ImageEncoder
+from export3d.expression.lebs import LeBS
+from export3d.images import to_tensor_of
 from export3d.training.batches.augment import AugmentConfig
 from export3d.training.batches.clip_batches import ClipBatch, clip_batch
 from export3d.training.batches.frame_store import FrameStore
@@ -31,88 +27,16 @@ from export3d.training.loop.optimizers import clip_gradients, make_adam, set_rat
 from export3d.training.loop.run import cosine_rate, require_finite
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.expression_report import expression_report, expression_table
+from export3d.training.phases.pretrain_config import PretrainConfig, kept_size
+from export3d.training.phases.pretrain_files import (
+    EXPRESSION_FILE,
+    EXPRESSION_KIND,
+    FACE_NETWORK_FILE,
+    FACE_NETWORK_KIND,
+    check_space,
+)
 
-EXPRESSION_FILE = "expression.safetensors"
-FACE_NETWORK_FILE = "face_network.safetensors"
-EXPRESSION_KIND = "lebs"
-FACE_NETWORK_KIND = "image-encoder"
 _REPORT_CLIPS = 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """Everything that decides the result of pre-training. The defaults are the paper's."""
-
-    expression: LeBSConfig = field(default_factory=lambda: LeBSConfig(pretrained=False))
-    """f_e and its basis."""
-    image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
-    """f_I."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Changes of all frames of a clip alike (paper: none)."""
-    steps: int = 60_000
-    """Optimiser steps (paper: 60,000)."""
-    clips: int = 8
-    """Clips per step, over all processes (not in the paper)."""
-    frames_per_clip: int = 33
-    """Frames of each clip; each is an anchor with the others as negatives (paper: 1 positive + 32 negatives)."""
-    temperature: float = 0.07
-    """tau of Eq. 1."""
-    include_positive: bool = False
-    """False: Eq. 1 as printed; True: InfoNCE, the positive also in the denominator."""
-    symmetric: bool = False
-    """Also the image-to-expression direction (not the paper)."""
-    learning_rate: float = 1e-4
-    """Adam's learning rate."""
-    decay_from: float = 1.0
-    """Share of the run after which the rate falls along a cosine (paper: never)."""
-    decay_floor: float = 0.02
-    """The rate's last factor."""
-    clip_gradient: float = 0.0
-    """Largest gradient norm; 0 for no limit (paper: not named)."""
-    landmark_weight: float = 0.0
-    """Weight of the landmark head's error, which makes f_I's trunk a face network (paper: 0)."""
-    seed: int = 0
-    """Seed of weights, sampling and augmentation."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.clips < 1 or self.frames_per_clip < 2:
-            raise ValueError("pretrain: steps and clips must be positive, frames_per_clip at least 2")
-        if self.expression.kind != "lebs" or self.expression.pretrained:
-            raise ValueError("pretrain: expression.kind must be 'lebs' and expression.pretrained false")
-        if self.expression.dim != self.image_encoder.dim:
-            raise ValueError("pretrain: expression.dim and image_encoder.dim must be equal (cosines between them)")
-        if self.landmark_weight > 0 and not self.image_encoder.landmark_head:
-            raise ValueError("pretrain: landmark_weight above 0 needs image_encoder.landmark_head")
-
-
-SMALL_PRETRAIN = PretrainConfig(
-    expression=replace(PRESETS["small"].expression, pretrained=False),
-    image_encoder=ImageEncoderConfig(
-        width=24, image_size=64, squeeze=8, landmark_head=True, code_from_landmarks=True, face_share=0.5
-    ),
-    augment=AugmentConfig(other_background=0.25, flat_background=0.15, color_gain=0.12, gamma=0.12, mirror=0.5),
-    steps=3000,
-    clips=8,
-    frames_per_clip=16,
-    include_positive=True,
-    symmetric=True,
-    learning_rate=1e-3,
-    decay_from=0.4,
-    clip_gradient=5.0,
-    landmark_weight=4.0,
-)
-
-TINY_PRETRAIN = PretrainConfig(
-    expression=replace(PRESETS["tiny"].expression, pretrained=False),
-    image_encoder=ImageEncoderConfig(width=8, image_size=32, squeeze=4, dim=32),
-    steps=4,
-    clips=2,
-    frames_per_clip=4,
-    learning_rate=1e-3,
-)
-
-PRETRAIN_PRESETS = {"paper": PretrainConfig(), "small": SMALL_PRETRAIN, "tiny": TINY_PRETRAIN}
-"""The presets of `export3d pretrain` (docs/training.md)."""
 
 
 class ContrastiveStep(nn.Module):
@@ -301,57 +225,8 @@ class PretrainTask:
         return float(1.0 / coefficients.square().mean().sqrt().clamp(min=1e-6))
 
 
-def kept_size(config: ImageEncoderConfig) -> int:
-    """Side of the frames that are kept: f_I's own size, or what gives that size after the cut around the nose."""
-    return round(config.image_size / config.face_share)
-
-
-def to_tensor_of(images: Tensor) -> Tensor:
-    """uint8 tensor ``(..., H, W, 3)`` -> float ``(..., 3, H, W)`` in [-1, 1] (`images.to_tensor` for tensors)."""
-    if images.device.type == "cpu":
-        return to_tensor(images.numpy())
-    return images.movedim(-1, -3).float() / 127.5 - 1.0
-
-
 def shape_targets(batch: ClipBatch) -> Tensor:
     """``(K, N, 139)``: landmarks in [0, 1] and the head's yaw, pitch, roll."""
     clips, frames = batch.beta.shape[:2]
     angles = Camera.from_vector(batch.camera.flatten(0, 1)).head_angles().unflatten(0, (clips, frames))
     return torch.cat([batch.landmarks.flatten(2), angles], dim=-1)
-
-
-def check_space(extractor: dict[str, str], space: str, where: str) -> None:
-    """Raise `TrainingError` if the data's beta does not mean what the expression encoder expects."""
-    given = extractor["expression_space"]
-    if given != space:
-        raise TrainingError(
-            f"{where}: its beta is in the expression space '{given}'; the configuration expects '{space}'. "
-            f"Set --config.expression.space {given}, or prepare the data with another extractor."
-        )
-
-
-def load_expression(folder: str | Path) -> tuple[LeBS, dict[str, Any]]:
-    """The frozen expression encoder of a pre-training run, and its notes (extractor, step, configuration).
-
-    Raises:
-        CheckpointError: Missing, damaged, or of another format.
-    """
-    path = _part_path(folder, EXPRESSION_FILE)
-    stored = read_checkpoint(path, kind=EXPRESSION_KIND)
-    expression = LeBS(config_from_dict(LeBSConfig, stored.config))
-    load_strictly(expression, stored.tensors, str(path))
-    return expression.requires_grad_(False), stored.extra
-
-
-def load_face_network(path: str | Path) -> tuple[ImageEncoder, str]:
-    """The image encoder of a pre-training run for the substitute perceptual distance, and its digest."""
-    path = _part_path(path, FACE_NETWORK_FILE)
-    stored = read_checkpoint(path, kind=FACE_NETWORK_KIND)
-    encoder = ImageEncoder(config_from_dict(ImageEncoderConfig, stored.config))
-    load_strictly(encoder, stored.tensors, str(path))
-    return encoder.eval().requires_grad_(False), stored.sha256
-
-
-def _part_path(path: str | Path, name: str) -> Path:
-    path = Path(path)
-    return path / name if path.is_dir() else path

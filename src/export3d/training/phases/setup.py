@@ -13,9 +13,14 @@ from export3d.expression.lebs import LeBS
 from export3d.model.config import ABLATIONS, ablation
 from export3d.training.loop.distributed import World
 from export3d.training.phases.config import TrainConfig
-from export3d.training.phases.pretrain import load_expression
-from export3d.training.phases.train import TrainTask, check_same_extractor
-from export3d.training.phases.train_inputs import expression_of_model, find_perceptual, start_weights
+from export3d.training.phases.pretrain_files import load_expression
+from export3d.training.phases.train import TrainTask
+from export3d.training.phases.train_inputs import (
+    check_same_extractor,
+    expression_of_model,
+    find_perceptual,
+    start_weights,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

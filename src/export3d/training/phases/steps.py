@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +12,13 @@ from torch import Tensor, nn
 
 from export3d.camera import Camera
 from export3d.errors import TrainingError
-from export3d.model.export3d import Export3D, Render, SourceCode
+from export3d.images import to_tensor_of
+from export3d.model.result import Render
+from export3d.portrait.drivable import Model, drivable
+from export3d.portrait.model import PortraitModel
+from export3d.portrait.state import DrivenPlanes
 from export3d.rendering.rays import Window
-from export3d.training.batches.pair_batches import PairBatch
+from export3d.training.batches.pair_batch import PairBatch
 from export3d.training.batches.windows import cut, focus_weight, resize, shrink_depth, shrink_mask, trim
 from export3d.training.losses.terms import (
     LossWeights,
@@ -31,7 +36,6 @@ from export3d.training.losses.terms import (
     total_loss,
     weighted_sum,
 )
-from export3d.training.phases.pretrain import to_tensor_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +48,6 @@ class View:
     """Render the whole frame with this many rays a side and no super-resolution."""
     portrait_only: bool = False
     """Render nothing; only what is read off the portrait alone is compared."""
-    pixel_share: float = 1.0
-    """Share of the samples that see the pixel-aligned features of the portrait, if the model has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class GeneratorStep(nn.Module):
 
     def __init__(
         self,
-        model: Export3D,
+        model: Model,
         weights: LossWeights,
         perceptual: PerceptualFunction | None,
         *,
@@ -84,6 +86,7 @@ class GeneratorStep(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        self._drivable = drivable(model)  # the same model, not another module
         self._weights = weights
         self._perceptual = [perceptual]  # in a list: its weights are no part of this module
         self._focus = focus
@@ -100,7 +103,7 @@ class GeneratorStep(nn.Module):
         discriminator: nn.Module | None = None,
     ) -> StepOutput:
         """Render the batch and compute every term; with a discriminator, also the adversarial one."""
-        source = to_tensor_of(batch.source)
+        source = resize(to_tensor_of(batch.source), self.model.config.image_size)  # clips may be larger than the model
         if view.portrait_only:
             return self._portrait(batch, source)
         driving = to_tensor_of(batch.driving)
@@ -108,62 +111,80 @@ class GeneratorStep(nn.Module):
         if view.coarse_size is None and view.window is not None:
             window = (batch.window_top, batch.window_left, view.window)
         with torch.autocast(source.device.type, torch.bfloat16, enabled=self._autocast):
-            render, code = self._render(batch, source, view, window, jitter)
+            render, driven = self._render(batch, source, view, window, jitter)
         raw_size = view.coarse_size or self.model.config.renderer.raw_size
-        target = self._target(batch, driving, render, raw_size, window)
+        prediction = self._prediction(batch, render, driven)
+        target = self._target(batch, driving, prediction, raw_size, window)
+        if window is not None and self._edge_px and prediction.image is not None and target.image is not None:
+            inner = partial(trim, window=window, raw_size=raw_size, edge_px=self._edge_px)
+            prediction = replace(prediction, image=inner(prediction.image))
+            weight = None if target.weight is None else inner(target.weight)
+            target = replace(target, image=inner(target.image), weight=weight)
+        weights = self._weights
+        if prediction.image is None:  # the coarse stage: pixel, gradient and geometry terms only
+            weights = replace(weights, perceptual_raw=0.0, perceptual=0.0)
+        terms = reconstruction_terms(prediction, target, weights, self._perceptual[0])
+        total = terms["reconstruction"] = weighted_sum(terms, weights)
+        fake = real = None
+        if discriminator is not None and render.image is not None:
+            image, raw = render.image.float(), render.raw.float()
+            terms["adversarial"] = generator_adversarial_loss(discriminator(image, raw, batch.camera))
+            total = total_loss(total, terms["adversarial"], self._weight_rec, self._weight_adv)
+            fake = (image.detach(), raw.detach())
+            real = (_driving_window(driving, self.model.config.image_size, raw_size, window), target.raw)
+        terms["total"] = total
+        return StepOutput(terms=terms, planes=render.planes.detach(), fake=fake, real=real)
+
+    def _portrait(self, batch: PairBatch, source: Tensor) -> StepOutput:
+        """What can be learned from portraits alone: matte and depth."""
+        terms = {}
+        if isinstance(self.model, PortraitModel):
+            with torch.autocast(source.device.type, torch.bfloat16, enabled=self._autocast):
+                matte_logits, depth = self.model.reader.geometry(source)
+            prediction = PortraitPrediction(matte_logits, depth[:, :1])
+            terms = portrait_terms(prediction, self._portrait_target(batch, prediction), self._weights)
+        if not terms:
+            raise TrainingError(
+                "portrait_until: nothing can be learned from portraits alone here. It needs the portrait model, clips with "
+                "masks and exact depth in every sample of a batch (synthetic heads), and weights.matte or "
+                "weights.source_depth above 0; otherwise set portrait_until to 0."
+            )
+        terms["total"] = weighted_sum(terms, self._weights)
+        return StepOutput(terms=terms, planes=None, fake=None, real=None)
+
+    def _render(
+        self,
+        batch: PairBatch,
+        source: Tensor,
+        view: View,
+        window: Window | None,
+        jitter: torch.Generator | None,
+    ) -> tuple[Render, Any]:
+        model = self._drivable
+        mask = None if batch.source_mask is None else shrink_mask(batch.source_mask, model.config.image_size)
+        code = model.encode(source, Camera.from_vector(batch.source_camera), batch.source_state, mask)
+        driven = model.drive(code, batch.state)
+        camera = Camera.from_vector(batch.camera)
+        return model.render(driven, camera, window=window, jitter=jitter, raw_size=view.coarse_size), driven
+
+    def _prediction(self, batch: PairBatch, render: Render, driven: Any) -> Prediction:
+        """What the losses compare; `driven` is what `Drivable.drive` returned."""
         prediction = Prediction(
             raw=render.raw.float(),
             image=None if render.image is None else render.image.float(),
             depth=render.depth,
             opacity=render.opacity,
-            portrait=PortraitPrediction(code.matte_logits, None if code.depth is None else code.depth[:, :1]),
             image_opacity=render.image_opacity,
         )
-        target = replace(target, portrait=self._portrait_target(batch, prediction.portrait))
-        if self._weights.surface > 0 and batch.surface is not None and self.model.source_lookup is not None:
-            places, logits = self.model.guide(render.planes, code, batch.surface, batch.turn)
-            prediction = replace(prediction, places=places, gate_logits=logits)
+        if isinstance(self.model, PortraitModel) and isinstance(driven, DrivenPlanes):
+            maps = driven.code.maps
+            prediction = replace(prediction, portrait=PortraitPrediction(maps.matte_logits, maps.depth[:, :1]))
+            if self._weights.surface > 0 and batch.surface is not None:
+                places, logits = self.model.guide(driven, batch.surface)
+                prediction = replace(prediction, places=places, gate_logits=logits)
         if self._weights.occupancy > 0 and batch.space is not None:
-            prediction = replace(prediction, sigma=self.model.sigma(render.planes, code, batch.space, batch.turn))
-            target = replace(target, solid=batch.solid)
-        if window is not None and self._edge_px and prediction.image is not None and target.image is not None:
-            inner = partial(trim, window=window, raw_size=raw_size, edge_px=self._edge_px)
-            prediction = replace(prediction, image=inner(prediction.image))
-            target = replace(
-                target,
-                image=inner(target.image),
-                weight=None if target.weight is None else inner(target.weight),
-            )
-        weights = self._weights
-        if prediction.image is None:  # the coarse stage: pixel, gradient and geometry terms only
-            weights = replace(weights, perceptual_raw=0.0, perceptual=0.0)
-        terms = reconstruction_terms(prediction, target, weights, self._perceptual[0])
-        total = reconstruction = weighted_sum(terms, weights)
-        terms["reconstruction"] = reconstruction
-        fake = real = None
-        if discriminator is not None and render.image is not None:
-            image, raw = render.image.float(), render.raw.float()
-            wanted = _driving_window(driving, self.model.config.image_size, raw_size, window)
-            terms["adversarial"] = generator_adversarial_loss(discriminator(image, raw, batch.camera))
-            total = total_loss(reconstruction, terms["adversarial"], self._weight_rec, self._weight_adv)
-            fake = (image.detach(), raw.detach())
-            real = (wanted, target.raw)
-        terms["total"] = total
-        return StepOutput(terms=terms, planes=render.planes.detach(), fake=fake, real=real)
-
-    def _portrait(self, batch: PairBatch, source: Tensor) -> StepOutput:
-        with torch.autocast(source.device.type, torch.bfloat16, enabled=self._autocast):
-            matte_logits, depth = self.model.read_portrait(source)
-        prediction = PortraitPrediction(matte_logits, None if depth is None else depth[:, :1])
-        terms = portrait_terms(prediction, self._portrait_target(batch, prediction), self._weights)
-        if not terms:
-            raise TrainingError(
-                "portrait_until: nothing can be learned from portraits alone here. It needs clips with masks and exact depth "
-                "in every sample of a batch (synthetic heads), and weights.matte or weights.source_depth above 0; otherwise "
-                "set portrait_until to 0."
-            )
-        terms["total"] = weighted_sum(terms, self._weights)
-        return StepOutput(terms=terms, planes=None, fake=None, real=None)
+            prediction = replace(prediction, sigma=self._drivable.sigma(driven, batch.space))
+        return prediction
 
     def _portrait_target(self, batch: PairBatch, prediction: PortraitPrediction) -> PortraitTarget:
         weights = self._weights
@@ -176,71 +197,28 @@ class GeneratorStep(nn.Module):
             depth = depth - origin[:, None, None, None]
         return PortraitTarget(matte, depth, inside)
 
-    def _render(
-        self,
-        batch: PairBatch,
-        source: Tensor,
-        view: View,
-        window: Window | None,
-        jitter: torch.Generator | None,
-    ) -> tuple[Render, SourceCode]:
-        model = self.model
-        mask = None if batch.source_mask is None else batch.source_mask[:, None].float() / 255.0
-        code = model.encode(
-            *(source, Camera.from_vector(batch.source_camera), mask),
-            *(batch.source_beta, batch.source_gaze, batch.source_turn),
-        )
-        if code.pixels is not None and view.pixel_share < 1.0:
-            seen = torch.rand(len(batch), generator=jitter, device=source.device) < view.pixel_share
-            code = replace(code, pixels=code.pixels * seen[:, None, None, None])
-        planes = model.planes(code, batch.beta, batch.gaze, batch.turn)
-        camera = Camera.from_vector(batch.camera)
-        render = model.render(
-            *(planes, camera, code), turn=batch.turn, window=window, jitter=jitter, raw_size=view.coarse_size
-        )
-        return render, code
-
     def _target(
-        self,
-        batch: PairBatch,
-        driving: Tensor,
-        render: Render,
-        raw_size: int,
-        window: Window | None,
+        self, batch: PairBatch, driving: Tensor, prediction: Prediction, raw_size: int, window: Window | None
     ) -> Target:
-        weights = self._weights
-        raw = cut(resize(driving, raw_size), window)
-        image = None
-        if render.image is not None:
-            image = _driving_window(driving, self.model.config.image_size, raw_size, window)
-        depth = inside = opacity = None
+        """What is known of the driving frame at the size and in the window of the prediction."""
+        weights, size = self._weights, self.model.config.image_size
+        depth = inside = opacity = image_opacity = weight = weight_raw = places = gates = None
+        image = None if prediction.image is None else _driving_window(driving, size, raw_size, window)
         if weights.depth > 0 and batch.depth is not None:
             depth, inside = shrink_depth(batch.depth[:, None], raw_size)
             depth, inside = cut(depth, window), cut(inside, window)
-        image_opacity = places = gates = None
         if weights.opacity > 0 and batch.mask is not None:
             opacity = cut(shrink_mask(batch.mask, raw_size), window)
-            if render.image_opacity is not None:
-                size = self.model.config.image_size
+            if prediction.image_opacity is not None:
                 image_opacity = cut(shrink_mask(batch.mask, size), window, size // raw_size)
-        if weights.surface > 0 and batch.source_surface is not None and batch.source_depth is not None:
-            places = batch.source_surface
-            camera = Camera.from_vector(batch.source_camera)
-            mirrored = places * places.new_tensor([-1.0, 1.0, 1.0])
-            gates = torch.stack(
-                [
-                    seen_points(places, camera, batch.source_depth),
-                    seen_points(mirrored, camera, batch.source_depth, tolerance=0.03),
-                ],
-                dim=-1,
-            )
-        weight_raw = weight = None
+        if weights.surface > 0:
+            places, gates = _seen_places(batch)
         if self._focus > 0:
             weight_raw = cut(focus_weight(batch.landmarks, raw_size, self._focus), window)
             if image is not None:
                 weight = F.interpolate(weight_raw, size=image.shape[-2:], mode="nearest")
         return Target(
-            raw=raw,
+            raw=cut(resize(driving, raw_size), window),
             image=image,
             depth=depth,
             inside=inside,
@@ -250,7 +228,19 @@ class GeneratorStep(nn.Module):
             gates=gates,
             weight_raw=weight_raw,
             weight=weight,
+            solid=batch.solid,
+            portrait=self._portrait_target(batch, prediction.portrait),
         )
+
+
+def _seen_places(batch: PairBatch) -> tuple[Tensor | None, Tensor | None]:
+    """Where surface points were in the portrait (B, P, 3), and whether it shows them and their mirror images (B, P, 2)."""
+    if batch.source_surface is None or batch.source_depth is None:
+        return None, None
+    places, camera = batch.source_surface, Camera.from_vector(batch.source_camera)
+    mirrored = places * places.new_tensor([-1.0, 1.0, 1.0])
+    seen = seen_points(places, camera, batch.source_depth)
+    return places, torch.stack([seen, seen_points(mirrored, camera, batch.source_depth, tolerance=0.03)], dim=-1)
 
 
 class DiscriminatorStep(nn.Module):

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from export3d.checkpoint import load_strictly, read_checkpoint
-from export3d.configs import config_difference, config_from_dict
+from export3d.configs import config_difference, config_to_dict
 from export3d.errors import TrainingError, UsageError
 from export3d.expression.lebs import LeBS
 from export3d.model.config import ModelConfig
-from export3d.model.export3d import Export3D
+from export3d.portrait.drivable import Model
+from export3d.portrait.loading import KIND, config_of
 from export3d.training.losses.perceptual import FaceNetworkDistance, load_lpips
 from export3d.training.phases.config import TrainConfig
-from export3d.training.phases.pretrain import load_face_network
+from export3d.training.phases.pretrain_files import load_face_network
 
 
 def find_perceptual(
@@ -49,6 +50,58 @@ def find_perceptual(
     return network, {"kind": "lpips", **digests}
 
 
+def install_expression(model: Model, expression: LeBS | None) -> None:
+    """Put the pre-trained expression encoder into the model.
+
+    A model with `expression.pretrained` keeps it frozen (the paper). Without, it starts there and is trained on, at
+    `expression_rate` times the learning rate (not the paper); without an encoder it starts at random (Table 3, E2E LeBS).
+
+    Raises:
+        UsageError: The model wants one and none is given, or it has no place for one (Table 3, Direct 3DMM).
+        TrainingError: Its configuration differs from the model's; the differences are shown.
+    """
+    wanted = model.config.expression
+    if expression is None:
+        if wanted.pretrained:
+            raise UsageError(
+                "this model needs a pre-trained expression encoder: run 'export3d pretrain' and give --expression RUN."
+            )
+        return
+    if not isinstance(model.expression, LeBS):
+        raise UsageError("--expression: this model has no basis to fill (kind 'direct'); leave the option out.")
+    if replace(expression.config, pretrained=wanted.pretrained) != wanted:
+        given, asked = config_to_dict(expression.config), config_to_dict(wanted)
+        lines = [f"{name}: {given[name]} -> {asked[name]}" for name in asked if given[name] != asked[name]]
+        raise TrainingError(
+            "the pre-trained expression encoder does not fit the model (it has -> model wants): " + "; ".join(lines)
+        )
+    if wanted.pretrained:
+        model.expression.load_state_dict(expression.state_dict())
+        model.expression.requires_grad_(False)
+        return
+    with torch.no_grad():
+        model.expression.layers.load_state_dict(expression.layers.state_dict())
+        model.expression.coeff_scale.copy_(expression.coeff_scale)
+        model.expression.free_basis.copy_(expression.basis)  # orthonormal: its own QR gives it back
+
+
+def check_same_extractor(expression_notes: dict[str, Any], data_extractor: dict[str, str]) -> None:
+    """Raise `TrainingError` if the expression encoder was trained on another extractor's beta than the data holds."""
+    given = expression_notes["extractor"]
+    if given == data_extractor:
+        return
+    lines = [
+        f"{name}: {given.get(name)} -> {data_extractor.get(name)}"
+        for name in sorted({*given, *data_extractor})
+        if given.get(name) != data_extractor.get(name)
+    ]
+    raise TrainingError(
+        "the expression encoder was pre-trained on another extractor than the data has (pre-training -> data): "
+        + "; ".join(lines)
+        + ". Pre-train on this data, or prepare it with the same extractor."
+    )
+
+
 def expression_of_model(path: Path) -> tuple[LeBS, dict[str, Any]]:
     """The frozen expression encoder of a model file, and the file's notes (extractor).
 
@@ -56,8 +109,8 @@ def expression_of_model(path: Path) -> tuple[LeBS, dict[str, Any]]:
         CheckpointError: Missing, damaged, or of another format.
         UsageError: The model has none that is frozen.
     """
-    stored = read_checkpoint(path, kind="export3d")
-    config = config_from_dict(ModelConfig, stored.config).expression
+    stored = read_checkpoint(path, kind=KIND)
+    config = config_of(stored.config, str(path)).expression
     if config.kind != "lebs" or not config.pretrained:
         raise UsageError(
             f"--start {path}: this model has no frozen expression encoder; give one with --expression RUN."
@@ -72,40 +125,20 @@ def expression_of_model(path: Path) -> tuple[LeBS, dict[str, Any]]:
 def start_weights(path: Path, config: ModelConfig) -> tuple[dict[str, Tensor], str]:
     """Weights of a model file to begin with, and its digest.
 
-    The configurations must be equal, except that a frozen expression encoder may go on as a trainable one, and that a motion
-    basis, a source depth, a neck, the upper and the lower face may be added. They begin without a say, so the grown model gives
-    the same pictures; with a neck, those of a torso that stands as in the portrait.
+    The configurations must be equal, except that a frozen expression encoder may go on as a trainable one.
 
     Raises:
-        TrainingError: The configurations differ; the differences are shown.
+        CheckpointError: The file is missing, damaged, or of another format.
+        TrainingError: Another model or other sizes; the differences are shown.
     """
-    stored = read_checkpoint(path, kind="export3d")
-    # Files may hold half precision; training goes on in single precision.
-    tensors = {name: t.float() if t.is_floating_point() else t for name, t in stored.tensors.items()}
-    given = config_from_dict(ModelConfig, stored.config)
+    stored = read_checkpoint(path, kind=KIND)
+    given, tensors = config_of(stored.config, str(path)), dict(stored.tensors)
     if given.expression.pretrained and not config.expression.pretrained and config.expression.kind == "lebs":
         tensors["expression.free_basis"] = tensors.pop("expression.stored_basis")
         given = replace(given, expression=replace(given.expression, pretrained=False))
-    added: tuple[str, ...] = ()
-    if not given.generator.motion_basis and config.generator.motion_basis:
-        given = replace(given, generator=replace(given.generator, motion_basis=config.generator.motion_basis))
-        added += ("generator.motion.",)
-    if not given.source_depth.enabled and config.source_depth.enabled:
-        given = replace(given, source_depth=config.source_depth)
-        added += ("source_depth.",)
-    if not given.neck.enabled and config.neck.enabled:
-        given = replace(given, neck=config.neck)
-        added += ("neck.",)
-    for part in ("upper_face", "lower_face"):
-        if getattr(config, part) and not getattr(given, part):
-            given = replace(given, **{part: True})
-            added += (f"{part}.",)
-    if added and given == config:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            grown = Export3D(config).state_dict()
-        tensors |= {name: t for name, t in grown.items() if name.startswith(added)}
     differences = config_difference(given, config)
+    if type(given) is not type(config):
+        differences = [f"model: {type(given).__name__} -> {type(config).__name__}"]
     if differences:
         raise TrainingError(
             f"{path}: the model differs from the one to train (there -> here): " + "; ".join(differences)
