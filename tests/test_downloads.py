@@ -101,7 +101,7 @@ def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path, cache):
 def test_a_damaged_file_in_the_cache_says_how_to_fetch_it_again(tmp_path, cache):
     cache.mkdir()
     (cache / "face_landmarker.task").write_bytes(b"damaged")
-    with pytest.raises(DownloadError, match="damaged; expected SHA-256 .* models get face-landmarker --again"):
+    with pytest.raises(DownloadError, match=r"damaged; expected SHA-256 .* models get face-landmarker --again"):
         require(FACE_LANDMARKER)
 
 

@@ -67,8 +67,9 @@ class LostFaces:
         else:
             self.gaps.append((index, index))
         if self.policy == "abort":
+            what = "the face that is followed is not" if frame.other else "no face"
             raise FaceLostError(
-                f"{self.name}: {'the face that is followed is not' if frame.other else 'no face'} in frame {index} at {time_s:.2f} s. Cut the clip there, or use "
+                f"{self.name}: {what} in frame {index} at {time_s:.2f} s. Cut the clip there, or use "
                 "--on-lost hold (keep the last expression) or --on-lost skip (leave such frames out)."
             )
         return self.policy == "hold"
