@@ -19,6 +19,7 @@ $(VENV)/.test: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.demo
+	$(BIN)/export3d models get face-landmarker
 	$(BIN)/export3d demo --output out/demo
 
 lint: $(VENV)/.test
@@ -34,6 +35,7 @@ endif
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .
+	$(BIN)/export3d models get face-landmarker
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 clean:
