@@ -26,16 +26,34 @@ class ShotDetector:
 
     def is_cut(self, image: np.ndarray) -> bool:
         """Whether this frame, uint8 ``(H, W, 3)``, belongs to another shot than the frame before it."""
-        histogram = color_histogram(image)
-        previous, self._previous = self._previous, histogram
-        return previous is not None and histogram_distance(previous, histogram) > self.threshold
+        small = reduced(image)
+        previous, self._previous = self._previous, small
+        if previous is None:
+            return False
+        # No pixel moves its share further than its own change, so small changes need no histogram.
+        change = np.abs(small - previous).sum(axis=-1).mean() * _BINS / 256.0
+        return (
+            bool(change > self.threshold) and histogram_distance(*map(_histogram, (previous, small))) > self.threshold
+        )
+
+
+def reduced(image: np.ndarray) -> np.ndarray:
+    """A frame, uint8 ``(H, W, 3)``, averaged down to 64 x 36, float32; of large frames every so many pixels count."""
+    step = max(min(image.shape[:2]) // 144, 1)
+    small = Image.fromarray(np.ascontiguousarray(image[::step, ::step])).resize(
+        _SIZE, Image.Resampling.BOX, reducing_gap=2.0
+    )
+    return np.asarray(small, dtype=np.float32)
 
 
 def color_histogram(image: np.ndarray) -> np.ndarray:
     """``(1000,)`` shares of 10 x 10 x 10 colours in the picture reduced to 64 x 36, smoothed over neighbouring bins."""
-    small = np.asarray(Image.fromarray(image).resize(_SIZE, Image.Resampling.BOX, reducing_gap=2.0))
+    return _histogram(reduced(image))
+
+
+def _histogram(small: np.ndarray) -> np.ndarray:
     # Each value is shared between the two nearest bins, so that a slow change of light does not jump across an edge.
-    position = small.reshape(-1, 3).astype(np.float32) / 256.0 * _BINS - 0.5
+    position = small.reshape(-1, 3) / 256.0 * _BINS - 0.5
     low = np.floor(position).astype(int)
     share = position - low
     total = np.zeros((_BINS + 2) ** 3)
