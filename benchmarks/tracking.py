@@ -209,6 +209,7 @@ def _detections(truth: dict[str, list[np.ndarray]], clip: np.ndarray) -> Detecti
     return Detections(
         found_landmarks=np.zeros((count, 68, 2), np.float32),
         mesh=np.zeros((0, 478, 3), np.float32),
+        scores=np.zeros((0, 52), np.float32),
         true_landmarks=np.zeros((count, 68, 2), np.float32),
         true_camera=np.stack(truth["camera"]),
         true_beta=np.zeros((count, 64), np.float32),

@@ -94,6 +94,7 @@ def made_up(people: int = 12, frames: int = 8) -> Detections:
     return Detections(
         found_landmarks=np.zeros((count, 68, 2), np.float32),
         mesh=np.stack(meshes),
+        scores=np.zeros((0, 52), np.float32),
         true_landmarks=np.zeros((count, 68, 2), np.float32),
         true_camera=np.stack(cameras),
         true_beta=np.zeros((count, 64), np.float32),

@@ -19,7 +19,7 @@ class Tools:
     face_tracker: FaceTracker
     coefficients: CoefficientModel | ObservingModel
     read_gaze: Callable[[np.ndarray], np.ndarray] | None = None
-    """Dense mesh (478, 3) -> gaze (2,), NaN where the eyes are closed; None stores no gaze."""
+    """Expression scores (52,) -> gaze (2,), NaN where the eyes are closed; None stores no gaze."""
 
 
 ToolMaker = Callable[[PrepareOptions], Tools]

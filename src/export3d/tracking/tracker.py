@@ -85,7 +85,7 @@ class Tracker:
         coefficients: default: the bundled landmark regressor.
         choice: `largest`, `left`, `right` or a number from the left, from 0 on; None refuses several faces.
         size: side of the portrait's crop in pixels.
-        gaze: default: the bundled map. Faces without a dense mesh have no gaze.
+        gaze: default: the bundled map. Faces without scores have no gaze.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class Tracker:
         self.close()
 
     def _gaze_of(self, face: Face) -> np.ndarray:
-        return unknown_gaze() if face.mesh is None else self.gaze.read(face.mesh)
+        return unknown_gaze() if face.blendshapes is None else self.gaze.read(face.blendshapes)
 
     def _measure(self, image: np.ndarray, face: Face, crop: Crop) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         landmarks = crop.to_crop(face.landmarks_px)

@@ -162,9 +162,9 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "clips' own beta-hat, the most that can be expected. Lists of one number per mode are in the file only.",
     ),
     "gaze": (
-        "Gaze from MediaPipe's irises",
+        "Gaze from the scores of the eyes",
         "export3d train-gaze",
-        "People that it was not fitted to, at 128 pixels; frames with both eyes closed are left out. The fit draws no random "
+        "People that it was not fitted to; frames with both eyes closed are left out. The fit draws no random "
         "numbers, so it has no seed. The synthetic eyes tend to stay on the camera: the pose of the head alone says a part.",
     ),
     "backends": (
