@@ -167,6 +167,19 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "People that it was not fitted to; frames with both eyes closed are left out. The fit draws no random "
         "numbers, so it has no seed. The synthetic eyes tend to stay on the camera: the pose of the head alone says a part.",
     ),
+    "head_fit": (
+        "Cameras from the dense mesh",
+        "export3d train-camera",
+        "People that it was not fitted to. `face_px`: how far the points of the mean head are from where the true camera sees "
+        "them, pixels of 256; `within`: after each person's own mean error is taken off. No random numbers, so no seed.",
+    ),
+    "tracking": (
+        "Tracking",
+        "python benchmarks/tracking.py --media FOLDER --data DATA --save",
+        "Shares found on portraits of people who do not exist, upright and tilted, and on clips of real people; change from "
+        "frame to frame of a photo repeated with noise; roll told of a tilted photo; cameras of rendered people, with the "
+        "crop's place in the frame left out as before, by the network, and by the head fit; processor time of one core.",
+    ),
     "backends": (
         "Back ends of the metrics: landmarks, pose, expression, identity",
         "export3d evaluate --data DATA --backends-only -o results",
