@@ -148,8 +148,10 @@ class LandmarkRegressor:
         if self.mesh_net is None or face.mesh is None:
             beta, camera = self.coefficients(crop.to_crop(face.landmarks_px)[None])
             return beta[0], camera[0]
-        beta, _ = self.coefficients_of_meshes(mesh_in_crop(face.mesh, replace(crop, angle=face.roll))[None])
-        return beta[0], HeadFit.load().fit(mesh_in_crop(face.mesh, crop)).camera()
+        with torch.inference_mode():
+            level = torch.from_numpy(mesh_in_crop(face.mesh, replace(crop, angle=face.roll)))[None]
+            beta = self.mesh_net(level)[1][0].numpy()
+        return beta, HeadFit.load().fit(mesh_in_crop(face.mesh, crop)).camera()
 
     @torch.no_grad()
     def coefficients_of_meshes(self, meshes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
