@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
 from export3d.checks import check_choice
 from export3d.cli.common import parse, say
 from export3d.downloads import CATALOGUE, Download, fetch, place_of
-from export3d.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,19 +29,17 @@ class GetCommand:
     """Fetch it even where a good one lies in the cache."""
 
 
+ModelsCommand = (
+    Annotated[ListCommand, tyro.conf.subcommand("list")] | Annotated[GetCommand, tyro.conf.subcommand("get")]
+)
+
+
 def models_main(argv: Sequence[str]) -> int:
     """Run `export3d models` with these arguments."""
-    kinds = {"list": ListCommand, "get": GetCommand}
-    if not argv or argv[0] not in {*kinds, "-h", "--help"}:
-        raise UsageError(f"export3d models: expected {' or '.join(kinds)}; got {argv[0] if argv else 'nothing'}.")
-    if argv[0] not in kinds:
-        say("usage: export3d models list\n       export3d models get NAME [--again]")
-        return 0
-    options = parse(kinds[argv[0]], argv[1:], command=f"models {argv[0]}")
+    options: ListCommand | GetCommand = parse(ModelsCommand, argv, command="models")  # type: ignore[arg-type]
     if isinstance(options, GetCommand):
-        path, source = fetch(
-            CATALOGUE[check_choice("export3d models get", options.name, tuple(CATALOGUE))], again=options.again
-        )
+        name = check_choice("export3d models get", options.name, tuple(CATALOGUE))
+        path, source = fetch(CATALOGUE[name], again=options.again)
         say(f"{path}: {path.stat().st_size} bytes, checksum right, from {source}")
     else:
         say("\n\n".join(describe(entry) for entry in CATALOGUE.values()))
