@@ -16,7 +16,8 @@ from export3d.errors import DownloadError, MissingExtraError, NoFaceError, Sever
 from export3d.tracking import Tracker, crop_image
 from export3d.tracking.faces import BLENDSHAPE_NAMES
 from export3d.tracking.head_fit import HeadPose
-from export3d.tracking.mediapipe_tracker import MESH_TO_68, MediaPipeTracker
+from export3d.tracking.mediapipe_graphs import MESH_TO_68
+from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 from export3d.tracking.standin import MeasuredCoefficients
 
 pytest.importorskip("mediapipe")
@@ -337,7 +338,8 @@ def test_no_thread_of_mediapipe_is_left_to_write_when_the_silence_ends():
     # gives them the time to be heard.
     code = (
         "import time, contextlib\n"
-        "import export3d.tracking.mediapipe_tracker as module\n"
+        "import export3d.tracking.mediapipe_graphs as module\n"
+        "from export3d.tracking.mediapipe_tracker import MediaPipeTracker\n"
         "from skimage.data import astronaut\n"
         "silence = module._quiet\n"
         "@contextlib.contextmanager\n"
@@ -345,7 +347,7 @@ def test_no_thread_of_mediapipe_is_left_to_write_when_the_silence_ends():
         "    with silence():\n        yield\n"
         "    time.sleep(0.3)\n"
         "module._quiet = and_a_pause\n"
-        "tracker = module.MediaPipeTracker()\n"
+        "tracker = MediaPipeTracker()\n"
         "assert tracker.detect(astronaut())\n"
         "tracker.reset()\n"
         "assert not tracker.detect(0 * astronaut())\n"

@@ -81,8 +81,7 @@ class VideoReport:
         frames: number of frames in the file.
         lost: number of the driver's frames without a face.
         gaps: first and last number of each run of such frames.
-        others: how many of them have another face.
-        cuts: frames with which another shot of the driver begins.
+        others, cuts: lost frames that have another face; frames with which another shot begins.
         fps: nominal rate.
         width, height: pixels.
         seconds: wall-clock time from the first to the last frame, tracking and encoding included.
@@ -181,8 +180,7 @@ def _driven_picture(
     height = len(source)
     state = replace(frame.state, turn=None) if video.rigid else turned_by(frame.state, frame.camera)
     picture = animator.frame(state, frame.camera)
-    assert animator.subject is not None  # the frame needs one
-    result = resize(animator.subject.turned_back(picture), height, height)
+    result = resize(_subject(animator, "animate_video").turned_back(picture), height, height)
     if not video.side_by_side:
         return result
     if frame.image is None:
@@ -212,7 +210,8 @@ def orbit_video(
     started = time.perf_counter()
     height = video.size or animator.image_size
     cameras = orbit_cameras(orbit).to_vector().numpy()
-    limits = _depth_limits(animator.render(subject.state, cameras[0])) if with_depth else None  # fixed: no flicker
+    first = animator.render(subject.state, cameras[0])
+    limits = depth_range(*(part[0, 0].cpu().numpy() for part in (first.depth, first.opacity)))  # fixed: no flicker
 
     def picture(vector: np.ndarray, worker: Animator) -> np.ndarray:
         render = worker.render(subject.state, vector)
@@ -266,13 +265,12 @@ class _Output(ExitStack):
 
     def report(self, started: float, lost: LostFaces | None = None) -> VideoReport:
         """What was written since `started` (`time.perf_counter`)."""
+        seen = {} if lost is None else {"others": lost.num_other, "cuts": tuple(lost.cuts), "gaps": tuple(lost.gaps)}
         return VideoReport(
             path=self.path,
             frames=self.num_frames,
             lost=0 if lost is None else lost.num_lost,
-            gaps=() if lost is None else tuple(lost.gaps),
-            others=0 if lost is None else lost.num_other,
-            cuts=() if lost is None else tuple(lost.cuts),
+            **seen,
             fps=self.fps,
             width=self._size[0],
             height=self._size[1],
@@ -301,7 +299,3 @@ def render_depth(render: Render, height: int, limits: tuple[float, float] | None
     depth, opacity = render.depth[0, 0].cpu().numpy(), render.opacity[0, 0].cpu().numpy()
     near, far = limits or depth_range(depth, opacity)
     return resize(depth_picture(depth, opacity, near, far), height, height)
-
-
-def _depth_limits(render: Render) -> tuple[float, float]:
-    return depth_range(render.depth[0, 0].cpu().numpy(), render.opacity[0, 0].cpu().numpy())
