@@ -245,8 +245,7 @@ class _Output(ExitStack):
         copy_audio_from: Path | None = None,
     ) -> None:
         super().__init__()
-        self.path, self.fps = path, fps
-        self.num_frames = 0
+        self.path, self.fps, self.num_frames = path, fps, 0
         self._size = (0, 0)
         stored = {"crf": video.crf, "threads": video.threads}
         self._open = partial(VideoWriter, path, fps, time_base=time_base, copy_audio_from=copy_audio_from, **stored)
