@@ -13,11 +13,13 @@ $(BIN)/python:
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
 	$(PIP) -e ".[face,provenance]"
+	$(BIN)/export3d models get face-landmarker
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
 	$(PIP) -e ".[face,train,eval,cluster,provenance,dev]"
+	$(BIN)/export3d models get face-landmarker
 	touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python

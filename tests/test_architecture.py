@@ -27,6 +27,7 @@ LEAVES = (
     "landmarks",
     "precision",
     "face_state",
+    "downloads",
 )
 
 ARROWS: dict[str, tuple[str, ...]] = {

@@ -93,6 +93,12 @@ class ImageSizeError(Export3DError):
     exit_code = 26
 
 
+class DownloadError(Export3DError):
+    """A model file that has not been fetched, cannot be fetched, or is damaged."""
+
+    exit_code = 27
+
+
 class OutputError(Export3DError):
     """The output cannot be written: folder missing or not writable, or the disk is full."""
 

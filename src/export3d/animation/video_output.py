@@ -78,6 +78,7 @@ class VideoReport:
         frames: number of frames in the file.
         lost: number of the driver's frames without a face.
         gaps: first and last number of each run of such frames.
+        others, cuts: lost frames that have another face; frames with which another shot begins.
         fps: nominal rate.
         width, height: pixels.
         seconds: wall-clock time from the first to the last frame, tracking and encoding included.
@@ -93,6 +94,8 @@ class VideoReport:
     seconds: float
     gaps: tuple[tuple[int, int], ...] = ()
     warnings: tuple[str, ...] = ()
+    others: int = 0
+    cuts: tuple[int, ...] = ()
 
     @property
     def ms_per_frame(self) -> float:
@@ -147,7 +150,8 @@ def _driven_picture(
     """One frame of the video; `source` is the portrait as high as the video, `name` the driver's, for error texts."""
     height = len(source)
     state = replace(frame.state, turn=None) if video.rigid else turned_by(frame.state, frame.camera)
-    result = resize(animator.frame(state, frame.camera), height, height)
+    picture = animator.frame(state, frame.camera)
+    result = resize(_subject(animator, "animate_video").turned_back(picture), height, height)
     if not video.side_by_side:
         return result
     if frame.image is None:
@@ -178,7 +182,8 @@ def orbit_video(
     started = time.perf_counter()
     height = video.size or animator.image_size
     cameras = orbit_cameras(orbit).to_vector().numpy()
-    limits = _depth_limits(animator.render(subject.state, cameras[0])) if with_depth else None  # fixed: no flicker
+    first = animator.render(subject.state, cameras[0])
+    limits = depth_range(*(part[0, 0].cpu().numpy() for part in (first.depth, first.opacity)))  # fixed: no flicker
 
     def picture(vector: np.ndarray, worker: Animator) -> np.ndarray:
         render = worker.render(subject.state, vector)
@@ -213,8 +218,7 @@ class _Output(ExitStack):
         copy_audio_from: Path | None = None,
     ) -> None:
         super().__init__()
-        self.path, self.fps, self._finish = path, fps, finish
-        self.num_frames = 0
+        self.path, self.fps, self.num_frames, self._finish = path, fps, 0, finish
         self._size = (0, 0)
         stored = {"crf": video.crf, "threads": video.threads, "on_complete": finish.signer(path)}
         self._open = partial(VideoWriter, path, fps, time_base=time_base, copy_audio_from=copy_audio_from, **stored)
@@ -233,11 +237,12 @@ class _Output(ExitStack):
 
     def report(self, started: float, lost: LostFaces | None = None) -> VideoReport:
         """What was written since `started` (`time.perf_counter`)."""
+        seen = {} if lost is None else {"others": lost.num_other, "cuts": tuple(lost.cuts), "gaps": tuple(lost.gaps)}
         return VideoReport(
             path=self.path,
             frames=self.num_frames,
             lost=0 if lost is None else lost.num_lost,
-            gaps=() if lost is None else tuple(lost.gaps),
+            **seen,
             fps=self.fps,
             width=self._size[0],
             height=self._size[1],
@@ -267,7 +272,3 @@ def render_depth(render: Render, height: int, limits: tuple[float, float] | None
     depth, opacity = render.depth[0, 0].cpu().numpy(), render.opacity[0, 0].cpu().numpy()
     near, far = limits or depth_range(depth, opacity)
     return resize(depth_picture(depth, opacity, near, far), height, height)
-
-
-def _depth_limits(render: Render) -> tuple[float, float]:
-    return depth_range(render.depth[0, 0].cpu().numpy(), render.opacity[0, 0].cpu().numpy())

@@ -63,6 +63,9 @@ class AnimateOptions:
     gaze: bool = True
     """Let the eyes follow the driver's; --no-gaze leaves them as the portrait has them."""
 
+    shift: bool = True
+    """Let the head move in the picture as the driver's does from its first frame on; --no-shift keeps it in the middle."""
+
     rigid: bool = False
     """Turn the shoulders with the head, as if the camera went round the person. By default the head turns on its neck."""
 
@@ -173,6 +176,7 @@ def _choices(options: AnimateOptions) -> tuple[VideoOptions, TransferOptions]:
         pose_only=options.pose_only,
         relative=options.relative,
         gaze=options.gaze,
+        shift=options.shift,
         smooth_s=SIGMA_S if options.smooth else 0.0,
     )
     return video, motion
