@@ -111,6 +111,18 @@ class TrainingError(Export3DError):
     exit_code = 40
 
 
+class CertificateError(Export3DError):
+    """A signing certificate or key that is broken, does not fit, or cannot be kept; a manifest that cannot be signed."""
+
+    exit_code = 50
+
+
+class SourceNotAllowedError(Export3DError):
+    """A portrait that is not among those of --allow, or a list that cannot be read."""
+
+    exit_code = 51
+
+
 class WorkerError(Export3DError):
     """Worker processes cannot start, or die again and again without any work in hand."""
 

@@ -19,6 +19,7 @@ from export3d.images import read_image, to_tensor, to_uint8
 from export3d.model import Render
 from export3d.portrait import FastConfig, Model, PortraitModel, drivable
 from export3d.precision import uses_bf16
+from export3d.provenance import AllowedSources
 from export3d.tracking import Crop, Tracker, crop_image
 from export3d.tracking.alignment import plane_turn
 from export3d.tracking.head_fit import HeadPose
@@ -97,13 +98,22 @@ class Animator:
         exact: render every sample of every ray in single precision, as evaluation does. Otherwise the portrait model, on a
             CPU, leaves out what does not show (`rendering/fast.py`), and its networks around the renderer calculate in
             bf16 where that is faster (`precision.py`).
+        allowed: the only portraits that are taken; all when None.
 
     Raises:
         UsageError: The tracker's coefficients are not in the model's expression space.
     """
 
-    def __init__(self, model: Model, tracker: Tracker | None = None, *, exact: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        tracker: Tracker | None = None,
+        *,
+        exact: bool = False,
+        allowed: AllowedSources | None = None,
+    ) -> None:
         self.model = model
+        self.allowed = allowed
         self.tracker = tracker if tracker is not None else Tracker(size=model.config.image_size)
         given, wanted = self.tracker.info.expression_space, model.config.expression.space
         if given != wanted:
@@ -148,10 +158,14 @@ class Animator:
         Raises:
             UnreadableImageError, ImageSizeError: The file cannot be used.
             NoFaceError, SeveralFacesError, FaceTooSmallError, FaceCutOffError: The face cannot be used.
+            SourceNotAllowedError: It is not one of the allowed portraits.
         """
+        path = None if isinstance(image, np.ndarray) else Path(image)
         if not isinstance(image, np.ndarray):
             where = where or str(image)
             image = read_image(image)
+        if self.allowed is not None:
+            self.allowed.check(image, path, where or "the source image")
         found = self.tracker.portrait(image, where=where or "the source image")
         return self.encode(image, found.crop, found.state, found.camera)
 

@@ -22,6 +22,7 @@ PACKAGES = {
     "mediapipe": "face",
     "webdataset": "train",
     "torchmetrics": "eval",
+    "c2pa-python": "provenance",
     "ray": "cluster",
 }
 """Package -> the extra that brings it (None: always installed)."""

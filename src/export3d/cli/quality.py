@@ -31,6 +31,11 @@ class QualityOptions:
     """JSON file for the scores, with the command, the data and the date."""
     sheet: Path | None = None
     """PNG or JPEG: source, truth, output, error, the expression at yaw -30, 0, +30 degrees, depth; first clips, unpicked."""
+    size: int | None = None
+    """Score pictures of so many pixels, composed with the clips' own detail (portrait model); left out, the model's own size,
+    enlarged to the clips'."""
+    brief: bool = False
+    """Score only the model itself and the copied source."""
     clips: int | None = None
     """Only the first so many clips."""
     rows: int = 8
@@ -56,6 +61,7 @@ def run(options: QualityOptions, command: list[str]) -> None:
     from export3d.evaluation.figures.sheets import same_identity_sheet
     from export3d.evaluation.scores.synthetic import score_synthetic
     from export3d.files import write_atomically
+    from export3d.portrait import PortraitModel
     from export3d.portrait.loading import checkpoint_path, load_model
 
     set_threads(options.threads)
@@ -65,10 +71,23 @@ def run(options: QualityOptions, command: list[str]) -> None:
         raise DataError(f"{options.data}: has no masks; `quality` needs synthetic clips with exact truth.")
     if options.clips is not None and not 1 <= options.clips <= len(dataset):
         raise UsageError(f"--clips: expected 1 to {len(dataset)}, the clips of {options.data}; got {options.clips}.")
+    if options.size is not None and (
+        options.size % 2 or not isinstance(model, PortraitModel) or not model.config.image_size <= options.size <= 1024
+    ):
+        raise UsageError(
+            f"--size: expected an even number from {model.config.image_size} to 1024, and the portrait model; got "
+            f"{options.size} and {type(model).__name__}."
+        )
     clips = options.clips or len(dataset)
     with progress_bar("scoring", clips) as report:
         scores = score_synthetic(
-            model, dataset, seed=options.seed, clips=options.clips, on_progress=lambda done, _: report(done)
+            model,
+            dataset,
+            seed=options.seed,
+            clips=options.clips,
+            size=options.size,
+            brief=options.brief,
+            on_progress=lambda done, _: report(done),
         )
     say(f"{'variant':20s}" + "".join(f"{name:>12s}" for name in COLUMNS))
     for name, row in scores.items():
@@ -87,6 +106,7 @@ def run(options: QualityOptions, command: list[str]) -> None:
             "command": " ".join(command),
             "date": date.today().isoformat(),
             "model": checkpoint_path(options.model).name,
+            "size": options.size or model.config.image_size,
             "clips": clips,
             "frames": sum(dataset.num_frames(i) for i in range(clips)),
             "seed": options.seed,

@@ -29,7 +29,15 @@ class Drivable(Protocol):
     @property
     def config(self) -> ModelConfig: ...
 
-    def encode(self, source: Tensor, camera: Camera, state: FaceState, true_mask: Tensor | None = None) -> Any: ...
+    def encode(
+        self,
+        source: Tensor,
+        camera: Camera,
+        state: FaceState,
+        true_mask: Tensor | None = None,
+        *,
+        photo: Tensor | None = None,
+    ) -> Any: ...
 
     def drive(self, code: Any, driving: FaceState, coefficients: Tensor | None = None) -> Any: ...
 
@@ -42,6 +50,7 @@ class Drivable(Protocol):
         jitter: torch.Generator | None = None,
         raw_size: int | None = None,
         fast: FastConfig | None = None,
+        size: int | None = None,
     ) -> Render: ...
 
     def sigma(self, driven: Any, points: Tensor) -> Tensor: ...
@@ -62,7 +71,15 @@ class PaperDriving:
     def config(self) -> ModelConfig:
         return self.model.config
 
-    def encode(self, source: Tensor, camera: Camera, state: FaceState, true_mask: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        source: Tensor,
+        camera: Camera,
+        state: FaceState,
+        true_mask: Tensor | None = None,
+        *,
+        photo: Tensor | None = None,
+    ) -> Tensor:
         """Visual tokens (B, N, h)."""
         return self.model.encode(source)
 
@@ -84,8 +101,9 @@ class PaperDriving:
         jitter: torch.Generator | None = None,
         raw_size: int | None = None,
         fast: FastConfig | None = None,
+        size: int | None = None,
     ) -> Render:
-        """See `Export3D.render`; there is no faster way than the exact one."""
+        """See `Export3D.render`; there is no faster way than the exact one, and no other size."""
         return self.model.render(driven, camera, window=window, jitter=jitter, raw_size=raw_size)
 
     def sigma(self, driven: Tensor, points: Tensor) -> Tensor:
