@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from export3d.cli.common import parse, progress_bar, say, set_threads
 from export3d.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from export3d.data import ClipDataset
+    from export3d.portrait import Model
 
 COLUMNS = ("psnr", "ssim", "foreground", "mouth", "eyes", "depth", "sharpness")
 
@@ -61,23 +65,12 @@ def run(options: QualityOptions, command: list[str]) -> None:
     from export3d.evaluation.figures.sheets import same_identity_sheet
     from export3d.evaluation.scores.synthetic import score_synthetic
     from export3d.files import write_atomically
-    from export3d.portrait import PortraitModel
     from export3d.portrait.loading import checkpoint_path, load_model
 
     set_threads(options.threads)
     model = load_model(options.model)
     dataset = ClipDataset(options.data)
-    if not all(dataset.has(i, "0000.mask.png") for i in range(len(dataset))):
-        raise DataError(f"{options.data}: has no masks; `quality` needs synthetic clips with exact truth.")
-    if options.clips is not None and not 1 <= options.clips <= len(dataset):
-        raise UsageError(f"--clips: expected 1 to {len(dataset)}, the clips of {options.data}; got {options.clips}.")
-    if options.size is not None and (
-        options.size % 2 or not isinstance(model, PortraitModel) or not model.config.image_size <= options.size <= 1024
-    ):
-        raise UsageError(
-            f"--size: expected an even number from {model.config.image_size} to 1024, and the portrait model; got "
-            f"{options.size} and {type(model).__name__}."
-        )
+    _check(options, model, dataset)
     clips = options.clips or len(dataset)
     with progress_bar("scoring", clips) as report:
         scores = score_synthetic(
@@ -103,13 +96,10 @@ def run(options: QualityOptions, command: list[str]) -> None:
             say(f"{name:20s}" + "".join(f"{angle:>8s} {value:.2f} dB" for angle, value in row.items()))
     if options.output is not None:
         facts = {
-            "command": " ".join(command),
-            "date": date.today().isoformat(),
+            **{"command": " ".join(command), "date": date.today().isoformat(), "clips": clips, "seed": options.seed},
             "model": checkpoint_path(options.model).name,
             "size": options.size or model.config.image_size,
-            "clips": clips,
             "frames": sum(dataset.num_frames(i) for i in range(clips)),
-            "seed": options.seed,
             "units": "psnr, foreground, mouth, eyes: dB; depth: scene units (1 = 47 cm); sharpness: share of the truth's",
             "scores": {name: asdict(row) for name, row in scores.items()},
             **({} if views is None else {"novel_views_foreground_psnr": views}),
@@ -119,3 +109,20 @@ def run(options: QualityOptions, command: list[str]) -> None:
         sheet = same_identity_sheet(model, dataset, clips=options.rows, seed=options.seed)
         Image.fromarray(sheet).save(options.sheet, quality=90)
         say(f"wrote {options.sheet}")
+
+
+def _check(options: QualityOptions, model: Model, dataset: ClipDataset) -> None:
+    """Refuse clips without truth, and numbers that do not fit model and clips."""
+    from export3d.portrait import PortraitModel
+
+    if not all(dataset.has(i, "0000.mask.png") for i in range(len(dataset))):
+        raise DataError(f"{options.data}: has no masks; `quality` needs synthetic clips with exact truth.")
+    if options.clips is not None and not 1 <= options.clips <= len(dataset):
+        raise UsageError(f"--clips: expected 1 to {len(dataset)}, the clips of {options.data}; got {options.clips}.")
+    if options.size is not None and (
+        options.size % 2 or not isinstance(model, PortraitModel) or not model.config.image_size <= options.size <= 1024
+    ):
+        raise UsageError(
+            f"--size: expected an even number from {model.config.image_size} to 1024, and the portrait model; got "
+            f"{options.size} and {type(model).__name__}."
+        )
