@@ -138,7 +138,7 @@ def head_at(
     rgb, logits, residual, more = enlarged(torch.cat(smooth, dim=1), size).split([x.shape[1] for x in smooth], dim=1)
     choice = Choice(rgb, logits, residual, more, left.choice.state)
     if torch.is_grad_enabled() or not detail.is_silent:
-        choice = detail(choice, layers)
+        choice, layers = detail(choice, layers)
     return mixed(choice, layers)
 
 

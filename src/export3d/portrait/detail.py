@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from export3d.nn.conv import conv
+from export3d.nn.conv import binomial_mean, conv
 from export3d.portrait.layers import Choice, Layers
 
 
@@ -35,12 +35,12 @@ class DetailNet(nn.Module):
     def __init__(self, config: DetailConfig, state_channels: int, layers: int) -> None:
         super().__init__()
         self.config = config
-        self.outputs = (1 + layers, 3, 1)  # logits, residual, opacity
-        seen = 4 * 3 + 3 * layers + 3 + sum(self.outputs) + config.state
+        self.outputs = (1 + layers, 3, 1, 1)  # logits, residual, opacity, gain of the fine detail
+        seen = 4 * 3 + 3 * layers + 3 + (1 + layers) + 3 + 1 + config.state
         self.state = conv(state_channels, config.state, kernel=1)
         self.first = conv(seen, config.width)
         self.second = nn.Conv2d(config.width, config.width, 3, padding=2, dilation=2)
-        self.out = conv(config.width, 4 * sum(self.outputs))
+        self.out = conv(config.width, sum(self.outputs))
         # Starts without a say, so a trained model may be grown by it.
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
@@ -50,8 +50,10 @@ class DetailNet(nn.Module):
         """Whether it corrects nothing, as before its training."""
         return not bool(self.out.weight.any()) and not bool(self.out.bias.any())  # type: ignore[union-attr]
 
-    def forward(self, choice: Choice, layers: Layers) -> Choice:
-        """The choice corrected.
+    def forward(self, choice: Choice, layers: Layers) -> tuple[Choice, Layers]:
+        """The choice corrected, and the pictures with their fine detail strengthened or weakened.
+
+        All that it says is enlarged from half the size, so it can invent no pattern of pixels: detail comes from the pictures.
 
         Args:
             choice: enlarged to the output size, ``(.., h, w)``, both even; but its state as the super-resolution left it.
@@ -68,6 +70,12 @@ class DetailNet(nn.Module):
         x = torch.cat([F.pixel_unshuffle(layers.colours[:, 0], 2), smooth, clues], dim=1)
         x = F.leaky_relu(self.first(x.contiguous(memory_format=torch.channels_last)), self.config.slope)
         x = F.leaky_relu(self.second(x), self.config.slope)
-        found = F.pixel_shuffle(self.out(x).float(), 2)
-        logits, residual, more = found.split(self.outputs, dim=1)
-        return Choice(choice.rgb, choice.logits + logits, choice.residual + residual, choice.more + more, choice.state)
+        found = F.interpolate(self.out(x).float(), scale_factor=2.0, mode="bilinear", align_corners=False)
+        logits, residual, more, gain = found.split(self.outputs, dim=1)
+        own = layers.colours[:, 0]
+        sharper = own + gain * (own - binomial_mean(own))
+        colours = torch.cat([sharper[:, None], layers.colours[:, 1:]], dim=1)
+        mended = Choice(
+            choice.rgb, choice.logits + logits, choice.residual + residual, choice.more + more, choice.state
+        )
+        return mended, replace(layers, colours=colours)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export3d.camera import Camera
-from export3d.nn.conv import ConvStack, conv
+from export3d.nn.conv import ConvStack, binomial_mean, conv
 from export3d.portrait.layers import Layers
 from export3d.portrait.state import PortraitMaps
 
@@ -59,10 +59,7 @@ class SourceLookup(nn.Module):
         """``source`` (B, 3, H, W) in [-1, 1] with its detail (itself less its 3x3 binomial mean) strengthened, in [-1, 1]."""
         if self.config.sharpen == 0.0:
             return source
-        taps = source.new_tensor([0.25, 0.5, 0.25])
-        kernel = (taps[:, None] * taps).expand(3, 1, 3, 3)
-        mean = F.conv2d(F.pad(source, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
-        return (source + self.config.sharpen * (source - mean)).clamp(-1.0, 1.0)
+        return (source + self.config.sharpen * (source - binomial_mean(source))).clamp(-1.0, 1.0)
 
     def moved(self, points: Tensor, motion: Tensor) -> Tensor:
         """Points ``(B, P, 3)`` displaced by what the motion planes say at them ``(B, P, 3)``."""
