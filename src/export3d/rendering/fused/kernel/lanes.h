@@ -1,0 +1,124 @@
+// A few float32 numbers at once: GCC's and Clang's vector types, plain arrays elsewhere; the functions the renderer needs.
+//
+// No intrinsics: the width alone differs between processors. Approximations are good to 3e-7 (minimax, fitted by Remez).
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__) || (defined(_MSC_VER) && !defined(__clang__))
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(EXPORT3D_ARRAYS)
+
+typedef float Floats __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
+
+inline Floats splat(float x) { return Floats{} + x; }
+inline Floats pick(Ints mask, Floats yes, Floats no) { return mask ? yes : no; }
+inline Ints truncated(Floats x) { return __builtin_convertvector(x, Ints); }
+inline Floats floats(Ints x) { return __builtin_convertvector(x, Floats); }
+inline Ints bits(Floats x) { return (Ints)x; }
+inline Floats from_bits(Ints x) { return (Floats)x; }
+
+#else
+
+template <typename T>
+struct Several {
+  T v[kLanes];
+};
+typedef Several<float> Floats;
+typedef Several<int32_t> Ints;
+
+#define EXPORT3D_LANEWISE(R, TEXT)                                  \
+  {                                                                 \
+    R out;                                                          \
+    for (int i = 0; i < kLanes; ++i) out.v[i] = TEXT;               \
+    return out;                                                     \
+  }
+inline Floats splat(float x) EXPORT3D_LANEWISE(Floats, x)
+inline Floats operator+(Floats a, Floats b) EXPORT3D_LANEWISE(Floats, a.v[i] + b.v[i])
+inline Floats operator-(Floats a, Floats b) EXPORT3D_LANEWISE(Floats, a.v[i] - b.v[i])
+inline Floats operator*(Floats a, Floats b) EXPORT3D_LANEWISE(Floats, a.v[i] * b.v[i])
+inline Floats operator/(Floats a, Floats b) EXPORT3D_LANEWISE(Floats, a.v[i] / b.v[i])
+inline Ints operator<(Floats a, Floats b) EXPORT3D_LANEWISE(Ints, a.v[i] < b.v[i] ? -1 : 0)
+inline Floats operator-(Floats a) EXPORT3D_LANEWISE(Floats, -a.v[i])
+inline Floats operator+(Floats a, float b) { return a + splat(b); }
+inline Floats operator-(Floats a, float b) { return a - splat(b); }
+inline Floats operator-(float a, Floats b) { return splat(a) - b; }
+inline Floats operator*(Floats a, float b) { return a * splat(b); }
+inline Floats operator/(float a, Floats b) { return splat(a) / b; }
+inline Floats& operator+=(Floats& a, Floats b) { return a = a + b; }
+inline Ints operator+(Ints a, Ints b) EXPORT3D_LANEWISE(Ints, (int32_t)((uint32_t)a.v[i] + (uint32_t)b.v[i]))
+inline Ints operator*(Ints a, int b) EXPORT3D_LANEWISE(Ints, a.v[i] * b)
+inline Ints operator+(Ints a, int b) EXPORT3D_LANEWISE(Ints, a.v[i] + b)
+inline Ints operator<<(Ints a, int b) EXPORT3D_LANEWISE(Ints, (int32_t)((uint32_t)a.v[i] << b))
+inline Floats pick(Ints mask, Floats yes, Floats no) EXPORT3D_LANEWISE(Floats, mask.v[i] ? yes.v[i] : no.v[i])
+inline Ints truncated(Floats x) EXPORT3D_LANEWISE(Ints, (int32_t)x.v[i])
+inline Floats floats(Ints x) EXPORT3D_LANEWISE(Floats, (float)x.v[i])
+inline Ints bits(Floats x) { Ints out; std::memcpy(&out, &x, sizeof out); return out; }
+inline Floats from_bits(Ints x) { Floats out; std::memcpy(&out, &x, sizeof out); return out; }
+#undef EXPORT3D_LANEWISE
+
+#endif
+
+inline Floats load(const float* from) {
+  Floats out;
+  std::memcpy(&out, from, sizeof out);
+  return out;
+}
+inline void store(float* to, Floats x) { std::memcpy(to, &x, sizeof x); }
+inline void store(int32_t* to, Ints x) { std::memcpy(to, &x, sizeof x); }
+
+inline float sum(Floats x) {
+  float parts[kLanes], out = 0.0f;
+  store(parts, x);
+  for (int i = 0; i < kLanes; ++i) out += parts[i];
+  return out;
+}
+
+// Between low and high; `low` where x is not a number, so that what comes out may be used as a place in memory.
+inline Floats within(Floats x, float low, float high) {
+  x = pick(splat(low) < x, x, splat(low));
+  return pick(x < splat(high), x, splat(high));
+}
+
+// 2^x; x must lie within about [-126, 126].
+inline Floats power_of_two(Floats x) {
+  const Floats moved = x + 12582912.0f;  // 1.5 * 2^23: the low bits now hold x, rounded
+  const Floats f = x - (moved - 12582912.0f);
+  Floats p = f * 0.0013276472454890609f + 0.009675540961325169f;
+  p = p * f + 0.05550713092088699f;
+  p = p * f + 0.24022120237350464f;
+  p = p * f + 0.6931469440460205f;
+  p = p * f + 1.0f;
+  return from_bits(bits(p) + (bits(moved) << 23));
+}
+
+inline Floats exponential(Floats x) { return power_of_two(within(x * 1.44269504f, -126.0f, 126.0f)); }
+
+// log(1 + e^x), NaN where x is.
+inline Floats soft_plus(Floats x) {
+  const Floats zero = splat(0.0f);
+  const Floats negative = x < zero ? x : -x;
+  const Floats u = exponential(negative);
+  Floats p = u * 0.010787909850478172f - 0.05522947385907173f;
+  p = p * u + 0.1347944736480713f;
+  p = p * u - 0.22598323225975037f;
+  p = p * u + 0.3282735347747803f;
+  p = p * u - 0.4994772672653198f;
+  p = p * u + 0.9999814629554749f;
+  return pick(x < zero, zero, x) + p * u;
+}
+
+inline Floats sigmoid(Floats x) { return 1.0f / (exponential(-x) + 1.0f); }
+inline Floats hyperbolic_tangent(Floats x) { return 1.0f - 2.0f / (exponential(x * 2.0f) + 1.0f); }
+
+}  // namespace
