@@ -44,7 +44,9 @@ class Scene(ctypes.Structure):
         ("unpose", Joint),
         ("pose", Joint),
         *((name, _I) for name in ("num_coarse", "num_fine", "composite_coarse")),
-        *((name, _F) for name in ("near", "far", "floor", "shift", "gain", "least_share")),
+        *((name, _F) for name in ("near", "far", "floor", "shift", "gain")),
+        *((name, _I) for name in ("rays_per_coarse", "fine_samples", "faint_samples")),
+        *((name, _F) for name in ("empty_opacity", "faint_opacity", "least_share")),
         *((name, _I) for name in ("rays", "side")),
         *((name, _P) for name in ("origins", "directions", "features", "depth", "opacity")),
     ]

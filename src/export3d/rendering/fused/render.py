@@ -12,17 +12,18 @@ from torch import Tensor
 
 from export3d.camera import Camera
 from export3d.checks import check_shape
+from export3d.rendering.fast import FastConfig
 from export3d.rendering.fused import binding
 from export3d.rendering.renderer import RayResult, RendererConfig, depth_limits
 
 Layer = tuple[Tensor, Tensor]
 """Weight ``(out, in)`` and bias ``(out,)`` of a fully connected layer."""
 
-LEAST_SHARE = 1e-5
-"""Samples with a smaller share than this in their ray get no colour of their own; the others stand for them. What is lost
-stays below 1e-3 even where every sample of a ray is left out."""
+EVERYTHING = FastConfig(rays_per_coarse=1, empty_opacity=0.0, faint_opacity=0.0, fine_share=1.0, least_share=1e-5)
+"""Leaves out only the colours of samples whose share is below 1e-5: all that EG3D's rays meet, to about 1e-4."""
 
 _GUIDE = 5  # three offsets and two gates
+_MOST_MAPS = 64  # kMostMaps of the kernel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ def render_fused(
     directions: Tensor,
     config: RendererConfig,
     *,
-    least_share: float = LEAST_SHARE,
+    fast: FastConfig = EVERYTHING,
     threads: int | None = None,
 ) -> RayResult:
     """As `render_rays` of the same field without jitter and without gradients.
@@ -95,7 +96,7 @@ def render_fused(
         scene: float32 tensors on the CPU.
         origins, directions: ``(1, R, 3)``, directions of unit length.
         config: sampling.
-        least_share: see `LEAST_SHARE`; 0 leaves nothing out.
+        fast: what may be left out, as in `render_square`; more than one ray per coarse ray needs a square picture.
         threads: of this call; as many as PyTorch uses when None. The result does not depend on it.
 
     Returns:
@@ -108,7 +109,7 @@ def render_fused(
     check_shape("origins", origins, 1, None, 3)
     check_shape("directions", directions, 1, origins.shape[1], 3)
     library = binding.library()
-    call = _Call(scene, origins, directions, config, least_share)
+    call = _Call(scene, origins, directions, config, fast)
     name = os.environ.get(binding.VARIABLE, "").encode()
     count = torch.get_num_threads() if threads is None else threads
     floats = library.export3d_fused_floats(ctypes.byref(call.scene), name, count)
@@ -123,7 +124,7 @@ class _Call:
     """What the kernel is given; keeps the tensors alive that it points to."""
 
     def __init__(
-        self, scene: FusedScene, origins: Tensor, directions: Tensor, config: RendererConfig, least_share: float
+        self, scene: FusedScene, origins: Tensor, directions: Tensor, config: RendererConfig, fast: FastConfig
     ) -> None:
         self.kept: list[Tensor] = []
         motion = scene.planes.shape[1] - scene.first[0].shape[1]
@@ -134,6 +135,11 @@ class _Call:
         last = [scene.to_colour] if scene.guide is None else [scene.to_colour, scene.guide]
         outputs = colours + (0 if scene.guide is None else _GUIDE)
         rays, side = origins.shape[1], round(origins.shape[1] ** 0.5)
+        square = side * side == rays
+        per_coarse = 1 if config.composite_coarse else fast.rays_per_coarse
+        if per_coarse > 1 and not square:
+            raise ValueError(f"fused: {per_coarse} rays per coarse ray need a square picture; got {rays} rays")
+        fine = max(2, round(fast.fine_share * config.num_fine))
         near, far = depth_limits(origins, config) if rays else (torch.zeros(1), torch.ones(1))
         self.result = RayResult(torch.empty(1, rays, outputs), torch.empty(1, rays), torch.empty(1, rays))
         self.scene = binding.Scene(
@@ -147,8 +153,10 @@ class _Call:
             **dict(offset_scale=scene.offset_scale, unpose=_joint(scene.unpose), **self._depth(scene.depth, hidden)),
             **dict(num_coarse=config.num_coarse, num_fine=config.num_fine, composite_coarse=config.composite_coarse),
             **dict(near=float(near), far=float(far), floor=config.importance_floor),
-            **dict(shift=config.density_shift, gain=config.density_gain, least_share=least_share),
-            **dict(rays=rays, side=side if side * side == rays else 0),
+            **dict(shift=config.density_shift, gain=config.density_gain),
+            **dict(rays_per_coarse=per_coarse, fine_samples=fine, faint_samples=min(fast.faint_samples, fine)),
+            **dict(empty_opacity=fast.empty_opacity, faint_opacity=fast.faint_opacity, least_share=fast.least_share),
+            **dict(rays=rays, side=side if square else 0),
             **dict(origins=self._address(origins, 1, rays, 3), directions=self._address(directions, 1, rays, 3)),
             features=self._address(self.result.features, 1, rays, outputs),
             **dict(depth=self._address(self.result.depth, 1, rays), opacity=self._address(self.result.opacity, 1, rays)),
@@ -171,8 +179,8 @@ class _Call:
         if depth is None:
             return {}
         channels, height, width = depth.maps.shape
-        if channels < 2 or height < 2 or width < 2:
-            raise ValueError(f"fused: maps must be at least (2, 2, 2); got {tuple(depth.maps.shape)}")
+        if not 2 <= channels <= _MOST_MAPS or height < 2 or width < 2:
+            raise ValueError(f"fused: maps must be (2 to {_MOST_MAPS}, >= 2, >= 2); got {tuple(depth.maps.shape)}")
         matrix, position = depth.camera.intrinsics[0].cpu(), depth.camera.cam_to_world[0, :3].cpu()
         pinhole = binding.Pinhole(
             rotation=tuple(position[:, :3].flatten().tolist()),

@@ -110,6 +110,9 @@ EXPORT3D_API int export3d_fused_render(const Scene* scene, const char* name, int
   share_out(scene->resolution + 2 * scene->ring, 8, threads, [&](int, int begin, int end) {
     for (int row = begin; row < end; ++row) kernel->fold(*scene, work, row);
   });
+  if (scene->rays_per_coarse > 1)
+    share_out(scene->rays, kRaysAtOnce, threads,
+              [&](int thread, int begin, int end) { kernel->probe(*scene, work, thread, begin, end); });
   share_out(scene->rays, kRaysAtOnce, threads,
             [&](int thread, int begin, int end) { kernel->march(*scene, work, thread, begin, end); });
   return 0;

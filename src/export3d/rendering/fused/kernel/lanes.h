@@ -23,10 +23,17 @@ typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
 
 inline Floats splat(float x) { return Floats{} + x; }
 inline Floats pick(Ints mask, Floats yes, Floats no) { return mask ? yes : no; }
+inline Ints greater(Ints a, int b) { return a > Ints{} + b ? a : Ints{} + b; }
 inline Ints truncated(Floats x) { return __builtin_convertvector(x, Ints); }
 inline Floats floats(Ints x) { return __builtin_convertvector(x, Floats); }
 inline Ints bits(Floats x) { return (Ints)x; }
 inline Floats from_bits(Ints x) { return (Floats)x; }
+
+typedef float LooseFloats __attribute__((vector_size(4 * kLanes), aligned(4)));
+typedef int32_t LooseInts __attribute__((vector_size(4 * kLanes), aligned(4)));
+inline Floats load(const float* from) { return *(const LooseFloats*)from; }
+inline void store(float* to, Floats x) { *(LooseFloats*)to = x; }
+inline void store(int32_t* to, Ints x) { *(LooseInts*)to = x; }
 
 #else
 
@@ -59,6 +66,8 @@ inline Floats& operator+=(Floats& a, Floats b) { return a = a + b; }
 inline Ints operator+(Ints a, Ints b) EXPORT3D_LANEWISE(Ints, (int32_t)((uint32_t)a.v[i] + (uint32_t)b.v[i]))
 inline Ints operator*(Ints a, int b) EXPORT3D_LANEWISE(Ints, a.v[i] * b)
 inline Ints operator+(Ints a, int b) EXPORT3D_LANEWISE(Ints, a.v[i] + b)
+inline Ints operator&(Ints a, int b) EXPORT3D_LANEWISE(Ints, a.v[i] & b)
+inline Ints greater(Ints a, int b) EXPORT3D_LANEWISE(Ints, a.v[i] > b ? a.v[i] : b)
 inline Ints operator<<(Ints a, int b) EXPORT3D_LANEWISE(Ints, (int32_t)((uint32_t)a.v[i] << b))
 inline Floats pick(Ints mask, Floats yes, Floats no) EXPORT3D_LANEWISE(Floats, mask.v[i] ? yes.v[i] : no.v[i])
 inline Ints truncated(Floats x) EXPORT3D_LANEWISE(Ints, (int32_t)x.v[i])
@@ -67,15 +76,12 @@ inline Ints bits(Floats x) { Ints out; std::memcpy(&out, &x, sizeof out); return
 inline Floats from_bits(Ints x) { Floats out; std::memcpy(&out, &x, sizeof out); return out; }
 #undef EXPORT3D_LANEWISE
 
-#endif
-
-inline Floats load(const float* from) {
-  Floats out;
-  std::memcpy(&out, from, sizeof out);
-  return out;
-}
+inline Floats load(const float* from) { Floats out; std::memcpy(&out, from, sizeof out); return out; }
 inline void store(float* to, Floats x) { std::memcpy(to, &x, sizeof x); }
 inline void store(int32_t* to, Ints x) { std::memcpy(to, &x, sizeof x); }
+
+#endif
+
 
 inline float sum(Floats x) {
   float parts[kLanes], out = 0.0f;
@@ -90,32 +96,30 @@ inline Floats within(Floats x, float low, float high) {
   return pick(x < splat(high), x, splat(high));
 }
 
-// 2^x; x must lie within about [-126, 126].
+// 2^x for x up to 126; 2^-126 where x is below -126.
 inline Floats power_of_two(Floats x) {
-  const Floats moved = x + 12582912.0f;  // 1.5 * 2^23: the low bits now hold x, rounded
-  const Floats f = x - (moved - 12582912.0f);
+  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: the low bits of x + kMagic hold x, rounded
+  const Floats moved = x + kMagic, f = x - (moved - kMagic);
   Floats p = f * 0.0013276472454890609f + 0.009675540961325169f;
   p = p * f + 0.05550713092088699f;
   p = p * f + 0.24022120237350464f;
   p = p * f + 0.6931469440460205f;
   p = p * f + 1.0f;
-  return from_bits(bits(p) + (bits(moved) << 23));
+  return from_bits(bits(p) + (greater(bits(moved), 0x4B400000 - 126) << 23));
 }
 
 inline Floats exponential(Floats x) { return power_of_two(within(x * 1.44269504f, -126.0f, 126.0f)); }
 
 // log(1 + e^x), NaN where x is.
 inline Floats soft_plus(Floats x) {
-  const Floats zero = splat(0.0f);
-  const Floats negative = x < zero ? x : -x;
-  const Floats u = exponential(negative);
+  const Floats size = from_bits(bits(x) & 0x7FFFFFFF), u = power_of_two(size * -1.44269504f);
   Floats p = u * 0.010787909850478172f - 0.05522947385907173f;
   p = p * u + 0.1347944736480713f;
   p = p * u - 0.22598323225975037f;
   p = p * u + 0.3282735347747803f;
   p = p * u - 0.4994772672653198f;
   p = p * u + 0.9999814629554749f;
-  return pick(x < zero, zero, x) + p * u;
+  return (x + size) * 0.5f + p * u;
 }
 
 inline Floats sigmoid(Floats x) { return 1.0f / (exponential(-x) + 1.0f); }

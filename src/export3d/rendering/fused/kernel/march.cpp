@@ -2,6 +2,8 @@
 //
 // Compiled once for each instruction set (EXPORT3D_KERNEL names it). Everything is local to the file and no template of the
 // standard library is used, so that no code of one instruction set can be linked into another. All memory comes from outside.
+#include <cmath>
+
 #include "lanes.h"
 #include "scene.h"
 
@@ -13,6 +15,8 @@ using export3d::Scene;
 
 constexpr int kPanel = 32;                             // outputs that are calculated together
 constexpr int kBlock = kLanes >= 16 ? 4 : (kLanes >= 8 ? 2 : 1);  // samples that share the loads of the last layer
+constexpr int kInputs = 32, kColumns = 16;             // channels and texels that are folded together
+constexpr int kMostMaps = 64;                          // channels of the depth maps, at most
 constexpr int kSpare = 32;                             // room behind lists of samples
 constexpr float kScales[2] = {0.012f, 0.05f};          // `_SCALES` of the source depth
 
@@ -23,6 +27,7 @@ inline int least_of(int a, int b) { return a < b ? a : b; }
 struct Memory {
   int row, outputs, clues, map_row, side, slots, first_fine;
   float *table, *second_table, *maps;
+  float* probed;  // coarse densities of the rays of the lattice
   float *first, *first_bias, *second, *second_bias, *density, *last, *last_bias, *clue_weight;
   float* threads;
   size_t per_thread, total;
@@ -36,15 +41,16 @@ struct Memory {
   Memory(const Scene& s, float* work, int thread_count) : total(0) {
     row = up(s.hidden + s.motion, kLanes);
     outputs = up(s.outputs, kPanel);
-    clues = s.maps ? up(s.map_channels + 4, 4) : 0;
+    clues = s.maps ? s.map_channels + 4 : 0;
     map_row = up(s.map_channels, kLanes);
     side = s.resolution + 2 * s.ring;
     first_fine = up(s.num_coarse, 16);
     slots = first_fine + up(s.num_fine, 16);
     const size_t texels = 3 * (size_t)side * side, inputs = s.channels + s.motion;
-    table = take(texels * row, work);
-    second_table = s.second_weight ? take(texels * row, work) : nullptr;
+    table = take((texels + kColumns) * row, work);
+    second_table = s.second_weight ? take((texels + kColumns) * row, work) : nullptr;
     maps = s.maps ? take((size_t)s.map_height * s.map_width * map_row, work) : nullptr;
+    probed = take(s.rays_per_coarse > 1 ? (size_t)s.rays * s.num_coarse : 0, work);
     first = take(inputs * row, work);
     first_bias = take(row, work);
     second = take(inputs * row, work);
@@ -55,7 +61,7 @@ struct Memory {
     clue_weight = take((size_t)clues * row, work);
     threads = take(0, work);
     // As `Ray` shares it out; rounded up, so that no two threads write to one line of the cache.
-    per_thread = (size_t)slots * (row + clues + 23) + kBlock * row + outputs + map_row + 8 * (slots + kSpare);
+    per_thread = (size_t)slots * (row + clues + 15) + kBlock * row + outputs + 14 * (size_t)(slots + kSpare);
     per_thread = (per_thread + 31) / 16 * 16;
     total += per_thread * thread_count;
   }
@@ -84,10 +90,9 @@ void prepare(const Scene& s, float* work) {
     for (int h = 0; h < m.row; ++h)
       m.last[h * m.outputs + o] = o < s.outputs && h < s.hidden ? twice * s.last_weight[o * s.hidden + h] : 0.0f;
   }
-  const int read = s.map_channels + 4;
   for (int k = 0; k < m.clues; ++k)
     for (int h = 0; h < m.row; ++h)
-      m.clue_weight[k * m.row + h] = k < read && h < s.hidden ? s.clue_weight[h * read + k] : 0.0f;
+      m.clue_weight[k * m.row + h] = h < s.hidden ? s.clue_weight[h * m.clues + k] : 0.0f;
   const int texels = s.maps ? s.map_height * s.map_width : 0;
   for (int t = 0; t < texels; ++t)
     for (int c = 0; c < m.map_row; ++c)
@@ -95,27 +100,38 @@ void prepare(const Scene& s, float* work) {
 }
 
 // The decoder's first layer applied to one row of texels of each plane; outside the box there are zeros.
-void fold_layer(const Scene& s, const Memory& m, const float* weight, const float* bias, float* table, int row) {
-  const int inputs = s.channels + s.motion, area = s.resolution * s.resolution;
-  const int y = row - s.ring;
-  for (int plane = 0; plane < 3; ++plane)
-    for (int column = 0; column < m.side; ++column) {
-      float* to = table + ((size_t)(plane * m.side + row) * m.side + column) * m.row;
-      const int x = column - s.ring;
-      const bool inside = x >= 0 && x < s.resolution && y >= 0 && y < s.resolution;
-      const float* texel = s.planes + (size_t)plane * inputs * area + (inside ? y * s.resolution + x : 0);
-      for (int h = 0; h < m.row; h += 4 * kLanes) {
-        const int vectors = least_of(4, (m.row - h) / kLanes);
-        Floats sums[4];
-        for (int v = 0; v < vectors; ++v) sums[v] = load(bias + h + v * kLanes);
-        if (inside)
-          for (int c = 0; c < inputs; ++c) {
-            const Floats value = splat(texel[(size_t)c * area]);
-            for (int v = 0; v < vectors; ++v) sums[v] += value * load(weight + c * m.row + h + v * kLanes);
-          }
-        for (int v = 0; v < vectors; ++v) store(to + h + v * kLanes, sums[v]);
-      }
+template <int kCount>
+void fold_part(const Memory& m, const float (*texels)[kColumns], int inputs, const float* weight, const float* bias, float* to) {
+  for (int t = 0; t < kColumns; ++t, to += m.row) {
+    Floats total[kCount];
+    for (int v = 0; v < kCount; ++v) total[v] = load((bias ? bias : to) + v * kLanes);
+    for (int c = 0; c < inputs; ++c) {
+      const Floats value = splat(texels[c][t]);
+      for (int v = 0; v < kCount; ++v) total[v] += value * load(weight + (size_t)c * m.row + v * kLanes);
     }
+    for (int v = 0; v < kCount; ++v) store(to + v * kLanes, total[v]);
+  }
+}
+
+void fold_layer(const Scene& s, const Memory& m, const float* weight, const float* bias, float* table, int row) {
+  const int inputs = s.channels + s.motion, area = s.resolution * s.resolution, y = row - s.ring;
+  float texels[kInputs][kColumns];  // a few columns of a few channels: whole lines of the cache, each read once
+  for (int plane = 0; plane < 3; ++plane)
+    for (int column = 0; column < m.side; column += kColumns)
+      for (int c = 0; c < inputs; c += kInputs) {
+        const int some = least_of(kInputs, inputs - c);
+        for (int k = 0; k < some; ++k)
+          for (int t = 0; t < kColumns; ++t) {
+            const int x = column + t - s.ring;
+            const bool inside = x >= 0 && x < s.resolution && y >= 0 && y < s.resolution;
+            texels[k][t] = inside ? s.planes[(size_t)(plane * inputs + c + k) * area + y * s.resolution + x] : 0.0f;
+          }
+        float* to = table + ((size_t)(plane * m.side + row) * m.side + column) * m.row;
+        int h = 0;
+        const float* w = weight + (size_t)c * m.row;
+        for (; h + 4 * kLanes <= m.row; h += 4 * kLanes) fold_part<4>(m, texels, some, w + h, c ? nullptr : bias + h, to + h);
+        for (; h < m.row; h += kLanes) fold_part<1>(m, texels, some, w + h, c ? nullptr : bias + h, to + h);
+      }
 }
 
 void fold(const Scene& s, float* work, int row) {
@@ -135,6 +151,18 @@ void turn(const Joint& joint, Floats& x, Floats& y, Floats& z) {
   z += share * (a * e[2] + b * e[5] + c * e[8]);
 }
 
+template <int kNumber>
+struct Count {
+  static constexpr int value = kNumber;
+};
+
+inline float square_root(float x) { return __builtin_sqrtf(x); }
+
+// One ray of five, a knight's move apart, and the border: no row, column or diagonal of rays slips through (`make_lattice`).
+inline bool on_lattice(const Scene& s, int y, int x) {
+  return (x + 3 * y) % 5 == 0 || x == 0 || y == 0 || x == s.side - 1 || y == s.side - 1;
+}
+
 #include "ray.inc"
 
 // The i-th ray to be marched: a square picture goes tile by tile, so that neighbours find their texels in the cache.
@@ -151,14 +179,25 @@ void march_rays(const Scene& s, const Memory& m, int thread, int first, int last
   for (int i = first; i < last; ++i) ray.march(ray_number(s, i));
 }
 
-void march(const Scene& s, float* work, int thread, int first, int last) {
-  const Memory m(s, work, 1);
-  switch (m.row) {  // the paper's width, the bundled model's, any other
-    case 64: return march_rays<64 / kLanes>(s, m, thread, first, last);
-    case 48: return march_rays<48 / kLanes>(s, m, thread, first, last);
-    default: return march_rays<0>(s, m, thread, first, last);
-  }
+template <int kVectors>
+void probe_rays(const Scene& s, const Memory& m, int thread, int first, int last) {
+  Ray<kVectors> ray(s, m, m.threads + thread * m.per_thread);
+  for (int i = first; i < last; ++i)
+    if (on_lattice(s, i / s.side, i % s.side)) ray.probe(i, m.probed + (size_t)i * s.num_coarse);
 }
+
+// Calls one of the three: the paper's width, the bundled model's, any other.
+#define EXPORT3D_FOR_WIDTH(FUNCTION)                                                 \
+  void FUNCTION(const Scene& s, float* work, int thread, int first, int last) {      \
+    const Memory m(s, work, 1);                                                      \
+    switch (m.row) {                                                                 \
+      case 64: return FUNCTION##_rays<64 / kLanes>(s, m, thread, first, last);       \
+      case 48: return FUNCTION##_rays<48 / kLanes>(s, m, thread, first, last);       \
+      default: return FUNCTION##_rays<0>(s, m, thread, first, last);                 \
+    }                                                                                \
+  }
+EXPORT3D_FOR_WIDTH(probe)
+EXPORT3D_FOR_WIDTH(march)
 
 size_t floats_needed(const Scene& s, int threads) { return Memory(s, nullptr, threads).total; }
 
@@ -169,5 +208,5 @@ size_t floats_needed(const Scene& s, int threads) { return Memory(s, nullptr, th
 #define EXPORT3D_JOIN_OF(a, b) a##b
 #define EXPORT3D_JOIN(a, b) EXPORT3D_JOIN_OF(a, b)
 namespace export3d {
-extern const Kernel EXPORT3D_JOIN(kernel_, EXPORT3D_KERNEL) = {EXPORT3D_TEXT(EXPORT3D_KERNEL), floats_needed, prepare, fold, march};
+extern const Kernel EXPORT3D_JOIN(kernel_, EXPORT3D_KERNEL) = {EXPORT3D_TEXT(EXPORT3D_KERNEL), floats_needed, prepare, fold, probe, march};
 }

@@ -38,7 +38,10 @@ struct Scene {
   Joint unpose, pose;  // frame -> unturned volume, unturned volume -> portrait
   // Sampling.
   int32_t num_coarse, num_fine, composite_coarse;
-  float near, far, floor, shift, gain, least_share;
+  float near, far, floor, shift, gain;
+  // What may be left out, see `FastConfig` of fast.py; rays_per_coarse is 1 or 5.
+  int32_t rays_per_coarse, fine_samples, faint_samples;
+  float empty_opacity, faint_opacity, least_share;
   // Rays (rays, 3), a square picture of this side or 0; results (rays, outputs), (rays), (rays).
   int32_t rays, side;
   const float *origins, *directions;
@@ -51,6 +54,7 @@ struct Kernel {
   size_t (*floats)(const Scene&, int threads);
   void (*prepare)(const Scene&, float* work);
   void (*fold)(const Scene&, float* work, int row);                                 // one row of texels of all three planes
+  void (*probe)(const Scene&, float* work, int thread, int first_ray, int last_ray);  // of a square picture, row by row
   void (*march)(const Scene&, float* work, int thread, int first_ray, int last_ray);  // rays in the order of `ray_number`
 };
 
