@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint wheel clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# A wheel for this machine's Python; `cibuildwheel` makes them for Linux, macOS and Windows (pyproject.toml).
+wheel: $(VENV)/.demo
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 # Where a head model lies beside the checkout, the tests run on it too; without one, on the head made in code.
 HEAD_MODEL := $(wildcard ../shared/ict_facekit/ict_lite.npz)

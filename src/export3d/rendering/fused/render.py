@@ -159,7 +159,9 @@ class _Call:
             **dict(rays=rays, side=side if square else 0),
             **dict(origins=self._address(origins, 1, rays, 3), directions=self._address(directions, 1, rays, 3)),
             features=self._address(self.result.features, 1, rays, outputs),
-            **dict(depth=self._address(self.result.depth, 1, rays), opacity=self._address(self.result.opacity, 1, rays)),
+            **dict(
+                depth=self._address(self.result.depth, 1, rays), opacity=self._address(self.result.opacity, 1, rays)
+            ),
         )
 
     def _address(self, tensor: Tensor, *shape: int) -> int:

@@ -6,7 +6,28 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(_MSC_VER) && !defined(__clang__)
+#define EXPORT3D_INLINE __forceinline
+#else
+#define EXPORT3D_INLINE inline __attribute__((always_inline))
+#endif
+
 namespace {
+
+template <int kNumber>
+struct Count {
+  static constexpr int value = kNumber;
+  constexpr operator int() const { return kNumber; }
+};
+
+// what(Count<0>), what(Count<1>), ... one after another: arrays that are used so stay in registers.
+template <int kTimes, typename What>
+EXPORT3D_INLINE void unrolled(const What& what) {
+  if constexpr (kTimes > 0) {
+    unrolled<kTimes - 1>(what);
+    what(Count<kTimes - 1>());
+  }
+}
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;

@@ -47,8 +47,8 @@ struct Memory {
     first_fine = up(s.num_coarse, 16);
     slots = first_fine + up(s.num_fine, 16);
     const size_t texels = 3 * (size_t)side * side, inputs = s.channels + s.motion;
-    table = take((texels + kColumns) * row, work);
-    second_table = s.second_weight ? take((texels + kColumns) * row, work) : nullptr;
+    table = take(texels * row, work);
+    second_table = s.second_weight ? take(texels * row, work) : nullptr;
     maps = s.maps ? take((size_t)s.map_height * s.map_width * map_row, work) : nullptr;
     probed = take(s.rays_per_coarse > 1 ? (size_t)s.rays * s.num_coarse : 0, work);
     first = take(inputs * row, work);
@@ -101,15 +101,17 @@ void prepare(const Scene& s, float* work) {
 
 // The decoder's first layer applied to one row of texels of each plane; outside the box there are zeros.
 template <int kCount>
-void fold_part(const Memory& m, const float (*texels)[kColumns], int inputs, const float* weight, const float* bias, float* to) {
-  for (int t = 0; t < kColumns; ++t, to += m.row) {
+void fold_part(const Memory& m, const float (*texels)[kColumns], int inputs, int columns, const float* weight, const float* bias,
+               float* to) {
+  for (int t = 0; t < columns; ++t, to += m.row) {
     Floats total[kCount];
-    for (int v = 0; v < kCount; ++v) total[v] = load((bias ? bias : to) + v * kLanes);
-    for (int c = 0; c < inputs; ++c) {
+    const float *start = bias ? bias : to, *w = weight;
+    unrolled<kCount>([&](auto v) { total[v] = load(start + v * kLanes); });
+    for (int c = 0; c < inputs; ++c, w += m.row) {
       const Floats value = splat(texels[c][t]);
-      for (int v = 0; v < kCount; ++v) total[v] += value * load(weight + (size_t)c * m.row + v * kLanes);
+      unrolled<kCount>([&](auto v) { total[v] += value * load(w + v * kLanes); });
     }
-    for (int v = 0; v < kCount; ++v) store(to + v * kLanes, total[v]);
+    unrolled<kCount>([&](auto v) { store(to + v * kLanes, total[v]); });
   }
 }
 
@@ -119,9 +121,9 @@ void fold_layer(const Scene& s, const Memory& m, const float* weight, const floa
   for (int plane = 0; plane < 3; ++plane)
     for (int column = 0; column < m.side; column += kColumns)
       for (int c = 0; c < inputs; c += kInputs) {
-        const int some = least_of(kInputs, inputs - c);
+        const int some = least_of(kInputs, inputs - c), columns = least_of(kColumns, m.side - column);
         for (int k = 0; k < some; ++k)
-          for (int t = 0; t < kColumns; ++t) {
+          for (int t = 0; t < columns; ++t) {
             const int x = column + t - s.ring;
             const bool inside = x >= 0 && x < s.resolution && y >= 0 && y < s.resolution;
             texels[k][t] = inside ? s.planes[(size_t)(plane * inputs + c + k) * area + y * s.resolution + x] : 0.0f;
@@ -129,8 +131,8 @@ void fold_layer(const Scene& s, const Memory& m, const float* weight, const floa
         float* to = table + ((size_t)(plane * m.side + row) * m.side + column) * m.row;
         int h = 0;
         const float* w = weight + (size_t)c * m.row;
-        for (; h + 4 * kLanes <= m.row; h += 4 * kLanes) fold_part<4>(m, texels, some, w + h, c ? nullptr : bias + h, to + h);
-        for (; h < m.row; h += kLanes) fold_part<1>(m, texels, some, w + h, c ? nullptr : bias + h, to + h);
+        for (; h + 4 * kLanes <= m.row; h += 4 * kLanes) fold_part<4>(m, texels, some, columns, w + h, c ? nullptr : bias + h, to + h);
+        for (; h < m.row; h += kLanes) fold_part<1>(m, texels, some, columns, w + h, c ? nullptr : bias + h, to + h);
       }
 }
 
@@ -151,19 +153,12 @@ void turn(const Joint& joint, Floats& x, Floats& y, Floats& z) {
   z += share * (a * e[2] + b * e[5] + c * e[8]);
 }
 
-template <int kNumber>
-struct Count {
-  static constexpr int value = kNumber;
-};
-
-inline float square_root(float x) { return __builtin_sqrtf(x); }
-
 // One ray of five, a knight's move apart, and the border: no row, column or diagonal of rays slips through (`make_lattice`).
 inline bool on_lattice(const Scene& s, int y, int x) {
   return (x + 3 * y) % 5 == 0 || x == 0 || y == 0 || x == s.side - 1 || y == s.side - 1;
 }
 
-#include "ray.inc"
+#include "ray.h"
 
 // The i-th ray to be marched: a square picture goes tile by tile, so that neighbours find their texels in the cache.
 inline int ray_number(const Scene& s, int i) {

@@ -149,16 +149,17 @@ class Ray {
     each_part([&](auto part, int h) {
       constexpr int kCount = decltype(part)::value;
       Floats total[kCount];
-      for (int v = 0; v < kCount; ++v) total[v] = splat(0.0f);
+      unrolled<kCount>([&](auto v) { total[v] = splat(0.0f); });
       for (int plane = 0; plane < 3; ++plane) {
         const float* texel = table + (size_t)group.corner[plane][lane] * row() + h;
-        for (int k = 0; k < 4; ++k) {
-          const Floats w = splat(group.tap[4 * plane + k][lane]);
+        const float* tap = &group.tap[4 * plane][lane];
+        unrolled<4>([&](auto k) {
+          const Floats w = splat(tap[k * kLanes]);
           const float* from = texel + (k & 1 ? row() : 0) + (k & 2 ? below : 0);
-          for (int v = 0; v < kCount; ++v) total[v] += w * load(from + v * kLanes);
-        }
+          unrolled<kCount>([&](auto v) { total[v] += w * load(from + v * kLanes); });
+        });
       }
-      for (int v = 0; v < kCount; ++v) store(to + h + v * kLanes, total[v]);
+      unrolled<kCount>([&](auto v) { store(to + h + v * kLanes, total[v]); });
     });
   }
 
@@ -170,17 +171,17 @@ class Ray {
     each_part([&](auto part, int h) {
       constexpr int kCount = decltype(part)::value;
       Floats x[kCount];
-      for (int v = 0; v < kCount; ++v) x[v] = load(hidden + h + v * kLanes);
+      unrolled<kCount>([&](auto v) { x[v] = load(hidden + h + v * kLanes); });
       const float* weights = m.clue_weight + h;
       for (int k = 0; k < count; ++k, weights += row()) {
         const Floats clue = splat(told[k * kLanes]);
-        for (int v = 0; v < kCount; ++v) x[v] += clue * load(weights + v * kLanes);
+        unrolled<kCount>([&](auto v) { x[v] += clue * load(weights + v * kLanes); });
       }
-      for (int v = 0; v < kCount; ++v) {
-        x[v] = soft_plus(x[v]);
-        store(hidden + h + v * kLanes, x[v]);
-        total += x[v] * load(m.density + h + v * kLanes);
-      }
+      unrolled<kCount>([&](auto v) {
+        const Floats y = soft_plus(x[v]);
+        store(hidden + h + v * kLanes, y);
+        total += y * load(m.density + h + v * kLanes);
+      });
     });
     return sum(total);
   }
@@ -236,7 +237,7 @@ class Ray {
     float stretch[kLanes], x_part[kLanes], y_part[kLanes], read[kMostMaps];
     int32_t corner[kLanes];
     store(stretch, u * u + v * v + 1.0f);
-    for (float& x : stretch) x = square_root(x);
+    for (float& x : stretch) x = std::sqrt(x);
     store(x_part, across - left), store(y_part, down - top);
     store(corner, truncated(top) * width + truncated(left));
     for (int j = 0; j < count; ++j) {
@@ -343,19 +344,20 @@ class Ray {
     const int outputs = m.outputs, features = s.hidden;
     for (int panel = 0; panel < outputs; panel += kPanel) {
       Floats sums[kBlock][kPerPanel];
-      for (int b = 0; b < kBlock; ++b)
-        for (int v = 0; v < kPerPanel; ++v) sums[b][v] = load(m.last_bias + panel + v * kLanes);
+      unrolled<kPerPanel>([&](auto v) {
+        unrolled<kBlock>([&](auto b) { sums[b][v] = load(m.last_bias + panel + v * kLanes); });
+      });
       const float* weights = m.last + panel;
       for (int h = 0; h < features; ++h, weights += outputs)
-        for (int v = 0; v < kPerPanel; ++v) {
+        unrolled<kPerPanel>([&](auto v) {
           const Floats w = load(weights + v * kLanes);
-          for (int b = 0; b < kBlock; ++b) sums[b][v] += w * hidden[b][h];
-        }
-      for (int v = 0; v < kPerPanel; ++v) {
+          unrolled<kBlock>([&](auto b) { sums[b][v] += w * hidden[b][h]; });
+        });
+      unrolled<kPerPanel>([&](auto v) {
         Floats total = load(met + panel + v * kLanes);
-        for (int b = 0; b < kBlock; ++b) total += sigmoid(sums[b][v]) * kept[first + b];
+        unrolled<kBlock>([&](auto b) { total += sigmoid(sums[b][v]) * kept[first + b]; });
         store(met + panel + v * kLanes, total);
-      }
+      });
     }
   }
 
