@@ -258,7 +258,8 @@ class Ray {
   float weigh(const float* t, const float* d, int count) {
     for (int i = 0; i < count; i += kLanes) {
       const Floats middle = (load(d + i) + load(d + i + 1)) * 0.5f, length = load(t + i + 1) - load(t + i);
-      store(reached + i, exponential(-(soft_plus(middle + s.shift) * length * s.gain)));  // what passes
+      const Floats nothing = (middle + length) * 0.0f;  // or not a number, which `exponential` would hide
+      store(reached + i, exponential(-(soft_plus(middle + s.shift) * length * s.gain)) + nothing);  // what passes
     }
     float clear = 1.0f;
     for (int i = 0; i < count; ++i) weight[i] = clear * (1.0f - reached[i]), clear *= reached[i];
