@@ -21,19 +21,19 @@ import numpy as np
 import torch
 
 from export3d.data import ClipDataset
-from export3d.evaluation.expression_content import lambda_of, quadratic_features
-from export3d.evaluation.portrait import Portrait, to_size
-from export3d.evaluation.protocol import dataset_facts, same_identity_pairs
+from export3d.evaluation.scores.expression_content import lambda_of, quadratic_features
+from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
 from export3d.expression.lebs import LeBS
-from export3d.heads.parametric import EXPRESSION_NAMES
-from export3d.model import load_model
-from export3d.model.face_shapes import LOWER_FACE, UPPER_FACE
+from export3d.fitting.face_shapes import MOST_CLIPS, RIDGE
+from export3d.fitting.ridge import ridge_map_with_bias
+from export3d.heads.shape.parametric import EXPRESSION_NAMES
+from export3d.portrait import load_model
+from export3d.portrait.shapes import LOWER_FACE, UPPER_FACE
 from export3d.tracking.gaze import EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, GazeMap, eye_features
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 from export3d.tracking.mesh_regressor import turn_to_template
 from export3d.tracking.regressor import LandmarkRegressor
-from export3d.training.face_shapes import MOST_CLIPS, RIDGE
-from export3d.training.ridge import ridge_map_with_bias
+from export3d.training.batches.stored_portrait import StoredPortrait, to_size
 from material import save
 
 SHAPES = tuple(dict.fromkeys(name.removesuffix("_L").removesuffix("_R") for name in (*UPPER_FACE, *LOWER_FACE)))
@@ -144,7 +144,7 @@ def show_rows(model: Any, dataset: ClipDataset, tracker: MediaPipeTracker, clips
     true_rows, shown_rows = [], []
     for pair in same_identity_pairs(dataset_facts(dataset))[:clips]:
         index = places[pair.driving_clip]
-        portrait = Portrait(model, dataset, index, pair.source_frame)
+        portrait = StoredPortrait(model, dataset, index, pair.source_frame)
         yaw = np.degrees(dataset.head_angles(index)[:, 0])
         truth, shown = [], []
         for time in range(dataset.num_frames(index)):

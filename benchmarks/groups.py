@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from export3d.data import ClipDataset
-from export3d.heads.appearance import AppearanceOptions, Traits, draw_traits
+from export3d.heads.look.appearance import AppearanceOptions, Traits, draw_traits
 from material import save
 
 METRICS = {"psnr": "PSNR", "ssim_gaussian": "SSIM", "akd": "AKD", "csim_source": "CSIM", "aed": "AED"}

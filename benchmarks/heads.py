@@ -50,10 +50,10 @@ def measure(head_model: str | None, quality: str, styles: list[str], frames: int
     import torch
 
     from export3d.camera import Camera
-    from export3d.heads.appearance import AppearanceOptions
-    from export3d.heads.identity import Identity
-    from export3d.heads.model_file import load_head
-    from export3d.heads.render import render_frames
+    from export3d.heads.look.appearance import AppearanceOptions
+    from export3d.heads.look.identity import Identity
+    from export3d.heads.look.render import render_frames
+    from export3d.heads.shape.model_file import load_head
 
     torch.set_num_threads(1)
     head = load_head(head_model).to(device)

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from export3d.errors import CheckpointError
-from export3d.model import Export3D, preset, save_model
-from export3d.model.loading import checkpoint_path
+from export3d.portrait import build_model, preset, save_model
+from export3d.portrait.loading import checkpoint_path
 from material import save, write_clip, write_photo
 
 LIMIT = 1.10
@@ -67,7 +67,7 @@ def find_model(given: str | None, folder: Path) -> Path:
             raise
     torch.manual_seed(0)
     path = folder / "tiny.safetensors"
-    save_model(path, Export3D(preset("tiny")))
+    save_model(path, build_model(preset("tiny")))
     return path
 
 

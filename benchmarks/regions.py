@@ -23,13 +23,11 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 
 from export3d.data import ClipDataset
-from export3d.evaluation.portrait import Portrait, stored_beta, stored_camera, stored_gaze, to_size
-from export3d.evaluation.protocol import dataset_facts, same_identity_pairs
-from export3d.heads.parametric import WORLD_SCALE
+from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
+from export3d.heads.shape.parametric import WORLD_SCALE
 from export3d.landmarks import BROWS, EYES, MOUTH
-from export3d.model import Export3D, load_model
-from export3d.model.code import SourceCode
-from export3d.training.sheets import turn_at
+from export3d.portrait import PortraitCode, PortraitModel, load_model
+from export3d.training.batches.stored_portrait import StoredPortrait, stored_camera, stored_state, to_size
 from material import save
 
 EVERY = 4
@@ -56,7 +54,7 @@ def main() -> None:
     pairs = same_identity_pairs(dataset_facts(dataset))[: options.clips]
     for pair in pairs:
         index = places[pair.driving_clip]
-        portrait = Portrait(model, dataset, index, pair.source_frame)
+        portrait = StoredPortrait(model, dataset, index, pair.source_frame)
         for time in range(0, dataset.num_frames(index), EVERY):
             if time == pair.source_frame:
                 continue
@@ -107,15 +105,13 @@ def regions(head: np.ndarray, landmarks: np.ndarray) -> dict[str, np.ndarray]:
 
 @torch.inference_mode()
 def displacements(
-    model: Export3D, code: SourceCode, dataset: ClipDataset, index: int, source: int, time: int
+    model: PortraitModel, code: PortraitCode, dataset: ClipDataset, index: int, source: int, time: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """From the driving frame to the portrait: what the lookup makes and the truth ``(N, 3)`` in scene units, and where the
     points are in the driving frame ``(N, 2)`` in [0, 1]."""
     arrays = dataset.arrays(index)
     driven = torch.tensor(arrays["surface"][time : time + 1])
-    turn = turn_at(dataset, index, time)
-    planes = model.planes(code, stored_beta(dataset, index, time), stored_gaze(dataset, index, time), turn)
-    made = model.guide(planes, code, driven, turn)[0] - driven
+    made = model.guide(model.drive(code, stored_state(dataset, index, time)), driven)[0] - driven
     true = torch.tensor(arrays["surface"][source]) - driven[0]
     position, _ = stored_camera(dataset, index, time).project(driven)
     return made[0].numpy(), true.numpy(), position[0].numpy()

@@ -29,16 +29,15 @@ import torch
 
 from export3d.camera import Camera
 from export3d.data import Clip, ClipDataset, ShardWriter, make_meta
+from export3d.expression.image_encoder import ImageEncoder
 from export3d.expression.lebs import LeBS
-from export3d.model.export3d import Export3D
-from export3d.training.config import TRAIN_PRESETS, TrainConfig
-from export3d.training.distributed import World
-from export3d.training.image_encoder import ImageEncoder
-from export3d.training.memory import keep_freed_memory
-from export3d.training.perceptual import LPIPS, FaceNetworkDistance
-from export3d.training.prefetch import Prefetcher
-from export3d.training.pretrain import SMALL_PRETRAIN
-from export3d.training.train import TrainTask
+from export3d.training.batches.prefetch import Prefetcher
+from export3d.training.loop.distributed import World
+from export3d.training.loop.memory import keep_freed_memory
+from export3d.training.losses.perceptual import LPIPS, FaceNetworkDistance
+from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
+from export3d.training.phases.pretrain_config import SMALL_PRETRAIN
+from export3d.training.phases.train import TrainTask
 from material import save
 
 TARGET = 1.6
@@ -51,7 +50,7 @@ PARTS = ("data", "encode", "planes", "renderer", "super-resolution", "losses", "
 def main() -> int:
     """Measure, print, save on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=("small", "paper"), action="append")
+    parser.add_argument("--preset", choices=("portrait", "paper"), action="append")
     parser.add_argument("--steps", type=int, default=6, help="timed steps per process")
     parser.add_argument("--rounds", type=int, default=2, help="processes per setting")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -64,9 +63,9 @@ def main() -> int:
         return 0
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        for preset in options.preset or ["small", "paper"]:
-            batch = options.batch or (16 if preset == "small" else 1)
-            folder = write_random_clips(Path(name) / preset, 128 if preset == "small" else 256)
+        for preset in options.preset or ["portrait", "paper"]:
+            batch = options.batch or (16 if preset == "portrait" else 1)
+            folder = write_random_clips(Path(name) / preset, 128 if preset == "portrait" else 256)
             results[preset] = compare(preset, folder, batch, options.steps, options.rounds, options.threads)
             show(preset, results[preset])
     if options.save:
@@ -166,7 +165,7 @@ class PartClock:
 
     def __init__(self, task: TrainTask) -> None:
         self._seconds: dict[str, float] = {}
-        model: Export3D = task.model
+        model = task.model
         for name in ("encode", "planes", "render"):
             setattr(model, name, self._timed(name, getattr(model, name)))
         for name in ("_enlarge", "_look_up"):  # from rays to the final image; a model uses one of them

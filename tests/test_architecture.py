@@ -26,6 +26,7 @@ LEAVES = (
     "checkpoint",
     "landmarks",
     "precision",
+    "face_state",
 )
 
 ARROWS: dict[str, tuple[str, ...]] = {
@@ -34,12 +35,26 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "data": (),
     "expression": ("nn",),
     "model": ("expression", "rendering", "nn"),
+    "portrait": ("model", "expression", "rendering", "nn"),
     "tracking": ("nn",),
+    "identity": ("tracking",),
     "heads": ("data",),
-    "animation": ("model", "tracking"),
-    "training": ("model", "expression", "rendering", "nn", "data", "heads", "tracking"),
+    "animation": ("portrait", "model", "expression", "tracking"),
+    "fitting": ("data", "heads", "tracking", "identity"),
+    "training": ("portrait", "model", "expression", "rendering", "nn", "data", "heads", "fitting"),
     "preprocess": ("data", "tracking"),
-    "evaluation": ("animation", "tracking", "data", "model", "expression", "training", "heads"),
+    "evaluation": (
+        "animation",
+        "training",
+        "portrait",
+        "expression",
+        "fitting",
+        "identity",
+        "tracking",
+        "heads",
+        "data",
+    ),
+    "reproduce": ("evaluation", "animation", "training", "portrait", "model", "tracking", "heads", "data"),
 }
 """Unit -> units it may import, besides the leaves. `cli` and the top __init__ may import all."""
 
@@ -66,19 +81,11 @@ def module_name(path: Path, root: Path) -> str:
     return ".".join(("export3d", *(p for p in parts if p != "__init__")))
 
 
-def imports(path: Path, root: Path) -> Iterator[tuple[str, int, bool]]:
-    """(dotted name, line, happens when the module is loaded) of each import of this package, lazy ones too."""
+def imports(path: Path, root: Path) -> Iterator[tuple[str, int]]:
+    """(dotted name, line) of each import of this package, lazy ones too."""
     name = module_name(path, root)
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    later = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
-        for statement in node.body
-        for inner in ast.walk(statement)
-    }
     for node in ast.walk(tree):
         found: list[str] = []
         if isinstance(node, ast.Import):
@@ -94,7 +101,7 @@ def imports(path: Path, root: Path) -> Iterator[tuple[str, int, bool]]:
             found = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         for target in found:
             if target == "export3d" or target.startswith("export3d."):
-                yield target, getattr(node, "lineno", 0), id(node) not in later
+                yield target, getattr(node, "lineno", 0)
 
 
 def violations(root: Path) -> list[str]:
@@ -106,7 +113,7 @@ def violations(root: Path) -> list[str]:
         if unit not in known:
             out.append(f"{path.relative_to(root)}: unit '{unit}' is not in the table of tests/test_architecture.py")
             continue
-        for target, line, _ in imports(path, root):
+        for target, line in imports(path, root):
             parts = target.split(".")
             imported = parts[1] if len(parts) > 1 else "__init__"
             if imported == "__version__":  # the one name of the package itself that everybody may read
@@ -119,18 +126,16 @@ def violations(root: Path) -> list[str]:
 def module_cycle(root: Path) -> list[str] | None:
     """A cycle of modules that import each other, or None.
 
-    Between units lazy imports count as well; inside one unit only those at load time (a class may build its own
-    subclass or a preset of itself from a neighbouring file).
+    Lazy imports count as well.
     """
     modules = {module_name(path, root): path for path in root.rglob("*.py")}
     graph: dict[str, set[str]] = {}
     for name, path in modules.items():
         graph[name] = set()
-        for target, _, at_load in imports(path, root):
+        for target, _ in imports(path, root):
             while target not in modules and "." in target:
                 target = target.rpartition(".")[0]
-            same_unit = target.split(".")[1:2] == name.split(".")[1:2]
-            if target not in (name, "export3d") and target in modules and (at_load or not same_unit):
+            if target not in (name, "export3d") and target in modules:
                 graph[name].add(target)
     try:
         tuple(TopologicalSorter(graph).static_order())
@@ -187,7 +192,7 @@ def test_an_import_by_string_is_found(tmp_path: Path) -> None:
 
 
 def test_a_sideways_import_is_found(tmp_path: Path) -> None:
-    root = _tree(tmp_path, {"animation/animator.py": "from export3d.training.loop import fit\n"})
+    root = _tree(tmp_path, {"animation/animator.py": "from export3d.training.loop.run import fit\n"})
     assert "'animation' must not import 'training'" in violations(root)[0]
 
 

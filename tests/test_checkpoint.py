@@ -127,7 +127,7 @@ def test_a_safetensors_file_from_elsewhere_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_version_says_which_and_what_to_do(tmp_path: Path) -> None:
     path = _with_header(_write(tmp_path / "m.safetensors"), version="3")
-    with pytest.raises(CheckpointError, match=r"has version 3, this export3d reads 1-1; upgrade export3d"):
+    with pytest.raises(CheckpointError, match=r"has version 3, this export3d reads 1-2; upgrade export3d"):
         read_checkpoint(path, kind="export3d")
 
 
@@ -148,8 +148,12 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
         read_checkpoint(path, kind="export3d")
 
 
-def test_old_files_pass_through_every_migration_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = _write(tmp_path / "m.safetensors")  # version 1
+def test_old_files_pass_through_every_migration_of_their_kind_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        kind: _with_header(_write(tmp_path / f"{kind}.safetensors", kind=kind), version="1") for kind in ("a", "b")
+    }
 
     def one_to_two(tensors: dict[str, Tensor], config: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {n.replace("a.", "first."): t for n, t in tensors.items()}, {**config, "path": [1]}
@@ -158,14 +162,27 @@ def test_old_files_pass_through_every_migration_in_turn(tmp_path: Path, monkeypa
         return tensors, {**config, "path": [*config["path"], 2]}
 
     monkeypatch.setattr(checkpoint, "VERSION", 3)
-    monkeypatch.setitem(checkpoint.MIGRATIONS, 1, one_to_two)
-    monkeypatch.setitem(checkpoint.MIGRATIONS, 2, two_to_three)
-    stored = read_checkpoint(path, kind="export3d")
+    monkeypatch.setitem(checkpoint.MIGRATIONS, ("a", 1), one_to_two)
+    monkeypatch.setitem(checkpoint.MIGRATIONS, ("a", 2), two_to_three)
+    stored = read_checkpoint(files["a"], kind="a")
     assert "first.weight" in stored.tensors and stored.config == {"hidden": 8, "path": [1, 2]}
+    unchanged = read_checkpoint(files["b"], kind="b")
+    assert "a.weight" in unchanged.tensors and unchanged.config == {"hidden": 8}
 
 
-def test_there_is_a_migration_from_every_older_version() -> None:
-    assert set(checkpoint.MIGRATIONS) == set(range(1, checkpoint.VERSION))
+def test_a_file_of_todays_version_is_not_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(checkpoint.MIGRATIONS, ("export3d", 1), lambda tensors, config: ({}, {}))
+    assert read_checkpoint(_write(tmp_path / "m.safetensors"), kind="export3d").config == {"hidden": 8}
+
+
+def test_a_migration_that_fails_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(tensors: dict[str, Tensor], config: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        raise CheckpointError("a part is missing")
+
+    monkeypatch.setitem(checkpoint.MIGRATIONS, ("a", 1), refuse)
+    path = _with_header(_write(tmp_path / "m.safetensors", kind="a"), version="1")
+    with pytest.raises(CheckpointError, match=r"m\.safetensors: a part is missing"):
+        read_checkpoint(path, kind="a")
 
 
 def test_strict_loading_copies_a_fitting_state() -> None:

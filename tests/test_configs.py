@@ -9,12 +9,13 @@ import pytest
 from export3d.configs import config_difference, config_from_dict, config_to_dict
 from export3d.errors import UsageError
 from export3d.model.config import PRESETS, TINY, ModelConfig, ablation
+from export3d.portrait.config import PORTRAIT_PRESETS
 
 
-@pytest.mark.parametrize("name", list(PRESETS))
-def test_every_preset_survives_json(name: str) -> None:
-    text = json.dumps(config_to_dict(PRESETS[name]))
-    assert config_from_dict(ModelConfig, json.loads(text)) == PRESETS[name]
+@pytest.mark.parametrize("config", [*PRESETS.values(), *PORTRAIT_PRESETS.values()], ids=[*PRESETS, *PORTRAIT_PRESETS])
+def test_every_preset_survives_json(config: ModelConfig) -> None:
+    text = json.dumps(config_to_dict(config))
+    assert config_from_dict(type(config), json.loads(text)) == config
 
 
 def test_an_unknown_option_names_its_place_and_the_nearest() -> None:
@@ -32,8 +33,8 @@ def test_left_out_options_take_their_defaults() -> None:
 
 
 def test_values_are_still_checked() -> None:
-    with pytest.raises(UsageError, match=r"background\.mode: 'none' is not known"):
-        config_from_dict(ModelConfig, {"background": {"mode": "none"}})
+    with pytest.raises(UsageError, match=r"generator\.conditioning: 'none' is not known"):
+        config_from_dict(ModelConfig, {"generator": {"conditioning": "none"}})
 
 
 def test_the_difference_lists_each_changed_option_once() -> None:

@@ -13,10 +13,10 @@ from skimage import data as pictures
 
 from export3d.cli import main
 from export3d.data import ClipDataset
-from export3d.model import load_model
+from export3d.portrait import load_model
 from export3d.tracking.faces import ExtractorInfo
 from export3d.tracking.motion import Motion
-from export3d.training.sheets import sample_sheet
+from export3d.training.phases.sheets import sample_sheet
 from export3d.video import VideoReader
 
 FRAMES = 6

@@ -11,13 +11,14 @@ import pytest
 
 import export3d
 from export3d.animation.transfer import TransferOptions
-from export3d.evaluation.protocol import ProtocolConfig
+from export3d.evaluation.scores.protocol import ProtocolConfig
 from export3d.model.config import ABLATIONS, PAPER, PRESETS
-from export3d.model.count import count_parameters
 from export3d.model.export3d import Export3D
+from export3d.portrait.config import PORTRAIT, PORTRAIT_PRESETS
+from export3d.portrait.count import count_parameters
 from export3d.preprocess.options import PrepareOptions
-from export3d.training.config import TrainConfig
-from export3d.training.pretrain import PretrainConfig
+from export3d.training.phases.config import TrainConfig
+from export3d.training.phases.pretrain_config import PretrainConfig
 
 PACKAGE = Path(export3d.__file__).parent
 ROOT = PACKAGE.parent.parent
@@ -27,6 +28,7 @@ SPANS = re.findall(r"`([^`]+)`", TEXT)
 
 ROOTS: dict[str, Any] = {
     "model": PAPER,
+    "portrait": PORTRAIT,
     "train": TrainConfig(),
     "pretrain": PretrainConfig(),
     "prepare": PrepareOptions(),
@@ -79,13 +81,12 @@ def test_every_class_and_function_named_beside_a_file_is_in_that_file() -> None:
 
 
 def test_presets_and_ablations_that_are_named_exist() -> None:
-    assert {"paper", "lp3d", "small", "small-literal", "tiny"} <= set(PRESETS)
+    assert set(PRESETS) == {"paper", "paper-small", "tiny"} and "portrait" in PORTRAIT_PRESETS
     assert {"direct-3dmm", "cross-attention"} <= set(ABLATIONS)
 
 
-def test_the_additions_are_off_in_the_literal_presets() -> None:
-    for name in ("paper", "lp3d", "small-literal", "tiny"):
-        assert not PRESETS[name].pixel_aligned.enabled and PRESETS[name].background.mode == "triplane"
+def test_no_preset_that_is_gone_is_named() -> None:
+    assert [span for span in SPANS if span in ("lp3d", "small", "small-literal")] == []
 
 
 def test_the_parameter_counts_are_those_of_the_code() -> None:

@@ -49,7 +49,7 @@ def test_the_files_that_a_repository_needs_are_there() -> None:
 
 def bundled_model() -> Path:
     from export3d.errors import CheckpointError
-    from export3d.model.loading import checkpoint_path
+    from export3d.portrait.loading import checkpoint_path
 
     try:
         return checkpoint_path()

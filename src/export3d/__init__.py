@@ -10,18 +10,20 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Animator": "export3d.animation",
     "Camera": "export3d.camera",
+    "FaceState": "export3d.face_state",
     "Motion": "export3d.tracking",
     "Tracker": "export3d.tracking",
-    "load_model": "export3d.model",
+    "load_model": "export3d.portrait",
 }
 """Public name -> module. They are imported on first use, so that `import export3d` stays light."""
 
-__all__ = ["Animator", "Camera", "Motion", "Tracker", "__version__", "load_model"]
+__all__ = ["Animator", "Camera", "FaceState", "Motion", "Tracker", "__version__", "load_model"]
 
 if TYPE_CHECKING:
     from export3d.animation import Animator
     from export3d.camera import Camera
-    from export3d.model import load_model
+    from export3d.face_state import FaceState
+    from export3d.portrait import load_model
     from export3d.tracking import Motion, Tracker
 
 

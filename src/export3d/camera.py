@@ -147,6 +147,19 @@ class Camera:
         y = local[..., 1] / depth * self.intrinsics[:, None, 1, 1] + self.intrinsics[:, None, 1, 2]
         return torch.stack([x, y], dim=-1), depth
 
+    def world_to_cam(self) -> tuple[Tensor, Tensor]:
+        """Rotations ``(B, 3, 3)`` world -> camera and the world origin in camera axes ``(B, 3)``."""
+        rotation = self.cam_to_world[:, :3, :3].transpose(1, 2)
+        return rotation, -(rotation @ self.cam_to_world[:, :3, 3:])[..., 0]
+
+    @staticmethod
+    def from_world_to_cam(rotation: Tensor, origin: Tensor, intrinsics: Tensor) -> Camera:
+        """The inverse of `world_to_cam`: ``(B, 3, 3)``, ``(B, 3)`` and intrinsics ``(B, 3, 3)`` -> B cameras."""
+        world = torch.eye(4, dtype=rotation.dtype, device=rotation.device).repeat(len(rotation), 1, 1)
+        world[:, :3, :3] = rotation.transpose(1, 2)
+        world[:, :3, 3] = -(rotation.transpose(1, 2) @ origin[..., None])[..., 0]
+        return Camera(world, intrinsics)
+
     def to(self, device: torch.device | str) -> Camera:
         """The same cameras on another device."""
         return Camera(self.cam_to_world.to(device), self.intrinsics.to(device))

@@ -22,12 +22,13 @@ from export3d.errors import CheckpointError, OutputError
 from export3d.files import replacing
 
 FORMAT = "export3d-checkpoint"
-VERSION = 1
+VERSION = 2
 
 Migration = Callable[[dict[str, Tensor], dict[str, Any]], tuple[dict[str, Tensor], dict[str, Any]]]
 
-MIGRATIONS: dict[int, Migration] = {}
-"""Old version -> function that turns (tensors, config) of that version into those of the next."""
+MIGRATIONS: dict[tuple[str, int], Migration] = {}
+"""(kind, old version) -> function that turns (tensors, config) of that version into those of the next. The module that owns
+a kind puts its own in; a kind without one did not change."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,11 @@ def read_checkpoint(path: str | Path, kind: str, device: str = "cpu") -> Checkpo
             f"{path}: the tensors do not match the stored checksum; the file is damaged. Copy it again."
         )
     for old in range(version, VERSION):
-        tensors, config = MIGRATIONS[old](tensors, config)
+        if (migrate := MIGRATIONS.get((kind, old))) is not None:
+            try:
+                tensors, config = migrate(tensors, config)
+            except (CheckpointError, KeyError, TypeError, AttributeError) as error:
+                raise CheckpointError(f"{path}: {error}") from error
     return Checkpoint(kind, config, extra, tensors, digest)
 
 

@@ -64,3 +64,10 @@ def read_image(path: str | Path) -> np.ndarray:
         raise UnreadableImageError(f"{path}: not an image that Pillow can read ({error}).") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise UnreadableImageError(f"{path}: the image is damaged or truncated ({error}). Export it again.") from error
+
+
+def to_tensor_of(images: Tensor) -> Tensor:
+    """uint8 tensor ``(..., H, W, 3)`` -> float ``(..., 3, H, W)`` in [-1, 1] (`to_tensor` for tensors)."""
+    if images.device.type == "cpu":
+        return to_tensor(images.numpy())
+    return images.movedim(-1, -3).float() / 127.5 - 1.0

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clips import face_points
 from export3d.animation import Animator
-from export3d.model import Export3D, preset
+from export3d.portrait import PortraitModel, build_model, preset
 from export3d.tracking import Tracker
 from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
 
@@ -22,10 +22,11 @@ MakeTracker = Callable[[Sequence[int], Sequence[int]], Tracker]
 
 
 @pytest.fixture(scope="session")
-def tiny_model() -> Export3D:
+def tiny_model() -> PortraitModel:
     """Random weights, moved off their start values, at which the expression would have no effect (zero EAdaLN)."""
     torch.manual_seed(1)
-    model = Export3D(preset("tiny")).eval().requires_grad_(False)
+    model = build_model(preset("tiny-portrait")).eval().requires_grad_(False)
+    assert isinstance(model, PortraitModel)
     for parameter in model.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
     return model
@@ -52,7 +53,7 @@ def photo() -> np.ndarray:
 
 
 @pytest.fixture
-def animator(tiny_model: Export3D, make_tracker: Callable[..., Tracker], photo: np.ndarray) -> Animator:
+def animator(tiny_model: PortraitModel, make_tracker: Callable[..., Tracker], photo: np.ndarray) -> Animator:
     """An animator that has its portrait."""
     made = Animator(tiny_model, make_tracker())
     made.portrait(photo)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from clips import a_motion, make_clip
@@ -42,19 +43,19 @@ def test_a_motion_file_gives_its_frames_at_their_times() -> None:
     driver = MotionDriver(motion)
     frames = list(driver)
     assert [frame.found for frame in frames] == [True, True, True, False]
-    assert np.array_equal(frames[1].beta, motion.beta[1]) and frames[1].image is None
+    assert np.array_equal(frames[1].state.beta[0], motion.beta[1]) and frames[1].image is None
     for frame, time_s in zip(frames, motion.time_s, strict=True):
         assert float(frame.pts * driver.time_base) == pytest.approx(time_s, abs=1 / 180_000)
     # 1001 / 30000 s = 3003 ticks of 1 / 90000 s; 1001 / 24000 s = 15015 ticks of 1 / 360000 s.
     assert [frame.duration for frame in frames] == [3003, 3003, 3003, 3003]
-    film = MotionDriver(a_motion(fps=Fraction(24000, 1001)))
-    assert [frame.pts for frame in film] == [0, 15015, 30030, 45045] and film.time_base == Fraction(1, 360_000)
+    other = MotionDriver(a_motion(fps=Fraction(24000, 1001)))
+    assert [frame.pts for frame in other] == [0, 15015, 30030, 45045] and other.time_base == Fraction(1, 360_000)
 
 
-def test_a_photo_gives_one_frame_or_a_still_film(make_tracker: TrackerMaker, photo: np.ndarray) -> None:
+def test_a_photo_gives_one_frame_or_a_still_video(make_tracker: TrackerMaker, photo: np.ndarray) -> None:
     assert len(list(PhotoDriver(photo, make_tracker(), name="photo"))) == 1
     still = list(PhotoDriver(photo, make_tracker(), name="photo", seconds=2.0))
-    assert len(still) == 50 and all(np.array_equal(frame.beta, still[0].beta) for frame in still)
+    assert len(still) == 50 and all(frame.state.same_as(still[0].state) for frame in still)
 
 
 def test_the_kind_of_file_decides(tmp_path: Path, make_tracker: TrackerMaker, photo: np.ndarray) -> None:
@@ -106,8 +107,9 @@ def test_a_motion_file_gives_its_gaze_and_an_old_one_unknown_gaze() -> None:
         extractor=ExtractorInfo("test", "1", "", "ict64"),
         gaze=np.array([[0.1, 0.0], [0.2, -0.1]], np.float32),
     )
-    np.testing.assert_array_equal([frame.gaze for frame in MotionDriver(motion)], motion.gaze)
-    assert all(np.isnan(frame.gaze).all() for frame in MotionDriver(replace(motion, gaze=None)))
+    given = [frame.state.gaze for frame in MotionDriver(motion)]
+    np.testing.assert_array_equal(torch.cat([gaze for gaze in given if gaze is not None]), motion.gaze)
+    assert all(frame.state.gaze is None for frame in MotionDriver(replace(motion, gaze=None)))
 
 
 def test_no_gaze_is_an_option_of_animate() -> None:

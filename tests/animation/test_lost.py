@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from export3d.animation import DrivingFrame, LostFaces
+from export3d.animation import DrivingFrame
+from export3d.animation.lost import hold_lost
 from export3d.errors import FaceLostError, NoFaceError, UsageError
+from export3d.face_state import FaceState
+from export3d.tracking import LostFaces
 
-OWN_BETA, OWN_CAMERA = np.full(64, -1.0, dtype=np.float32), np.full(25, -2.0, dtype=np.float32)
+OWN, OWN_CAMERA = FaceState.of(beta=np.full(64, -1.0), gaze=np.full(2, -0.1)), np.full(25, -2.0, dtype=np.float32)
 
 
 class GivenFrames:
@@ -32,7 +34,7 @@ class GivenFrames:
         for index, letter in enumerate(self.found):
             value = float(index) if letter == "x" else 0.0
             yield DrivingFrame(
-                beta=np.full(64, value, dtype=np.float32),
+                state=FaceState.of(beta=np.full(64, value), gaze=np.full(2, 0.1 * index)),
                 camera=np.full(25, value, dtype=np.float32),
                 found=letter == "x",
                 index=index,
@@ -44,32 +46,33 @@ class GivenFrames:
 
 
 def run(found: str, policy: str) -> tuple[list[DrivingFrame], LostFaces]:
-    lost = LostFaces(policy, OWN_BETA, OWN_CAMERA)
-    return list(lost(GivenFrames(found))), lost
+    lost = LostFaces(policy, name=GivenFrames.name)
+    return list(hold_lost(GivenFrames(found), lost, OWN, OWN_CAMERA)), lost
 
 
 def test_hold_repeats_the_last_expression_and_camera() -> None:
     frames, lost = run("xx..x.", "hold")
-    assert [frame.beta[0] for frame in frames] == [0, 1, 1, 1, 4, 4]
+    assert [frame.state.beta[0, 0] for frame in frames] == [0, 1, 1, 1, 4, 4]
     assert [frame.camera[0] for frame in frames] == [0, 1, 1, 1, 4, 4]
     assert [frame.pts for frame in frames] == [0, 1, 2, 3, 4, 5]
     assert (lost.num_found, lost.num_lost, lost.gaps) == (3, 3, [(2, 3), (5, 5)])
 
 
-def test_hold_repeats_the_last_gaze_too() -> None:
-    class Looking(GivenFrames):
-        def __iter__(self) -> Iterator[DrivingFrame]:
-            for frame in super().__iter__():
-                yield replace(frame, gaze=np.full(2, 0.1 * frame.index, dtype=np.float32))
-
-    lost = LostFaces("hold", OWN_BETA, OWN_CAMERA, np.full(2, -0.1, dtype=np.float32))
-    got = [round(float(frame.gaze[0]), 3) for frame in lost(Looking(".x..x"))]
-    assert got == [-0.1, 0.1, 0.1, 0.1, 0.4]
+def test_hold_repeats_every_field_of_the_last_face() -> None:
+    frames, _ = run(".x..x", "hold")
+    assert frames[0].state is OWN
+    assert [round(float(f.state.gaze[0, 0]), 3) for f in frames if f.state.gaze is not None] == [
+        -0.1,
+        0.1,
+        0.1,
+        0.1,
+        0.4,
+    ]
 
 
 def test_hold_shows_the_portrait_at_rest_until_a_face_appears() -> None:
     frames, _ = run("..x", "hold")
-    assert [frame.beta[0] for frame in frames] == [-1, -1, 2]
+    assert [frame.state.beta[0, 0] for frame in frames] == [-1, -1, 2]
     assert [frame.camera[0] for frame in frames] == [-2, -2, 2]
 
 
@@ -91,4 +94,4 @@ def test_a_clip_without_any_face_is_an_error(policy: str) -> None:
 
 def test_an_unknown_policy_gets_a_suggestion() -> None:
     with pytest.raises(UsageError, match=r"--on-lost: 'holdd' is not known\. Did you mean 'hold'"):
-        LostFaces("holdd", OWN_BETA, OWN_CAMERA)
+        LostFaces("holdd", name="clip.mp4")

@@ -13,15 +13,17 @@ from export3d.animation.sweep import (
     PAPER_RANGES,
     SweepOptions,
     coefficient_spread,
-    shapes_along,
+    require_basis,
     sweep_frames,
     sweep_sheet,
     sweep_values,
+    weights_along,
 )
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.expression.lebs import LeBSConfig
-from export3d.model import Export3D, preset
+from export3d.face_state import FaceState
+from export3d.portrait import PortraitModel, build_model, drivable, preset
 from export3d.tracking import Crop, ExtractorInfo
 
 
@@ -32,12 +34,12 @@ class _Coefficients:
 
 
 @pytest.fixture(scope="module")
-def animator(tiny_model: Export3D) -> Animator:
+def animator(tiny_model: PortraitModel) -> Animator:
     animator = Animator(tiny_model, _Coefficients())  # type: ignore[arg-type]
     image = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)
-    beta = np.random.default_rng(1).normal(size=64).astype(np.float32)
+    state = FaceState.of(beta=np.random.default_rng(1).normal(size=64))
     camera = Camera.look_at_head().to_vector()[0].numpy()
-    animator.encode(image, Crop(24.0, 24.0, 48.0), beta, camera)
+    animator.encode(image, Crop(24.0, 24.0, 48.0), state, camera)
     return animator
 
 
@@ -62,7 +64,7 @@ def test_a_vector_without_a_range_is_refused(ranges: str, vector: int) -> None:
 
 def test_the_spread_of_the_coefficients_is_that_of_the_given_expressions(animator: Animator) -> None:
     beta = np.random.default_rng(2).normal(size=(50, 64))
-    own = animator.model.coefficients(torch.from_numpy(beta).float()).double().numpy()
+    own = require_basis(animator.model).coefficients(torch.from_numpy(beta).float()).double().numpy()
     mean, spread = coefficient_spread(animator.model, beta)
     assert mean == pytest.approx(own.mean(0)) and spread == pytest.approx(own.std(0))
 
@@ -70,83 +72,81 @@ def test_the_spread_of_the_coefficients_is_that_of_the_given_expressions(animato
 def test_the_portrait_s_own_coefficient_gives_the_portrait_s_own_picture(animator: Animator) -> None:
     subject = animator.subject
     assert isinstance(subject, Subject)
-    own = float(animator.model.coefficients(torch.from_numpy(subject.beta)[None])[0, 2])
+    own = float(require_basis(animator.model).coefficients(subject.state.beta)[0, 2])
     seen: list[int] = []
     frames = sweep_frames(animator, {3: np.array([own, own + 20.0])}, on_frame=seen.append)
     exact = animator.twin()
     exact.fast, exact.half = None, False  # sweeps leave nothing out
-    expected = exact.frame(subject.beta, subject.camera)
+    expected = exact.frame(subject.state, subject.camera)
     assert np.abs(frames[3][0].astype(int) - expected).max() <= 1  # rounding of the same sum in another order
     assert not np.array_equal(frames[3][0], frames[3][1])
     assert seen == [1, 2]
 
 
-def test_expression_weights_go_with_the_coefficients_as_they_do_in_the_given_expressions() -> None:
+def test_weights_go_with_the_coefficients_as_they_do_in_the_given_expressions() -> None:
     torch.manual_seed(5)
-    model = Export3D(replace(preset("tiny"), upper_face=True)).eval().requires_grad_(False)
-    assert model.upper_face is not None
-    beta = np.random.default_rng(3).normal(size=(400, 64))
-    # The coefficients are mixed into the first numbers of beta, from which the weights are read: a known slope.
+    model = a_model()
+    basis, beta = require_basis(model), np.random.default_rng(3).normal(size=(400, 64))
     given = torch.from_numpy(beta).float()
-    wanted = torch.randn(model.config.expression.num_basis, len(model.upper_face.names))
-    weight = torch.linalg.lstsq(given, model.coefficients(given) @ wanted).solution
-    model.upper_face.set_map(weight, torch.zeros(len(model.upper_face.names)))
-    slope = shapes_along(model, beta)
-    assert slope is not None
-    left = model.read_shapes(given)
-    assert left is not None
-    coefficients = model.coefficients(given)
-    errors = (left - left.mean(0)) - (coefficients - coefficients.mean(0)) @ slope
+    for part in model.cues.shapes:
+        # The maps read off beta what the coefficients say as nearly as a straight line can: a known slope.
+        wanted = torch.randn(basis.config.num_basis, len(part.names))
+        part.set_map(
+            torch.linalg.lstsq(given, basis.coefficients(given) @ wanted).solution, torch.zeros(len(part.names))
+        )
+    slope = weights_along(model, beta)
+    assert slope is not None and slope.shape == (basis.config.num_basis, 52)
+    weights, coefficients = model.cues.weights(given), basis.coefficients(given)
+    read = ~weights.isnan().any(dim=0)
+    assert 0 < int(read.sum()) < 52 and slope[:, ~read].isnan().all()
+    centred = coefficients - coefficients.mean(0)
+    errors = (weights - weights.mean(0))[:, read] - centred @ slope[:, read]
     # Least squares: what is left over tells nothing of the coefficients.
-    assert (errors.T @ (coefficients - coefficients.mean(0))).abs().max() / len(given) < 1e-4
-    assert torch.allclose(slope, wanted, atol=0.3 * float(wanted.abs().max()))
-    assert shapes_along(Export3D(preset("tiny")), beta) is None
+    assert (errors.T @ centred).abs().max() / len(given) < 1e-4
+    assert slope[:, read].abs().max() > 0.1  # or the test could not fail
+    assert weights_along(build_model(preset("tiny")), beta) is None
 
 
 def test_a_slope_moves_the_picture_and_not_at_the_portrait_s_own_coefficient() -> None:
     torch.manual_seed(6)
-    model = Export3D(replace(preset("tiny"), upper_face=True)).eval().requires_grad_(False)
-    assert model.upper_face is not None
-    model.upper_face.set_map(
-        0.1 * torch.randn(64, len(model.upper_face.names)), torch.zeros(len(model.upper_face.names))
-    )
+    model = a_model()
+    for part in model.cues.shapes:
+        part.set_map(0.1 * torch.randn(64, len(part.names)), torch.zeros(len(part.names)))
     for parameter in model.parameters():
-        parameter.add_(0.05 * torch.randn_like(parameter))
+        parameter.requires_grad_(False).add_(0.05 * torch.randn_like(parameter))
     animator = Animator(model, _Coefficients())  # type: ignore[arg-type]
     image = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)
-    beta = np.random.default_rng(1).normal(size=64).astype(np.float32)
-    animator.encode(image, Crop(24.0, 24.0, 48.0), beta, Camera.look_at_head().to_vector()[0].numpy())
-    own = float(model.coefficients(torch.from_numpy(beta)[None])[0, 2])
-    slope = torch.zeros(model.config.expression.num_basis, len(model.upper_face.names))
+    state = FaceState.of(beta=np.random.default_rng(1).normal(size=64))
+    animator.encode(image, Crop(24.0, 24.0, 48.0), state, Camera.look_at_head().to_vector()[0].numpy())
+    own = float(require_basis(model).coefficients(state.beta)[0, 2])
+    slope = torch.zeros(model.config.expression.num_basis, 52)
     values = {3: np.array([own, own + 2.0])}
     still, moved = sweep_frames(animator, values, slope=slope), sweep_frames(animator, values, slope=slope + 3.0)
     assert np.array_equal(still[3][0], moved[3][0]) and not np.array_equal(still[3][1], moved[3][1])
 
 
-def test_planes_from_the_own_code_are_the_planes_of_the_expression(animator: Animator) -> None:
-    model, subject = animator.model, animator.subject
-    assert subject is not None
-    beta = torch.from_numpy(subject.beta)[None]
-    with torch.inference_mode():
-        code = model.code_of_coefficients(model.coefficients(beta))
-        assert torch.allclose(model.planes_from_code(subject.code, code), model.planes(subject.code, beta), atol=1e-6)
+def a_model() -> PortraitModel:
+    model = build_model(preset("tiny-portrait")).eval().requires_grad_(False)
+    assert isinstance(model, PortraitModel)
+    return model
 
 
-def test_cross_attention_takes_the_scaled_basis() -> None:
+@pytest.mark.parametrize("conditioning", ["eadaln", "cross_attention"])
+def test_the_own_coefficients_drive_the_paper_s_model_as_the_expression_does(conditioning: str) -> None:
     config = preset("tiny")
-    model = Export3D(replace(config, generator=replace(config.generator, conditioning="cross_attention")))
-    coefficients = torch.randn(2, config.expression.num_basis)
-    code = model.code_of_coefficients(coefficients)
-    assert code.shape == (2, config.expression.num_basis, config.expression.dim)
-    # Columns of the basis have length 1, so each token is as long as its coefficient.
-    assert torch.allclose(code.norm(dim=-1), coefficients.abs(), atol=1e-5)
+    model = build_model(replace(config, generator=replace(config.generator, conditioning=conditioning))).eval()
+    state, calls = FaceState(beta=torch.randn(1, 64)), drivable(model)
+    with torch.inference_mode():
+        code = calls.encode(torch.rand(1, 3, 32, 32), Camera.look_at_head(), state)
+        own = calls.drive(code, state, require_basis(model).coefficients(state.beta))
+        assert torch.allclose(own, calls.drive(code, state), atol=1e-6)
 
 
 def test_a_model_without_a_basis_is_refused() -> None:
     config = preset("tiny")
     direct = LeBSConfig(kind="direct", dim=config.expression.dim, pretrained=False)
     with pytest.raises(UsageError, match="has no basis"):
-        coefficient_spread(Export3D(replace(config, expression=direct)))
+        coefficient_spread(build_model(replace(config, expression=direct)))
 
 
 def test_the_sheet_has_a_labelled_row_per_vector() -> None:

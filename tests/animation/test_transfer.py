@@ -15,6 +15,7 @@ from export3d.animation import DrivingFrame, TransferOptions
 from export3d.animation.transfer import relative_camera, smooth, transfer
 from export3d.camera import Camera
 from export3d.errors import UsageError
+from export3d.face_state import FaceState
 
 CLOCK = Fraction(1, 25)
 
@@ -32,7 +33,7 @@ def angles_deg(vector: np.ndarray) -> list[float]:
 def frames(betas: list[float], yaws: list[float], found: list[bool] | None = None) -> list[DrivingFrame]:
     return [
         DrivingFrame(
-            beta=np.full(64, beta, dtype=np.float32),
+            state=FaceState.of(beta=np.full(64, beta)),
             camera=camera(yaw),
             found=True if found is None else found[index],
             index=index,
@@ -43,35 +44,35 @@ def frames(betas: list[float], yaws: list[float], found: list[bool] | None = Non
     ]
 
 
-OWN_BETA, OWN_CAMERA = np.full(64, 10.0, dtype=np.float32), camera(5.0, -3.0, 2.0)
+OWN, OWN_CAMERA = FaceState.of(beta=np.full(64, 10.0)), camera(5.0, -3.0, 2.0)
 
 
 def run(given: list[DrivingFrame], **options: object) -> list[DrivingFrame]:
     chosen = TransferOptions(**options)  # type: ignore[arg-type]
-    return list(transfer(given, chosen, beta=OWN_BETA, camera=OWN_CAMERA, time_base=CLOCK))
+    return list(transfer(given, chosen, own=OWN, camera=OWN_CAMERA, time_base=CLOCK))
 
 
 def test_the_default_is_the_drivers_motion_as_it_is() -> None:
     given = frames([1.0, 2.0], [0.0, 10.0])
     for got, wanted in zip(run(given), given, strict=True):
-        assert np.array_equal(got.beta, wanted.beta) and np.array_equal(got.camera, wanted.camera)
+        assert got.state.same_as(wanted.state) and np.array_equal(got.camera, wanted.camera)
 
 
 def test_expression_only_keeps_the_portraits_camera() -> None:
     got = run(frames([1.0, 2.0], [0.0, 10.0]), expression_only=True)
-    assert [frame.beta[0] for frame in got] == [1, 2]
+    assert [frame.state.beta[0, 0] for frame in got] == [1, 2]
     assert all(np.array_equal(frame.camera, OWN_CAMERA) for frame in got)
 
 
 def test_pose_only_keeps_the_portraits_expression() -> None:
     got = run(frames([1.0, 2.0], [0.0, 10.0]), pose_only=True)
-    assert all(np.array_equal(frame.beta, OWN_BETA) for frame in got)
+    assert all(frame.state.same_as(OWN) for frame in got)
     assert angles_deg(got[1].camera)[0] == pytest.approx(10.0, abs=1e-3)
 
 
 def test_relative_starts_at_the_portrait_and_adds_the_change() -> None:
     got = run(frames([1.0, 4.0], [20.0, 20.0]), relative=True)
-    assert [frame.beta[0] for frame in got] == [10, 13]  # 10 + (1 - 1), 10 + (4 - 1)
+    assert [frame.state.beta[0, 0] for frame in got] == [10, 13]  # 10 + (1 - 1), 10 + (4 - 1)
     np.testing.assert_allclose(got[0].camera, OWN_CAMERA, atol=1e-6)
 
 
@@ -94,7 +95,7 @@ def test_relative_cameras_are_rigid() -> None:
 
 def test_relative_counts_from_the_first_face_and_rests_before_it() -> None:
     got = run(frames([7.0, 1.0, 3.0], [0.0, 0.0, 0.0], found=[False, True, True]), relative=True)
-    assert [frame.beta[0] for frame in got] == [10, 10, 12]
+    assert [frame.state.beta[0, 0] for frame in got] == [10, 10, 12]
     np.testing.assert_allclose(got[0].camera, OWN_CAMERA, atol=1e-6)
 
 
@@ -105,14 +106,14 @@ def test_expression_and_pose_alone_exclude_each_other() -> None:
 
 def test_smoothing_leaves_a_constant_alone() -> None:
     for frame in smooth(frames([3.0] * 9, [15.0] * 9), 0.06, CLOCK):
-        np.testing.assert_allclose(frame.beta, 3.0, atol=1e-6)
+        np.testing.assert_allclose(frame.state.beta, 3.0, atol=1e-6)
         np.testing.assert_allclose(frame.camera, camera(15.0), atol=1e-6)
 
 
 def test_smoothing_leaves_a_steady_change_alone_inside() -> None:
     got = list(smooth(frames([float(k) for k in range(21)], [2.0 * k for k in range(21)]), 0.06, CLOCK))
     for index in range(5, 16):  # three sigma are 4.5 frames
-        assert got[index].beta[0] == pytest.approx(index, abs=1e-5)
+        assert got[index].state.beta[0, 0].item() == pytest.approx(index, abs=1e-5)
         assert angles_deg(got[index].camera) == pytest.approx([2.0 * index, 0, 0], abs=1e-3)
 
 
@@ -121,9 +122,9 @@ def test_smoothing_weights_are_a_gaussian() -> None:
     betas = [0.0, 0.0, 1.0, 0.0, 0.0]
     got = list(smooth(frames(betas, [0.0] * 5), 0.04, CLOCK))
     total = 1 + 2 * math.exp(-0.5) + 2 * math.exp(-2.0)
-    assert got[2].beta[0] == pytest.approx(1 / total, rel=1e-5)
+    assert got[2].state.beta[0, 0].item() == pytest.approx(1 / total, rel=1e-5)
     one_sided = 1 + math.exp(-0.5) + math.exp(-2.0) + math.exp(-4.5)
-    assert got[0].beta[0] == pytest.approx(math.exp(-2.0) / one_sided, rel=1e-5)
+    assert got[0].state.beta[0, 0].item() == pytest.approx(math.exp(-2.0) / one_sided, rel=1e-5)
 
 
 def test_smoothing_hands_out_every_frame_in_order_and_keeps_few() -> None:
@@ -143,23 +144,30 @@ def test_smoothing_hands_out_every_frame_in_order_and_keeps_few() -> None:
 def test_smoothing_follows_time_and_not_the_number_of_the_frame() -> None:
     given = frames([0.0, 8.0], [0.0, 0.0])
     far = [given[0], DrivingFrame(**{**vars(given[1]), "pts": 100})]  # four seconds later
-    assert [frame.beta[0] for frame in smooth(far, 0.06, CLOCK)] == [0, 8]
+    assert [frame.state.beta[0, 0] for frame in smooth(far, 0.06, CLOCK)] == [0, 8]
 
 
 NAN = (math.nan, math.nan)
 
 
+def with_fields(frame: DrivingFrame, **values: object) -> DrivingFrame:
+    """The frame with more fields known of its face."""
+    return replace(frame, state=FaceState.of(beta=frame.state.beta[0].numpy(), **values))  # type: ignore[arg-type]
+
+
 def looking(gazes: list[tuple[float, float]], found: list[bool] | None = None) -> list[DrivingFrame]:
     given = frames([1.0] * len(gazes), [0.0] * len(gazes), found)
-    return [replace(frame, gaze=np.array(gaze, dtype=np.float32)) for frame, gaze in zip(given, gazes, strict=True)]
+    return [with_fields(frame, gaze=gaze) for frame, gaze in zip(given, gazes, strict=True)]
 
 
 def gazes(given: list[DrivingFrame], own: tuple[float, float], **options: object) -> np.ndarray:
     """``(T, 2)`` after the transfer to a portrait that looks at `own`."""
     chosen = TransferOptions(**options)  # type: ignore[arg-type]
-    gaze = np.array(own, dtype=np.float32)
-    passed = transfer(given, chosen, beta=OWN_BETA, camera=OWN_CAMERA, gaze=gaze, time_base=CLOCK)
-    return np.stack([frame.gaze for frame in passed])
+    portrait = FaceState.of(beta=np.full(64, 10.0), gaze=np.array(own))
+    passed = transfer(given, chosen, own=portrait, camera=OWN_CAMERA, time_base=CLOCK)
+    return torch.cat(
+        [f.state.gaze if f.state.gaze is not None else torch.full((1, 2), math.nan) for f in passed]
+    ).numpy()
 
 
 def test_the_drivers_gaze_is_taken_as_it_is_and_with_the_expression_alone() -> None:
@@ -195,7 +203,35 @@ def test_without_gaze_the_gaze_is_unknown_whatever_else_is_asked() -> None:
 def test_smoothing_averages_the_known_gazes_and_leaves_unknown_ones_unknown() -> None:
     sigma = 0.04  # one frame: neighbours weigh exp(-1/2), and the third is unknown
     near = math.exp(-0.5)
-    got = [frame.gaze[0] for frame in smooth(looking([(0.3, 0.0), (0.0, 0.0), NAN]), sigma, CLOCK)]
+    states = [frame.state for frame in smooth(looking([(0.3, 0.0), (0.0, 0.0), NAN]), sigma, CLOCK)]
+    got = [state.gaze[0, 0].item() for state in states if state.gaze is not None]
     assert got[0] == pytest.approx(0.3 / (1.0 + near), rel=1e-5)
     assert got[1] == pytest.approx(0.3 * near / (near + 1.0), rel=1e-5)
     assert math.isnan(got[2])
+
+
+def test_smoothing_gives_no_weight_to_frames_without_a_face() -> None:
+    # Held values around a gap must not drag the mean: with one frame as sigma, only frames 0 and 3 count for frame 1.
+    given = frames([1.0, 50.0, 50.0, 4.0], [0.0] * 4, found=[True, False, False, True])
+    got = [frame.state.beta[0, 0].item() for frame in smooth(given, 0.04, CLOCK)]
+    near, far = math.exp(-0.5), math.exp(-2.0)
+    assert got[1] == pytest.approx((1.0 * near + 4.0 * far) / (near + far), rel=1e-5)
+    assert got[0] == pytest.approx((1.0 + 4.0 * math.exp(-4.5)) / (1.0 + math.exp(-4.5)), rel=1e-5)
+
+
+def test_relative_adds_the_change_of_each_weight_that_is_known_within_its_range() -> None:
+    def weights(*first: float) -> np.ndarray:
+        return np.concatenate([first, np.full(52 - len(first), 0.5)])
+
+    base = frames([0.0, 0.0], [0.0, 0.0])
+    given = [
+        with_fields(base[0], weights=weights(0.1, 0.2, math.nan, 0.0)),
+        with_fields(base[1], weights=weights(0.4, 0.9, 0.3, 0.2)),
+    ]
+    own = FaceState.of(beta=np.zeros(64), weights=weights(0.2, 0.6, 0.1, math.nan))
+    got = list(transfer(given, TransferOptions(relative=True), own=own, camera=OWN_CAMERA, time_base=CLOCK))
+    # 0.2 + 0.3; 0.6 + 0.7, clipped; first known in the second frame: unknown, then no change; the portrait's is unknown
+    assert got[0].state.weights is not None and got[1].state.weights is not None
+    np.testing.assert_allclose(got[0].state.weights[0, :4], [0.2, 0.6, math.nan, math.nan], atol=1e-6)
+    np.testing.assert_allclose(got[1].state.weights[0, :4], [0.5, 1.0, 0.1, math.nan], atol=1e-6)
+    np.testing.assert_allclose(got[1].state.weights[0, 4:], 0.5)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clips import make_clip
 from export3d.cli import main
-from export3d.model import Export3D, preset, save_model
+from export3d.portrait import build_model, preset, save_model
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     clip = make_clip(folder / "clip.mp4", num_frames=8, size=(192, 192))
     torch.manual_seed(0)
     model = folder / "tiny.safetensors"
-    save_model(model, Export3D(preset("tiny")))
+    save_model(model, build_model(preset("tiny-portrait")))
     return Inputs(photo, clip, model)
 
 

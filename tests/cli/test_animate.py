@@ -96,12 +96,16 @@ def test_info_lists_presets_with_parameters_and_what_is_missing(run: Run, monkey
 
 
 def test_info_counts_agree_with_the_model(inputs: Any, run: Run) -> None:
-    from export3d.model import Export3D, preset
+    from export3d.portrait import build_model, preset
 
     facts = json.loads(run("info", "--preset", "tiny", "--model", inputs.model, "--json").out)
-    wanted = sum(parameter.numel() for parameter in Export3D(preset("tiny")).parameters())
+    wanted = sum(parameter.numel() for parameter in build_model(preset("tiny")).parameters())
     assert facts["presets"]["tiny"]["total"] == wanted
     assert facts["model"]["file"] == str(inputs.model)
+
+
+def test_info_knows_the_presets_of_both_models(run: Run) -> None:
+    assert {"paper", "paper-small", "portrait"} <= set(json.loads(run("info", "--json").out)["presets"])
 
 
 def test_info_suggests_the_nearest_preset(run: Run) -> None:

@@ -58,9 +58,9 @@ def test_every_option_of_a_command_is_explained(name: str, capsys: pytest.Captur
 def test_every_listed_command_can_be_imported_or_lies_in_a_missing_extra() -> None:
     import importlib
 
-    for command in COMMANDS.values():
-        module = importlib.import_module(command.module)
-        assert callable(getattr(module, command.function))
+    for name, command in COMMANDS.items():
+        module = importlib.import_module(f"export3d.cli.{command.module}")
+        assert callable(getattr(module, f"{name.replace('-', '_')}_main"))
 
 
 def test_every_error_has_its_own_exit_code() -> None:

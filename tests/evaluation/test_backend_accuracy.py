@@ -18,16 +18,16 @@ from export3d.cli import evaluate as command
 from export3d.cli import main
 from export3d.data import ClipDataset, ShardWriter
 from export3d.errors import DataError, UsageError
-from export3d.evaluation.backend_accuracy import (
+from export3d.evaluation.figures.results_page import results_page
+from export3d.evaluation.metrics.backend_accuracy import (
     expression_r2,
     landmark_errors,
     measure_backends,
     pose_errors,
     r2_of_modes,
 )
-from export3d.evaluation.backends import FaceMeasures, camera_pose
-from export3d.evaluation.results_page import results_page
-from export3d.evaluation.run import Backends
+from export3d.evaluation.metrics.backends import FaceMeasures, camera_pose
+from export3d.evaluation.scores.run import Backends
 from export3d.tracking.faces import ExtractorInfo
 
 
@@ -189,7 +189,7 @@ def test_the_command_writes_the_file_that_the_results_page_shows(
     def given(options: object) -> Iterator[Backends]:
         yield Backends(faces=Truth(ClipDataset(clips)))
 
-    monkeypatch.setattr(command, "open_backends", given)
+    monkeypatch.setattr(command, "_backends", given)
     arguments = ["evaluate", "--data", str(clips), "--backends-only", "-o", str(tmp_path / "r"), "--seed", "7"]
     assert main(arguments) == 0
     stored = json.loads((tmp_path / "r" / "backends.json").read_text())

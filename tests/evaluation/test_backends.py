@@ -1,4 +1,4 @@
-"""evaluation/backends.py: the pose numbers of APD, and the tracker as a back end."""
+"""evaluation/metrics/backends.py: the pose numbers of APD, and the tracker as a back end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from export3d.camera import Camera
-from export3d.evaluation.backends import camera_pose
-from export3d.evaluation.metrics import apd
+from export3d.evaluation.metrics.backends import camera_pose
+from export3d.evaluation.metrics.pictures import apd
 
 
 def test_the_pose_of_a_camera_is_what_it_was_made_from() -> None:

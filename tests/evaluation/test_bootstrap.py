@@ -1,11 +1,11 @@
-"""evaluation/bootstrap.py: intervals over clips."""
+"""evaluation/metrics/bootstrap.py: intervals over clips."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from export3d.evaluation.bootstrap import bootstrap_interval, paired_difference
+from export3d.evaluation.metrics.bootstrap import bootstrap_interval, paired_difference
 
 
 def test_the_interval_of_a_normal_sample_is_close_to_the_textbooks() -> None:

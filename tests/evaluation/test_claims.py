@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export3d.evaluation.reproduce.claims import (
+from export3d.evaluation.scores.scoring import ALL_METRICS, SAME_IDENTITY_ONLY
+from export3d.reproduce.claims import (
     FEWEST_CLIPS,
     SECOND_HAND,
     TABLE3_CLAIMS,
@@ -13,9 +14,8 @@ from export3d.evaluation.reproduce.claims import (
     Claim,
     judge,
 )
-from export3d.evaluation.reproduce.scores import Scores
-from export3d.evaluation.reproduce.settings import TABLE3, TABLE4
-from export3d.evaluation.scoring import ALL_METRICS, SAME_IDENTITY_ONLY
+from export3d.reproduce.scores import Scores
+from export3d.reproduce.settings import TABLE3, TABLE4
 
 
 def scores(metric: str, values: list[float], *, kind: str = "cross", pairs: list[str] | None = None) -> Scores:

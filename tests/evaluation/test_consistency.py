@@ -1,6 +1,8 @@
-"""evaluation/consistency.py: warping between views of a scene known exactly, and flicker by hand."""
+"""evaluation/metrics/consistency.py: warping between views of a scene known exactly, and flicker by hand."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.camera import Camera
-from export3d.evaluation.consistency import (
+from export3d.evaluation.metrics.consistency import (
     TURN_DEG,
+    Surface,
     excess_flicker,
     flicker,
     model_consistency,
@@ -18,9 +21,9 @@ from export3d.evaluation.consistency import (
     unproject,
     view_consistency,
 )
-from export3d.evaluation.portrait import View
 from export3d.images import to_uint8
 from export3d.rendering.rays import cast_rays
+from export3d.training.batches.stored_portrait import View
 
 SIDE = 64
 
@@ -56,7 +59,7 @@ def test_unprojected_points_lie_on_the_sphere_and_project_back() -> None:
 
 def test_two_true_views_of_one_surface_agree() -> None:
     a, b = Camera.look_at_head(0.15), Camera.look_at_head(-0.15, 0.1)
-    result = view_consistency(*_sphere_view(a), a, *_sphere_view(b), b)
+    result = view_consistency(Surface(*_sphere_view(a), a), Surface(*_sphere_view(b), b))
     # Bilinear lookup of a smooth pattern on 64 pixels: within about two 8-bit levels.
     assert result.error[0] < 2.0
     assert result.shared[0] > 0.15  # the ball covers about 0.3 of the picture
@@ -66,27 +69,27 @@ def test_a_surface_whose_colours_swim_is_found_out() -> None:
     a, b = Camera.look_at_head(0.15), Camera.look_at_head(-0.15)
     image, depth = _sphere_view(b)
     swimming = image.roll(4, dims=-1)
-    result = view_consistency(*_sphere_view(a), a, swimming, depth, b)
+    result = view_consistency(Surface(*_sphere_view(a), a), Surface(swimming, depth, b))
     assert result.error[0] > 8.0
 
 
 def test_a_uniform_change_of_colour_is_measured_in_8_bit_levels() -> None:
     camera = Camera.look_at_head()
     image, depth = _sphere_view(camera)
-    result = view_consistency(image, depth, camera, image + 0.1, depth, camera)
+    result = view_consistency(Surface(image, depth, camera), Surface(image + 0.1, depth, camera))
     assert result.error[0] == pytest.approx(12.75, abs=0.05)  # 0.1 of a range of 2 = 255 levels
 
 
 def test_points_hidden_from_the_other_camera_are_left_out() -> None:
     """Views from opposite sides share only the rim, where the lines of sight graze the ball."""
     a, b = Camera.look_at_head(0.0), Camera.look_at_head(torch.pi)
-    assert view_consistency(*_sphere_view(a), a, *_sphere_view(b), b).shared[0] < 0.01
+    assert view_consistency(Surface(*_sphere_view(a), a), Surface(*_sphere_view(b), b)).shared[0] < 0.01
 
 
 def test_views_that_share_nothing_have_no_error_value() -> None:
     a = Camera.look_at_head(0.0)
     image, depth = _sphere_view(a)
-    result = view_consistency(image, torch.zeros_like(depth), a, image, depth, a)
+    result = view_consistency(Surface(image, torch.zeros_like(depth), a), Surface(image, depth, a))
     assert np.isnan(result.error[0]) and result.shared[0] == 0
 
 
@@ -94,7 +97,7 @@ def test_a_coarse_depth_serves_a_finer_picture() -> None:
     a, b = Camera.look_at_head(0.1), Camera.look_at_head(-0.1)
     (image_a, depth_a), (image_b, depth_b) = _sphere_view(a), _sphere_view(b)
     coarse = [F.interpolate(d, scale_factor=0.5, mode="nearest") for d in (depth_a, depth_b)]
-    result = view_consistency(image_a, coarse[0], a, image_b, coarse[1], b)
+    result = view_consistency(Surface(image_a, coarse[0], a), Surface(image_b, coarse[1], b))
     assert result.shared[0] > 0.1 and result.error[0] < 6.0
 
 
@@ -102,13 +105,15 @@ def _view(camera: Camera) -> View:
     """The ball as a model's rendering: opaque where it is, a wild depth in the empty background."""
     image, depth = _sphere_view(camera)
     opacity = (depth > 0).float()
-    return View(image=to_uint8(image[0]), depth=torch.where(depth > 0, depth, 2.5), opacity=opacity, camera=camera)
+    shown = to_uint8(image[0])
+    depth = torch.where(depth > 0, depth, 2.5)
+    return View(image=shown, raw=shown, depth=depth, opacity=opacity, camera=camera)
 
 
 def test_a_model_with_one_surface_agrees_with_itself_and_its_background_does_not_count() -> None:
     a, b = _view(Camera.look_at_head(0.15)), _view(Camera.look_at_head(-0.15, 0.1))
     result = model_consistency([(a, b), (a, a)])
-    exact = view_consistency(*_sphere_view(a.camera), a.camera, *_sphere_view(b.camera), b.camera)
+    exact = view_consistency(Surface(*_sphere_view(a.camera), a.camera), Surface(*_sphere_view(b.camera), b.camera))
     assert result.error.shape == result.shared.shape == (2,)
     assert result.error[0] == pytest.approx(exact.error[0], abs=0.5)  # 8-bit rounding
     assert result.shared[0] == pytest.approx(exact.shared[0], abs=1e-6)
@@ -117,7 +122,7 @@ def test_a_model_with_one_surface_agrees_with_itself_and_its_background_does_not
 
 def test_a_model_whose_colours_change_with_the_camera_is_found_out() -> None:
     a = _view(Camera.look_at_head())
-    pale = View(image=a.image // 2 + 60, depth=a.depth, opacity=a.opacity, camera=a.camera)
+    pale = replace(a, image=a.image // 2 + 60)
     seen = a.opacity[0, 0].numpy() > 0
     expected = np.abs(a.image.astype(float) - pale.image)[seen].mean()
     assert model_consistency([(a, pale)]).error[0] == pytest.approx(expected, abs=0.01)
@@ -125,7 +130,7 @@ def test_a_model_whose_colours_change_with_the_camera_is_found_out() -> None:
 
 def test_a_model_that_is_transparent_everywhere_has_no_value() -> None:
     a = _view(Camera.look_at_head())
-    empty = View(image=a.image, depth=a.depth, opacity=0.5 * a.opacity, camera=a.camera)
+    empty = replace(a, opacity=0.5 * a.opacity)
     result = model_consistency([(empty, a)])
     assert np.isnan(result.error[0]) and result.shared[0] == 0
 

@@ -16,14 +16,14 @@ from export3d.camera import Camera
 from export3d.cli import main
 from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.evaluation.backends import FaceMeasures, TrackerBackend
-from export3d.evaluation.protocol import Pair, write_pairs
-from export3d.evaluation.remembered import RememberedFaces
-from export3d.evaluation.run import choose_pairs
-from export3d.evaluation.scoring import ClipScores
-from export3d.evaluation.tables import make_tables
-from export3d.evaluation.truth import ClipTruth, read_truth, score_truth
-from export3d.model import PRESETS, Export3D, save_model
+from export3d.evaluation.metrics.backends import FaceMeasures, RememberedFaces, TrackerBackend
+from export3d.evaluation.metrics.truth import ClipTruth, read_truth, score_truth
+from export3d.evaluation.scores.protocol import Pair, write_pairs
+from export3d.evaluation.scores.run import choose_pairs
+from export3d.evaluation.scores.scoring import ClipScores
+from export3d.evaluation.scores.tables import make_tables
+from export3d.model import PRESETS, Export3D
+from export3d.portrait import save_model
 from export3d.tracking import Tracker
 from export3d.tracking.faces import ExtractorInfo
 from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients

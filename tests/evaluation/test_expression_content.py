@@ -14,7 +14,8 @@ from PIL import Image
 from export3d.cli import main
 from export3d.configs import config_to_dict
 from export3d.data import ClipDataset, ShardWriter
-from export3d.evaluation.expression_content import (
+from export3d.evaluation.figures.expression_figure import identity_colors, scatter
+from export3d.evaluation.scores.expression_content import (
     CodeRow,
     cross_fitted,
     measure_code,
@@ -25,13 +26,13 @@ from export3d.evaluation.expression_content import (
     ridge,
     verdicts,
 )
-from export3d.evaluation.expression_figure import identity_colors, scatter
-from export3d.evaluation.expression_sample import ExpressionSample, draw_sample, sample_of_clips
+from export3d.evaluation.scores.expression_sample import ExpressionSample, draw_sample, sample_of_clips
 from export3d.expression.lebs import LeBS, LeBSConfig
-from export3d.heads.clips import ClipsConfig, render_clips
-from export3d.heads.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.parametric import ParametricHead
-from export3d.training.pretrain import TINY_PRETRAIN
+from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
+from export3d.heads.shape.procedural import procedural_head
+from export3d.training.phases.pretrain_config import TINY_PRETRAIN
 
 
 def _sample(people: int = 8, frames: int = 40, modes: int = 3) -> ExpressionSample:
@@ -151,8 +152,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_folder(clips: Path, tmp_path: Path) -> Path:
     """A run folder with a random frozen encoder, as `export3d pretrain` would leave it."""
     from export3d.checkpoint import write_checkpoint
-    from export3d.training.image_encoder import ImageEncoder
-    from export3d.training.pretrain import (
+    from export3d.expression.image_encoder import ImageEncoder
+    from export3d.training.phases.pretrain_files import (
         EXPRESSION_FILE,
         EXPRESSION_KIND,
         FACE_NETWORK_FILE,
@@ -173,7 +174,7 @@ def run_folder(clips: Path, tmp_path: Path) -> Path:
 def test_drawn_people_have_the_expressions_of_rendered_clips(clips: Path) -> None:
     stored = sample_of_clips(ClipDataset(clips))
     extractor = LinearExtractor.load(clips / "extractor.safetensors")
-    drawn = draw_sample(ParametricHead.procedural(), extractor, identities=4, frames=4)
+    drawn = draw_sample(procedural_head(), extractor, identities=4, frames=4)
     assert drawn.truth == pytest.approx(stored.truth, abs=1e-4)  # the same seeds give the same motion
     leading = np.corrcoef(drawn.beta[:, :4].ravel(), stored.beta[:, :4].ravel())[0, 1]
     assert leading > 0.9  # the noise alone differs; it drowns only the small modes
@@ -212,7 +213,7 @@ def test_a_run_of_another_extractor_is_refused(
     clips: Path, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     LinearExtractor.build(
-        ParametricHead.procedural(), ExtractorConfig(noise_px=2.0, statistics_identities=2, statistics_frames=2)
+        procedural_head(), ExtractorConfig(noise_px=2.0, statistics_identities=2, statistics_frames=2)
     ).save(tmp_path / "extractor.safetensors")
     shutil.copytree(clips, tmp_path / "other")
     shutil.copy(tmp_path / "extractor.safetensors", tmp_path / "other")

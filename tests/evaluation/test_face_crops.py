@@ -1,4 +1,4 @@
-"""evaluation/face_crops.py and the ArcFace adapter: the five-point similarity to the 112 template, without any weights."""
+"""identity/crops.py and the ArcFace adapter: the five-point similarity to the 112 template, without any weights."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from export3d.errors import CheckpointError, MissingExtraError
-from export3d.evaluation.backends import FaceMeasures
-from export3d.evaluation.face_crops import TEMPLATE, crop_faces, fit_similarity, five_points
-from export3d.evaluation.outside import ArcFace, FaceAlignmentBackend, largest_face
+from export3d.evaluation.metrics.backends import FaceMeasures
+from export3d.evaluation.metrics.outside import ArcFace, FaceAlignmentBackend, largest_face
+from export3d.identity.crops import TEMPLATE, crop_faces, fit_similarity, five_points
 from export3d.tracking.faces import ExtractorInfo
 
 INFO = ExtractorInfo("test", "1", "", "")

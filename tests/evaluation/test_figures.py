@@ -13,17 +13,7 @@ import torch
 from export3d.camera import Camera
 from export3d.data import ClipDataset, ShardWriter
 from export3d.errors import DataError, UsageError
-from export3d.evaluation.figures import (
-    EXPRESSIONS,
-    FAN_DEG,
-    ablation_sheet,
-    cross_identity_sheet,
-    driving_frame,
-    error_sheet,
-    novel_view_sheet,
-    same_identity_sheet,
-)
-from export3d.evaluation.layout import (
+from export3d.evaluation.figures.layout import (
     ERROR_FULL,
     HEADER_PX,
     LABEL_PX,
@@ -35,9 +25,25 @@ from export3d.evaluation.layout import (
     heat,
     lay_out,
 )
-from export3d.evaluation.portrait import Portrait, stored_beta, stored_gaze
-from export3d.evaluation.protocol import ClipFacts, Pair, cross_identity_pairs, dataset_facts, same_identity_pairs
+from export3d.evaluation.figures.sheets import (
+    EXPRESSIONS,
+    FAN_DEG,
+    ablation_sheet,
+    cross_identity_sheet,
+    driving_frame,
+    error_sheet,
+    novel_view_sheet,
+    same_identity_sheet,
+)
+from export3d.evaluation.scores.protocol import (
+    ClipFacts,
+    Pair,
+    cross_identity_pairs,
+    dataset_facts,
+    same_identity_pairs,
+)
 from export3d.model import PRESETS, Export3D
+from export3d.training.batches.stored_portrait import StoredPortrait, stored_state
 
 SIZE = 32
 
@@ -70,7 +76,7 @@ def test_the_same_identity_sheet_shows_source_truth_output_and_its_error(model: 
     assert sheet.shape == (HEADER_PX + 2 * SIZE + LEGEND_PX, LABEL_PX + 8 * SIZE, 3)
     for row, pair in enumerate(same_identity_pairs(dataset_facts(dataset))):
         index, time = driven(dataset, pair)
-        view = Portrait(model, dataset, index, pair.source_frame).drive(index, time)
+        view = StoredPortrait(model, dataset, index, pair.source_frame).drive(index, time)
         assert np.array_equal(tile(sheet, row, 0), dataset.frame(index, pair.source_frame))
         assert np.array_equal(tile(sheet, row, 1), dataset.frame(index, time))
         assert np.array_equal(tile(sheet, row, 2), view.image)
@@ -82,11 +88,11 @@ def test_novel_views_show_the_driving_expression_from_their_own_cameras(model: E
     sheet = same_identity_sheet(model, dataset, clips=1)
     pair = same_identity_pairs(dataset_facts(dataset))[0]
     index, time = driven(dataset, pair)
-    portrait = Portrait(model, dataset, index, pair.source_frame)
-    beta = stored_beta(dataset, index, time)
+    portrait = StoredPortrait(model, dataset, index, pair.source_frame)
+    state = stored_state(dataset, index, time)
     for column, yaw in enumerate((-30.0, 0.0, 30.0), start=4):
         camera = Camera.look_at_head(yaw=math.radians(yaw))
-        expected = portrait.views(beta, [camera], stored_gaze(dataset, index, time))[0].image
+        expected = portrait.views(state, [camera])[0].image
         assert np.array_equal(tile(sheet, 0, column), expected)
 
 

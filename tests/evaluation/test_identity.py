@@ -14,8 +14,12 @@ from export3d.cli import main
 from export3d.configs import config_to_dict
 from export3d.data import ClipDataset
 from export3d.errors import CheckpointError, DataError
-from export3d.evaluation.backends import FaceMeasures
-from export3d.evaluation.face_networks import (
+from export3d.evaluation.metrics.backends import FaceMeasures
+from export3d.evaluation.metrics.pictures import csim
+from export3d.fitting.identity import IdentityTraining, train_identity, verify
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
+from export3d.identity.network import (
     KIND,
     IdentityConfig,
     IdentityNet,
@@ -23,9 +27,6 @@ from export3d.evaluation.face_networks import (
     bundled_identity,
     save_identity,
 )
-from export3d.evaluation.identity_training import IdentityTraining, train_identity, verify
-from export3d.evaluation.metrics import csim
-from export3d.heads.clips import ClipsConfig, render_clips
 from export3d.tracking.faces import ExtractorInfo
 
 SMALL = IdentityConfig(size=32, stem=4, widths=(8, 8), dim=8)

@@ -1,4 +1,4 @@
-"""evaluation/metrics.py: against scikit-image, torchmetrics and values worked out by hand."""
+"""evaluation/metrics/pictures.py: against scikit-image, torchmetrics and values worked out by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from export3d.evaluation.metrics import aed, akd, apd, csim, psnr, ssim, summarise
+from export3d.evaluation.metrics.pictures import aed, akd, apd, csim, psnr, ssim, summarise
 
 
 def _frames(count: int = 3, side: int = 48) -> np.ndarray:

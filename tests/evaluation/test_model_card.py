@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from export3d.errors import DataError
-from export3d.evaluation.markdown import table
-from export3d.evaluation.model_card import BEGIN, END, score_lines, with_scores
+from export3d.evaluation.figures.markdown import table
+from export3d.evaluation.figures.model_card import BEGIN, END, score_lines, with_scores
 
 ROOT = Path(__file__).resolve().parents[2]
 CARD = (ROOT / "docs" / "model_card.md").read_text(encoding="utf-8")
@@ -16,7 +16,7 @@ CARD = (ROOT / "docs" / "model_card.md").read_text(encoding="utf-8")
 
 def test_the_card_is_up_to_date_with_the_files() -> None:
     fresh = with_scores(CARD, score_lines(ROOT / "results"))
-    assert fresh == CARD, "run: python -m export3d.evaluation.model_card"
+    assert fresh == CARD, "run: python -m export3d.evaluation.figures.model_card"
 
 
 def test_only_the_lines_between_the_marks_change() -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from export3d.cli import main
-from export3d.evaluation.picture_distance import LPIPSDistance
+from export3d.evaluation.metrics.picture_distance import LPIPSDistance
 from export3d.images import to_tensor
-from export3d.training.perceptual import load_lpips
+from export3d.training.losses.perceptual import load_lpips
 
 CONVOLUTIONS = {0: 64, 2: 64, 5: 128, 7: 128, 10: 256, 12: 256, 14: 256}
 CONVOLUTIONS |= {17: 512, 19: 512, 21: 512, 24: 512, 26: 512, 28: 512}

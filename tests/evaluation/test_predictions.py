@@ -1,4 +1,4 @@
-"""evaluation/predictions.py: frames from elsewhere; missing and surplus files are named."""
+"""evaluation/scores/predictions.py: frames from elsewhere; missing and surplus files are named."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from export3d.errors import DataError, UnreadableImageError
-from export3d.evaluation.predictions import check_predictions, pair_folder, read_predictions
-from export3d.evaluation.protocol import Pair
+from export3d.evaluation.scores.predictions import check_predictions, pair_folder, read_predictions
+from export3d.evaluation.scores.protocol import Pair
 
 SAME = Pair(kind="same", source_clip="a", source_frame=0, driving_clip="a")
 CROSS = Pair(kind="cross", source_clip="a", source_frame=0, driving_clip="b")

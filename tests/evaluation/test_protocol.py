@@ -1,4 +1,4 @@
-"""evaluation/protocol.py: pairs fixed by seed, and files of pairs."""
+"""evaluation/scores/protocol.py: pairs fixed by seed, and files of pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from export3d.errors import DataError, OutputError
-from export3d.evaluation.protocol import (
+from export3d.evaluation.scores.protocol import (
     ClipFacts,
     ProtocolConfig,
     cross_identity_pairs,

@@ -19,14 +19,15 @@ from PIL import Image
 from export3d.checkpoint import read_checkpoint
 from export3d.cli import main
 from export3d.cli.reproduce import recorded_command
-from export3d.evaluation.markdown import shown
-from export3d.evaluation.reproduce import training
-from export3d.evaluation.reproduce.page import reproduction_section
-from export3d.evaluation.reproduce.scores import read_scores
-from export3d.evaluation.reproduce.settings import TABLE3, TABLE4, Reporter, Settings, Stopped
-from export3d.evaluation.reproduce.tables import result_file
-from export3d.heads.clips import ClipsConfig, render_clips
+from export3d.evaluation.figures.markdown import shown
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
 from export3d.model.config import ABLATIONS
+from export3d.reproduce import training
+from export3d.reproduce.page import reproduction_section
+from export3d.reproduce.scores import read_scores
+from export3d.reproduce.settings import TABLE3, TABLE4, Reporter, Settings, Stopped
+from export3d.reproduce.tables import result_file
 
 RESULTS = ("reproduce_main", "reproduce_table3", "reproduce_table4")
 FIGURES = (
@@ -160,7 +161,7 @@ def test_a_short_run_warms_up_over_a_tenth_of_its_steps(tmp_path: Path) -> None:
     config = training.train_config(settings)
     assert (config.phase1_steps, config.warmup_steps) == (1600 // config.batch, 1600 // config.batch // 10)
     long = training.train_config(replace(settings, samples=10_000_000))
-    assert long.warmup_steps == training.TRAIN_PRESETS["small"].warmup_steps
+    assert long.warmup_steps == training.TRAIN_PRESETS["paper-small"].warmup_steps
 
 
 def test_the_tables_name_known_variants() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from export3d.errors import DataError
-from export3d.evaluation.markdown import shown
-from export3d.evaluation.results_page import INTRO, MEASURED, VERDICTS, results_page, write_page
+from export3d.evaluation.figures.markdown import shown
+from export3d.evaluation.figures.results_page import INTRO, MEASURED, VERDICTS, results_page, write_page
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"
@@ -59,7 +59,7 @@ def _foreign_numbers(page: str, results: Path) -> list[str]:
 
 def test_the_page_is_up_to_date_with_the_files() -> None:
     fresh = results_page(ROOT / "results", ROOT / "docs" / "pictures")
-    assert PAGE.read_text(encoding="utf-8") == fresh, "run: python -m export3d.evaluation.results_page"
+    assert PAGE.read_text(encoding="utf-8") == fresh, "run: python -m export3d.evaluation.figures.results_page"
 
 
 def test_every_number_of_the_page_comes_from_a_file() -> None:

@@ -1,4 +1,4 @@
-"""evaluation/scoring.py: which metrics a pair gets, tables over clips, and the files that are written."""
+"""evaluation/scores/scoring.py: which metrics a pair gets, tables over clips, and the files that are written."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 import skimage.data
 
 from export3d.errors import DataError, OutputError
-from export3d.evaluation.backends import TrackerBackend
-from export3d.evaluation.protocol import Pair
-from export3d.evaluation.scoring import (
+from export3d.evaluation.metrics.backends import TrackerBackend
+from export3d.evaluation.scores.protocol import Pair
+from export3d.evaluation.scores.scoring import (
     HIGHER_IS_BETTER,
     SAME_IDENTITY_ONLY,
     ClipScores,

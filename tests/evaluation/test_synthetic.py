@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,10 @@ from PIL import Image
 
 from export3d.cli import main
 from export3d.data import ClipDataset
-from export3d.evaluation.layout import SheetRow, lay_out
-from export3d.evaluation.synthetic import Truth, _masked_psnr, _sharpness, score_synthetic
-from export3d.model import PRESETS, Export3D, save_model
-from export3d.model.neck import NeckConfig
+from export3d.evaluation.figures.layout import SheetRow, lay_out
+from export3d.evaluation.scores.synthetic import Truth, _masked_psnr, _sharpness, score_synthetic
+from export3d.model import PRESETS, Export3D
+from export3d.portrait import PORTRAIT_PRESETS, build_model, save_model
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,7 @@ def test_a_model_with_a_neck_is_also_scored_with_the_portraits_torso(
 ) -> None:
     monkeypatch.setattr(ClipDataset, "in_room", lambda self, index: True)
     torch.manual_seed(0)
-    model = Export3D(replace(PRESETS["tiny"], neck=NeckConfig(enabled=True))).eval().requires_grad_(False)
+    model = build_model(PORTRAIT_PRESETS["tiny-portrait"]).eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
     scores = score_synthetic(model, ClipDataset(clips))

@@ -1,11 +1,18 @@
-"""evaluation/tsne.py: affinities with the asked perplexity, the exact gradient, and clusters that stay together."""
+"""evaluation/figures/tsne.py: affinities with the asked perplexity, the exact gradient, and clusters that stay together."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from export3d.evaluation.tsne import TsneConfig, affinities, conditional_affinities, kl_divergence, kl_gradient, tsne
+from export3d.evaluation.figures.tsne import (
+    TsneConfig,
+    affinities,
+    conditional_affinities,
+    kl_divergence,
+    kl_gradient,
+    tsne,
+)
 
 
 def _clusters(count: int = 4, each: int = 12, dim: int = 20) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from export3d.errors import UsageError
-from export3d.heads.appearance import (
+from export3d.heads.hair.styles import STYLES
+from export3d.heads.hair.volume import build_hair
+from export3d.heads.look.appearance import (
     HAIR_STYLES,
     AppearanceOptions,
     draw_alpha,
@@ -18,37 +20,38 @@ from export3d.heads.appearance import (
     draw_traits,
     feminine_direction,
 )
-from export3d.heads.appearance_atlas import ALBEDO, paint
-from export3d.heads.appearance_fields import (
+from export3d.heads.look.atlas import ALBEDO
+from export3d.heads.look.skin import paint
+from export3d.heads.look.wrinkles import wrinkle_depth
+from export3d.heads.raster.fields import (
     Noise,
     along_curve,
     curve,
     grid_triangles,
     interpolate_table,
+    sample_bilinear,
     signed_distance,
     smoothstep,
     vertex_normals,
 )
-from export3d.heads.appearance_hair import STYLES
-from export3d.heads.appearance_shading import quadratic_irradiance, sample_bilinear
-from export3d.heads.appearance_wrinkles import wrinkle_depth
-from export3d.heads.hair import build_hair
-from export3d.heads.light import (
+from export3d.heads.raster.light import (
     COSINE_LOBE,
     harmonics9,
     irradiance,
     irradiance_matrix,
+    quadratic_irradiance,
     shadow_transfer,
     sphere_directions,
 )
-from export3d.heads.parametric import ParametricHead
+from export3d.heads.shape.parametric import ParametricHead
+from export3d.heads.shape.procedural import procedural_head
 
 _FAST = AppearanceOptions(quality="fast")
 
 
 @pytest.fixture(scope="module")
 def head() -> ParametricHead:
-    return ParametricHead.procedural()
+    return procedural_head()
 
 
 def test_traits_are_a_function_of_the_seed_and_options_replace_only_what_they_name() -> None:
@@ -218,11 +221,13 @@ def test_quadratic_form_gives_the_irradiance_of_the_harmonics() -> None:
 def test_an_open_point_receives_the_cosine_lobe_and_a_covered_one_nothing_from_above() -> None:
     point, normal = torch.tensor([[0.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]])
     far = torch.tensor([[20.0, -20.0, 0.0], [21.0, -20.0, 0.0], [20.0, -20.0, 1.0]])
-    open_sky = shadow_transfer(point, normal, far, torch.tensor([[0, 1, 2]]), 400, 32)[0]
+    open_sky = shadow_transfer(point, normal, far, torch.tensor([[0, 1, 2]]), num_directions=400, map_size=32)[0]
     expected = harmonics9(normal)[0] * torch.tensor(COSINE_LOBE)
     torch.testing.assert_close(open_sky, expected, atol=0.02, rtol=0)
     lid = torch.tensor([[-9.0, 3.0, -9.0], [9.0, 3.0, -9.0], [9.0, 3.0, 9.0], [-9.0, 3.0, 9.0]])
-    covered = shadow_transfer(point, normal, lid, torch.tensor([[0, 1, 2], [0, 2, 3]]), 400, 64)[0]
+    covered = shadow_transfer(
+        point, normal, lid, torch.tensor([[0, 1, 2], [0, 2, 3]]), num_directions=400, map_size=64
+    )[0]
     # The lid leaves free the sky below asin(3 / sqrt(9^2 + 3^2)) = 18 degrees: a share sin^2 = 0.1 of the irradiance
     # towards its sides' middles, less towards its corners.
     assert 0.02 < float(covered[0] / open_sky[0]) < 0.12

@@ -18,12 +18,14 @@ from PIL import Image
 from export3d.camera import Camera
 from export3d.cli import main
 from export3d.data import Clip, ClipDataset
+from export3d.data.clip import DEPTH_STEPS
 from export3d.errors import DataError, UsageError
-from export3d.heads.clips import DEPTH_STEPS, ClipsConfig, clip_key, render_clip, render_clips
-from export3d.heads.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.model_file import load_head
-from export3d.heads.parametric import ParametricHead
-from export3d.heads.splits import SPLITS, identity_seeds, split_of
+from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
+from export3d.heads.clips.one_clip import ClipsConfig, clip_key, render_clip
+from export3d.heads.clips.rendering import render_clips
+from export3d.heads.clips.splits import SPLITS, identity_seeds, split_of
+from export3d.heads.shape.model_file import load_head, write_head
+from export3d.heads.shape.procedural import procedural_head
 
 TINY = ClipsConfig(identities=3, frames=2, size=32, supersample=1, quality="fast")
 QUICK = ExtractorConfig(statistics_identities=4, statistics_frames=4)
@@ -38,13 +40,13 @@ def no_head_model_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def extractor() -> LinearExtractor:
-    return LinearExtractor.build(ParametricHead.procedural(), QUICK)
+    return LinearExtractor.build(procedural_head(), QUICK)
 
 
 @pytest.fixture(scope="module")
 def clip(extractor: LinearExtractor) -> Clip:
     config = ClipsConfig(identities=1, frames=8, size=96, quality="fast", static_share=1.0)
-    return render_clip(ParametricHead.procedural(), extractor, 3, config)
+    return render_clip(procedural_head(), extractor, 3, config)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,7 @@ def test_the_labels_are_those_of_the_motion(clip: Clip, extractor: LinearExtract
 
 
 def test_the_same_seed_gives_the_same_clip_and_another_seed_another_person(extractor: LinearExtractor) -> None:
-    head = ParametricHead.procedural()
+    head = procedural_head()
     first, again, other = (render_clip(head, extractor, seed, TINY) for seed in (5, 5, 6))
     assert np.array_equal(first.frames, again.frames) and first.meta == again.meta
     assert all(np.array_equal(first.arrays[name], again.arrays[name]) for name in first.arrays)
@@ -183,8 +185,9 @@ def test_two_workers_write_the_same_bytes_as_one(rendered: Path, tmp_path: Path)
 def test_a_killed_render_resumes_without_a_duplicate_or_a_gap(rendered: Path, tmp_path: Path) -> None:
     script = (
         "from dataclasses import replace\n"
-        "from export3d.heads.clips import ClipsConfig, render_clips\n"
-        "from export3d.heads.extractor import ExtractorConfig\n"
+        "from export3d.heads.clips.one_clip import ClipsConfig\n"
+        "from export3d.heads.clips.rendering import render_clips\n"
+        "from export3d.heads.clips.extractor import ExtractorConfig\n"
         "if __name__ == '__main__':\n"
         f"    render_clips({str(tmp_path / 'out')!r}, {replace(TINY, identities=NUM_KILLED)!r}, workers=2,\n"
         f"                 extractor_config={QUICK!r})\n"
@@ -248,17 +251,17 @@ def test_a_csv_drives_a_head(extractor: LinearExtractor, tmp_path: Path) -> None
     path = tmp_path / "motion.csv"
     path.write_text("Timecode,JawOpen\n" + "".join(f"00:00:00:{t:02d},{t / 4}\n" for t in range(4)), encoding="utf-8")
     config = replace(TINY, frames=4, motion_file=str(path), resting_offset=False)
-    clip = render_clip(ParametricHead.procedural(), extractor, 2, config)
-    jaw = ParametricHead.procedural().expression_index["jawOpen"]
+    clip = render_clip(procedural_head(), extractor, 2, config)
+    jaw = procedural_head().expression_index["jawOpen"]
     np.testing.assert_allclose(clip.arrays["weights"][:, jaw], [0.0, 0.25, 0.5, 0.75])
     assert clip.meta["extra"]["motion"] == "file"
     with pytest.raises(UsageError, match="has 4 rows; got 5"):
-        render_clip(ParametricHead.procedural(), extractor, 2, replace(config, frames=5))
+        render_clip(procedural_head(), extractor, 2, replace(config, frames=5))
 
 
 def test_a_trajectory_is_rendered_at_its_own_rate(extractor: LinearExtractor) -> None:
     config = replace(TINY, frames=3, motion="trajectory", fps=50)
-    clip = render_clip(ParametricHead.procedural(), extractor, 2, config)
+    clip = render_clip(procedural_head(), extractor, 2, config)
     assert clip.meta["fps"] == [50, 1] and clip.meta["extra"]["motion"] == "trajectory"
 
 
@@ -279,10 +282,10 @@ def test_impossible_settings_are_refused(wrong: dict[str, object], message: str)
 def test_the_head_model_is_found_by_path_then_by_variable_then_in_code(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert load_head() is ParametricHead.procedural()
-    ParametricHead.procedural().to_npz(tmp_path / "head.npz")
+    assert load_head() is procedural_head()
+    write_head(tmp_path / "head.npz", procedural_head())
     monkeypatch.setenv("EXPORT3D_HEAD_MODEL", str(tmp_path / "none.npz"))
-    assert len(load_head(tmp_path / "head.npz").vertices) == len(ParametricHead.procedural().vertices)
+    assert len(load_head(tmp_path / "head.npz").vertices) == len(procedural_head().vertices)
     assert main(["heads", "render", "--identities", "1", "-o", str(tmp_path / "out")]) == 25  # the variable's file
 
 

@@ -10,15 +10,15 @@ import torch
 
 from export3d.cli import main
 from export3d.errors import UsageError
-from export3d.heads.entanglement import (
+from export3d.heads.clips.entanglement import (
     EntanglementConfig,
     between_identity_share,
     measure_entanglement,
     nearest_identity_accuracy,
     regression_errors,
 )
-from export3d.heads.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.parametric import ParametricHead
+from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
+from export3d.heads.shape.procedural import procedural_head
 
 
 def test_between_identity_share_by_hand() -> None:
@@ -53,7 +53,7 @@ def test_regression_errors_agree_with_a_plain_least_squares_fit() -> None:
 
 
 def test_the_table_shows_identity_in_beta_hat_and_expression_that_can_be_read() -> None:
-    head = ParametricHead.procedural()
+    head = procedural_head()
     extractor = LinearExtractor.build(head, ExtractorConfig(statistics_identities=20, statistics_frames=8))
     config = EntanglementConfig(identities=10, frames=20, train_identities=20)
     rows = measure_entanglement(head, extractor, config)

@@ -10,18 +10,20 @@ import torch
 
 from export3d.camera import RADIUS
 from export3d.errors import MotionFileError
-from export3d.heads.motion import (
+from export3d.heads.clips.acting import (
     MAX_YAW_RAD,
     NEAR_FRONTAL_FRAMES,
+    independent,
+    trajectory,
+)
+from export3d.heads.clips.motion import (
     Motion,
     expression_weights,
     gaze_to_weights,
-    independent,
-    trajectory,
     weights_to_gaze,
 )
-from export3d.heads.motion_csv import from_csv
-from export3d.heads.parametric import EXPRESSION_NAMES
+from export3d.heads.clips.motion_csv import from_csv
+from export3d.heads.shape.parametric import EXPRESSION_NAMES
 
 INDEX = {name: index for index, name in enumerate(EXPRESSION_NAMES)}
 
@@ -76,6 +78,23 @@ def test_every_shape_that_a_face_shows_is_excited_somewhere(many: list[Motion]) 
     highest = np.max([motion.weights.max(0) for motion in many], axis=0)
     silent = {name for name, value in zip(EXPRESSION_NAMES, highest, strict=True) if value < 0.15}
     assert silent == {"jawForward", "mouthClose"}
+
+
+def test_wide_motion_shuts_eyes_winks_and_raises_one_brow_and_keeps_poses_and_first_frames() -> None:
+    wide, plain = ([independent(seed, 24, wide=wide) for seed in range(20)] for wide in (True, False))
+    blink, brow = (
+        [m.weights[:, [EXPRESSION_NAMES.index(f"{n}_{s}") for s in "LR"]] for m in wide]
+        for n in ("eyeBlink", "browOuterUp")
+    )
+    shut, raised = np.concatenate(blink), np.concatenate(brow)
+    assert 0.05 < (shut.min(axis=1) == 1.0).mean() < 0.3
+    assert (np.abs(shut[:, 0] - shut[:, 1]) > 0.4).mean() > 0.03
+    assert (np.abs(raised[:, 0] - raised[:, 1]) > 0.4).mean() > 0.03
+    spread = [np.concatenate([m.gaze for m in motions])[:, 0].std() for motions in (wide, plain)]
+    assert spread[0] > 1.2 * spread[1]
+    for a, b in zip(wide, plain, strict=True):
+        np.testing.assert_array_equal(a.yaw, b.yaw)
+        np.testing.assert_array_equal(a.weights[:3], b.weights[:3])
 
 
 def test_the_resting_face_is_added_to_every_frame() -> None:

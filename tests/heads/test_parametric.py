@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from export3d.errors import HeadModelError
-from export3d.heads.parametric import EXPRESSION_NAMES, EYE_CENTERS_CM, PARTS, ParametricHead
+from export3d.heads.shape.ict_obj import head_from_ict_folder
+from export3d.heads.shape.model_file import read_head, write_head
+from export3d.heads.shape.parametric import EXPRESSION_NAMES, EYE_CENTERS_CM, PARTS, ParametricHead
+from export3d.heads.shape.procedural import procedural_head
 
 
 @pytest.fixture(scope="module")
 def head() -> ParametricHead:
-    return ParametricHead.procedural()
+    return procedural_head()
 
 
 def test_zero_coefficients_give_the_mean_head(head: ParametricHead) -> None:
@@ -48,8 +51,8 @@ def test_the_53_modes_have_arkit_names() -> None:
 
 
 def test_npz_round_trip_keeps_the_head(head: ParametricHead, tmp_path: Path) -> None:
-    head.to_npz(tmp_path / "head.npz")
-    again = ParametricHead.from_npz(tmp_path / "head.npz")
+    write_head(tmp_path / "head.npz", head)
+    again = read_head(tmp_path / "head.npz")
     for name in ("vertices", "triangles", "uv", "triangle_uv", "triangle_part", "vertex_part", "landmark_vertices"):
         assert torch.equal(getattr(head, name), getattr(again, name)), name
     assert torch.equal(head.eye_centers, again.eye_centers)
@@ -62,33 +65,33 @@ def test_npz_round_trip_keeps_the_head(head: ParametricHead, tmp_path: Path) -> 
 
 def test_a_missing_or_damaged_file_is_named(head: ParametricHead, tmp_path: Path) -> None:
     with pytest.raises(HeadModelError, match=r"no file .*absent\.npz") as error:
-        ParametricHead.from_npz(tmp_path / "absent.npz")
+        read_head(tmp_path / "absent.npz")
     assert error.value.exit_code == 25
     (tmp_path / "text.npz").write_text("not a head")
     with pytest.raises(HeadModelError, match=r"text\.npz is not a readable npz"):
-        ParametricHead.from_npz(tmp_path / "text.npz")
-    head.to_npz(tmp_path / "whole.npz")
+        read_head(tmp_path / "text.npz")
+    write_head(tmp_path / "whole.npz", head)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:5000])
     with pytest.raises(HeadModelError, match=r"cut\.npz is not a readable npz"):
-        ParametricHead.from_npz(tmp_path / "cut.npz")
+        read_head(tmp_path / "cut.npz")
 
 
 def test_a_file_without_an_array_or_of_another_version_is_refused(head: ParametricHead, tmp_path: Path) -> None:
-    head.to_npz(tmp_path / "head.npz")
+    write_head(tmp_path / "head.npz", head)
     with np.load(tmp_path / "head.npz") as archive:
         arrays = {key: archive[key] for key in archive.files}
     np.savez(tmp_path / "fewer.npz", **{k: v for k, v in arrays.items() if k != "uv"})
     with pytest.raises(HeadModelError, match="lacks the arrays uv"):
-        ParametricHead.from_npz(tmp_path / "fewer.npz")
+        read_head(tmp_path / "fewer.npz")
     np.savez(tmp_path / "later.npz", **{**arrays, "version": np.array(2)})
     with pytest.raises(HeadModelError, match="has version 2"):
-        ParametricHead.from_npz(tmp_path / "later.npz")
+        read_head(tmp_path / "later.npz")
     np.savez(tmp_path / "odd.npz", **{**arrays, "triangles": arrays["triangles"] + 100_000})
     with pytest.raises(HeadModelError, match="triangles must lie in 0"):
-        ParametricHead.from_npz(tmp_path / "odd.npz")
+        read_head(tmp_path / "odd.npz")
     np.savez(tmp_path / "few.npz", **{**arrays, "identity_basis": arrays["identity_basis"][:80]})
     with pytest.raises(HeadModelError, match="at least 91 identity modes"):
-        ParametricHead.from_npz(tmp_path / "few.npz")
+        read_head(tmp_path / "few.npz")
 
 
 def _obj(vertices: np.ndarray, faces: bool) -> str:
@@ -113,9 +116,9 @@ def test_obj_folder_is_imported_with_quads_split_and_helper_surfaces_dropped(tmp
     for name in EXPRESSION_NAMES[:-1]:
         os.link(tmp_path / "generic_neutral_mesh.obj", tmp_path / f"{name}.obj")
     with pytest.raises(HeadModelError, match=r"noseSneer_R\.obj is missing"):
-        ParametricHead.from_obj_folder(tmp_path)
+        head_from_ict_folder(tmp_path)
     os.link(tmp_path / "generic_neutral_mesh.obj", tmp_path / "noseSneer_R.obj")
-    head = ParametricHead.from_obj_folder(tmp_path)
+    head = head_from_ict_folder(tmp_path)
     assert head.part_names == PARTS
     # Dropped: 800 + 800 inner iris, 204 + 204 tear fluid, 24 + 24 eye blend, 152 + 152 eye occlusion vertices.
     assert len(head.vertices) == 26719 - 2 * (800 + 204 + 24 + 152)
@@ -130,7 +133,7 @@ def test_obj_folder_is_imported_with_quads_split_and_helper_surfaces_dropped(tmp
 def test_an_obj_file_with_a_broken_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "generic_neutral_mesh.obj").write_text("v 1.0 2.0 3.0\nv 1.0 twelve 3.0\n")
     with pytest.raises(HeadModelError, match=r"generic_neutral_mesh\.obj is not a readable OBJ file"):
-        ParametricHead.from_obj_folder(tmp_path)
+        head_from_ict_folder(tmp_path)
 
 
 def test_a_folder_with_another_vertex_order_is_refused(tmp_path: Path) -> None:
@@ -138,18 +141,18 @@ def test_a_folder_with_another_vertex_order_is_refused(tmp_path: Path) -> None:
     for name in (*EXPRESSION_NAMES, *(f"identity{k:03d}" for k in range(91))):
         os.link(tmp_path / "generic_neutral_mesh.obj", tmp_path / f"{name}.obj")
     with pytest.raises(HeadModelError, match="are not an eyeball"):
-        ParametricHead.from_obj_folder(tmp_path)
+        head_from_ict_folder(tmp_path)
 
 
 def test_a_folder_without_the_neutral_mesh_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HeadModelError, match=r"has no generic_neutral_mesh\.obj"):
-        ParametricHead.from_obj_folder(tmp_path)
+        head_from_ict_folder(tmp_path)
 
 
 @pytest.mark.requires_shared
 @pytest.mark.skipif("EXPORT3D_HEAD_MODEL" not in os.environ, reason="EXPORT3D_HEAD_MODEL is not set")
 def test_ict_facekit_has_the_documented_sizes() -> None:
-    head = ParametricHead.from_npz(os.environ["EXPORT3D_HEAD_MODEL"])
+    head = read_head(os.environ["EXPORT3D_HEAD_MODEL"])
     assert head.identity_basis.shape[0] >= 91 and head.expression_names == EXPRESSION_NAMES
     centers = torch.stack([head.vertices[head.vertices_of(f"sclera_{side}")].mean(0) for side in ("left", "right")])
     assert float((centers[:, :2] - head.eye_centers[:, :2]).abs().max()) < 0.2

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from export3d.heads.extractor import MIRROR_68
-from export3d.heads.parametric import EXPRESSION_NAMES, PARTS, ParametricHead
-from export3d.heads.procedural import EYE_RADIUS
+from export3d.heads.clips.people import MIRROR_68
+from export3d.heads.shape.parametric import EXPRESSION_NAMES, PARTS, ParametricHead
+from export3d.heads.shape.procedural import procedural_head
+from export3d.heads.shape.procedural_parts import EYE_RADIUS
 
 UPPER_LIP, LOWER_LIP, CHIN = 62, 66, 8
 
 
 @pytest.fixture(scope="module")
 def head() -> ParametricHead:
-    return ParametricHead.procedural()
+    return procedural_head()
 
 
 def landmarks(head: ParametricHead, **weights: float) -> torch.Tensor:
@@ -161,4 +162,4 @@ def test_random_people_differ_by_millimetres_not_by_centimetres(head: Parametric
 
 
 def test_the_head_is_the_same_object_and_bytes_each_time() -> None:
-    assert ParametricHead.procedural() is ParametricHead.procedural()
+    assert procedural_head() is procedural_head()

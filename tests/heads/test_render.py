@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from export3d.camera import Camera
-from export3d.heads.appearance import AppearanceOptions
-from export3d.heads.appearance_props import Props
-from export3d.heads.identity import Identity
-from export3d.heads.light import sphere_directions
-from export3d.heads.parametric import WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
-from export3d.heads.render import HeadFrames, render_frames
+from export3d.heads.look.appearance import AppearanceOptions
+from export3d.heads.look.identity import Identity
+from export3d.heads.look.props import Props
+from export3d.heads.look.render import HeadFrames, render_frames
+from export3d.heads.raster.light import sphere_directions
+from export3d.heads.shape.model_file import read_head
+from export3d.heads.shape.parametric import WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
+from export3d.heads.shape.procedural import procedural_head
 
 _FAST = AppearanceOptions(quality="fast", accessories=False)
 _MARKS = (30, 8, 36, 45, 48, 54, 19, 24)  # nose tip, chin, outer eye and mouth corners, brows
@@ -24,8 +26,8 @@ _MARKS = (30, 8, 36, 45, 48, 54, 19, 24)  # nose tip, chin, outer eye and mouth 
 @pytest.fixture(scope="module")
 def head() -> ParametricHead:
     if "EXPORT3D_HEAD_MODEL" in os.environ:
-        return ParametricHead.from_npz(os.environ["EXPORT3D_HEAD_MODEL"])
-    return ParametricHead.procedural()
+        return read_head(os.environ["EXPORT3D_HEAD_MODEL"])
+    return procedural_head()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""heads/surface.py: points that keep their place on the surface from frame to frame."""
+"""heads/clips/surface.py: points that keep their place on the surface from frame to frame."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import torch
 
 from export3d.camera import Camera
 from export3d.errors import HeadModelError
-from export3d.heads.appearance import AppearanceOptions
-from export3d.heads.clips import NOVEL_VIEWS_DEG, ClipsConfig, render_clip
-from export3d.heads.extractor import LinearExtractor
-from export3d.heads.identity import Identity, to_world
-from export3d.heads.parametric import ParametricHead
-from export3d.heads.surface import NUM_POINTS, surface_points, surface_vertices
+from export3d.heads.clips.extractor import LinearExtractor
+from export3d.heads.clips.one_clip import NOVEL_VIEWS_DEG, ClipsConfig, render_clip
+from export3d.heads.clips.surface import NUM_POINTS, surface_points, surface_vertices
+from export3d.heads.look.appearance import AppearanceOptions
+from export3d.heads.look.identity import Identity, to_world
+from export3d.heads.shape.parametric import ParametricHead
+from export3d.heads.shape.procedural import procedural_head
 
 
 @pytest.fixture(scope="module")
 def head() -> ParametricHead:
-    return ParametricHead.procedural()
+    return procedural_head()
 
 
 def test_the_points_are_distinct_and_the_same_for_every_call(head: ParametricHead) -> None:

@@ -12,16 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from export3d.camera import FOCAL, Camera
-from export3d.model.background import BackgroundConfig
-from export3d.model.config import TINY, ModelConfig, preset
+from export3d.model.config import PAPER, TINY, ModelConfig
 from export3d.model.decoder import DecoderConfig
 from export3d.model.export3d import Export3D
-from export3d.model.pixel_aligned import PixelAlignedConfig
 from export3d.rendering.renderer import RendererConfig
-
-WITH_EXTRAS = replace(
-    TINY, pixel_aligned=PixelAlignedConfig(enabled=True, channels=3, width=8), background=BackgroundConfig(mode="apart")
-)
 
 
 def _model(config: ModelConfig = TINY) -> Export3D:
@@ -33,10 +27,10 @@ def _model(config: ModelConfig = TINY) -> Export3D:
     return model
 
 
-def _inputs(batch: int = 2) -> tuple[Tensor, Camera, Tensor, Camera]:
+def _inputs(batch: int = 2) -> tuple[Tensor, Tensor, Camera]:
     yaw = torch.linspace(-0.4, 0.5, batch)
     source = torch.rand(batch, 3, 32, 32) * 2 - 1
-    return source, Camera.look_at_head(0.1 * yaw), torch.randn(batch, 64), Camera.look_at_head(yaw, 0.2, -0.1)
+    return source, torch.randn(batch, 64), Camera.look_at_head(yaw, 0.2, -0.1)
 
 
 # ----- the slow reference -------------------------------------------------------------------------------------------
@@ -137,10 +131,9 @@ def test_rendering_equals_a_slow_float64_loop_to_1e_5(shared: bool) -> None:
     with torch.no_grad():
         model.decoder.to_density.weight.mul_(6.0)  # some rays solid, some thin
     residual = torch.randn(1, 3, 8, 16, 16)
-    source, source_camera, _, _ = _inputs(1)
     camera = Camera.look_at_head(0.3, 0.2, -0.1)
     with torch.no_grad():
-        render = model.render(residual, camera, model.encode(source, source_camera))
+        render = model.render(residual, camera)
     planes = (residual[0] + model.mean_planes.mean).double()
     weights = {name: value.double() for name, value in model.decoder.state_dict().items()}
     for row in range(4):
@@ -156,13 +149,11 @@ def test_rendering_equals_a_slow_float64_loop_to_1e_5(shared: bool) -> None:
 # ----- shapes and the three verbs -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", [TINY, WITH_EXTRAS], ids=["paper_parts", "all_parts"])
-def test_encode_planes_render_equals_forward(config: ModelConfig) -> None:
-    model, (source, source_camera, beta, camera) = _model(config), _inputs()
+def test_encode_planes_render_equals_forward() -> None:
+    model, (source, beta, camera) = _model(), _inputs()
     with torch.no_grad():
-        whole = model(source, source_camera, beta, camera)
-        code = model.encode(source, source_camera)
-        parts = model.render(model.planes(code, beta), camera, code)
+        whole = model(source, beta, camera)
+        parts = model.render(model.planes(model.encode(source), beta), camera)
     for name in ("image", "raw", "depth", "opacity", "planes"):
         assert torch.equal(getattr(whole, name), getattr(parts, name)), name
 
@@ -177,9 +168,8 @@ def test_shapes_of_the_tiny_preset() -> None:
     assert render.planes.shape == (2, 3, 8, 16, 16)
 
 
-@pytest.mark.parametrize("config", [TINY, WITH_EXTRAS], ids=["paper_parts", "all_parts"])
-def test_rendering_twice_is_bit_equal(config: ModelConfig) -> None:
-    model, inputs = _model(config), _inputs()
+def test_rendering_twice_is_bit_equal() -> None:
+    model, inputs = _model(), _inputs()
     with torch.no_grad():
         first, second = model(*inputs), model(*inputs)
     assert torch.equal(first.image, second.image) and torch.equal(first.depth, second.depth)
@@ -193,13 +183,10 @@ def test_rendering_does_not_depend_on_training_mode() -> None:
 
 
 def test_jitter_changes_the_picture_and_repeats_with_its_seed() -> None:
-    model, (source, source_camera, beta, camera) = _model(), _inputs()
+    model, (source, beta, camera) = _model(), _inputs()
     with torch.no_grad():
-        code = model.encode(source, source_camera)
-        planes = model.planes(code, beta)
-        a, b, c = (
-            model.render(planes, camera, code, jitter=torch.Generator().manual_seed(seed)).raw for seed in (1, 1, 2)
-        )
+        planes = model.planes(model.encode(source), beta)
+        a, b, c = (model.render(planes, camera, jitter=torch.Generator().manual_seed(seed)).raw for seed in (1, 1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
@@ -211,50 +198,47 @@ def test_forward_has_no_side_effect() -> None:
 
 
 def test_samples_of_a_batch_do_not_influence_each_other() -> None:
-    model, (source, source_camera, beta, camera) = _model(WITH_EXTRAS), _inputs(2)
+    model, (source, beta, camera) = _model(), _inputs(2)
     with torch.no_grad():
-        both = model(source, source_camera, beta, camera)
-        alone = model(source[1:], source_camera[1:], beta[1:], camera[1:])
+        both = model(source, beta, camera)
+        alone = model(source[1:], beta[1:], camera[1:])
     assert torch.allclose(both.image[1:], alone.image, atol=1e-4)
 
 
 def test_each_input_matters() -> None:
-    model, (source, source_camera, beta, camera) = _model(), _inputs(1)
+    model, (source, beta, camera) = _model(), _inputs(1)
     with torch.no_grad():
-        image = model(source, source_camera, beta, camera).image
+        image = model(source, beta, camera).image
         for other in (
-            model(source.flip(-1), source_camera, beta, camera).image,
-            model(source, source_camera, -beta, camera).image,
-            model(source, source_camera, beta, camera.mirrored()).image,
+            model(source.flip(-1), beta, camera).image,
+            model(source, -beta, camera).image,
+            model(source, beta, camera.mirrored()).image,
         ):
             assert (image - other).abs().max() > 1e-3
 
 
 def test_the_mean_planes_are_added_before_rendering_and_the_residual_is_returned() -> None:
-    model, (source, source_camera, beta, camera) = _model(), _inputs(1)
+    model, (source, beta, camera) = _model(), _inputs(1)
     with torch.no_grad():
-        code = model.encode(source, source_camera)
-        planes = model.planes(code, beta)
-        render = model.render(planes, camera, code)
+        planes = model.planes(model.encode(source), beta)
+        render = model.render(planes, camera)
         assert torch.equal(render.planes, planes)
         mean = model.mean_planes.mean.clone()
         model.mean_planes.mean.zero_()
-        shifted = model.render(planes + mean, camera, code)
+        shifted = model.render(planes + mean, camera)
     assert torch.allclose(shifted.raw, render.raw, atol=1e-6)
 
 
 # ----- windows ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", [TINY, WITH_EXTRAS], ids=["paper_parts", "all_parts"])
-def test_a_window_equals_the_crop_of_the_whole(config: ModelConfig) -> None:
-    model, (source, source_camera, beta, camera) = _model(config), _inputs()
+def test_a_window_equals_the_crop_of_the_whole() -> None:
+    model, (source, beta, camera) = _model(), _inputs()
     top, left = torch.tensor([0, 3]), torch.tensor([4, 2])
     with torch.no_grad():
-        code = model.encode(source, source_camera)
-        planes = model.planes(code, beta)
-        whole = model.render(planes, camera, code)
-        window = model.render(planes, camera, code, window=(top, left, 4))
+        planes = model.planes(model.encode(source), beta)
+        whole = model.render(planes, camera)
+        window = model.render(planes, camera, window=(top, left, 4))
     assert window.image is not None and window.image.shape == (2, 3, 16, 16) and window.raw.shape == (2, 3, 4, 4)
     for b, (t, s) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
         for name in ("raw", "depth", "opacity"):
@@ -266,31 +250,12 @@ def test_a_window_equals_the_crop_of_the_whole(config: ModelConfig) -> None:
         assert torch.allclose(window.image[b, :, 7:9, 7:9], crop[:, 7:9, 7:9], atol=0.05)
 
 
-def test_where_there_is_no_head_a_separate_background_shows_the_portrait_also_through_a_window() -> None:
-    config = replace(TINY, background=WITH_EXTRAS.background, decoder=replace(TINY.decoder, density_bias=-60.0))
-    model, (source, source_camera, _, camera) = Export3D(config).eval(), _inputs()  # untrained: plain enlargement
-    top, left = torch.tensor([0, 3]), torch.tensor([4, 2])
-    with torch.no_grad():
-        code = model.encode(source, source_camera, source_mask=torch.zeros(2, 1, 32, 32))
-        planes = torch.zeros(2, 3, 8, 16, 16)
-        whole = model.render(planes, camera, code)
-        window = model.render(planes, camera, code, window=(top, left, 4))
-    assert whole.opacity.max() < 1e-6
-    assert torch.allclose(whole.raw, torch.nn.functional.avg_pool2d(source, 4), atol=1e-5)
-    assert whole.image is not None and window.image is not None
-    assert torch.allclose(whole.image, source, atol=1e-5)
-    for b, (t, s) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
-        assert torch.allclose(window.raw[b], whole.raw[b, :, t : t + 4, s : s + 4], atol=1e-5)
-        assert torch.allclose(window.image[b], source[b, :, 4 * t : 4 * t + 16, 4 * s : 4 * s + 16], atol=1e-5)
-
-
 def test_another_number_of_rays_gives_only_the_raw_image_of_the_same_scene() -> None:
-    model, (source, source_camera, beta, camera) = _model(), _inputs(1)
+    model, (source, beta, camera) = _model(), _inputs(1)
     with torch.no_grad():
-        code = model.encode(source, source_camera)
-        planes = model.planes(code, beta)
-        coarse = model.render(planes, camera, code)
-        fine = model.render(planes, camera, code, raw_size=24)
+        planes = model.planes(model.encode(source), beta)
+        coarse = model.render(planes, camera)
+        fine = model.render(planes, camera, raw_size=24)
     assert fine.image is None and fine.raw.shape == (1, 3, 24, 24)
     # 24 = 3 x 8: the middle ray of each 3 x 3 is the same ray.
     assert torch.allclose(fine.raw[..., 1::3, 1::3], coarse.raw, atol=1e-4)
@@ -307,7 +272,7 @@ def _without_gradient(model: nn.Module) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("variant", ["pretrained", "end_to_end", "direct", "cross_attention", "all_parts"])
+@pytest.mark.parametrize("variant", ["pretrained", "end_to_end", "direct", "cross_attention"])
 def test_every_trainable_parameter_of_the_tiny_preset_gets_a_gradient(variant: str) -> None:
     changes = {
         "pretrained": {},
@@ -317,19 +282,15 @@ def test_every_trainable_parameter_of_the_tiny_preset_gets_a_gradient(variant: s
             "generator": replace(TINY.generator, conditioning="cross_attention"),
             "expression": replace(TINY.expression, pretrained=False),
         },
-        "all_parts": {"pixel_aligned": WITH_EXTRAS.pixel_aligned, "background": WITH_EXTRAS.background},
     }[variant]
-    model, (source, source_camera, beta, camera) = _model(replace(TINY, **changes)), _inputs()
-    code = model.encode(source, source_camera)
-    render = model.render(model.planes(code, beta), camera, code)
+    model, (source, beta, camera) = _model(replace(TINY, **changes)), _inputs()
+    render = model(source, beta, camera)
     assert render.image is not None
     loss = (render.image * torch.randn_like(render.image)).sum() + (render.raw * torch.randn_like(render.raw)).sum()
-    if code.matte_logits is not None:
-        loss = loss + (code.matte_logits * torch.randn_like(code.matte_logits)).sum()
     loss.backward()
     assert _without_gradient(model) == []
     frozen = {name.split(".")[0] for name, p in model.named_parameters() if not p.requires_grad}
-    assert frozen == ({"expression"} if variant in ("pretrained", "all_parts") else set())
+    assert frozen == ({"expression"} if variant == "pretrained" else set())
 
 
 # ----- the paper's sizes --------------------------------------------------------------------------------------------
@@ -338,23 +299,23 @@ def test_every_trainable_parameter_of_the_tiny_preset_gets_a_gradient(variant: s
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # 25 seconds on an idle core, minutes on a busy machine
 def test_the_paper_preset_runs_forward_and_backward_with_the_papers_shapes() -> None:
-    model = Export3D(preset("paper"))
+    model = Export3D(PAPER)
     for parameter in model.parameters():  # those that start at zero would hide gradients of what lies before them
         if not parameter.any():
             parameter.data.normal_(std=0.02)
     source, camera = torch.rand(1, 3, 256, 256) * 2 - 1, Camera.look_at_head(0.2)
-    code = model.encode(source, Camera.look_at_head())
-    assert code.tokens.shape == (1, 256, 1024)  # h = 1024 dims, H W / 2^8 = 256 tokens
+    tokens = model.encode(source)
+    assert tokens.shape == (1, 256, 1024)  # h = 1024 dims, H W / 2^8 = 256 tokens
     beta = torch.randn(1, 64)
     assert model.expression(beta).shape == (1, 256)  # d = h / 4
-    planes = model.planes(code, beta)
+    planes = model.planes(tokens, beta)
     assert planes.shape == (1, 3, 32, 128, 128)  # 3 x 32 x H/2 x W/2
     with torch.no_grad():
-        render = model.render(planes, camera, code)
+        render = model.render(planes, camera)
     assert render.raw.shape == (1, 3, 64, 64)  # 3 x H/4 x W/4
     assert render.image is not None and render.image.shape == (1, 3, 256, 256)
     assert torch.isfinite(render.image).all() and render.image.abs().max() < 10
-    window = model.render(planes, camera, code, window=(torch.tensor([24]), torch.tensor([24]), 16))
+    window = model.render(planes, camera, window=(torch.tensor([24]), torch.tensor([24]), 16))
     assert window.image is not None and window.image.shape == (1, 3, 64, 64)
     (window.image.square().mean() + window.raw.square().mean()).backward()
     assert _without_gradient(model) == []

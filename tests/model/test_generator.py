@@ -44,19 +44,19 @@ def test_the_stem_and_merge_give_the_shapes_of_section_3_2() -> None:
 
 def test_planes_come_out_in_float32_with_the_right_shape() -> None:
     generator = _generator()
-    tokens, highres = generator.encode(torch.randn(2, 3, 32, 32))
-    assert tokens.shape == (2, 16, 32) and highres is None
-    planes = generator(tokens, highres, torch.randn(2, 32))
+    tokens = generator.encode(torch.randn(2, 3, 32, 32))
+    assert tokens.shape == (2, 16, 32)
+    planes = generator(tokens, torch.randn(2, 32))
     assert planes.shape == (2, 3, 8, 16, 16) and planes.dtype == torch.float32
 
 
 def test_an_untrained_generator_ignores_the_expression_and_a_trained_one_does_not() -> None:
     generator = _generator()
-    tokens, _ = generator.encode(torch.randn(1, 3, 32, 32))
+    tokens = generator.encode(torch.randn(1, 3, 32, 32))
     a, b = torch.randn(1, 32), torch.randn(1, 32)
-    assert torch.equal(generator(tokens, None, a), generator(tokens, None, b))
+    assert torch.equal(generator(tokens, a), generator(tokens, b))
     _randomise(generator)
-    assert not torch.allclose(generator(tokens, None, a), generator(tokens, None, b), atol=1e-4)
+    assert not torch.allclose(generator(tokens, a), generator(tokens, b), atol=1e-4)
 
 
 def test_tokens_do_not_depend_on_the_expression_so_they_can_be_cached() -> None:
@@ -86,8 +86,8 @@ def test_the_two_kinds_of_blocks_stand_where_the_paper_puts_them() -> None:
 
 def test_cross_attention_takes_the_scaled_basis() -> None:
     generator = _generator(replace(CONFIG, conditioning="cross_attention"))
-    tokens, _ = generator.encode(torch.randn(2, 3, 32, 32))
-    assert generator(tokens, None, torch.randn(2, 10, 32)).shape == (2, 3, 8, 16, 16)
+    tokens = generator.encode(torch.randn(2, 3, 32, 32))
+    assert generator(tokens, torch.randn(2, 10, 32)).shape == (2, 3, 8, 16, 16)
 
 
 def test_coordinates_run_from_minus_one_to_one_right_and_down() -> None:
@@ -101,22 +101,24 @@ def test_coordinates_run_from_minus_one_to_one_right_and_down() -> None:
 
 def test_without_coordinates_the_stem_has_three_inputs() -> None:
     generator = _generator(replace(CONFIG, coordinate_channels=False))
-    assert generator.encode(torch.zeros(1, 3, 32, 32))[0].shape == (1, 16, 32)
+    assert generator.encode(torch.zeros(1, 3, 32, 32)).shape == (1, 16, 32)
 
 
-def test_the_high_resolution_branch_reaches_the_planes_past_the_tokens() -> None:
-    generator = _generator(replace(CONFIG, highres_channels=(8, 8)))
-    tokens, highres = generator.encode(torch.randn(1, 3, 32, 32))
-    assert highres is not None and highres.shape == (1, 8, 16, 16)
-    beta_prime = torch.randn(1, 32)
-    other = generator(tokens, highres + 1.0, beta_prime)
-    assert not torch.allclose(generator(tokens, highres, beta_prime), other, atol=1e-4)
+def test_what_joins_beside_the_tokens_reaches_the_planes_past_them() -> None:
+    generator = TriPlaneGenerator(CONFIG, 8, 32, beside=6).eval()
+    tokens, beside, condition = (
+        generator.encode(torch.randn(1, 3, 32, 32)),
+        torch.randn(1, 6, 16, 16),
+        torch.randn(1, 32),
+    )
+    one, other = (generator.as_planes(generator.features(tokens, condition, x)) for x in (beside, beside + 1.0))
+    assert not torch.allclose(one, other, atol=1e-4)
 
 
 def test_the_second_vit_can_be_left_out() -> None:
     generator = _generator(replace(CONFIG, head_vit_dim=0, tail_channels=()))
-    tokens, _ = generator.encode(torch.randn(1, 3, 32, 32))
-    assert generator(tokens, None, torch.randn(1, 32)).shape == (1, 3, 8, 16, 16)
+    tokens = generator.encode(torch.randn(1, 3, 32, 32))
+    assert generator(tokens, torch.randn(1, 32)).shape == (1, 3, 8, 16, 16)
 
 
 def test_a_portrait_of_another_size_is_named() -> None:

@@ -9,12 +9,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from export3d.errors import CheckpointError
-from export3d.heads.motion import MAX_GAZE_RAD
+from export3d.fitting.mesh_regressor import mirror_indices
+from export3d.heads.clips.motion import MAX_GAZE_RAD
 from export3d.tracking import Tracker
 from export3d.tracking.faces import ExtractorInfo, Face
 from export3d.tracking.gaze import EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, GAZE_LIMIT_RAD, NUM_FEATURES, GazeMap, eye_features
 from export3d.tracking.standin import MeasuredCoefficients, face_from_landmarks
-from export3d.training.mesh_regressor import mirror_indices
 
 FLIP = np.array([-1.0, 1.0, 1.0], dtype=np.float32)
 

@@ -195,9 +195,10 @@ def test_the_bundled_regressor_stands_missing_points():
 @pytest.mark.requires_shared
 @pytest.mark.parametrize(("yaw", "pitch", "roll"), [(0, 0, 0), (20, 0, 0), (-35, 5, 0), (0, 12, 0), (10, -8, 6)])
 def test_the_bundled_regressor_reads_exact_projections_of_the_head_model(yaw, pitch, roll):
-    from export3d.heads.parametric import WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
+    from export3d.heads.shape.model_file import read_head
+    from export3d.heads.shape.parametric import WORLD_ORIGIN_CM, WORLD_SCALE
 
-    head = ParametricHead.from_npz(os.environ["EXPORT3D_HEAD_MODEL"])
+    head = read_head(os.environ["EXPORT3D_HEAD_MODEL"])
     world = (head.vertices[head.landmark_vertices] - torch.tensor(WORLD_ORIGIN_CM)) * WORLD_SCALE
     truth = Camera.look_at_head(*(torch.tensor([np.deg2rad(a)]).float() for a in (yaw, pitch, roll)))
     points = truth.project(world[None])[0].numpy()

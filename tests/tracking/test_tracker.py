@@ -260,8 +260,6 @@ def test_no_smoothing_changes_nothing_and_a_constant_stays_itself():
 
 
 def test_the_nearest_rotation_never_mirrors():
-    matrices = np.random.default_rng(4).normal(size=(50, 3, 3))
-    rotations = nearest_rotation(matrices)
-    assert np.allclose(np.linalg.det(rotations), 1.0)
-    exact = rotations[:5]
-    assert np.allclose(nearest_rotation(exact * 1.7), exact)
+    rotations = nearest_rotation(torch.randn(50, 3, 3, dtype=torch.float64))
+    assert torch.allclose(torch.linalg.det(rotations), torch.ones(50, dtype=torch.float64))
+    assert torch.allclose(nearest_rotation(rotations * 1.7), rotations)

@@ -11,10 +11,10 @@ import torch
 
 from export3d.data import ClipDataset
 from export3d.expression.lebs import LeBS
-from export3d.training.config import TINY_TRAIN, TrainConfig
-from export3d.training.distributed import World, joined_world
-from export3d.training.state import list_states, load_state, save_state
-from export3d.training.train import TrainTask
+from export3d.training.loop.distributed import World, joined_world
+from export3d.training.loop.state import list_states, load_state, save_state
+from export3d.training.phases.config import TINY_TRAIN, TrainConfig
+from export3d.training.phases.train import TrainTask
 
 
 def test_config() -> TrainConfig:
@@ -41,8 +41,8 @@ def gradients_of(folder: Path, world: World, config: TrainConfig, step: int) -> 
     task = make_task(folder, world, config)
     task.step(step, task.load_batch(step))
     found = {f"model.{n}": p.grad.clone() for n, p in task.model.named_parameters() if p.grad is not None}
-    assert task.discriminator is not None
-    for name, parameter in task.discriminator.named_parameters():
+    assert task.adversary is not None
+    for name, parameter in task.adversary.discriminator.named_parameters():
         if parameter.grad is not None:
             found[f"discriminator.{name}"] = parameter.grad.clone()
     found["mean_planes"] = task.model.mean_planes.mean.clone()

@@ -10,12 +10,15 @@ import torch
 
 from export3d.camera import Camera
 from export3d.data import ClipDataset
+from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.landmarks import MIRRORED_LANDMARKS
-from export3d.training.augment import AugmentConfig, draw_change, recolor, replace_background
-from export3d.training.batches import PairBatch, PairSampling, _chosen_points, pair_batch
-from export3d.training.clip_batches import clip_batch
-from export3d.training.frame_store import FrameStore
-from export3d.training.prefetch import Prefetcher
+from export3d.training.batches.arkit_truth import arkit_weights, mirrored_arkit
+from export3d.training.batches.augment import AugmentConfig, draw_change, recolor, replace_background
+from export3d.training.batches.clip_batches import clip_batch
+from export3d.training.batches.frame_store import FrameStore
+from export3d.training.batches.pair_batches import PairBatch, PairSampling, _chosen_points, pair_batch
+from export3d.training.batches.prefetch import Prefetcher
 
 NOTHING = AugmentConfig()
 SAMPLING = PairSampling(raw_size=8)
@@ -31,7 +34,9 @@ def assert_equal(a: object, b: object) -> None:
     for name, value in vars(a).items():
         other = getattr(b, name)
         assert (value is None) == (other is None)
-        if value is not None:
+        if isinstance(value, FaceState):
+            assert value.same_as(other), name
+        elif value is not None:
             assert torch.equal(value, other), name
 
 
@@ -44,7 +49,9 @@ def test_a_batch_depends_on_seed_step_and_place_only(clip_folder: Path, store: F
         half = pair_batch(store, 3, step, range(2, 4), sampling=SAMPLING, augment=STRONG, with_truth=True)
         assert_equal(whole[2:], half)
     other = pair_batch(store, 4, 7, range(4), sampling=SAMPLING, augment=NOTHING)
-    assert not torch.equal(other.beta, pair_batch(store, 3, 7, range(4), sampling=SAMPLING, augment=NOTHING).beta)
+    assert not torch.equal(
+        other.state.beta, pair_batch(store, 3, 7, range(4), sampling=SAMPLING, augment=NOTHING).state.beta
+    )
 
 
 def test_without_augmentation_frames_and_labels_are_those_of_the_clip(store: FrameStore) -> None:
@@ -55,7 +62,7 @@ def test_without_augmentation_frames_and_labels_are_those_of_the_clip(store: Fra
             (clip, time)
             for clip in range(len(dataset))
             for time in range(dataset.num_frames(clip))
-            if np.array_equal(dataset.arrays(clip)["beta"][time], batch.beta[row].numpy())
+            if np.array_equal(dataset.arrays(clip)["beta"][time], batch.state.beta[row].numpy())
         ]
         assert len(found) == 1
         clip, time = found[0]
@@ -73,7 +80,7 @@ def test_mirroring_flips_frame_camera_points_and_takes_the_mirrored_beta(store: 
     flipped = pair_batch(store, 0, 1, range(4), sampling=SAMPLING, augment=AugmentConfig(mirror=1.0), with_truth=True)
     for name in ("source", "driving", "mask", "source_mask", "depth"):
         assert torch.equal(getattr(flipped, name), getattr(plain, name).flip(2)), name
-    assert torch.equal(flipped.beta, -plain.beta)  # the test's clips store -beta as beta_mirror
+    assert torch.equal(flipped.state.beta, -plain.state.beta)  # the test's clips store -beta as beta_mirror
     mirrored = Camera.from_vector(plain.camera).mirrored().to_vector()
     assert torch.allclose(flipped.camera, mirrored)
     yaw = Camera.from_vector(plain.source_camera).head_angles()[:, 0]
@@ -88,16 +95,14 @@ def test_the_head_turns_against_the_torso_as_the_camera_says_but_in_a_static_sce
 ) -> None:
     change = AugmentConfig(mirror=1.0)
     in_room = pair_batch(store, 0, 1, range(4), sampling=SAMPLING, augment=change)  # clips that do not say
-    assert in_room.turn is not None and in_room.source_turn is not None
-    assert torch.equal(in_room.turn, Camera.from_vector(in_room.camera).head_turn())
-    assert torch.equal(in_room.source_turn, Camera.from_vector(in_room.source_camera).head_turn())
-    assert in_room.turn.norm(dim=1).max() > 0.05
+    assert torch.equal(in_room.state.turn, Camera.from_vector(in_room.camera).head_turn())
+    assert torch.equal(in_room.source_state.turn, Camera.from_vector(in_room.source_camera).head_turn())
+    assert in_room.state.turn.norm(dim=1).max() > 0.05
     dataset = store.dataset
     assert isinstance(dataset, ClipDataset)
     monkeypatch.setattr(dataset, "meta", lambda index: {"extra": {"static_scene": True}})
     static = pair_batch(store, 0, 1, range(4), sampling=SAMPLING, augment=change)
-    assert static.turn is not None and static.source_turn is not None
-    assert not static.turn.any() and not static.source_turn.any()
+    assert not static.state.turn.any() and not static.source_state.turn.any()
 
 
 def test_mirroring_the_landmark_order_twice_gives_it_back() -> None:
@@ -160,8 +165,8 @@ def test_the_gaze_is_mirrored_with_the_frame_and_withheld_from_the_asked_share(s
     def gazes(mirror: float, unknown: float) -> tuple[torch.Tensor, torch.Tensor]:
         sampling = PairSampling(raw_size=8, gaze_unknown=unknown)
         batch = pair_batch(store, 0, 1, range(64), sampling=sampling, augment=AugmentConfig(mirror=mirror))
-        assert batch.gaze is not None and batch.source_gaze is not None
-        return batch.gaze, batch.source_gaze
+        assert batch.state.gaze is not None and batch.source_state.gaze is not None
+        return batch.state.gaze, batch.source_state.gaze
 
     (gaze, source), (turned, _) = gazes(0.0, 0.0), gazes(1.0, 0.0)
     assert not torch.equal(gaze, source)
@@ -242,16 +247,15 @@ def test_another_persons_leak_moves_only_the_drivers_beta(store: FrameStore) -> 
         return pair_batch(store, 0, 1, range(64), sampling=SAMPLING, augment=augment)
 
     plain, leaked, half = drawn(0.0), drawn(1.0), drawn(0.5)
-    assert plain.source_beta is not None and leaked.source_beta is not None
-    assert torch.equal(leaked.source_beta, plain.source_beta)
-    change = leaked.beta - plain.beta  # another clip's leak less the own: the same number in all 64 places
+    assert torch.equal(leaked.source_state.beta, plain.source_state.beta)
+    change = leaked.state.beta - plain.state.beta  # another clip's leak less the own: the same number in all 64 places
     assert torch.allclose(change, change[:, :1].expand(-1, 64), atol=1e-4)
     assert set((change[:, 0] / 10).round().tolist()) > {0.0, 1.0, -1.0}
     assert torch.allclose(change[:, 0] / 10, (change[:, 0] / 10).round(), atol=1e-4)
-    moved = (half.beta != plain.beta).any(dim=1)
+    moved = (half.state.beta != plain.state.beta).any(dim=1)
     assert 10 <= int(moved.sum()) <= 35  # about half of them, less those that drew their own clip
-    assert torch.equal(half.beta[moved], leaked.beta[moved])
-    assert torch.equal(drawn(1.0, mirror=1.0).beta, drawn(0.0, mirror=1.0).beta)
+    assert torch.equal(half.state.beta[moved], leaked.state.beta[moved])
+    assert torch.equal(drawn(1.0, mirror=1.0).state.beta, drawn(0.0, mirror=1.0).state.beta)
 
 
 def test_clips_without_the_true_expression_keep_their_beta(store: FrameStore) -> None:
@@ -262,7 +266,8 @@ def test_clips_without_the_true_expression_keep_their_beta(store: FrameStore) ->
         assert store.leak(clip) is None
     plain = pair_batch(store, 0, 1, range(8), sampling=SAMPLING, augment=NOTHING)
     assert torch.equal(
-        pair_batch(store, 0, 1, range(8), sampling=SAMPLING, augment=AugmentConfig(other_leak=1.0)).beta, plain.beta
+        pair_batch(store, 0, 1, range(8), sampling=SAMPLING, augment=AugmentConfig(other_leak=1.0)).state.beta,
+        plain.state.beta,
     )
 
 
@@ -287,3 +292,33 @@ def test_the_asked_share_of_surface_points_is_drawn_among_those_that_moved() -> 
 def test_a_share_of_moving_points_outside_0_to_1_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match=r"moving_share must lie in 0\.\.1; got"):
         PairSampling(moving_share=share)
+
+
+def test_single_weights_are_told_to_the_asked_share_and_change_sides_in_a_mirror(store: FrameStore) -> None:
+    def drawn(share: float, mirror: float = 0.0) -> torch.Tensor:
+        sampling = PairSampling(raw_size=8, weights_known=share, weights_noise=0.0)
+        batch = pair_batch(store, 0, 1, range(32), sampling=sampling, augment=AugmentConfig(mirror=mirror))
+        assert batch.state.weights is not None
+        return batch.state.weights
+
+    told, half, mirrored = drawn(1.0), drawn(0.5), drawn(1.0, mirror=1.0)
+    tongue = ARKIT_NAMES.index("tongueOut")
+    assert told[:, tongue].isnan().all() and not told[:, :tongue].isnan().any()
+    withheld = half.isnan().all(dim=1)
+    assert 6 < withheld.sum() < 26 and torch.equal(half[~withheld][:, :tongue], told[~withheld][:, :tongue])
+    left, right = ARKIT_NAMES.index("eyeBlinkLeft"), ARKIT_NAMES.index("eyeBlinkRight")
+    assert torch.equal(mirrored[:, left], told[:, right]) and torch.equal(mirrored[:, right], told[:, left])
+    plain = pair_batch(store, 0, 1, range(32), sampling=PairSampling(raw_size=8), augment=NOTHING)
+    assert plain.state.weights is None
+
+
+def test_the_heads_weights_become_arkits_by_name() -> None:
+    weights = np.zeros((1, 53), np.float32)
+    for name, value in (("browInnerUp_L", 0.4), ("browInnerUp_R", 0.8), ("mouthSmile_R", 0.5), ("jawLeft", 0.3)):
+        weights[0, EXPRESSION_NAMES.index(name)] = value
+    found = dict(zip(ARKIT_NAMES, arkit_weights(weights)[0], strict=True))
+    assert found["browInnerUp"] == pytest.approx(0.6)  # the mean of both sides
+    assert (found["mouthSmileRight"], found["mouthSmileLeft"], found["jawLeft"]) == pytest.approx((0.5, 0.0, 0.3))
+    order = mirrored_arkit()
+    assert ARKIT_NAMES[order[ARKIT_NAMES.index("jawLeft")]] == "jawRight"
+    assert np.array_equal(order[order], np.arange(52))

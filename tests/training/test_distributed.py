@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from export3d.errors import UsageError
-from export3d.training.distributed import World, joined_world
+from export3d.training.loop.distributed import World, joined_world
 
 WORKER = Path(__file__).with_name("ddp_worker.py")
 _spec = importlib.util.spec_from_file_location("ddp_worker", WORKER)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from export3d.training.config import TRAIN_PRESETS
-from export3d.training.pretrain import PRETRAIN_PRESETS
+from export3d.training.phases.config import TRAIN_PRESETS
+from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 
 
 def table(title: str) -> dict[str, list[str]]:
     """Option -> cells of the table whose first header cell is `title`."""
-    block = DOCUMENT.split(f"| {title} | paper | small | tiny |\n|---|---|---|---|\n")[1].split("\n\n")[0]
+    block = DOCUMENT.split(f"| {title} | paper | portrait | tiny |\n|---|---|---|---|\n")[1].split("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
     return {row[0].strip("`"): row[1:] for row in rows}
 
@@ -25,7 +25,7 @@ def test_the_preset_table_equals_the_code(title: str, presets: dict[str, object]
     rows = table(title)
     assert len(rows) > 10
     for option, cells in rows.items():
-        for name, cell in zip(("paper", "small", "tiny"), cells, strict=True):
+        for name, cell in zip(("paper", "portrait", "tiny"), cells, strict=True):
             value: object = presets[name]
             for part in option.split("."):
                 value = getattr(value, part)
@@ -35,7 +35,7 @@ def test_the_preset_table_equals_the_code(title: str, presets: dict[str, object]
 def test_every_weight_of_the_loss_is_in_the_table() -> None:
     from dataclasses import fields
 
-    from export3d.training.losses import LossWeights
+    from export3d.training.losses.terms import LossWeights
 
     listed = {name.removeprefix("weights.") for name in table("train option") if name.startswith("weights.")}
     assert listed == {field.name for field in fields(LossWeights)}

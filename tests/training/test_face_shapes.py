@@ -1,4 +1,4 @@
-"""training/face_shapes.py: the maps from beta to expression weights, and how a run comes to have them."""
+"""fitting/face_shapes.py: the maps from beta to expression weights, and how a run comes to have them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from tests.training.clips import EXTRACTOR
 from export3d.data import ClipDataset
 from export3d.errors import TrainingError, UsageError
 from export3d.expression.lebs import LeBS
-from export3d.heads.parametric import EXPRESSION_NAMES
-from export3d.model import Export3D, save_model
+from export3d.fitting.face_shapes import fit_face_shapes, mirrored_name
+from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.model.config import TINY
-from export3d.model.face_shapes import LOWER_FACE, UPPER_FACE
-from export3d.training.config import TINY_TRAIN
-from export3d.training.distributed import World
-from export3d.training.face_shapes import fit_face_shapes, mirrored_name
-from export3d.training.setup import prepare_training
-from export3d.training.train import TrainTask
-from export3d.training.train_inputs import expression_of_model
+from export3d.portrait import PORTRAIT_PRESETS, PortraitModel, build_model, save_model
+from export3d.portrait.shapes import LOWER_FACE, UPPER_FACE
+from export3d.training.loop.distributed import World
+from export3d.training.phases.config import TINY_TRAIN
+from export3d.training.phases.setup import prepare_training
+from export3d.training.phases.train import TrainTask
+from export3d.training.phases.train_inputs import expression_of_model
 
 CONFIG = replace(
     TINY_TRAIN,
-    model=replace(TINY, upper_face=True, lower_face=True),
+    model=PORTRAIT_PRESETS["tiny-portrait"],
     adversarial=replace(TINY_TRAIN.adversarial, samples=0),
 )
 
@@ -94,7 +94,7 @@ def test_a_mirrored_face_exchanges_left_and_right(name: str, mirror: str) -> Non
 
 
 def test_clips_without_true_weights_are_refused_with_what_to_do() -> None:
-    what = r"clip_0 has no true expression weights.*--start.*--model\.no-upper-face --model\.no-lower-face"
+    what = r"clip_0 has no true expression weights.*--start"
     with pytest.raises(TrainingError, match=what):
         fit_face_shapes(MadeUp(true=False), UPPER_FACE)  # type: ignore[arg-type]
 
@@ -102,26 +102,28 @@ def test_clips_without_true_weights_are_refused_with_what_to_do() -> None:
 def test_a_run_fits_the_map_once_and_a_start_that_has_one_keeps_it(clip_folder: Path) -> None:
     clips = ClipDataset(clip_folder, split="train")
     fresh = TrainTask(CONFIG, clips, World(), expression=LeBS(CONFIG.model.expression)).model
-    assert [part.names for part in fresh.face_shapes] == [UPPER_FACE, LOWER_FACE]
-    for part in fresh.face_shapes:
+    assert isinstance(fresh, PortraitModel)
+    assert [part.names for part in fresh.cues.shapes] == [UPPER_FACE, LOWER_FACE]
+    for part in fresh.cues.shapes:
         assert torch.equal(part.weight, fit_face_shapes(clips, part.names)[0])
-    model = Export3D(CONFIG.model)
-    assert model.upper_face is not None
-    model.upper_face.set_map(torch.randn(64, 10), torch.randn(10))  # the lower face is still to be fitted
+    model = build_model(CONFIG.model)
+    assert isinstance(model, PortraitModel)
+    model.cues.upper.set_map(torch.randn(64, 10), torch.randn(10))  # the lower face is still to be fitted
     task = TrainTask(CONFIG, clips, World(), expression=LeBS(CONFIG.model.expression), start=model.state_dict())
-    assert task.model.upper_face is not None and task.model.lower_face is not None
-    assert torch.equal(task.model.upper_face.weight, model.upper_face.weight)
-    assert torch.equal(task.model.lower_face.weight, fit_face_shapes(clips, LOWER_FACE)[0])
+    trained = task.model
+    assert isinstance(trained, PortraitModel)
+    assert torch.equal(trained.cues.upper.weight, model.cues.upper.weight)
+    assert torch.equal(trained.cues.lower.weight, fit_face_shapes(clips, LOWER_FACE)[0])
     for step in range(3):  # at first EAdaLN itself begins at zero
         task.step(step, task.load_batch(step))
-    assert torch.equal(task.model.upper_face.weight, model.upper_face.weight)
-    for part in task.model.face_shapes:
+    assert torch.equal(trained.cues.upper.weight, model.cues.upper.weight)
+    for part in trained.cues.shapes:
         assert part.to_condition.weight.any()  # began at zero
 
 
 def test_without_an_expression_run_the_frozen_encoder_of_the_start_goes_on(tmp_path: Path) -> None:
     config = replace(CONFIG, model=TINY)
-    model = Export3D(TINY)
+    model = build_model(TINY)
     path = tmp_path / "start.safetensors"
     save_model(path, model, extra={"extractor": EXTRACTOR})
     setup = prepare_training(config, "full", EXTRACTOR, start=path)
@@ -134,6 +136,6 @@ def test_without_an_expression_run_the_frozen_encoder_of_the_start_goes_on(tmp_p
 
 def test_a_start_without_a_frozen_encoder_asks_for_one(tmp_path: Path) -> None:
     path = tmp_path / "start.safetensors"
-    save_model(path, Export3D(replace(TINY, expression=replace(TINY.expression, pretrained=False))))
+    save_model(path, build_model(replace(TINY, expression=replace(TINY.expression, pretrained=False))))
     with pytest.raises(UsageError, match="no frozen expression encoder; give one with --expression"):
         expression_of_model(path)

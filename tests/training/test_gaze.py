@@ -9,11 +9,12 @@ import pytest
 from export3d.camera import Camera
 from export3d.cli import main
 from export3d.errors import DataError
-from export3d.heads.motion import expression_weights, gaze_to_weights
+from export3d.fitting import detections
+from export3d.fitting import gaze as training
+from export3d.fitting.detections import Detections
+from export3d.fitting.gaze import build_gaze_map, fit_gaze_map, measure_gaze
+from export3d.heads.clips.motion import expression_weights, gaze_to_weights
 from export3d.tracking.gaze import EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, GazeMap
-from export3d.training import gaze as training
-from export3d.training.detections import Detections
-from export3d.training.gaze import build_gaze_map, fit_gaze_map, measure_gaze
 
 PEOPLE, FRAMES = 5, 40
 COUNT = PEOPLE * FRAMES
@@ -88,7 +89,7 @@ def answers(monkeypatch):
     """Detections by the name of the folder, in place of clips and face tracker."""
     given: dict[str, Detections] = {}
     monkeypatch.setattr(training, "ClipDataset", lambda path: path)
-    monkeypatch.setattr(training, "detect_or_load", lambda path, *_: given[path.name])
+    monkeypatch.setattr(detections, "detect_or_load", lambda path, *_: given[path.name])
     return given
 
 

@@ -14,18 +14,19 @@ from export3d.cli import main
 from export3d.data import pair_at
 from export3d.errors import DataError, UsageError
 from export3d.expression.lebs import LeBS
-from export3d.heads.clips import ClipsConfig, render_clip
-from export3d.heads.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.parametric import ParametricHead
-from export3d.heads.splits import SPLITS
-from export3d.heads.stream import HeadStream, HeadStreamConfig
-from export3d.training.augment import AugmentConfig
-from export3d.training.batches import PairSampling, pair_batch
-from export3d.training.clip_batches import clip_batch
-from export3d.training.config import TINY_TRAIN
-from export3d.training.distributed import World
-from export3d.training.frame_store import FrameStore
-from export3d.training.train import TrainTask
+from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
+from export3d.heads.clips.one_clip import ClipsConfig, render_clip
+from export3d.heads.clips.splits import SPLITS
+from export3d.heads.clips.stream import HeadStream, HeadStreamConfig
+from export3d.heads.shape.parametric import ParametricHead
+from export3d.heads.shape.procedural import procedural_head
+from export3d.training.batches.augment import AugmentConfig
+from export3d.training.batches.clip_batches import clip_batch
+from export3d.training.batches.frame_store import FrameStore
+from export3d.training.batches.pair_batches import PairSampling, pair_batch
+from export3d.training.loop.distributed import World
+from export3d.training.phases.config import TINY_TRAIN
+from export3d.training.phases.train import TrainTask
 
 SIZE = TINY_TRAIN.model.image_size
 CLIPS = ClipsConfig(identities=4, frames=3, size=SIZE, supersample=1, quality="fast")
@@ -35,7 +36,7 @@ CHANGES = AugmentConfig(other_background=0.7, mirror=0.5, color_gain=0.1)
 
 @pytest.fixture(scope="module")
 def head() -> ParametricHead:
-    return ParametricHead.procedural()
+    return procedural_head()
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_the_same_seed_and_step_give_the_same_samples(stream: HeadStream, again:
         pairs = pair_batch(store, seed, step, range(3), sampling=sampling, augment=CHANGES, with_truth=True)
         clips = clip_batch(store, seed, step, range(1), num_frames=3, augment=CHANGES)
         assert pairs.mask is not None and pairs.depth is not None
-        return [pairs.source, pairs.driving, pairs.beta, pairs.camera, pairs.mask, pairs.depth, clips.images]
+        return [pairs.source, pairs.driving, pairs.state.beta, pairs.camera, pairs.mask, pairs.depth, clips.images]
 
     first = batch(stream, 7, 3)
     batch(again, 7, 1)  # another history

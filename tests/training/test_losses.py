@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from export3d.camera import Camera
-from export3d.training.losses import (
+from export3d.training.losses.terms import (
     LossWeights,
     PortraitPrediction,
     PortraitTarget,

@@ -11,15 +11,8 @@ from export3d.camera import Camera
 from export3d.cli import main
 from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.heads.clips import ClipsConfig, render_clips
-from export3d.heads.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.parametric import EXPRESSION_NAMES, ParametricHead
-from export3d.tracking.faces import ExtractorInfo, Face
-from export3d.tracking.mesh_regressor import MeshConfig
-from export3d.tracking.regressor import LandmarkRegressor, pose_from_camera
-from export3d.tracking.standin import face_from_landmarks
-from export3d.training.detections import Detections, detect_or_load, detect_rendered, joined, origin_of
-from export3d.training.mesh_regressor import (
+from export3d.fitting.detections import Detections, detect_or_load, detect_rendered, joined, origin_of
+from export3d.fitting.mesh_regressor import (
     MeshSamples,
     MeshTraining,
     calibrated_gain,
@@ -29,9 +22,18 @@ from export3d.training.mesh_regressor import (
     train_mesh,
     within,
 )
-from export3d.training.regressor import RegressorTraining
-from export3d.training.regressor_build import build_regressor
-from export3d.training.regressor_report import QUANTITIES, fit_probe, quantities, read
+from export3d.fitting.regressor_build import build_regressor
+from export3d.fitting.regressor_report import QUANTITIES, fit_probe, quantities, read
+from export3d.fitting.samples import RegressorTraining
+from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
+from export3d.heads.shape.parametric import EXPRESSION_NAMES
+from export3d.heads.shape.procedural import procedural_head
+from export3d.tracking.faces import ExtractorInfo, Face
+from export3d.tracking.mesh_regressor import MeshConfig
+from export3d.tracking.regressor import LandmarkRegressor, pose_from_camera
+from export3d.tracking.standin import face_from_landmarks
 
 SIZE = 16
 FRAMES = 4
@@ -125,7 +127,7 @@ def test_files_of_other_detections_are_refused(dataset, detections, tmp_path):
 
 
 def test_the_samples_answer_for_the_crop_of_the_found_points(dataset, detections):
-    from export3d.training.regressor import fit_points_alignment
+    from export3d.fitting.crops import fit_points_alignment
 
     extractor = LinearExtractor.load(dataset.folder / "extractor.safetensors")
     samples = mesh_samples(detections, extractor, fit_points_alignment(detections.found_landmarks))
@@ -282,11 +284,9 @@ def test_the_command_refuses_test_clips_without_clips_and_a_missing_folder(folde
 
 
 def test_clips_of_another_head_model_are_refused(folder, tmp_path, monkeypatch):
-    from export3d.training import regressor_build
+    from export3d.fitting import regressor_build
 
-    other = LinearExtractor.build(
-        ParametricHead.procedural(), ExtractorConfig(statistics_identities=5, statistics_frames=2)
-    )
+    other = LinearExtractor.build(procedural_head(), ExtractorConfig(statistics_identities=5, statistics_frames=2))
     monkeypatch.setattr(regressor_build.LinearExtractor, "build", staticmethod(lambda head: other))
     with pytest.raises(DataError, match="same head model"):
         build_regressor(tmp_path / "r.safetensors", RegressorTraining(identities=2), data=[folder])

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from export3d.data import ClipDataset
-from export3d.heads.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.parametric import EXPRESSION_NAMES, ParametricHead
-from export3d.training.augment import AugmentConfig
-from export3d.training.batches import PairSampling, pair_batch
-from export3d.training.face_shapes import mirrored_name
-from export3d.training.frame_store import FrameStore
-from export3d.training.mirrored_truth import mirrored_truth, mirrored_truth_map
+from export3d.fitting.face_shapes import mirrored_name
+from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
+from export3d.heads.shape.parametric import EXPRESSION_NAMES
+from export3d.heads.shape.procedural import procedural_head
+from export3d.training.batches.augment import AugmentConfig
+from export3d.training.batches.frame_store import FrameStore
+from export3d.training.batches.mirrored_truth import mirrored_truth, mirrored_truth_map
+from export3d.training.batches.pair_batches import PairSampling, pair_batch
 
 
 def known_clips(extractor: LinearExtractor, people: int, frames: int) -> list[dict[str, np.ndarray]]:
@@ -29,9 +30,7 @@ def known_clips(extractor: LinearExtractor, people: int, frames: int) -> list[di
 
 @pytest.fixture(scope="module")
 def extractor() -> LinearExtractor:
-    return LinearExtractor.build(
-        ParametricHead.procedural(), ExtractorConfig(statistics_identities=4, statistics_frames=4)
-    )
+    return LinearExtractor.build(procedural_head(), ExtractorConfig(statistics_identities=4, statistics_frames=4))
 
 
 def test_the_true_beta_of_a_mirrored_face_is_the_extractors_own_for_swapped_weights(
@@ -106,7 +105,7 @@ def test_mirrored_pairs_get_the_leak_that_another_person_has_when_mirrored(
 
     def drawn(share: float) -> torch.Tensor:
         augment = AugmentConfig(other_leak=share, mirror=1.0)
-        return pair_batch(store, 0, 1, range(64), sampling=PairSampling(raw_size=8), augment=augment).beta
+        return pair_batch(store, 0, 1, range(64), sampling=PairSampling(raw_size=8), augment=augment).state.beta
 
     change = (drawn(1.0) - drawn(0.0)) / 10.0  # another clip's number less the own
     assert torch.allclose(change, change.round(), atol=0.01)

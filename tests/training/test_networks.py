@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from export3d.training.discriminator import DiscriminatorConfig, DualDiscriminator, EqualizedConv
-from export3d.training.image_encoder import ImageEncoder, ImageEncoderConfig, SqueezeExcite
+from export3d.expression.image_encoder import ImageEncoder, ImageEncoderConfig, SqueezeExcite
+from export3d.training.losses.discriminator import DiscriminatorConfig, DualDiscriminator, EqualizedConv
 
 SMALL_ENCODER = ImageEncoderConfig(width=8, image_size=32, squeeze=4, dim=16, landmark_head=True)
 SMALL_DISCRIMINATOR = DiscriminatorConfig(channel_base=64, channel_max=16, mapping_layers=1)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from export3d.errors import CheckpointError
-from export3d.training.image_encoder import ImageEncoder, ImageEncoderConfig
-from export3d.training.perceptual import FaceNetworkDistance, load_lpips
+from export3d.expression.image_encoder import ImageEncoder, ImageEncoderConfig
+from export3d.training.losses.perceptual import FaceNetworkDistance, load_lpips
 
 # torchvision's VGG16: "M" is a 2x2 maximum; every convolution is followed by ReLU.
 LAYOUT = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"]

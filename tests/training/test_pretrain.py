@@ -13,8 +13,9 @@ import torch
 from export3d.data import ClipDataset
 from export3d.errors import CheckpointError, TrainingError
 from export3d.expression.lebs import LeBS, LeBSConfig
-from export3d.training.distributed import World
-from export3d.training.expression_report import (
+from export3d.training.loop.distributed import World
+from export3d.training.loop.run_folder import RunFolder
+from export3d.training.phases.expression_report import (
     ExpressionTable,
     between_share,
     chance_1nn,
@@ -24,14 +25,9 @@ from export3d.training.expression_report import (
     with_products,
     without_mean,
 )
-from export3d.training.pretrain import (
-    PRETRAIN_PRESETS,
-    TINY_PRETRAIN,
-    PretrainTask,
-    load_expression,
-    load_face_network,
-)
-from export3d.training.run_folder import RunFolder
+from export3d.training.phases.pretrain import PretrainTask
+from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, TINY_PRETRAIN
+from export3d.training.phases.pretrain_files import load_expression, load_face_network
 
 
 @pytest.fixture

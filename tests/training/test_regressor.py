@@ -8,41 +8,39 @@ import torch
 
 from export3d.camera import Camera, rotation_angle_deg
 from export3d.cli import main
-from export3d.heads.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.parametric import ParametricHead
-from export3d.tracking.alignment import EG3D_ALIGNMENT, crop_squares
-from export3d.tracking.regressor import LandmarkRegressor, RegressorConfig, pose_from_camera
-from export3d.training.regressor import (
+from export3d.fitting.crops import fit_points_alignment, fold_crop
+from export3d.fitting.regressor import (
+    make_regressor,
+    measure,
+    train_regressor,
+)
+from export3d.fitting.samples import (
     RegressorTraining,
     Samples,
     TrackerErrors,
     disturb,
     draw_samples,
-    fit_alignment,
-    fit_points_alignment,
-    fold_crop,
-    make_regressor,
-    measure,
-    train_regressor,
 )
+from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
+from export3d.heads.shape.procedural import procedural_head
+from export3d.tracking.alignment import EG3D_ALIGNMENT, crop_squares
+from export3d.tracking.regressor import LandmarkRegressor, RegressorConfig, pose_from_camera
 
 QUIET = RegressorTraining(noise_px=(0.0, 0.0), face_offset_px=0.0, missing_share=0.0, aligned_share=1.0)
 
 
 @pytest.fixture(scope="module")
 def extractor() -> LinearExtractor:
-    return LinearExtractor.build(
-        ParametricHead.procedural(), ExtractorConfig(statistics_identities=20, statistics_frames=6)
-    )
+    return LinearExtractor.build(procedural_head(), ExtractorConfig(statistics_identities=20, statistics_frames=6))
 
 
 @pytest.fixture(scope="module")
 def samples(extractor) -> Samples:
-    return draw_samples(ParametricHead.procedural(), extractor, range(40), 8)
+    return draw_samples(procedural_head(), extractor, range(40), 8)
 
 
 def test_samples_are_a_function_of_their_seeds(extractor, samples):
-    again = draw_samples(ParametricHead.procedural(), extractor, range(2, 4), 8)
+    again = draw_samples(procedural_head(), extractor, range(2, 4), 8)
     assert torch.equal(again.points, samples.points[16:32])
     assert torch.equal(again.beta, samples.beta[16:32])
     assert torch.equal(again.camera.to_vector(), samples.camera.to_vector()[16:32])
@@ -50,7 +48,7 @@ def test_samples_are_a_function_of_their_seeds(extractor, samples):
 
 
 def test_the_noisy_fit_scatters_around_the_exact_one(extractor, samples):
-    noisy = draw_samples(ParametricHead.procedural(), extractor, range(40), 8, noisy_fit=True)
+    noisy = draw_samples(procedural_head(), extractor, range(40), 8, noisy_fit=True)
     assert torch.equal(noisy.points, samples.points)
     difference = noisy.beta - samples.beta
     assert 0.01 < float(difference.std()) < 2.0
@@ -58,14 +56,14 @@ def test_the_noisy_fit_scatters_around_the_exact_one(extractor, samples):
 
 
 def test_the_fitted_alignment_leaves_the_frames_of_the_clips_as_they_are(samples):
-    squares = crop_squares(samples.landmarks.numpy(), fit_alignment(samples))
+    squares = crop_squares(samples.landmarks.numpy(), fit_points_alignment(samples.landmarks.numpy()))
     assert np.abs(squares.mean(axis=0) - [0.5, 0.5, 1.0]).max() < 0.02
     # EG3D's own alignment does not: it shows the face larger and puts another point at the centre.
     assert crop_squares(samples.landmarks.numpy(), EG3D_ALIGNMENT)[:, 2].mean() < 0.95
 
 
 def test_the_fitted_alignment_follows_the_head_when_it_turns(samples):
-    squares = torch.from_numpy(crop_squares(samples.landmarks.numpy(), fit_alignment(samples)))
+    squares = torch.from_numpy(crop_squares(samples.landmarks.numpy(), fit_points_alignment(samples.landmarks.numpy())))
     centre = pose_from_camera(samples.camera)[:, 6:8] / 2.7 * samples.camera.intrinsics[:, 0, 0, None] + 0.5
     # The crop's centre is where the world origin is seen, at any yaw, up to the shape of the face.
     assert float((squares[:, :2] - centre).abs().mean()) < 0.02
@@ -105,7 +103,7 @@ def test_a_shifted_crop_turns_the_camera_by_the_angle_of_the_shift(samples):
 def test_undisturbed_views_agree_with_their_cameras(samples):
     for share in (0.0, 1.0):
         settings = RegressorTraining(noise_px=(0.0, 0.0), face_offset_px=0.0, missing_share=0.0, aligned_share=share)
-        views = disturb(samples, fit_alignment(samples), settings, np.random.default_rng(0))
+        views = disturb(samples, fit_points_alignment(samples.landmarks.numpy()), settings, np.random.default_rng(0))
         error = (views.camera.project(samples.points)[0] - views.landmarks).norm(dim=-1) * 256.0
         assert float(error.mean()) < 0.3
         assert (views.present == 1).all()
@@ -145,14 +143,14 @@ def test_a_tracker_with_a_constant_error_is_undone_by_its_offsets(samples):
 
 
 def test_the_network_learns_the_camera_and_the_expression(extractor, samples):
-    alignment = fit_alignment(samples)
+    alignment = fit_points_alignment(samples.landmarks.numpy())
     settings = RegressorTraining(epochs=40, batch=64, missing_share=0.0, noise_px=(0.0, 0.5), face_offset_px=0.0)
     losses = []
     net = train_regressor(
         samples, RegressorConfig(hidden=64, alignment=alignment), settings, progress=lambda *step: losses.append(step)
     )
     assert [step[0] for step in losses] == list(range(1, 41)) and losses[-1][2] < 0.5 * losses[0][2]
-    unseen = draw_samples(ParametricHead.procedural(), extractor, range(1000, 1010), 8)
+    unseen = draw_samples(procedural_head(), extractor, range(1000, 1010), 8)
     errors = measure(make_regressor(net, {}), unseen, 0.0, aligned=True)
     spread = rotation_angle_deg(unseen.camera, Camera.look_at_head(torch.zeros(len(unseen))))
     assert errors.angle_error_deg_mean < 0.3 * float(spread.mean())

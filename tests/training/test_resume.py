@@ -19,13 +19,14 @@ from export3d.configs import config_to_dict
 from export3d.data import ClipDataset
 from export3d.errors import CheckpointError, OutputError, TrainingError
 from export3d.expression.lebs import LeBS
-from export3d.training.config import TINY_TRAIN, TrainConfig
-from export3d.training.distributed import World
-from export3d.training.loop import LoopOptions, run_loop
-from export3d.training.pretrain import TINY_PRETRAIN, PretrainTask
-from export3d.training.run_folder import RunFolder
-from export3d.training.state import list_states, load_state, save_state
-from export3d.training.train import TrainTask
+from export3d.training.loop.distributed import World
+from export3d.training.loop.run import LoopOptions, run_loop
+from export3d.training.loop.run_folder import RunFolder
+from export3d.training.loop.state import list_states, load_state, save_state
+from export3d.training.phases.config import TINY_TRAIN, TrainConfig
+from export3d.training.phases.pretrain import PretrainTask
+from export3d.training.phases.pretrain_config import TINY_PRETRAIN
+from export3d.training.phases.train import TrainTask
 
 QUIET = LoopOptions(log_every=1, sheet_every=0, state_every=1000)
 
@@ -195,7 +196,7 @@ def test_nan_stops_the_run_and_saves_batch_and_state_before_it(clip_folder: Path
     with pytest.raises(TrainingError, match=r"step 0: .*mse.* is NaN or infinite"):
         run_loop(task, run, QUIET, World())
     batch = torch.load(tmp_path / "bad-batch-00000000.pt", weights_only=True)
-    assert torch.equal(batch["beta"], task.load_batch(0).beta)
+    assert torch.equal(batch["state"]["beta"], task.load_batch(0).state.beta)
     assert load_state(list_states(tmp_path)[0])["step"] == 0
     run.close()
 

@@ -11,10 +11,10 @@ import torch
 
 from export3d.camera import Camera
 from export3d.data import ClipDataset
-from export3d.training.augment import AugmentConfig
-from export3d.training.batches import PairSampling, pair_batch
-from export3d.training.frame_store import FrameStore
-from export3d.training.space_points import SOLID_DEPTH, occupancy_loss, space_points
+from export3d.training.batches.augment import AugmentConfig
+from export3d.training.batches.frame_store import FrameStore
+from export3d.training.batches.pair_batches import PairSampling, pair_batch
+from export3d.training.batches.space_points import SOLID_DEPTH, occupancy_loss, space_points
 
 SIZE = 64
 RADIUS = 0.2  # of a ball around the origin, which stands for the head

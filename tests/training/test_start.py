@@ -1,4 +1,4 @@
-"""Starting weights: equal configurations, and the ways in which a start may be smaller than the model."""
+"""Starting weights: the model must be the same; what differs is refused and shown."""
 
 from __future__ import annotations
 
@@ -9,49 +9,29 @@ import pytest
 import torch
 
 from export3d.errors import TrainingError
-from export3d.model import Export3D, save_model
-from export3d.model.config import TINY, ModelConfig
-from export3d.model.neck import NeckConfig
-from export3d.model.source_depth import SourceDepthConfig
-from export3d.model.source_lookup import SourceLookupConfig
-from export3d.rendering.renderer import RendererConfig
-from export3d.training.train_inputs import start_weights
+from export3d.model.config import TINY
+from export3d.portrait import PORTRAIT_PRESETS, build_model, save_model
+from export3d.training.phases.train_inputs import start_weights
 
-SMALLER = replace(
-    TINY,
-    source_lookup=SourceLookupConfig(enabled=True, channels=2, width=4),
-    renderer=RendererConfig(raw_size=16, num_coarse=8, num_fine=8),
-    superres=replace(TINY.superres, start_size=None),
-)
-GROWN = replace(SMALLER, generator=replace(SMALLER.generator, motion_basis=2))
-WITH_DEPTH = SourceDepthConfig(enabled=True, channels=2, widths=(4, 4, 6, 8))
+PORTRAIT = PORTRAIT_PRESETS["tiny-portrait"]
 
 
-@pytest.mark.parametrize(
-    "bigger",
-    [
-        GROWN,
-        replace(SMALLER, source_depth=WITH_DEPTH),
-        replace(SMALLER, upper_face=True),
-        replace(SMALLER, upper_face=True, lower_face=True),
-        replace(SMALLER, neck=NeckConfig(enabled=True)),
-        replace(GROWN, source_depth=WITH_DEPTH, upper_face=True, lower_face=True, neck=NeckConfig(enabled=True)),
-    ],
-    ids=["motion_basis", "source_depth", "upper_face", "both_faces", "neck", "all"],
-)
-def test_a_smaller_start_is_grown_and_keeps_its_weights(tmp_path: Path, bigger: ModelConfig) -> None:
-    model = Export3D(SMALLER)
+def test_a_start_of_the_same_model_keeps_every_weight(tmp_path: Path) -> None:
+    model = build_model(PORTRAIT)
     save_model(tmp_path / "start.safetensors", model)
-    tensors, _ = start_weights(tmp_path / "start.safetensors", bigger)
-    again, _ = start_weights(tmp_path / "start.safetensors", bigger)
-    grown = Export3D(bigger)
-    grown.load_state_dict(tensors)
+    tensors, digest = start_weights(tmp_path / "start.safetensors", PORTRAIT)
+    assert len(digest) == 64
     assert all(torch.equal(tensors[name], value) for name, value in model.state_dict().items())
-    assert all(torch.equal(tensors[name], again[name]) for name in tensors)
 
 
-def test_any_other_difference_is_refused_and_shown(tmp_path: Path) -> None:
-    save_model(tmp_path / "start.safetensors", Export3D(SMALLER))
-    other = replace(GROWN, generator=replace(GROWN.generator, blocks=3))
-    with pytest.raises(TrainingError, match="blocks"):
+def test_another_size_is_refused_and_shown(tmp_path: Path) -> None:
+    save_model(tmp_path / "start.safetensors", build_model(PORTRAIT))
+    other = replace(PORTRAIT, generator=replace(PORTRAIT.generator, blocks=3))
+    with pytest.raises(TrainingError, match=r"generator\.blocks: 2 -> 3"):
         start_weights(tmp_path / "start.safetensors", other)
+
+
+def test_the_other_model_is_refused_and_named(tmp_path: Path) -> None:
+    save_model(tmp_path / "start.safetensors", build_model(PORTRAIT))
+    with pytest.raises(TrainingError, match="model: PortraitConfig -> ModelConfig"):
+        start_weights(tmp_path / "start.safetensors", TINY)

@@ -11,17 +11,17 @@ import torch
 from export3d.data import ClipDataset
 from export3d.errors import TrainingError, UsageError
 from export3d.expression.lebs import LeBS
-from export3d.model import ABLATIONS, ablation, load_model
-from export3d.model.background import BackgroundConfig
+from export3d.model import ABLATIONS, ablation
 from export3d.model.config import TINY
-from export3d.model.pixel_aligned import PixelAlignedConfig
-from export3d.training.augment import AugmentConfig
-from export3d.training.config import TINY_TRAIN, TRAIN_PRESETS, TrainConfig
-from export3d.training.distributed import World
-from export3d.training.losses import LossWeights
-from export3d.training.run_folder import RunFolder
-from export3d.training.train import TrainTask, check_same_extractor, install_expression
-from export3d.training.windows import cut, focus_weight, shrink_depth, trim
+from export3d.portrait import PORTRAIT_PRESETS, PortraitModel, build_model, load_model, save_model
+from export3d.training.batches.augment import AugmentConfig
+from export3d.training.batches.windows import cut, focus_weight, shrink_depth, trim
+from export3d.training.loop.distributed import World
+from export3d.training.loop.run_folder import RunFolder
+from export3d.training.losses.terms import LossWeights
+from export3d.training.phases.config import TINY_TRAIN, TRAIN_PRESETS, TrainConfig
+from export3d.training.phases.train import TrainTask
+from export3d.training.phases.train_inputs import check_same_extractor, install_expression
 
 PHASE1 = replace(TINY_TRAIN, samples=200, adversarial=replace(TINY_TRAIN.adversarial, samples=0))
 
@@ -50,11 +50,9 @@ def test_mean_planes_follow_equation_12_from_the_output_before_the_sum(clip_fold
     for step in range(3):
         batch = task.load_batch(step)
         with torch.no_grad():  # the generator's output with the weights before the step
-            from export3d.camera import Camera
-            from export3d.training.pretrain import to_tensor_of
+            from export3d.images import to_tensor_of
 
-            code = task.model.encode(to_tensor_of(batch.source), Camera.from_vector(batch.source_camera))
-            planes = task.model.planes(code, batch.beta)
+            planes = task.model.planes(task.model.encode(to_tensor_of(batch.source)), batch.state.beta)
         task.step(step, batch)
         expected = decay * expected + (1.0 - decay) * planes.mean(dim=0)
     assert torch.allclose(task.model.mean_planes.mean, expected, atol=1e-6)
@@ -69,19 +67,14 @@ def test_a_frozen_expression_encoder_does_not_move(clip_folder: Path) -> None:
 
 
 def full_options() -> TrainConfig:
-    """Every option of the `small` preset at tiny sizes."""
-    model = replace(
-        TINY,
-        background=BackgroundConfig(mode="apart", width=8),
-        pixel_aligned=PixelAlignedConfig(enabled=True, width=8),
-    )
+    """Every option of the `portrait` preset at tiny sizes."""
     weights = LossWeights(
         perceptual_raw=0, perceptual=0, l1_raw=1, l1=1, gradient_raw=1, gradient=1, depth=1, opacity=1, matte=1
     )
     return replace(
         PHASE1,
         samples=20,
-        model=model,
+        model=PORTRAIT_PRESETS["tiny-portrait"],
         weights=weights,
         sampling=replace(PHASE1.sampling, window=4, frontal_share=0.5),
         augment=AugmentConfig(
@@ -89,8 +82,6 @@ def full_options() -> TrainConfig:
         ),
         coarse_until=0.3,
         coarse_size=4,
-        pixel_aligned_from=0.6,
-        pixel_aligned_drop=0.2,
         focus=1.0,
         edge_px=1,
         clip_gradient=1.0,
@@ -100,7 +91,7 @@ def full_options() -> TrainConfig:
     )
 
 
-def test_every_option_of_the_small_preset_trains_and_every_term_is_finite(clip_folder: Path) -> None:
+def test_every_option_of_the_portrait_preset_trains_and_every_term_is_finite(clip_folder: Path) -> None:
     task = make_task(clip_folder, full_options())
     seen: set[str] = set()
     for step in range(10):
@@ -114,7 +105,6 @@ def test_the_curriculum_switches_at_the_stated_shares(clip_folder: Path) -> None
     task = make_task(clip_folder, full_options())  # 10 steps in phase 1
     views = [task.view(step) for step in range(10)]
     assert [v.coarse_size for v in views] == [4] * 3 + [None] * 7
-    assert [v.pixel_share for v in views] == [0.0] * 6 + [0.8] * 4
     rates = [task.rate(step) for step in range(10)]
     # Warm-up over 2 steps, constant to half of the run, then half a cosine towards the floor.
     assert rates[0] == pytest.approx(0.5e-3)
@@ -130,29 +120,38 @@ def test_the_first_stage_reads_portraits_only_and_moves_nothing_else(clip_folder
     metrics = task.step(0, task.load_batch(0))
     assert set(metrics) == {"matte", "total", "gradient_norm"}
     changed = {name for name, value in task.model.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed and all(name.startswith("matte.") for name in changed)
+    assert changed and all(name.startswith("reader.matte.") for name in changed)
     # The parts that were left alone start as gently as those: two warm-up steps each.
     rates = [task.rate(step) for step in range(5)]
     assert rates == pytest.approx([0.5e-3, 1e-3, 0.5e-3, 1e-3, 1e-3])
     assert "mse_raw" in task.step(2, task.load_batch(2))
 
 
+def plain_task(folder: Path, config: TrainConfig) -> TrainTask:
+    """A task on clips without truth: the maps to single weights cannot be fitted there, so a model that has them goes on."""
+    torch.manual_seed(5)
+    model = build_model(config.model)
+    assert isinstance(model, PortraitModel)
+    for part in model.cues.shapes:
+        part.set_map(torch.randn(64, len(part.names)), torch.zeros(len(part.names)))
+    encoder = LeBS(config.model.expression)
+    return TrainTask(config, ClipDataset(folder), World(), expression=encoder, start=model.state_dict())
+
+
 def test_the_first_stage_refuses_clips_that_have_nothing_for_it(plain_clip_folder: Path) -> None:
     config = replace(full_options(), portrait_until=0.2)
-    task = TrainTask(config, ClipDataset(plain_clip_folder), World(), expression=LeBS(config.model.expression))
+    task = plain_task(plain_clip_folder, config)
     with pytest.raises(TrainingError, match=r"nothing can be learned from portraits alone.*set portrait_until to 0"):
         task.step(0, task.load_batch(0))
 
 
 def test_the_first_stage_needs_a_model_that_reads_portraits() -> None:
-    with pytest.raises(ValueError, match="needs a model with a source depth or with its background apart"):
+    with pytest.raises(ValueError, match="portrait_until needs the portrait model"):
         replace(PHASE1, portrait_until=0.1)
 
 
 def test_clips_without_masks_train_too(plain_clip_folder: Path) -> None:
-    torch.manual_seed(5)
-    config = full_options()
-    task = TrainTask(config, ClipDataset(plain_clip_folder), World(), expression=LeBS(config.model.expression))
+    task = plain_task(plain_clip_folder, full_options())
     metrics = task.step(5, task.load_batch(5))
     assert "depth" not in metrics and "opacity" not in metrics and "matte" not in metrics
 
@@ -200,11 +199,9 @@ def test_a_missing_expression_encoder_is_named(clip_folder: Path) -> None:
 
 
 def test_an_expression_encoder_of_another_shape_is_refused_with_the_difference() -> None:
-    from export3d.model import Export3D
-
     other = LeBS(replace(TINY.expression, num_basis=4))
     with pytest.raises(TrainingError, match="num_basis: 4 -> 10"):
-        install_expression(Export3D(TINY), other)
+        install_expression(build_model(TINY), other)
 
 
 def test_a_trainable_encoder_can_start_from_the_pre_trained_one_and_then_moves(clip_folder: Path) -> None:
@@ -223,19 +220,21 @@ def test_a_trainable_encoder_can_start_from_the_pre_trained_one_and_then_moves(c
 
 
 def test_upper_and_lower_face_may_be_learned_at_a_rate_of_their_own(clip_folder: Path) -> None:
-    config = replace(PHASE1, model=replace(TINY, upper_face=True, lower_face=True), face_shapes_rate=6.0)
+    config = replace(PHASE1, model=PORTRAIT_PRESETS["tiny-portrait"], face_shapes_rate=6.0)
     task = TrainTask(config, ClipDataset(clip_folder, split="train"), World(), expression=LeBS(TINY.expression))
+    assert isinstance(task.model, PortraitModel)
     task.step(0, task.load_batch(0))
     others, shapes = task._optimizer.param_groups
     assert shapes["lr"] == pytest.approx(6.0 * others["lr"])
-    assert [id(p) for p in shapes["params"]] == [id(part.to_condition.weight) for part in task.model.face_shapes]
+    cues = task.model.cues
+    wanted = [*(part.to_condition.weight for part in cues.shapes), *cues.turn.parameters()]
+    assert [id(p) for p in shapes["params"]] == [id(p) for p in wanted]
     together = sum(len(group["params"]) for group in task._optimizer.param_groups)
     assert together == sum(p.requires_grad for p in task.model.parameters())  # each once
 
 
 def test_training_can_start_from_a_model_and_free_its_frozen_encoder(clip_folder: Path, tmp_path: Path) -> None:
-    from export3d.model import save_model
-    from export3d.training.train_inputs import start_weights
+    from export3d.training.phases.train_inputs import start_weights
 
     task = make_task(clip_folder, PHASE1)
     task.step(0, task.load_batch(0))

@@ -2,22 +2,21 @@
 
 from export3d.animation.animator import Animator, Subject
 from export3d.animation.drivers import ClipDriver, Driver, DrivingFrame, MotionDriver, PhotoDriver, open_driver
-from export3d.animation.film import FilmReport, animate_film, orbit_film
-from export3d.animation.lost import LostFaces
 from export3d.animation.transfer import TransferOptions
+from export3d.animation.video_output import VideoOptions, VideoReport, animate_video, orbit_video
 
 __all__ = [
     "Animator",
     "ClipDriver",
     "Driver",
     "DrivingFrame",
-    "FilmReport",
-    "LostFaces",
     "MotionDriver",
     "PhotoDriver",
     "Subject",
     "TransferOptions",
-    "animate_film",
+    "VideoOptions",
+    "VideoReport",
+    "animate_video",
     "open_driver",
-    "orbit_film",
+    "orbit_video",
 ]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from export3d.camera import Camera
 from export3d.errors import UsageError
+from export3d.face_state import FaceState
 from export3d.images import read_image, to_tensor, to_uint8
-from export3d.model import Export3D, FastConfig, Render, SourceCode
+from export3d.model import Render
+from export3d.portrait import FastConfig, Model, PortraitModel, drivable
 from export3d.precision import uses_bf16
-from export3d.tracking import Crop, Tracker, crop_image, unknown_gaze
+from export3d.tracking import Crop, Tracker, crop_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,51 +27,49 @@ class Subject:
     Attributes:
         image: uint8 ``(H, W, 3)``, the photo as it was given.
         crop: the square of the photo that the network sees.
-        beta: ``(64,)`` float32, the portrait's own expression.
+        state: the portrait's own face (B = 1) with the turn of its head.
         camera: ``(25,)`` float32, the portrait's own camera.
         code: what the network keeps of the portrait.
-        gaze: ``(2,)`` float32, the portrait's own gaze in radians; NaN where it is unknown.
-        turn: ``(3,)`` float32, how the portrait's head is turned against its torso, see `head_turn`.
     """
 
     image: np.ndarray
     crop: Crop
-    beta: np.ndarray
+    state: FaceState
     camera: np.ndarray
-    code: SourceCode
-    gaze: np.ndarray = field(default_factory=unknown_gaze)
-    turn: np.ndarray = field(default_factory=lambda: np.zeros(3, dtype=np.float32))
+    code: Any
 
     def picture(self, size: int) -> np.ndarray:
         """The aligned portrait as uint8 ``(size, size, 3)``."""
         return crop_image(self.image, self.crop, size)
 
 
-def head_turn(camera: np.ndarray) -> np.ndarray:
-    """Turn of the head against a torso that faces the camera ``(25,)``: a rotation vector ``(3,)`` in radians."""
-    vector = torch.from_numpy(np.asarray(camera, dtype=np.float32))[None]
-    turn: np.ndarray = Camera.from_vector(vector).head_turn()[0].numpy()
-    return turn
+def turned_by(state: FaceState, camera: np.ndarray) -> FaceState:
+    """The face with the turn of its head against a torso that faces the camera ``(25,)``."""
+    return replace(state, turn=_camera(camera).head_turn())
+
+
+def _camera(vector: np.ndarray) -> Camera:
+    return Camera.from_vector(torch.from_numpy(np.array(vector, dtype=np.float32))[None])
 
 
 class Animator:
     """Drives one portrait after another with a trained model.
 
-    Nothing is computed twice: the portrait is encoded once, the planes are kept while expression and gaze stay the same,
-    and the picture while the camera does too.
+    Nothing is computed twice: the portrait is encoded once, what depends on the face is kept while that stays the
+    same, and the picture while the camera does too.
 
     Args:
         model: from `load_model`.
         tracker: finds the face in the portrait; the default is MediaPipe with the bundled regressor.
-        exact: render every sample of every ray in single precision, as evaluation does. Otherwise, on a CPU, what does
-            not show is left out (`rendering/fast.py`), where the model can do that, and the networks around the renderer
-            calculate in bf16 where that is faster (`precision.py`).
+        exact: render every sample of every ray in single precision, as evaluation does. Otherwise the portrait model, on a
+            CPU, leaves out what does not show (`rendering/fast.py`), and its networks around the renderer calculate in
+            bf16 where that is faster (`precision.py`).
 
     Raises:
         UsageError: The tracker's coefficients are not in the model's expression space.
     """
 
-    def __init__(self, model: Export3D, tracker: Tracker | None = None, *, exact: bool = False) -> None:
+    def __init__(self, model: Model, tracker: Tracker | None = None, *, exact: bool = False) -> None:
         self.model = model
         self.tracker = tracker if tracker is not None else Tracker(size=model.config.image_size)
         given, wanted = self.tracker.info.expression_space, model.config.expression.space
@@ -80,16 +80,12 @@ class Animator:
             )
         self.device = next(model.parameters()).device
         # Measured on CPUs only; a GPU would wait for the number of rays that are left.
-        pays = self.device.type == "cpu" and model.can_be_fast
+        pays = self.device.type == "cpu" and isinstance(model, PortraitModel)
         self.fast = FastConfig() if pays and not exact else None
         self.half = self.fast is not None and uses_bf16("auto", self.device)
         self.subject: Subject | None = None
-        self._beta: np.ndarray | None = None
-        self._gaze: np.ndarray | None = None
-        self._turn: np.ndarray | None = None
-        self._planes: Tensor | None = None
-        self._camera: np.ndarray | None = None
-        self._render: Render | None = None
+        self._drivable = drivable(model)
+        self._forget()
 
     def twin(self) -> Animator:
         """Another animator with the same model, tracker and portrait, for another thread; it keeps planes of its own."""
@@ -99,7 +95,10 @@ class Animator:
 
     def _forget(self) -> None:
         """Drop what is kept of earlier frames."""
-        self._beta = self._gaze = self._turn = self._planes = self._camera = self._render = None
+        self._state: FaceState | None = None
+        self._driven: Any = None
+        self._vector: np.ndarray | None = None
+        self._render: Render | None = None
 
     @property
     def image_size(self) -> int:
@@ -121,93 +120,43 @@ class Animator:
             where = where or str(image)
             image = read_image(image)
         found = self.tracker.portrait(image, where=where or "the source image")
-        self.subject = self.encode(image, found.crop, found.beta, found.camera, found.gaze)
-        return self.subject
+        return self.encode(image, found.crop, found.state, found.camera)
 
-    def encode(
-        self,
-        image: np.ndarray,
-        crop: Crop,
-        beta: np.ndarray,
-        camera: np.ndarray,
-        gaze: np.ndarray | None = None,
-        turn: np.ndarray | None = None,
-    ) -> Subject:
-        """Encode a portrait whose crop, expression and camera are known already, and make it the current one.
+    def encode(self, image: np.ndarray, crop: Crop, state: FaceState, camera: np.ndarray) -> Subject:
+        """Encode a portrait whose crop, face (B = 1) and camera ``(25,)`` are known already, and make it the current one.
 
-        Its `gaze` (2,) in radians is unknown when None or NaN. Its `turn` (3,) of the head against the torso, a rotation
-        vector in radians, is taken from the camera when None, as if the torso faced it.
+        Where the turn of its head is unknown, its torso is taken to face the camera.
         """
-        gaze = unknown_gaze() if gaze is None else gaze
-        turn = head_turn(camera) if turn is None else turn
+        state = turned_by(state, camera) if state.turn is None else state
         own = np.array(crop_image(image, crop, self.image_size))  # a writable copy, as PyTorch wants it
         source = to_tensor(own)[None].to(self.device)
         with torch.inference_mode():
-            own_beta = torch.from_numpy(np.asarray(beta, dtype=np.float32))[None].to(self.device)
-            code = self.model.encode(
-                *(source, self._to_camera(camera)),
-                source_beta=own_beta,
-                source_gaze=self._to_row(gaze),
-                source_turn=self._to_row(turn),
-            )
+            code = self._drivable.encode(source, _camera(camera).to(self.device), state.to(self.device))
         self._forget()
-        self.subject = Subject(image=image, crop=crop, beta=beta, camera=camera, code=code, gaze=gaze, turn=turn)
+        self.subject = Subject(image=image, crop=crop, state=state, camera=camera, code=code)
         return self.subject
 
-    def frame(
-        self,
-        beta: np.ndarray,
-        camera: np.ndarray | Camera,
-        gaze: np.ndarray | None = None,
-        turn: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """The portrait with expression `beta` (64,), seen by `camera` (25,), as uint8 ``(S, S, 3)``.
+    def frame(self, state: FaceState, camera: np.ndarray | Camera) -> np.ndarray:
+        """The portrait with the face `state` (B = 1), seen by `camera` ``(25,)``, as uint8 ``(S, S, 3)``.
 
-        `gaze` (2,) turns the eyes: radians in the head's frame, sideways (+ to the image right) and up. None or NaN, or
-        a model that was trained without gaze, leaves them alone. `turn` (3,) turns the head against the torso, see
-        `head_turn`. None, or a model that was trained without a neck, leaves the torso as it stands in the portrait: the
-        camera goes round the person.
+        Without a gaze the eyes are left alone. Without a turn the torso stays as it stands in the portrait: the camera goes
+        round the person; `turned_by` turns the head against it. The paper's model knows neither.
         """
-        image = self.render(beta, camera, gaze, turn).image
+        image = self.render(state, camera).image
         assert image is not None  # only raw renderings have none
         return to_uint8(image[0])
 
-    def render(
-        self,
-        beta: np.ndarray,
-        camera: np.ndarray | Camera,
-        gaze: np.ndarray | None = None,
-        turn: np.ndarray | None = None,
-    ) -> Render:
+    def render(self, state: FaceState, camera: np.ndarray | Camera) -> Render:
         """Like `frame`, with depth, opacity and the raw image."""
         if self.subject is None:
             raise RuntimeError("Animator: give a portrait first: animator.portrait(image)")
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
-        beta = np.asarray(beta, dtype=np.float32)
-        gaze = np.array(unknown_gaze() if gaze is None else gaze, dtype=np.float32)
-        turn = np.array(self.subject.turn if turn is None else turn, dtype=np.float32)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            if self._planes is None or not self._holds(beta, gaze, turn):
-                betas = torch.from_numpy(beta)[None].to(self.device)
-                own = (self.subject.code, betas, self._to_row(gaze), self._to_row(turn))
-                self._planes = self.model.planes(*own)
-                self._beta, self._gaze, self._turn, self._render = beta.copy(), gaze, turn, None
-            if self._render is None or not np.array_equal(vector, self._camera):  # type: ignore[arg-type]
-                self._render = self.model.render(
-                    *(self._planes, self._to_camera(vector), self.subject.code), turn=self._to_row(turn), fast=self.fast
-                )
-                self._camera = vector.copy()
+            if self._state is None or not state.same_as(self._state):
+                self._driven = self._drivable.drive(self.subject.code, state.to(self.device))
+                self._state, self._render = state.map(torch.clone), None
+            if self._render is None or not np.array_equal(vector, self._vector):  # type: ignore[arg-type]
+                view = _camera(vector).to(self.device)
+                self._render = self._drivable.render(self._driven, view, fast=self.fast)
+                self._vector = vector.copy()
         return self._render
-
-    def _holds(self, beta: np.ndarray, gaze: np.ndarray, turn: np.ndarray) -> bool:
-        """Whether the planes are those of this expression and, for a model that reads them, this gaze and turn."""
-        assert self._beta is not None and self._gaze is not None and self._turn is not None
-        same_gaze = not self.model.config.gaze or np.array_equal(gaze, self._gaze, equal_nan=True)
-        same_turn = self.model.neck is None or np.array_equal(turn, self._turn)
-        return same_gaze and same_turn and np.array_equal(beta, self._beta)
-
-    def _to_row(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.asarray(values, dtype=np.float32))[None].to(self.device)
-
-    def _to_camera(self, vector: np.ndarray) -> Camera:
-        return Camera.from_vector(torch.from_numpy(np.asarray(vector, dtype=np.float32))[None]).to(self.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
 from pathlib import Path
@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from export3d.errors import UnreadableVideoError
+from export3d.face_state import FaceState
 from export3d.images import read_image
-from export3d.tracking import Motion, Tracker, unknown_gaze
+from export3d.tracking import Motion, Tracker
 from export3d.video import VideoReader
 
 MOTION_SUFFIX = ".safetensors"
@@ -30,23 +31,21 @@ class DrivingFrame:
     """One moment of the driving motion.
 
     Attributes:
-        beta: ``(64,)`` float32.
+        state: the driver's face (B = 1).
         camera: ``(25,)`` float32.
-        found: false where no face was found; beta and camera mean nothing then.
+        found: false where no face was found; face and camera mean nothing then.
         index: number of the frame in the clip, from 0.
         pts, duration: in units of the driver's time base.
         image: the frame itself, uint8 ``(H, W, 3)``, or None where there is none (motion files).
-        gaze: ``(2,)`` float32 radians in the head's frame, sideways (+ to the image right) and up; NaN where unknown.
     """
 
-    beta: np.ndarray
+    state: FaceState
     camera: np.ndarray
     found: bool
     index: int
     pts: int
     duration: int
     image: np.ndarray | None = None
-    gaze: np.ndarray = field(default_factory=unknown_gaze)
 
 
 class Driver(Protocol):
@@ -81,14 +80,13 @@ class ClipDriver:
             where = f"{self.name}, frame {frame.index} at {frame.time_s:.2f} s"
             tracked = self._tracker.frame(frame.image, where=where)
             yield DrivingFrame(
-                beta=tracked.beta,
+                state=tracked.state,
                 camera=tracked.camera,
                 found=tracked.found,
                 index=frame.index,
                 pts=frame.pts,
                 duration=frame.duration,
                 image=frame.image,
-                gaze=tracked.gaze,
             )
 
     def close(self) -> None:
@@ -109,19 +107,18 @@ class MotionDriver:
         self.num_frames_hint: int | None = len(motion)
 
     def __iter__(self) -> Iterator[DrivingFrame]:
-        motion = self._motion
+        motion, states = self._motion, self._motion.state
         pts = [round(Fraction(float(time_s)) / self.time_base) for time_s in motion.time_s]
         last = max(round(1 / self.fps / self.time_base), 1)
         durations = [*(int(d) for d in np.diff(np.asarray(pts, dtype=np.int64))), last]
         for index in range(len(motion)):
             yield DrivingFrame(
-                beta=motion.beta[index],
+                state=states[index : index + 1],
                 camera=motion.camera[index],
                 found=bool(motion.found[index]),
                 index=index,
                 pts=pts[index],
                 duration=durations[index],
-                gaze=unknown_gaze() if motion.gaze is None else motion.gaze[index],
             )
 
     def close(self) -> None:
@@ -129,7 +126,7 @@ class MotionDriver:
 
 
 class PhotoDriver:
-    """A single picture: one frame, or `seconds` of it as a still film."""
+    """A single picture: one frame, or `seconds` of it as a still video."""
 
     audio: Path | None = None
 
@@ -144,14 +141,13 @@ class PhotoDriver:
     def __iter__(self) -> Iterator[DrivingFrame]:
         for index in range(self.num_frames_hint or 1):
             yield DrivingFrame(
-                beta=self._portrait.beta,
+                state=self._portrait.state,
                 camera=self._portrait.camera,
                 found=True,
                 index=index,
                 pts=index,
                 duration=1,
                 image=self._image,
-                gaze=self._portrait.gaze,
             )
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ MAX_PITCH_DEG = 45.0
 
 @dataclass(frozen=True, kw_only=True)
 class OrbitOptions:
-    """A closed path around the head: its end meets its start, so the film can be looped."""
+    """A closed path around the head: its end meets its start, so the video can be looped."""
 
     kind: Literal["sweep", "circle"] = "sweep"
     """`sweep`: left and right, then up and down. `circle`: both at once, never frontal."""
@@ -39,7 +39,7 @@ class OrbitOptions:
                 f"got {self.yaw_deg} and {self.pitch_deg}. A single portrait says nothing about the back of the head."
             )
         if self.num_frames < 1:
-            raise UsageError(f"orbit: the film needs at least one frame; got {self.num_frames}.")
+            raise UsageError(f"orbit: the video needs at least one frame; got {self.num_frames}.")
 
 
 def orbit_angles(options: OrbitOptions) -> Tensor:

@@ -14,8 +14,10 @@ from torch import Tensor
 from export3d.animation.animator import Animator
 from export3d.camera import Camera
 from export3d.errors import UsageError
+from export3d.expression.lebs import LeBS
+from export3d.face_state import FaceState
 from export3d.images import to_uint8
-from export3d.model import Export3D
+from export3d.portrait import Model, PortraitModel, drivable
 
 PAPER_RANGES: dict[int, tuple[float, float]] = {
     1: (1.0, -7.0),
@@ -83,16 +85,17 @@ def sweep_values(options: SweepOptions, mean: np.ndarray, spread: np.ndarray) ->
     return values
 
 
-def require_basis(model: Export3D) -> None:
-    """Raise `UsageError` for a model without a basis."""
-    if model.config.expression.kind != "lebs":
+def require_basis(model: Model) -> LeBS:
+    """The model's basis; `UsageError` for a model without one."""
+    if not isinstance(model.expression, LeBS):
         raise UsageError(
             f"sweep: this model's expression encoder is '{model.config.expression.kind}' and has no basis; take a model "
             "with expression.kind 'lebs'."
         )
+    return model.expression
 
 
-def coefficient_spread(model: Export3D, beta: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def coefficient_spread(model: Model, beta: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation ``(n,)`` of lambda.
 
     Args:
@@ -100,7 +103,7 @@ def coefficient_spread(model: Export3D, beta: np.ndarray | None = None) -> tuple
         beta: ``(N, 64)`` expressions to measure on. None draws independent standard normal numbers, which fits the
             space `ict64` alone: its numbers are standardised over people and frames.
     """
-    require_basis(model)
+    basis = require_basis(model)
     if beta is None:
         if model.config.expression.space != "ict64":
             raise UsageError(
@@ -108,29 +111,30 @@ def coefficient_spread(model: Export3D, beta: np.ndarray | None = None) -> tuple
                 "on clips with --spread-from, or use --ranges paper."
             )
         beta = np.random.default_rng(0).normal(size=(_SPREAD_DRAWS, 64))
-    device = next(model.parameters()).device
     with torch.inference_mode():
-        found = model.coefficients(torch.from_numpy(beta.astype(np.float32)).to(device)).double().cpu().numpy()
+        found = basis.coefficients(_on_device(model, beta)).double().cpu().numpy()
     return found.mean(axis=0), found.std(axis=0)
 
 
-def shapes_along(model: Export3D, beta: np.ndarray) -> Tensor | None:
-    """How the expression weights that the model reads off beta go with the coefficients: ``(n, S)``, weights per unit of
-    lambda, by least squares; None for a model that reads none.
+def weights_along(model: Model, beta: np.ndarray) -> Tensor | None:
+    """How the single expression weights that the model reads off beta go with the coefficients: ``(n, 52)``, weights per
+    unit of lambda, by least squares, NaN for weights that it does not read; None for the paper's model, which reads none.
 
     Args:
         model: with a basis.
         beta: ``(N, 64)`` expressions to measure on; they should be real ones, since what goes together is what counts.
     """
-    require_basis(model)
-    given = torch.from_numpy(beta.astype(np.float32)).to(next(model.parameters()).device)
-    with torch.inference_mode():
-        shapes, coefficients = model.read_shapes(given), model.coefficients(given)
-    if shapes is None:
+    basis = require_basis(model)
+    if not isinstance(model, PortraitModel):
         return None
-    centred = [(x - x.mean(dim=0)).double().cpu() for x in (coefficients, shapes)]
-    slope: Tensor = torch.linalg.lstsq(*centred, driver="gelsd").solution
-    return slope.to(shapes)
+    given = _on_device(model, beta)
+    with torch.inference_mode():
+        weights, coefficients = model.cues.weights(given), basis.coefficients(given)
+    read = ~weights.isnan().any(dim=0)
+    centred = [(x - x.mean(dim=0)).double().cpu() for x in (coefficients, weights[:, read])]
+    slope = weights.new_full((coefficients.shape[1], weights.shape[1]), torch.nan)
+    slope[:, read] = torch.linalg.lstsq(centred[0], centred[1], driver="gelsd").solution.to(weights)
+    return slope
 
 
 def sweep_frames(
@@ -143,14 +147,14 @@ def sweep_frames(
 ) -> dict[int, np.ndarray]:
     """Pictures of the current portrait with one coefficient at a time set to the given values.
 
-    The other coefficients are those of the portrait's own expression. A model that also reads expression weights off beta
-    (`Export3D.read_shapes`) has them changed along with the coefficient, or they would hold the face still.
+    The other coefficients are those of the portrait's own expression. A model that also reads single weights off beta has
+    them changed along with the coefficient, or they would hold the face still.
 
     Args:
         animator: with a portrait.
         values: from `sweep_values`.
-        slope: from `shapes_along`; None takes the expression weights of the nearest beta that has the coefficients, which
-            moves the face less.
+        slope: from `weights_along`; None takes the weights of the nearest beta that has the coefficients, which moves the
+            face less.
         camera: ``(25,)``; None is the portrait's own.
         on_frame: called with the number of pictures that are done.
 
@@ -160,25 +164,25 @@ def sweep_frames(
     model, subject = animator.model, animator.subject
     if subject is None:
         raise RuntimeError("sweep_frames: give a portrait first: animator.portrait(image)")
-    require_basis(model)
+    basis, calls = require_basis(model), drivable(model)
     vector = subject.camera if camera is None else camera
-    view = Camera.from_vector(torch.from_numpy(np.asarray(vector, dtype=np.float32))[None]).to(animator.device)
+    view = Camera.from_vector(torch.from_numpy(np.array(vector, dtype=np.float32))[None]).to(animator.device)
     frames: dict[int, np.ndarray] = {}
     done = 0
     with torch.inference_mode():
-        beta = torch.from_numpy(subject.beta.copy())[None].to(animator.device)
-        own, own_shapes = model.coefficients(beta), model.read_shapes(beta)
+        beta = subject.state.beta.to(animator.device)
+        own = basis.coefficients(beta)
         for index, row in values.items():
             pictures = []
             for value in row:
                 coefficients = own.clone()
                 coefficients[:, index - 1] = float(value)
-                if slope is None or own_shapes is None:
-                    shapes = model.shapes_of_coefficients(coefficients, beta)
+                if slope is None or not isinstance(model, PortraitModel):
+                    state = FaceState(beta=basis.nearest_beta(coefficients, beta))
                 else:
-                    shapes = own_shapes + (coefficients - own) @ slope.to(own)
-                planes = model.planes_from_code(subject.code, model.code_of_coefficients(coefficients), shapes=shapes)
-                image = model.render(planes, view, subject.code).image
+                    moved = model.cues.weights(beta) + (coefficients - own) @ slope.to(own)
+                    state = FaceState(beta=beta, weights=moved)
+                image = calls.render(calls.drive(subject.code, state, coefficients), view).image
                 assert image is not None  # only raw renderings have none
                 pictures.append(to_uint8(image[0]))
                 done += 1
@@ -188,8 +192,12 @@ def sweep_frames(
     return frames
 
 
+def _on_device(model: Model, beta: np.ndarray) -> Tensor:
+    return torch.from_numpy(beta.astype(np.float32)).to(next(model.parameters()).device)
+
+
 def sweep_sheet(frames: Mapping[int, np.ndarray], values: Mapping[int, np.ndarray]) -> np.ndarray:
-    """One labelled row per basis vector: uint8 ``(rows * (S + 20), steps * S, 3)``."""
+    """A contact sheet with one labelled row per basis vector: uint8 ``(rows * (S + 20), steps * S, 3)``."""
     size = next(iter(frames.values())).shape[1]
     steps = max(len(row) for row in frames.values())
     sheet = Image.new("RGB", (steps * size, len(frames) * (size + _LABEL_PX)), (255, 255, 255))

@@ -1,4 +1,7 @@
-"""From the driving motion to the portrait's: absolute or relative, expression, pose or both, and smoothing."""
+"""From the driving motion to the portrait's: absolute or relative, expression, pose or both, and smoothing.
+
+Faces are handled whole, field by field: a new field of `FaceState` needs no change here.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,12 @@ from torch import Tensor
 from export3d.animation.drivers import DrivingFrame
 from export3d.camera import Camera
 from export3d.errors import UsageError
-from export3d.tracking.gaze import GAZE_LIMIT_RAD, unknown_gaze
+from export3d.face_state import FaceState
+from export3d.tracking.gaze import GAZE_LIMIT_RAD
+from export3d.tracking.smoothing import REACH, Track, smoothed_at
+
+LIMITS: dict[str, tuple[float, float]] = {"gaze": (-GAZE_LIMIT_RAD, GAZE_LIMIT_RAD), "weights": (0.0, 1.0)}
+"""Field -> where a relative motion ends; other fields have no end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +42,7 @@ class TransferOptions:
     """Let the eyes follow the driver's; else the gaze is unknown in every frame, and the eyes stay as the portrait's."""
 
     smooth_s: float = 0.0
-    """Standard deviation in seconds of a centred Gaussian over expression, camera and gaze; 0 leaves them as tracked."""
+    """Standard deviation in seconds of a centred Gaussian over face and camera; 0 leaves them as tracked."""
 
     def __post_init__(self) -> None:
         if self.expression_only and self.pose_only:
@@ -47,44 +55,49 @@ def transfer(
     frames: Iterable[DrivingFrame],
     options: TransferOptions,
     *,
-    beta: np.ndarray,
+    own: FaceState,
     camera: np.ndarray,
-    gaze: np.ndarray | None = None,
     time_base: Fraction,
 ) -> Iterator[DrivingFrame]:
-    """Driving frames -> frames with the expression, camera and gaze that the portrait shall take.
+    """Driving frames -> frames with the face and camera that the portrait shall take.
 
     Args:
-        beta: ``(64,)``, the portrait's own expression.
+        own: the portrait's own face.
         camera: ``(25,)``, the portrait's own camera.
-        gaze: ``(2,)``, the portrait's own gaze; unknown when None.
         time_base: clock of the frames' `pts`, seconds per unit.
     """
     if options.smooth_s > 0:
         frames = smooth(frames, options.smooth_s, time_base)
-    own_gaze = unknown_gaze() if gaze is None else gaze
-    reference: DrivingFrame | None = None
-    first_gaze = unknown_gaze()
+    first: DrivingFrame | None = None
     for frame in frames:
-        if reference is None and frame.found:
-            reference = frame
-        if np.isnan(first_gaze).any() and frame.found:  # its own reference: the first frame may be a blink
-            first_gaze = frame.gaze
-        new_beta, new_camera, new_gaze = frame.beta, frame.camera, frame.gaze
+        state, seen = frame.state, frame.camera
         if options.relative:
-            if reference is None:  # nothing to compare with yet: the portrait at rest
-                new_beta, new_camera, new_gaze = beta, camera, own_gaze
+            if frame.found:  # each number has its own first time: the first frame may be a blink, of unknown gaze
+                first = frame if first is None else replace(first, state=first_known(first.state, frame.state))
+            if first is None:  # nothing to compare with yet: the portrait at rest
+                state, seen = own, camera
             else:
-                new_beta = beta + (frame.beta - reference.beta)
-                new_camera = relative_camera(frame.camera, reference.camera, camera)
-                new_gaze = np.clip(own_gaze + (frame.gaze - first_gaze), -GAZE_LIMIT_RAD, GAZE_LIMIT_RAD)
+                state = relative_state(state, first.state, own)
+                seen = relative_camera(seen, first.camera, camera)
         if options.pose_only:
-            new_beta, new_gaze = beta, own_gaze
+            state = own
         if options.expression_only:
-            new_camera = camera
+            seen = camera
         if not options.gaze:
-            new_gaze = unknown_gaze()
-        yield replace(frame, beta=new_beta, camera=new_camera, gaze=new_gaze)
+            state = replace(state, gaze=None)
+        yield replace(frame, state=state, camera=seen)
+
+
+def first_known(first: FaceState, later: FaceState) -> FaceState:
+    """The first state with the numbers that it lacks (NaN) from a later one."""
+    return FaceState.combine(lambda a, b: torch.where(a.isnan(), b, a), first, later)
+
+
+def relative_state(driving: FaceState, reference: FaceState, own: FaceState) -> FaceState:
+    """The portrait's face changed as the driver's changed since the reference; unknown where one of the three is."""
+    moved = FaceState.combine(lambda now, then, start: start + (now - then), driving, reference, own)
+    ends = {name: getattr(moved, name).clamp(*LIMITS[name]) for name in LIMITS if getattr(moved, name) is not None}
+    return replace(moved, **ends)
 
 
 def relative_camera(driving: np.ndarray, reference: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -93,69 +106,43 @@ def relative_camera(driving: np.ndarray, reference: np.ndarray, own: np.ndarray)
     With world-to-camera rotations R and offsets t (the world origin in camera axes): R = R_d R_ref^T R_own and
     t = t_own + t_d - t_ref. Where the driver has not moved, this is the portrait's own camera.
     """
-    cameras = _cameras(np.stack([driving, reference, own]))
-    rotation, offset = _world_to_cam(cameras)
+    cameras = Camera.from_vector(torch.from_numpy(np.stack([driving, reference, own]).astype(np.float64)))
+    rotation, origin = cameras.world_to_cam()
     turned = rotation[0] @ rotation[1].T @ rotation[2]
-    moved = offset[2] + offset[0] - offset[1]
-    return _to_vector(turned, moved, cameras.intrinsics[2])
+    moved = origin[2] + origin[0] - origin[1]
+    return _vector(Camera.from_world_to_cam(turned[None], moved[None], cameras.intrinsics[2:]).to_vector()[0])
 
 
 def smooth(frames: Iterable[DrivingFrame], sigma_s: float, time_base: Fraction) -> Iterator[DrivingFrame]:
-    """Centred Gaussian over time, without delay; keeps only the frames within three sigma in memory."""
-    reach = 3.0 * sigma_s
+    """Each frame as `smoothed_at` has it, without delay; keeps only the frames within the reach in memory."""
+    reach = REACH * sigma_s
     window: deque[tuple[float, DrivingFrame]] = deque()
     position = 0  # of the next frame to hand out, within the window
     for frame in frames:
         now = float(frame.pts * time_base)
         window.append((now, frame))
         while position < len(window) and window[position][0] + reach <= now:
-            yield _weighted(window, position, sigma_s)
+            yield _smoothed(window, position, sigma_s)
             position += 1
             while window[0][0] < window[position][0] - reach:
                 window.popleft()
                 position -= 1
     while position < len(window):
-        yield _weighted(window, position, sigma_s)
+        yield _smoothed(window, position, sigma_s)
         position += 1
 
 
-def _weighted(window: deque[tuple[float, DrivingFrame]], position: int, sigma_s: float) -> DrivingFrame:
-    centre, frame = window[position]
-    near = [(time_s, other) for time_s, other in window if abs(time_s - centre) <= 3.0 * sigma_s]
-    weights = np.exp(-0.5 * ((np.array([time_s for time_s, _ in near]) - centre) / sigma_s) ** 2)
-    weights /= weights.sum()
-    beta = weights @ np.stack([other.beta for _, other in near]).astype(np.float64)
-    cameras = _cameras(np.stack([other.camera for _, other in near]))
-    rotation, offset = _world_to_cam(cameras)
-    weight = torch.from_numpy(weights)
-    # The rotation nearest to the mean matrix: the polar factor, from the singular value decomposition.
-    left, _, right = torch.linalg.svd((weight[:, None, None] * rotation).sum(0))
-    mean = left @ torch.diag(torch.tensor([1.0, 1.0, float(torch.det(left @ right).sign())]).to(left)) @ right
-    camera = _to_vector(mean, (weight[:, None] * offset).sum(0), cameras.intrinsics[near.index((centre, frame))])
-    return replace(frame, beta=beta.astype(np.float32), camera=camera, gaze=_weighted_gaze(near, weights, frame.gaze))
+def _smoothed(window: deque[tuple[float, DrivingFrame]], position: int, sigma_s: float) -> DrivingFrame:
+    near = [frame for _, frame in window]
+    track = Track(
+        state=FaceState.cat([frame.state for frame in near]),
+        cameras=torch.from_numpy(np.stack([frame.camera for frame in near])),
+        found=torch.tensor([frame.found for frame in near]),
+        time_s=torch.tensor([time_s for time_s, _ in window], dtype=torch.float64),
+    )
+    state, camera = smoothed_at(track, position, sigma_s)
+    return replace(near[position], state=state, camera=_vector(camera))
 
 
-def _weighted_gaze(near: list[tuple[float, DrivingFrame]], weights: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Mean of the known ones among the frames near by; a gaze that is unknown stays so."""
-    gaze = np.stack([frame.gaze for _, frame in near]).astype(np.float64)
-    known = np.isfinite(gaze).all(axis=1)
-    if np.isnan(own).any() or not known.any():
-        return own
-    return (weights[known] @ gaze[known] / weights[known].sum()).astype(np.float32)
-
-
-def _cameras(vectors: np.ndarray) -> Camera:
-    return Camera.from_vector(torch.from_numpy(vectors.astype(np.float64)))
-
-
-def _world_to_cam(cameras: Camera) -> tuple[Tensor, Tensor]:
-    """Rotations ``(B, 3, 3)`` world -> camera and the world origin in camera axes ``(B, 3)``."""
-    rotation = cameras.cam_to_world[:, :3, :3].transpose(1, 2)
-    return rotation, -(rotation @ cameras.cam_to_world[:, :3, 3:])[..., 0]
-
-
-def _to_vector(rotation: Tensor, offset: Tensor, intrinsics: Tensor) -> np.ndarray:
-    cam_to_world = torch.eye(4, dtype=rotation.dtype)
-    cam_to_world[:3, :3] = rotation.T
-    cam_to_world[:3, 3] = -rotation.T @ offset
-    return Camera(cam_to_world[None], intrinsics[None]).to_vector()[0].float().numpy()
+def _vector(camera: Tensor) -> np.ndarray:
+    return camera.float().numpy()

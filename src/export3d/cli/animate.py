@@ -20,11 +20,8 @@ from export3d.cli.common import (
     warn_of_gaps,
 )
 
-STILL_FILM_S = 2.0
-"""Length of a film that is driven by a single photo."""
-
-SMOOTH_S = 0.06
-"""Standard deviation of `--smooth`: 1.5 frames at 25 fps."""
+STILL_VIDEO_S = 2.0
+"""Length of a video that is driven by a single photo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +38,7 @@ class AnimateOptions:
     """Video, photo or motion file (.safetensors) whose expression and head pose are taken over."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """What to write: .mp4, .mov, .mkv or .m4v for a film, .png or .jpg for a still."""
+    """What to write: .mp4, .mov, .mkv or .m4v for a video, .png or .jpg for a still."""
 
     model: str | None = None
     """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
@@ -77,10 +74,10 @@ class AnimateOptions:
     """Which face of the driving file; the same words."""
 
     size: int | None = None
-    """Height of the film in pixels; the model's own size when left out."""
+    """Height of the video in pixels; the model's own size when left out."""
 
     crf: int = 18
-    """Quality of the film: 0 is lossless, 51 the worst."""
+    """Quality of the video: 0 is lossless, 51 the worst."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto takes a CUDA GPU where there is one."""
@@ -102,13 +99,14 @@ def animate_main(argv: Sequence[str]) -> int:
 def run(options: AnimateOptions) -> str:
     """Animate as asked; returns the result line."""
     # Imported here: `export3d animate --help` should not wait for PyTorch.
-    from export3d.animation import Animator, TransferOptions, animate_film, open_driver
-    from export3d.animation.film import FilmOptions, check_target, is_still
-    from export3d.model import load_model
+    from export3d.animation import Animator, TransferOptions, VideoOptions, animate_video, open_driver
+    from export3d.animation.video_output import check_target, is_still
+    from export3d.portrait import load_model
     from export3d.tracking import Tracker
-    from export3d.training.memory import keep_freed_memory
+    from export3d.tracking.smoothing import SIGMA_S
+    from export3d.training.loop.memory import keep_freed_memory
 
-    film = FilmOptions(
+    video = VideoOptions(
         size=options.size,
         side_by_side=options.side_by_side,
         rigid=options.rigid,
@@ -120,7 +118,7 @@ def run(options: AnimateOptions) -> str:
         pose_only=options.pose_only,
         relative=options.relative,
         gaze=options.gaze,
-        smooth_s=SMOOTH_S if options.smooth else 0.0,
+        smooth_s=SIGMA_S if options.smooth else 0.0,
     )
     set_threads(options.threads)
     keep_freed_memory()
@@ -134,16 +132,16 @@ def run(options: AnimateOptions) -> str:
             options.driving,
             lambda: Tracker(tracker.face_tracker, tracker.coefficients, choice=options.driving_face),
             expression_space=model.config.expression.space,
-            still_seconds=0.0 if is_still(options.output) else STILL_FILM_S,
+            still_seconds=0.0 if is_still(options.output) else STILL_VIDEO_S,
             threads=options.threads,
         )
         try:
             with progress_bar("animating", driver.num_frames_hint) as progress:
-                report = animate_film(
+                report = animate_video(
                     animator,
                     driver,
                     options.output,
-                    film=film,
+                    video=video,
                     motion=motion,
                     on_lost=options.on_lost,
                     progress=progress,

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from export3d.cli.common import parse, pick_device, progress_bar, result_line, say, set_threads
 from export3d.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from export3d.animation import Animator
 
 FRAME_RATE = Fraction(25)
 
@@ -31,7 +34,7 @@ class DemoOptions:
     """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
 
     size: int = 256
-    """Height of the films in pixels."""
+    """Height of the videos in pixels."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto takes a CUDA GPU where there is one."""
@@ -62,64 +65,86 @@ def samples_folder() -> Path:
 
 def run(options: DemoOptions) -> None:
     """Make the three files and print one line for each."""
-    from export3d.animation import Animator, TransferOptions, animate_film, open_driver, orbit_film
-    from export3d.animation.film import FilmOptions, check_target, render_depth, write_picture
-    from export3d.animation.paths import OrbitOptions, orbit_cameras
-    from export3d.model import load_model
+    from export3d.animation import Animator
+    from export3d.animation.video_output import check_target
+    from export3d.portrait import load_model
     from export3d.tracking import Tracker
-    from export3d.training.memory import keep_freed_memory
+    from export3d.training.loop.memory import keep_freed_memory
 
-    portraits = sample_portraits()
-    driving = samples_folder() / "driving.mp4"
-    if not portraits or not driving.is_file():
-        raise UsageError(
-            f"{samples_folder()}: the sample portraits or the sample clip are missing; reinstall export3d."
-        )
-    if not 1 <= options.portrait <= len(portraits):
-        raise UsageError(f"--portrait must be from 1 to {len(portraits)}; got {options.portrait}.")
-    source = portraits[options.portrait - 1]
+    source, driving = _samples(options.portrait)
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{options.output}: the folder cannot be made ({error.strerror}).") from error
-    animated, orbit, depth = (options.output / name for name in ("animated.mp4", "orbit.mp4", "depth.png"))
-    check_target(animated)
+    check_target(options.output / "animated.mp4")
     set_threads(options.threads)
     keep_freed_memory()
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice="largest", size=model.config.image_size) as tracker:
         animator = Animator(model, tracker, exact=options.exact)
-        subject = animator.portrait(source)
-        driver = open_driver(
-            driving,
-            lambda: Tracker(tracker.face_tracker, tracker.coefficients, choice="largest"),
-            expression_space=model.config.expression.space,
+        animator.portrait(source)
+        _animate(animator, driving, options)
+        _turn(animator, options)
+
+
+def _samples(number: int) -> tuple[Path, Path]:
+    """The sample portrait of that number and the sample clip."""
+    portraits, driving = sample_portraits(), samples_folder() / "driving.mp4"
+    if not portraits or not driving.is_file():
+        raise UsageError(
+            f"{samples_folder()}: the sample portraits or the sample clip are missing; reinstall export3d."
         )
-        try:
-            with progress_bar("animating", driver.num_frames_hint) as progress:
-                report = animate_film(
-                    animator,
-                    driver,
-                    animated,
-                    film=FilmOptions(size=options.size, side_by_side=True, threads=options.threads),
-                    motion=TransferOptions(),
-                    progress=progress,
-                )
-        finally:
-            driver.close()
-        say(result_line(report))
-        path = OrbitOptions(num_frames=75)
-        with progress_bar("turning", path.num_frames) as progress:
-            report = orbit_film(
+    if not 1 <= number <= len(portraits):
+        raise UsageError(f"--portrait must be from 1 to {len(portraits)}; got {number}.")
+    return portraits[number - 1], driving
+
+
+def _animate(animator: Animator, driving: Path, options: DemoOptions) -> None:
+    """Write animated.mp4."""
+    from export3d.animation import TransferOptions, VideoOptions, animate_video, open_driver
+    from export3d.tracking import Tracker
+
+    tracker = animator.tracker
+    driver = open_driver(
+        driving,
+        lambda: Tracker(tracker.face_tracker, tracker.coefficients, choice="largest"),
+        expression_space=animator.model.config.expression.space,
+    )
+    try:
+        with progress_bar("animating", driver.num_frames_hint) as progress:
+            report = animate_video(
                 animator,
-                orbit,
-                orbit=path,
-                film=FilmOptions(size=options.size, threads=options.threads),
-                fps=FRAME_RATE,
-                with_depth=True,
+                driver,
+                options.output / "animated.mp4",
+                video=VideoOptions(size=options.size, side_by_side=True, threads=options.threads),
+                motion=TransferOptions(),
                 progress=progress,
             )
-        say(result_line(report))
-        frontal = orbit_cameras(OrbitOptions(num_frames=1)).to_vector()[0].numpy()
-        write_picture(depth, render_depth(animator.render(subject.beta, frontal), options.size))
-        say(f"{depth}: depth of the portrait, light is near, {options.size}x{options.size}")
+    finally:
+        driver.close()
+    say(result_line(report))
+
+
+def _turn(animator: Animator, options: DemoOptions) -> None:
+    """Write orbit.mp4 and depth.png."""
+    from export3d.animation import VideoOptions, orbit_video
+    from export3d.animation.paths import OrbitOptions, orbit_cameras
+    from export3d.animation.video_output import render_depth, write_picture
+
+    assert animator.subject is not None
+    path = OrbitOptions(num_frames=75)
+    with progress_bar("turning", path.num_frames) as progress:
+        report = orbit_video(
+            animator,
+            options.output / "orbit.mp4",
+            orbit=path,
+            video=VideoOptions(size=options.size, threads=options.threads),
+            fps=FRAME_RATE,
+            with_depth=True,
+            progress=progress,
+        )
+    say(result_line(report))
+    frontal = orbit_cameras(OrbitOptions(num_frames=1)).to_vector()[0].numpy()
+    depth = options.output / "depth.png"
+    write_picture(depth, render_depth(animator.render(animator.subject.state, frontal), options.size))
+    say(f"{depth}: depth of the portrait, light is near, {options.size}x{options.size}")

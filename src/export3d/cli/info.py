@@ -61,9 +61,10 @@ def collect(options: InfoOptions) -> dict:
 
     from export3d import __version__
     from export3d.configs import config_to_dict
-    from export3d.model import PRESETS, preset
+    from export3d.model import PRESETS
+    from export3d.portrait import PORTRAIT_PRESETS, preset
 
-    chosen = [options.preset] if options.preset else [name for name in PRESETS]
+    chosen = [options.preset] if options.preset else [*PRESETS, *PORTRAIT_PRESETS]
     facts: dict = {
         "export3d": __version__,
         "python": platform.python_version(),
@@ -119,7 +120,7 @@ def _version(package: str) -> str | None:
 
 def _describe_model(name: str | None) -> dict[str, str]:
     from export3d.checkpoint import read_checkpoint
-    from export3d.model.loading import checkpoint_path
+    from export3d.portrait.loading import checkpoint_path
 
     try:
         path = checkpoint_path(name)
@@ -141,7 +142,7 @@ def _file_state(variable: str) -> str:
 
 
 def _preset_parameters(name: str) -> dict[str, int]:
-    from export3d.model import Export3D, preset
-    from export3d.model.count import count_parameters
+    from export3d.portrait import build_model, preset
+    from export3d.portrait.count import count_parameters
 
-    return count_parameters(Export3D(preset(name)))
+    return count_parameters(build_model(preset(name)))

@@ -30,7 +30,7 @@ class OrbitCommand:
     """Photo of the person; one face, roughly frontal."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """What to write: .mp4, .mov, .mkv or .m4v for a film, .png or .jpg for the first view."""
+    """What to write: .mp4, .mov, .mkv or .m4v for a video, .png or .jpg for the first view."""
 
     model: str | None = None
     """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
@@ -48,7 +48,7 @@ class OrbitCommand:
     """Largest nod up and down, degrees."""
 
     seconds: float = 4.0
-    """Length of the film."""
+    """Length of the video."""
 
     fps: int = 25
     """Frames per second."""
@@ -57,10 +57,10 @@ class OrbitCommand:
     """Which face of the portrait: largest, left, right, or a number (0 is the leftmost)."""
 
     size: int | None = None
-    """Height of the film in pixels; the model's own size when left out."""
+    """Height of the video in pixels; the model's own size when left out."""
 
     crf: int = 18
-    """Quality of the film: 0 is lossless, 51 the worst."""
+    """Quality of the video: 0 is lossless, 51 the worst."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto takes a CUDA GPU where there is one."""
@@ -80,14 +80,14 @@ def orbit_main(argv: Sequence[str]) -> int:
 
 
 def run(options: OrbitCommand) -> str:
-    """Film the orbit as asked; returns the result line."""
+    """Turn the head as asked; returns the result line."""
     # Imported here: `export3d orbit --help` should not wait for PyTorch.
-    from export3d.animation import Animator, orbit_film
-    from export3d.animation.film import FilmOptions, check_target
+    from export3d.animation import Animator, VideoOptions, orbit_video
     from export3d.animation.paths import OrbitOptions
-    from export3d.model import load_model
+    from export3d.animation.video_output import check_target
+    from export3d.portrait import load_model
     from export3d.tracking import Tracker
-    from export3d.training.memory import keep_freed_memory
+    from export3d.training.loop.memory import keep_freed_memory
 
     if not 1 <= options.fps <= 240 or not 0 < options.seconds <= 3600:
         raise UsageError(
@@ -99,7 +99,7 @@ def run(options: OrbitCommand) -> str:
         pitch_deg=options.pitch_deg,
         num_frames=max(1, round(options.seconds * options.fps)),
     )
-    film = FilmOptions(size=options.size, crf=options.crf, threads=options.threads)
+    video = VideoOptions(size=options.size, crf=options.crf, threads=options.threads)
     set_threads(options.threads)
     keep_freed_memory()
     check_target(options.output)
@@ -109,11 +109,11 @@ def run(options: OrbitCommand) -> str:
         animator = Animator(model, tracker, exact=options.exact)
         animator.portrait(options.source)
         with progress_bar("turning", orbit.num_frames) as progress:
-            report = orbit_film(
+            report = orbit_video(
                 animator,
                 options.output,
                 orbit=orbit,
-                film=film,
+                video=video,
                 fps=Fraction(options.fps),
                 with_depth=options.depth,
                 progress=progress,

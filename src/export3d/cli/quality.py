@@ -23,28 +23,20 @@ class QualityOptions:
 
     data: Path
     """Synthetic clips (`export3d heads render --split test`)."""
-
     views: Path | None = None
     """Clips of `export3d heads render --split test --novel-views`: also score views at -30, 0 and +30 degrees."""
-
     model: str | None = None
     """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
-
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """JSON file for the scores, with the command, the data and the date."""
-
     sheet: Path | None = None
     """PNG or JPEG: source, truth, output, error, the expression at yaw -30, 0, +30 degrees, depth; first clips, unpicked."""
-
     clips: int | None = None
     """Only the first so many clips."""
-
     rows: int = 8
     """Rows of the sheet."""
-
     seed: int = 0
     """Seed of the source frames."""
-
     threads: int = 0
     """Threads of the network; 0 is automatic."""
 
@@ -61,10 +53,10 @@ def run(options: QualityOptions, command: list[str]) -> None:
     from PIL import Image
 
     from export3d.data import ClipDataset
-    from export3d.evaluation.figures import same_identity_sheet
-    from export3d.evaluation.synthetic import score_synthetic
+    from export3d.evaluation.figures.sheets import same_identity_sheet
+    from export3d.evaluation.scores.synthetic import score_synthetic
     from export3d.files import write_atomically
-    from export3d.model.loading import checkpoint_path, load_model
+    from export3d.portrait.loading import checkpoint_path, load_model
 
     set_threads(options.threads)
     model = load_model(options.model)
@@ -83,7 +75,7 @@ def run(options: QualityOptions, command: list[str]) -> None:
         say(f"{name:20s}" + "".join(f"{value:12.4f}" for value in asdict(row).values()))
     views = None
     if options.views is not None:
-        from export3d.evaluation.novel_views import score_novel_views
+        from export3d.evaluation.scores.novel_views import score_novel_views
 
         view_clips = ClipDataset(options.views)
         with progress_bar("scoring views", len(view_clips)) as report:

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from export3d.cli.common import parse, pick_device, progress_bar, refuse_overwriting_inputs, say, set_threads
 from export3d.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +25,7 @@ class SweepCommand:
     """Photo of the person; one face, roughly frontal."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Sheet to write, .png or .jpg."""
+    """Contact sheet to write, .png or .jpg."""
 
     model: str | None = None
     """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
@@ -64,7 +67,7 @@ def sweep_main(argv: Sequence[str]) -> int:
 
 
 def run(options: SweepCommand) -> str:
-    """Draw the sheet; returns the result line."""
+    """Draw the contact sheet; returns the result line."""
     import numpy as np
     from PIL import Image
 
@@ -73,15 +76,14 @@ def run(options: SweepCommand) -> str:
         SweepOptions,
         coefficient_spread,
         require_basis,
-        shapes_along,
         sweep_frames,
         sweep_sheet,
         sweep_values,
+        weights_along,
     )
     from export3d.camera import Camera
-    from export3d.data import ClipDataset
     from export3d.files import write_atomically
-    from export3d.model import load_model
+    from export3d.portrait import load_model
     from export3d.tracking import Tracker
 
     kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -95,16 +97,7 @@ def run(options: SweepCommand) -> str:
     set_threads(options.threads)
     model = load_model(options.model, device=pick_device(options.device))
     require_basis(model)
-    beta = None
-    if options.spread_from is not None:
-        clips = ClipDataset(options.spread_from)
-        space = clips.extractor["expression_space"]
-        if space != model.config.expression.space:
-            raise DataError(
-                f"{options.spread_from}: its beta is in the expression space '{space}'; the model expects "
-                f"'{model.config.expression.space}'. Give clips of that space."
-            )
-        beta = np.concatenate([clips.arrays(i)["beta"] for i in range(len(clips))])
+    beta = None if options.spread_from is None else _expressions(options.spread_from, model.config.expression.space)
     if options.ranges == "paper":  # the spread is not needed, and not every space has one
         mean = spread = np.zeros(model.config.expression.num_basis)
     else:
@@ -115,9 +108,24 @@ def run(options: SweepCommand) -> str:
         animator.portrait(options.source)
         camera = Camera.look_at_head().to_vector()[0].numpy() if options.frontal else None
         with progress_bar("sweeping", len(values) * options.steps) as report:
-            slope = None if beta is None else shapes_along(model, beta)
+            slope = None if beta is None else weights_along(model, beta)
             frames = sweep_frames(animator, values, slope=slope, camera=camera, on_frame=report)
     buffer = BytesIO()
     Image.fromarray(sweep_sheet(frames, values)).save(buffer, format=kind, quality=92)
     write_atomically(options.output, buffer.getvalue())
     return f"{options.output}: {len(values)} basis vectors, {options.steps} pictures each"
+
+
+def _expressions(folder: Path, space: str) -> np.ndarray:
+    """``(N, 64)``: beta of all frames of the clips; `DataError` where they are in another expression space."""
+    import numpy as np
+
+    from export3d.data import ClipDataset
+
+    clips = ClipDataset(folder)
+    found = clips.extractor["expression_space"]
+    if found != space:
+        raise DataError(
+            f"{folder}: its beta is in the expression space '{found}'; the model expects '{space}'. Give clips of that space."
+        )
+    return np.concatenate([clips.arrays(i)["beta"] for i in range(len(clips))])

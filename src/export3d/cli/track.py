@@ -124,8 +124,8 @@ def track(options: TrackCommand) -> str:
 
 def train(options: TrainRegressorCommand, command: str) -> str:
     """Train, measure and write as asked; returns the result line. `command` is what was typed, for the report."""
-    from export3d.training.regressor import RegressorTraining
-    from export3d.training.regressor_build import build_regressor
+    from export3d.fitting.regressor_build import build_regressor
+    from export3d.fitting.samples import RegressorTraining
 
     check_targets((options.output, ".safetensors"), (options.report, ".json"))
     if options.test_data is not None and not options.data:

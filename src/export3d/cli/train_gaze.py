@@ -20,16 +20,12 @@ class TrainGazeOptions:
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Gaze file to write, .safetensors."""
-
     data: tuple[Path, ...]
     """Folders of rendered clips (`export3d heads render`)."""
-
     test_data: Path | None = None
     """Rendered clips of other people to measure on. Without it every fifth person of --data is kept for that."""
-
     detections: Path | None = None
     """Folder that keeps what MediaPipe found, so that the next fit need not look again."""
-
     report: Path | None = None
     """Write the measured R^2 to this JSON file."""
 
@@ -48,7 +44,7 @@ def run(options: TrainGazeOptions, command: str) -> str:
         raise OutputError(f"--detections {options.detections}: no such folder. Make it first.")
     if not options.data:
         raise UsageError("train-gaze: --data needs at least one folder of rendered clips.")
-    from export3d.training.gaze import build_gaze_map
+    from export3d.fitting.gaze import build_gaze_map
 
     with progress_bar("fitting the gaze map", None) as progress:
         report = build_gaze_map(

@@ -34,6 +34,10 @@ REQUIRED_ARRAYS = ("beta", "camera", "landmarks", "confidence", "crop")
 EXTRACTOR_FIELDS = ("name", "version", "sha256", "expression_space")
 FRAME_FORMATS = ("png", "jpg")
 SPLITS = ("train", "val", "test")
+
+DEPTH_STEPS = 16384.0
+"""Stored depth per scene unit."""
+
 MAX_KEY_LENGTH = 80  # a ustar name holds 100 characters; "KEY.0000.depth.png" needs 15 more
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -49,7 +53,7 @@ class Clip:
         arrays: float32, names and shapes in :data:`ARRAY_SHAPES`.
         meta: the JSON member; :func:`make_meta` builds it.
         masks: ``(T, H, W)`` uint8 foreground alpha, synthetic clips only.
-        depths: ``(T, H, W)`` uint16 = distance along the ray in scene units x 16384; 0 is background.
+        depths: ``(T, H, W)`` uint16 = distance along the ray in scene units x :data:`DEPTH_STEPS`; 0 is background.
         background: ``(H, W, 3)`` uint8, the picture behind the head.
     """
 

@@ -79,7 +79,11 @@ class LeBS(nn.Module):
 
     def forward(self, beta: Tensor) -> Tensor:
         """beta' = sum_i lambda_i v_i (Eq. 3): ``beta`` (B, 64) -> (B, d)."""
-        return self.coefficients(beta) @ self.basis.T
+        return self.combine(self.coefficients(beta))
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """beta' of given coefficients: lambda (B, n) -> (B, d)."""
+        return coefficients @ self.basis.T
 
     def nearest_beta(self, coefficients: Tensor, beta: Tensor) -> Tensor:
         """The smallest change of `beta` that gives these coefficients, by Gauss-Newton steps (not in the paper).
@@ -112,7 +116,11 @@ class LeBS(nn.Module):
 
     def scaled_basis(self, beta: Tensor) -> Tensor:
         """The n vectors lambda_i v_i as tokens, (B, n, d): the cross-attention ablation's keys and values."""
-        return self.coefficients(beta)[:, :, None] * self.basis.T[None]
+        return self.scaled(self.coefficients(beta))
+
+    def scaled(self, coefficients: Tensor) -> Tensor:
+        """The same of given coefficients (B, n)."""
+        return coefficients[:, :, None] * self.basis.T[None]
 
     def frozen(self, coeff_scale: float = 1.0) -> LeBS:
         """A copy for phases 1 and 2: Q stored, all weights frozen, coefficients rescaled once by a constant.

@@ -19,8 +19,6 @@ from export3d.nn.transformer import (
     tokens_to_map,
 )
 
-_CONDITION_GAIN = 8.0  # beta' has d components of size 1 / sqrt(d) times its length
-
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
@@ -56,8 +54,6 @@ class GeneratorConfig:
     """Its sigma in pixels; with 3 taps this is [1, 2, 1] / 4."""
     up_channels: tuple[int, ...] = (128, 128)
     """Channels after each bilinear doubling, from the shuffled map up to the plane resolution."""
-    highres_channels: tuple[int, ...] = ()
-    """Channels of the high-resolution branch at H/2 (LP3D's E_high); empty switches it off (decision 9.9)."""
     head_channels: tuple[int, ...] = (256, 128)
     """Convolutions in front of the second ViT (or of the output, without it)."""
     head_vit_dim: int = 1024
@@ -68,13 +64,16 @@ class GeneratorConfig:
     """Convolutions between the second ViT and the planes."""
     slope: float = 0.01
     """LeakyReLU slope."""
-    motion_basis: int = 0
-    """Basis fields of the motion planes, from which a source lookup reads where a point was; 0 for none (the paper)."""
 
     def __post_init__(self) -> None:
         check_choice("generator.conditioning", self.conditioning, ("eadaln", "cross_attention"))
         if self.image_size % (self.token_stride):
             raise ValueError(f"generator.image_size must be a multiple of {self.token_stride}; got {self.image_size}")
+
+    @property
+    def in_channels(self) -> int:
+        """RGB, and x and y where they join."""
+        return 5 if self.coordinate_channels else 3
 
     @property
     def token_stride(self) -> int:
@@ -94,14 +93,17 @@ class GeneratorConfig:
 
 
 class TriPlaneGenerator(nn.Module):
-    """Portrait and expression -> residual tri-planes."""
+    """Portrait and expression -> residual tri-planes.
 
-    def __init__(self, config: GeneratorConfig, plane_channels: int, condition_dim: int) -> None:
+    Args:
+        beside: channels at the planes' resolution that join before the last convolutions (`forward`'s `beside`); 0: none.
+    """
+
+    def __init__(self, config: GeneratorConfig, plane_channels: int, condition_dim: int, *, beside: int = 0) -> None:
         super().__init__()
         self.config = config
         self.plane_channels = plane_channels
-        in_channels = 5 if config.coordinate_channels else 3
-        self.stem = _stem(config, in_channels)
+        self.stem = _stem(config, config.in_channels)
         self.merge = OverlapPatchMerge(config.stem_channels[-1], config.hidden)
         self.blocks = nn.ModuleList(_block(config, condition_dim) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(config.hidden, eps=1e-6) if config.final_norm else nn.Identity()
@@ -110,38 +112,35 @@ class TriPlaneGenerator(nn.Module):
         self.ups = nn.ModuleList(conv(a, b) for a, b in itertools.pairwise(widths))
         self.low_out = conv(widths[-1], 3 * plane_channels) if config.head_vit_dim else nn.Identity()
         low_width = 3 * plane_channels if config.head_vit_dim else widths[-1]
-        self.highres = None
-        if config.highres_channels:
-            self.highres = ConvStack((in_channels, *config.highres_channels), config.slope, config.stem_kernel, 2)
-        joined = low_width + (config.highres_channels[-1] if config.highres_channels else 0)
-        self.head = ConvStack((joined, *config.head_channels), config.slope)
+        self.head = ConvStack((low_width + beside, *config.head_channels), config.slope)
+        tail_in = config.head_channels[-1]
         if config.head_vit_dim:
-            self.head_merge = OverlapPatchMerge(config.head_channels[-1], config.head_vit_dim)
+            self.head_merge = OverlapPatchMerge(tail_in, config.head_vit_dim)
             self.head_vit = ViTBlock(config.head_vit_dim, config.heads, config.mlp_ratio, config.head_vit_reduction)
             tail_in = config.head_vit_dim // 4 + low_width
-        else:
-            tail_in = config.head_channels[-1]
         self.tail = ConvStack((tail_in, *config.tail_channels), config.slope)
-        last = (tail_in, *config.tail_channels)[-1]
-        self.to_planes = conv(last, 3 * plane_channels)
-        self.motion = MotionPlanes(last, condition_dim, config.motion_basis) if config.motion_basis else None
+        self.to_planes = conv((tail_in, *config.tail_channels)[-1], 3 * plane_channels)
 
-    def encode(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What depends on the portrait only: ``source`` (B, 3, H, W) in [-1, 1] -> tokens (B, N, h) and the
-        high-resolution features (B, C, P, P) or None."""
+    def prepared(self, source: Tensor) -> Tensor:
+        """``source`` (B, 3, H, W) in [-1, 1] with its coordinate channels (B, 3 or 5, H, W)."""
         size = self.config.image_size
         check_shape("source", source, None, 3, size, size)
         x = with_coordinates(source) if self.config.coordinate_channels else source
-        x = x.contiguous(memory_format=torch.channels_last)
-        tokens = self.merge(self.stem(x))
-        return tokens, None if self.highres is None else self.highres(x)
+        return x.contiguous(memory_format=torch.channels_last)
 
-    def forward(self, tokens: Tensor, highres: Tensor | None, condition: Tensor) -> Tensor:
-        """Eqs. 5-6: tokens, high-resolution features and the condition -> residual planes (B, 3, C, P, P) (Eq. 4).
+    def encode(self, source: Tensor) -> Tensor:
+        """What depends on the portrait only: ``source`` (B, 3, H, W) in [-1, 1] -> tokens (B, N, h)."""
+        return self.merge(self.stem(self.prepared(source)))
 
-        With a motion basis three more channels follow: a displacement in x, y, z.
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Eqs. 5-6: tokens and the condition -> residual planes (B, 3, C, P, P) (Eq. 4).
+
         ``condition`` is beta' (B, d), or for cross-attention the scaled basis (B, n, d).
         """
+        return self.as_planes(self.features(tokens, condition))
+
+    def features(self, tokens: Tensor, condition: Tensor, beside: Tensor | None = None) -> Tensor:
+        """What the planes are a linear map of: (B, C', P, P). `beside` (B, C, P, P) joins before the last convolutions."""
         grid = self.config.token_grid
         for block in self.blocks:
             tokens = block(tokens, grid, condition)  # Eq. 5
@@ -149,51 +148,21 @@ class TriPlaneGenerator(nn.Module):
         for up in self.ups:
             x = F.relu(up(F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)))
         low = self.low_out(x)  # (B, 3C, P, P) or (B, up_channels[-1], P, P)
-        joined = low if highres is None else torch.cat([low, highres], dim=1)
-        x = self.head(joined)
+        x = self.head(low if beside is None else torch.cat([low, beside], dim=1))
         if self.config.head_vit_dim:
             side = x.shape[-1] // 2
             head_tokens = self.head_vit(self.head_merge(x), (side, side))
             x = torch.cat([self._shuffle(head_tokens, (side, side)), low], dim=1)
-        x = self.tail(x)
-        planes = self.to_planes(x).float()
-        planes = planes.reshape(planes.shape[0], 3, self.plane_channels, *planes.shape[-2:])
-        return planes if self.motion is None else torch.cat([planes, self.motion(x, condition)], dim=2)
+        return self.tail(x)
+
+    def as_planes(self, features: Tensor) -> Tensor:
+        """`features` -> residual planes (B, 3, C, P, P), float32."""
+        planes = self.to_planes(features).float()
+        return planes.reshape(planes.shape[0], 3, self.plane_channels, *planes.shape[-2:])
 
     def _shuffle(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Pixel shuffle by 2, then the low-pass that removes its grid."""
         return self.lowpass(F.pixel_shuffle(tokens_to_map(tokens, grid), 2))
-
-
-class MotionPlanes(nn.Module):
-    """Displacement planes as a sum of basis fields of the portrait, weighted by the expression (not in the paper).
-
-    As in a blendshape model the fields say where the face moves and the weights how far, so the expression need not be
-    carried through the tokens point by point.
-    """
-
-    def __init__(self, in_channels: int, condition_dim: int, count: int) -> None:
-        super().__init__()
-        self.count = count
-        self.fields = conv(in_channels, 9 * count, kernel=1)
-        self.weights = nn.Sequential(nn.Linear(condition_dim, 64), nn.GELU(), nn.Linear(64, count))
-        nn.init.zeros_(self.weights[2].weight)  # type: ignore[arg-type]  # starts without motion
-        nn.init.zeros_(self.weights[2].bias)  # type: ignore[arg-type]
-
-    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        """``features`` (B, C, P, P) and the condition of G -> (B, 3 planes, 3 axes, P, P)."""
-        whole = condition if condition.ndim == 2 else condition.sum(dim=1)
-        weights = self.weights(_CONDITION_GAIN * whole).float()  # (B, count)
-        batch, channels, *size = features.shape
-        # The sum over the fields goes into the kernel, so that the fields themselves are never made.
-        assert self.fields.bias is not None
-        kernels = self.fields.weight.reshape(9, self.count, channels)
-        with torch.autocast(features.device.type, enabled=False):
-            kernel = torch.einsum("bk,pkc->bcp", weights, kernels)
-            bias = torch.einsum("bk,pk->bp", weights, self.fields.bias.reshape(9, self.count))
-            texels = features.float().permute(0, 2, 3, 1).reshape(batch, -1, channels)
-            planes = torch.baddbmm(bias[:, None], texels, kernel)  # (B, P * P, 9)
-        return planes.transpose(1, 2).reshape(batch, 3, 3, *size)
 
 
 def _stem(config: GeneratorConfig, in_channels: int) -> nn.Sequential:

@@ -3,6 +3,7 @@
 from export3d.tracking.alignment import EG3D_ALIGNMENT, Alignment, Crop, crop_image, crop_transform
 from export3d.tracking.faces import CoefficientModel, ExtractorInfo, Face, FaceTracker, ObservingModel
 from export3d.tracking.gaze import GazeMap, unknown_gaze
+from export3d.tracking.lost import LostFaces
 from export3d.tracking.motion import Motion
 from export3d.tracking.tracker import Portrait, TrackedFrame, Tracker
 
@@ -15,6 +16,7 @@ __all__ = [
     "Face",
     "FaceTracker",
     "GazeMap",
+    "LostFaces",
     "Motion",
     "ObservingModel",
     "Portrait",

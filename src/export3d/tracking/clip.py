@@ -8,12 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from export3d.checks import check_choice
-from export3d.errors import FaceLostError, NoFaceError, UnreadableVideoError
+from export3d.errors import UnreadableVideoError
+from export3d.tracking.lost import LostFaces
 from export3d.tracking.motion import Motion
 from export3d.tracking.tracker import TrackedFrame, Tracker
-
-ON_LOST = ("hold", "skip", "abort")
 
 
 class TimedFrame(Protocol):
@@ -42,8 +40,8 @@ def track_clip(
     """Track every frame of a clip.
 
     Args:
-        on_lost: for frames without a face: `hold` keeps the values of the frame before (before the first face: of the
-            first face) and marks the frame as not found; `skip` leaves it out; `abort` raises an error.
+        on_lost: a policy of `LostFaces`. What is held are the values of the frame before (before the first face: of the
+            first face); the frame is marked as not found.
         name: the clip's name, for error texts.
         progress: called with the number of frames done.
 
@@ -53,31 +51,21 @@ def track_clip(
         SeveralFacesError: Several faces and no choice.
         UnreadableVideoError: No frames at all.
     """
-    check_choice("--on-lost", on_lost, ON_LOST)
+    lost = LostFaces(on_lost, name=name)
     tracker.reset()
     tracked: list[TrackedFrame] = []
     times: list[float] = []
-    done = 0
     for frame in frames:
+        done = lost.num_found + lost.num_lost
         found = tracker.frame(frame.image, where=f"{name}, frame {done} at {frame.time_s:.2f} s")
-        if not found.found and on_lost == "abort":
-            raise FaceLostError(
-                f"{name}: no face in frame {done} at {frame.time_s:.2f} s. Cut the clip there, or use --on-lost hold (keep "
-                "the last expression) or --on-lost skip (leave such frames out)."
-            )
-        done += 1
-        if found.found or on_lost == "hold":
+        if lost.keeps(found.found, index=done, time_s=frame.time_s):
             tracked.append(found)
             times.append(frame.time_s)
         if progress:
-            progress(done)
-    if done == 0:
+            progress(done + 1)
+    if lost.num_found + lost.num_lost == 0:
         raise UnreadableVideoError(f"{name}: the clip has no frames. Export it again.")
-    if not any(frame.found for frame in tracked):
-        raise NoFaceError(
-            f"{name}: no face was found in any of its {done} frames. Use a clip in which one face looks roughly towards "
-            "the camera and fills a good part of the picture."
-        )
+    lost.require_a_face()
     return _motion(tracked, times, fps, tracker)
 
 

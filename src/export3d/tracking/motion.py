@@ -9,11 +9,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from export3d import __version__
 from export3d.errors import MotionFileError
+from export3d.face_state import FaceState
 from export3d.files import write_atomically
 from export3d.tracking.faces import ExtractorInfo
 
@@ -69,6 +71,12 @@ class Motion:
 
     def __len__(self) -> int:
         return len(self.beta)
+
+    @property
+    def state(self) -> FaceState:
+        """T faces, for the model; one frame's is a slice of it."""
+        gaze = None if self.gaze is None else torch.tensor(self.gaze)
+        return FaceState(beta=torch.tensor(self.beta), gaze=gaze)
 
     def save(self, path: str | Path) -> None:
         """Write the file under a temporary name, then rename it.

@@ -1,7 +1,7 @@
 """The landmark regressor: 68 points of an aligned crop to beta and the camera, by a small network (Sec. 4, data).
 
 It is the bundled stand-in for the paper's 3DMM extractor: trained on projected landmarks of the synthetic heads
-(`export3d.training.regressor`) to give the coefficients of their per-frame fit, in the expression space `ict64`. Where a
+(`export3d.fitting.regressor`) to give the coefficients of their per-frame fit, in the expression space `ict64`. Where a
 face brings MediaPipe's dense mesh, a second network reads that instead (`mesh_regressor.py`).
 """
 

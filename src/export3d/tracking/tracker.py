@@ -10,6 +10,7 @@ import torch
 
 from export3d.camera import Camera
 from export3d.errors import FaceCutOffError, FaceTooSmallError, NoFaceError
+from export3d.face_state import FaceState
 from export3d.tracking.alignment import Crop, crop_image, crop_transform
 from export3d.tracking.faces import CoefficientModel, ExtractorInfo, Face, FaceTracker, ObservingModel
 from export3d.tracking.gaze import GazeMap, unknown_gaze
@@ -38,6 +39,11 @@ class Portrait:
     gaze: np.ndarray = field(default_factory=unknown_gaze)
     """``(2,)`` float32 radians in the head's frame, sideways (+ to the image right) and up; NaN where it is unknown."""
 
+    @property
+    def state(self) -> FaceState:
+        """One face, for the model; it knows nothing of the torso."""
+        return FaceState.of(beta=self.beta, gaze=self.gaze)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedFrame:
@@ -54,6 +60,11 @@ class TrackedFrame:
     confidence: float
     gaze: np.ndarray = field(default_factory=unknown_gaze)
     """``(2,)`` float32 as in `Portrait`; while the eyes are closed, the last one of the clip."""
+
+    @property
+    def state(self) -> FaceState:
+        """One face, for the model; it knows nothing of the torso."""
+        return FaceState.of(beta=self.beta, gaze=self.gaze)
 
 
 class Tracker:

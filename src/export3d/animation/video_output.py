@@ -1,0 +1,299 @@
+"""Videos: a driven portrait or a turning head, written frame by frame; memory does not grow with their length."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from export3d.animation.animator import Animator, Subject, turned_by
+from export3d.animation.compose import depth_picture, depth_range, fit_height, resize, side_by_side
+from export3d.animation.drivers import Driver, DrivingFrame
+from export3d.animation.lost import hold_lost
+from export3d.animation.parallel import in_order, one_thread_each
+from export3d.animation.paths import OrbitOptions, orbit_cameras
+from export3d.animation.transfer import TransferOptions, transfer
+from export3d.errors import UsageError
+from export3d.files import write_atomically
+from export3d.images import to_uint8
+from export3d.model import Render
+from export3d.tracking import LostFaces
+from export3d.video import VideoWriter, check_video_target, check_writable
+
+Item = TypeVar("Item")
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Output names that ask for a still picture."""
+
+MAX_SIZE_PX = 4096
+
+Progress = Callable[[int], None]
+"""Called after each frame with the number of frames written so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """How a video is put together and stored."""
+
+    size: int | None = None
+    """Height of the video in pixels (Lanczos); the model's own size when None."""
+
+    side_by_side: bool = False
+    """Show portrait and driving clip to the left of the result."""
+
+    rigid: bool = False
+    """Turn shoulders and light with the head, as if the camera went round the person."""
+
+    crf: int = 18
+    """H.264 quality, 0 (lossless) to 51."""
+
+    threads: int = 0
+    """Encoder threads; 0 lets the encoder choose."""
+
+    workers: int = 0
+    """Frames made side by side on a CPU, each with one thread; 0: as many as PyTorch has threads. 1: one after the other,
+    each with all threads."""
+
+    def __post_init__(self) -> None:
+        if self.size is not None and not 16 <= self.size <= MAX_SIZE_PX:
+            raise UsageError(f"--size must be from 16 to {MAX_SIZE_PX} pixels; got {self.size}.")
+        if self.workers < 0:
+            raise UsageError(f"workers must be 0 (automatic) or more; got {self.workers}.")
+        if not 0 <= self.crf <= 51:
+            raise UsageError(f"--crf must be from 0 (lossless) to 51 (worst); got {self.crf}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoReport:
+    """What was written.
+
+    Attributes:
+        frames: number of frames in the file.
+        lost: number of the driver's frames without a face.
+        gaps: first and last number of each run of such frames.
+        fps: nominal rate.
+        width, height: pixels.
+        seconds: wall-clock time from the first to the last frame, tracking and encoding included.
+    """
+
+    path: Path
+    frames: int
+    lost: int
+    fps: Fraction
+    width: int
+    height: int
+    seconds: float
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def ms_per_frame(self) -> float:
+        """Average time for one frame, end to end."""
+        return 1000.0 * self.seconds / max(self.frames, 1)
+
+
+def is_still(path: Path) -> bool:
+    """Whether the output's name asks for a picture rather than a video."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def check_target(path: Path) -> None:
+    """Check an output name and its folder before any work.
+
+    Raises:
+        UsageError: Unknown suffix.
+        OutputError: The folder is missing or not writable.
+    """
+    if is_still(path):
+        check_writable(path)
+    else:
+        check_video_target(path)
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Write a uint8 ``(H, W, 3)`` image under a temporary name, then rename it.
+
+    Raises:
+        OutputError: The folder is missing or not writable, or the disk is full.
+    """
+    check_writable(path)
+    content = io.BytesIO()
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    Image.fromarray(image).save(content, kind, quality=95)  # PNG ignores the quality
+    write_atomically(path, content.getvalue(), "Free some disk space or choose another folder.")
+
+
+def animate_video(
+    animator: Animator,
+    driver: Driver,
+    path: Path,
+    *,
+    video: VideoOptions,
+    motion: TransferOptions,
+    on_lost: str = "hold",
+    progress: Progress | None = None,
+) -> VideoReport:
+    """Drive the animator's portrait with every frame of a driver; `path` decides between video and still.
+
+    A still shows the first frame that has a face.
+
+    Raises:
+        NoFaceError, FaceLostError: See `LostFaces`.
+        UsageError: Side by side with a driver that has no picture.
+        OutputError: The file cannot be written; nothing is left behind.
+    """
+    subject = _subject(animator, "animate_video")
+    check_target(path)
+    started = time.perf_counter()
+    lost = LostFaces(on_lost, name=driver.name)
+    held = hold_lost(driver, lost, subject.state, subject.camera)
+    frames = transfer(held, motion, own=subject.state, camera=subject.camera, time_base=driver.time_base)
+    height = video.size or animator.image_size
+    picture = partial(_driven_picture, video=video, source=subject.picture(height), name=driver.name)
+    with _Output(path, driver.fps, video, time_base=driver.time_base, copy_audio_from=driver.audio) as output:
+        if is_still(path):
+            output.write(next(picture(frame, animator) for frame in frames if frame.found))
+        else:
+            for frame, image in _made(animator, frames, picture, video.workers):
+                output.write(image, frame.pts, frame.duration)
+                if progress is not None:
+                    progress(output.num_frames)
+    return output.report(started, lost)
+
+
+def _driven_picture(
+    frame: DrivingFrame, animator: Animator, *, video: VideoOptions, source: np.ndarray, name: str
+) -> np.ndarray:
+    """One frame of the video; `source` is the portrait as high as the video, `name` the driver's, for error texts."""
+    height = len(source)
+    state = replace(frame.state, turn=None) if video.rigid else turned_by(frame.state, frame.camera)
+    result = resize(animator.frame(state, frame.camera), height, height)
+    if not video.side_by_side:
+        return result
+    if frame.image is None:
+        raise UsageError(
+            f"{name}: --side-by-side needs the driving clip; a motion file holds no pictures. "
+            "Give the clip itself, or leave --side-by-side out."
+        )
+    return side_by_side([source, fit_height(frame.image, height), result])
+
+
+def orbit_video(
+    animator: Animator,
+    path: Path,
+    *,
+    orbit: OrbitOptions,
+    video: VideoOptions,
+    fps: Fraction,
+    with_depth: bool = False,
+    progress: Progress | None = None,
+) -> VideoReport:
+    """The animator's portrait from a moving camera, its own expression kept; depth beside it on request.
+
+    A still (`path` ends in .png or .jpg) shows the first view.
+    """
+    subject = _subject(animator, "orbit_video")
+    check_target(path)
+    started = time.perf_counter()
+    height = video.size or animator.image_size
+    cameras = orbit_cameras(orbit).to_vector().numpy()
+    limits = _depth_limits(animator.render(subject.state, cameras[0])) if with_depth else None  # fixed: no flicker
+
+    def picture(vector: np.ndarray, worker: Animator) -> np.ndarray:
+        render = worker.render(subject.state, vector)
+        assert render.image is not None  # only raw renderings have none
+        panels = [resize(to_uint8(render.image[0]), height, height)]
+        if with_depth:
+            panels.append(render_depth(render, height, limits))
+        return np.concatenate(panels, axis=1)
+
+    with _Output(path, fps, video) as output:
+        if is_still(path):
+            output.write(picture(cameras[0], animator))
+        else:
+            for _, image in _made(animator, cameras, picture, video.workers):
+                output.write(image)
+                if progress is not None:
+                    progress(output.num_frames)
+    return output.report(started)
+
+
+class _Output(ExitStack):
+    """A video that is opened by its first picture, whose size it takes, or a still."""
+
+    def __init__(
+        self,
+        path: Path,
+        fps: Fraction,
+        video: VideoOptions,
+        *,
+        time_base: Fraction | None = None,
+        copy_audio_from: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.path, self.fps = path, fps
+        self.num_frames = 0
+        self._size = (0, 0)
+        stored = {"crf": video.crf, "threads": video.threads}
+        self._open = partial(VideoWriter, path, fps, time_base=time_base, copy_audio_from=copy_audio_from, **stored)
+        self._writer: VideoWriter | None = None
+
+    def write(self, image: np.ndarray, pts: int | None = None, duration: int | None = None) -> None:
+        """Add a picture, uint8 ``(H, W, 3)``; times are in units of the time base."""
+        self._size = (image.shape[1], image.shape[0])
+        self.num_frames += 1
+        if is_still(self.path):
+            write_picture(self.path, image)
+            return
+        if self._writer is None:
+            self._writer = self.enter_context(self._open(size=self._size))
+        self._writer.write(image, pts, duration)
+
+    def report(self, started: float, lost: LostFaces | None = None) -> VideoReport:
+        """What was written since `started` (`time.perf_counter`)."""
+        return VideoReport(
+            path=self.path,
+            frames=self.num_frames,
+            lost=0 if lost is None else lost.num_lost,
+            gaps=() if lost is None else tuple(lost.gaps),
+            fps=self.fps,
+            width=self._size[0],
+            height=self._size[1],
+            seconds=time.perf_counter() - started,
+        )
+
+
+def _subject(animator: Animator, caller: str) -> Subject:
+    if animator.subject is None:
+        raise RuntimeError(f"{caller}: give the animator a portrait first")
+    return animator.subject
+
+
+def _made(
+    animator: Animator, items: Iterable[Item], picture: Callable[[Item, Animator], np.ndarray], workers: int
+) -> Iterator[tuple[Item, np.ndarray]]:
+    """Each item with its picture, in order; made side by side on a CPU, one after the other on an accelerator."""
+    workers = (workers or torch.get_num_threads()) if animator.device.type == "cpu" else 1
+    with one_thread_each(workers):
+        animators = [animator] if workers == 1 else [animator.twin() for _ in range(workers)]
+        yield from in_order(items, [lambda item, own=own: picture(item, own) for own in animators])
+
+
+def render_depth(render: Render, height: int, limits: tuple[float, float] | None = None) -> np.ndarray:
+    """The first rendering's depth as a uint8 picture ``(height, height, 3)``."""
+    depth, opacity = render.depth[0, 0].cpu().numpy(), render.opacity[0, 0].cpu().numpy()
+    near, far = limits or depth_range(depth, opacity)
+    return resize(depth_picture(depth, opacity, near, far), height, height)
+
+
+def _depth_limits(render: Render) -> tuple[float, float]:
+    return depth_range(render.depth[0, 0].cpu().numpy(), render.opacity[0, 0].cpu().numpy())

@@ -1,0 +1,1 @@
+"""What measures pictures and faces, and intervals of it."""

@@ -1,0 +1,1 @@
+"""What is scored: pairs, protocols, synthetic truth, tables."""

@@ -1,0 +1,259 @@
+"""The whole evaluation (Sec. 4.2): pairs, frames, scores, one finished file per pair, so that a stopped run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from export3d.data import ClipDataset
+from export3d.data.manifest import MANIFEST_NAME, file_sha256
+from export3d.errors import DataError, OutputError
+from export3d.evaluation.metrics.backends import FaceBackend, IdentityBackend, PictureDistance
+from export3d.evaluation.metrics.truth import read_truth, score_truth
+from export3d.evaluation.scores.makers import BASELINES, FrameMaker, Made, baseline_frames, mean_face
+from export3d.evaluation.scores.predictions import frame_names, pair_folder
+from export3d.evaluation.scores.protocol import (
+    Pair,
+    ProtocolConfig,
+    cross_identity_pairs,
+    dataset_facts,
+    read_pairs,
+    same_identity_pairs,
+)
+from export3d.evaluation.scores.scoring import ClipScores, finite, score_clip
+from export3d.files import write_atomically
+
+PAIR_FORMAT = "export3d-pair-scores"
+PAIR_VERSION = 2
+
+Protocol = Literal["same", "cross", "both"]
+Progress = Callable[[int], None]
+"""Called with the number of finished pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backends:
+    """What measures faces and pictures; None leaves its metrics out."""
+
+    faces: FaceBackend | None = None
+    identities: IdentityBackend | None = None
+    pictures: PictureDistance | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Name, version and hash of what gives each metric."""
+        out: dict[str, Any] = {}
+        if self.faces is not None:
+            out["landmarks (AKD)"] = asdict(self.faces.landmark_info)
+            out["expression and pose (AED, APD)"] = asdict(self.faces.info)
+        if self.identities is not None:
+            facts = getattr(self.identities, "facts", None)
+            out["identity (CSIM)"] = {
+                **asdict(self.identities.info),
+                **({"verification": facts["verification"]} if facts else {}),
+            }
+        if self.pictures is not None:
+            out[self.pictures.label] = dict(self.pictures.facts)
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation gave.
+
+    Attributes:
+        clips: scores of every pair and method, in the order of the pairs.
+        resumed: pairs that were taken from an earlier run.
+        seconds_making: wall-clock seconds spent making frames, those of earlier runs included.
+        seconds_scoring: the same for scoring.
+        frames: driving frames in all pairs.
+    """
+
+    clips: list[ClipScores]
+    resumed: int
+    seconds_making: float
+    seconds_scoring: float
+    frames: int
+
+
+def choose_pairs(
+    dataset: ClipDataset, protocol: Protocol, *, pairs_file: Path | None = None, clips: int | None = None, seed: int = 0
+) -> list[Pair]:
+    """The pairs of a protocol, or those of a file; of each kind the first `clips`.
+
+    Raises:
+        DataError: No pair is left, two pairs have one name, or the file does not fit the data.
+    """
+    facts = dataset_facts(dataset)
+    config = ProtocolConfig(seed=seed)
+    kinds = ("same", "cross") if protocol == "both" else (protocol,)
+    if pairs_file is not None:
+        pairs = read_pairs(pairs_file, facts)
+    else:
+        pairs = same_identity_pairs(facts, config) if "same" in kinds else []
+        pairs += cross_identity_pairs(facts, config) if "cross" in kinds else []
+    chosen = [pair for kind in kinds for pair in [p for p in pairs if p.kind == kind][:clips]]
+    if not chosen:
+        raise DataError(f"{pairs_file or dataset.folder}: no pair of protocol '{protocol}'.")
+    folders = [str(pair_folder("", pair)) for pair in chosen]
+    twice = next((name for name in folders if folders.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{pairs_file}: two pairs would have the frames '{twice}'; list each pair of clips once.")
+    return chosen
+
+
+def evaluate(
+    dataset: ClipDataset,
+    maker: FrameMaker,
+    pairs: Sequence[Pair],
+    backends: Backends,
+    folder: Path,
+    *,
+    seed: int = 0,
+    save_frames: bool = False,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Make and score the frames of every pair, and those of the trivial baselines.
+
+    Each pair is finished by one file in ``folder/pairs``; a later call with the same settings takes it from there.
+
+    Args:
+        folder: of the results; it must exist.
+        seed: of the protocol; part of the settings that a resumed run must share.
+        save_frames: keep the frames in ``folder/frames``, in the layout of predictions.
+
+    Raises:
+        OutputError: The folder holds results of other settings, or cannot be written.
+    """
+    settings = {
+        "data": file_sha256(dataset.folder / MANIFEST_NAME),
+        "split": dataset.split,
+        "seed": seed,
+        "maker": maker.facts,
+        "backends": backends.facts(),
+    }
+    settings = json.loads(json.dumps(finite(settings)))  # as it comes back from a file
+    places = {key: index for index, key in enumerate(dataset.keys)}
+    mean = mean_face(dataset, same_identity_pairs(dataset_facts(dataset), ProtocolConfig(seed=seed)))
+    clips: list[ClipScores] = []
+    resumed, making, scoring, frames = 0, 0.0, 0.0, 0
+    for done, pair in enumerate(pairs):
+        path = folder / "pairs" / pair.kind / f"{pair.source_clip}--by--{pair.driving_clip}.json"
+        digest = maker.digest(pair)
+        kept = pair_folder(folder / "frames", pair)
+        finished = _read_pair(path, pair, settings, digest)
+        if finished is None or (save_frames and not kept.is_dir()):
+            started = time.monotonic()
+            made = maker.make(pair)
+            made_at = time.monotonic()
+            values = _score(dataset, places, pair, maker.method, made, mean, backends)
+            if save_frames:
+                _save_frames(kept, made.frames)
+            seconds = {"seconds_making": made_at - started, "seconds_scoring": time.monotonic() - made_at}
+            finished = {"settings": settings, "digest": digest, "pair": asdict(pair), **seconds}
+            finished = _write_pair(path, finished, values)
+        else:
+            resumed += 1
+        for method, metrics in finished["values"].items():
+            read = {name: np.array([float(x) for x in row]) for name, row in metrics.items()}
+            clips.append(ClipScores(pair=pair, values=read, method=method))
+        making += finished["seconds_making"]
+        scoring += finished["seconds_scoring"]
+        frames += dataset.num_frames(places[pair.driving_clip])
+        if on_progress is not None:
+            on_progress(done + 1)
+    return Evaluation(clips=clips, resumed=resumed, seconds_making=making, seconds_scoring=scoring, frames=frames)
+
+
+def _write_pair(path: Path, facts: dict[str, Any], values: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """Write one finished pair, and return what `_read_pair` will give."""
+    rows = {method: {name: v.tolist() for name, v in metrics.items()} for method, metrics in values.items()}
+    finished = {"format": PAIR_FORMAT, "version": PAIR_VERSION, **facts, "values": rows}
+    _make_folder(path.parent)
+    write_atomically(path, (json.dumps(finite(finished)) + "\n").encode())
+    return finished
+
+
+def _score(
+    dataset: ClipDataset,
+    places: dict[str, int],
+    pair: Pair,
+    method: str,
+    made: Made,
+    mean: np.ndarray,
+    backends: Backends,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Method -> metric -> ``(T,)``, the baselines after the method itself."""
+    index = places[pair.driving_clip]
+    driving = np.stack([dataset.frame(index, t) for t in range(dataset.num_frames(index))])
+    source = dataset.frame(places[pair.source_clip], pair.source_frame)
+    truth = read_truth(dataset, index)
+    rows = {method: made}
+    rows |= {name: Made(frames=baseline_frames(name, source, driving, mean)) for name in BASELINES}
+    out: dict[str, dict[str, np.ndarray]] = {}
+    for name, row in rows.items():
+        scores = score_clip(pair, source, row.frames, driving, backends.faces, backends.identities, backends.pictures)
+        values = dict(scores.values)
+        if row.views is not None:
+            values |= {"view_error": row.views.error, "view_shared": row.views.shared}
+        if truth is not None:
+            values |= score_truth(
+                truth,
+                measured=None if backends.faces is None else backends.faces.measure(row.frames),
+                expression_space="" if backends.faces is None else backends.faces.info.expression_space,
+                depth=row.depth,
+                same_identity=pair.kind == "same",
+            )
+        out[name] = values
+    return out
+
+
+def _read_pair(path: Path, pair: Pair, settings: dict[str, Any], digest: str) -> dict[str, Any] | None:
+    """A finished pair, or None where it must be scored (again)."""
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if (content["format"], content["version"]) != (PAIR_FORMAT, PAIR_VERSION):
+            raise OutputError(f"{path}: made by another version of export3d. Choose another -o folder.")
+        stored, stored_digest, stored_pair = content["settings"], content["digest"], content["pair"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path}: the file is damaged ({error!r}). Remove it and run again.") from error
+    different = sorted(name for name in settings if stored.get(name) != settings[name])
+    if different or stored_pair != asdict(pair):
+        what = ", ".join(different) or "source frame"
+        raise OutputError(
+            f"{path.parents[2]}: holds results of other settings (different: {what}). Choose another -o folder."
+        )
+    return content if stored_digest == digest else None
+
+
+def _save_frames(folder: Path, frames: np.ndarray) -> None:
+    """Write the frames into a temporary folder, then rename it."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name, frame in zip(frame_names(len(frames)), frames, strict=True):
+            Image.fromarray(frame).save(temporary / name)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OutputError(f"{folder}: the frames could not be written ({error}). Check the disk.") from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: the folder could not be made ({error}). Choose another -o folder.") from error

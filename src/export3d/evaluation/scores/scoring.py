@@ -1,0 +1,218 @@
+"""From frames to scores (Sec. 4.2): all metrics of one animated clip, and the table over many clips."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from export3d.errors import DataError, OutputError
+from export3d.evaluation.metrics.backends import FaceBackend, IdentityBackend, PictureDistance
+from export3d.evaluation.metrics.bootstrap import Interval, bootstrap_interval
+from export3d.evaluation.metrics.consistency import excess_flicker, flicker
+from export3d.evaluation.metrics.pictures import aed, akd, apd, csim, psnr, ssim, summarise
+from export3d.evaluation.scores.protocol import Pair
+from export3d.files import replacing
+
+HIGHER_IS_BETTER = {
+    "psnr": True,
+    "ssim_gaussian": True,
+    "ssim_uniform": True,
+    "lpips": False,
+    "akd": False,
+    "csim_source": True,
+    "csim_driving": True,
+    "aed": False,
+    "apd": False,
+    "apd_rotation": False,
+    "apd_translation": False,
+    "flicker": False,
+    "flicker_excess": False,
+}
+"""Every metric of any frames and its direction, in the order of the tables."""
+
+VIEW_METRICS = {
+    "view_error": False,
+    "view_shared": True,
+}
+"""Metrics of a model, which can show the same expression from another camera; frames from elsewhere have none."""
+
+TRUTH_METRICS = {
+    "depth_error": False,
+    "camera_angle_error": False,
+    "expression_error": False,
+}
+"""Metrics of synthetic clips, whose truth is known (`export3d.evaluation.metrics.truth`); none is better when higher."""
+
+ALL_METRICS = {**HIGHER_IS_BETTER, **VIEW_METRICS, **TRUTH_METRICS}
+"""Every metric that a table may hold, in its order."""
+
+SAME_IDENTITY_ONLY = ("psnr", "ssim_gaussian", "ssim_uniform", "lpips", "akd", "csim_driving")
+"""Metrics that need the true frame or the driver's own identity; never part of cross-identity scores (Sec. 4.2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipScores:
+    """Per-frame values of one animated clip.
+
+    Attributes:
+        pair: who was animated by whom.
+        values: metric -> ``(T,)`` float64; NaN where a frame has no value.
+        method: who made the frames: `model`, `predictions`, or a trivial baseline.
+    """
+
+    pair: Pair
+    values: dict[str, np.ndarray]
+    method: str = "model"
+
+
+def score_clip(
+    pair: Pair,
+    source: np.ndarray,
+    generated: np.ndarray,
+    driving: np.ndarray,
+    faces: FaceBackend | None = None,
+    identities: IdentityBackend | None = None,
+    pictures: PictureDistance | None = None,
+) -> ClipScores:
+    """All metrics that the pair's kind and the back ends allow.
+
+    Args:
+        pair: `kind` decides which metrics make sense.
+        source: uint8 ``(H, H, 3)``.
+        generated: uint8 ``(T, H, H, 3)``.
+        driving: uint8 ``(T, H, H, 3)``; the true frames where the pair is of one identity.
+        faces: for AKD, AED and APD; None leaves them out.
+        identities: for CSIM; None leaves it out.
+        pictures: for LPIPS; None leaves it out.
+
+    Raises:
+        ValueError: Different numbers or sizes of frames.
+    """
+    if generated.shape != driving.shape:
+        raise ValueError(f"generated {generated.shape} and driving {driving.shape} must have the same shape")
+    is_same = pair.kind == "same"
+    values: dict[str, np.ndarray] = {}
+    if is_same:
+        values["psnr"] = psnr(generated, driving)
+        values["ssim_gaussian"] = ssim(generated, driving, "gaussian")
+        values["ssim_uniform"] = ssim(generated, driving, "uniform")
+        if pictures is not None:
+            values["lpips"] = pictures.distances(generated, driving)
+    if faces is not None:
+        ours, theirs = faces.measure(generated), faces.measure(driving)
+        if is_same:
+            values["akd"] = akd(ours.landmarks, theirs.landmarks)
+        pose = apd(ours.pose, theirs.pose)
+        values["aed"] = aed(ours.expression, theirs.expression)
+        values |= {"apd": pose.apd, "apd_rotation": pose.rotation, "apd_translation": pose.translation}
+    if identities is not None:
+        embedded = identities.embeddings(generated)
+        values["csim_source"] = csim(embedded, identities.embeddings(source[None])[0])
+        if is_same:
+            values["csim_driving"] = csim(embedded, identities.embeddings(driving))
+    if len(generated) >= 3:
+        gap = np.array([np.nan])  # the first and last frame have one neighbour only
+        values["flicker"] = np.concatenate([gap, flicker(generated), gap])
+        values["flicker_excess"] = np.concatenate([gap, excess_flicker(generated, driving), gap])
+    return ClipScores(pair=pair, values={name: values[name] for name in HIGHER_IS_BETTER if name in values})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One metric over all clips.
+
+    Attributes:
+        metric: its name.
+        interval: mean over clips of the clips' means, with its confidence interval.
+        frames: frames that were measured.
+        missing: frames without a value.
+        higher_is_better: the metric's direction.
+    """
+
+    metric: str
+    interval: Interval
+    frames: int
+    missing: int
+    higher_is_better: bool
+
+
+def score_table(clips: Sequence[ClipScores], *, seed: int = 0) -> list[Row]:
+    """Mean over frames, then over clips, with a bootstrap interval over clips; one row per metric.
+
+    An infinite PSNR (an exact copy of the true frame) makes the mean infinite: it is shown, not hidden.
+
+    Raises:
+        DataError: No clips, or clips of both kinds.
+    """
+    if not clips:
+        raise DataError("no clip was scored; there is no table to make.")
+    if len({clip.pair.kind for clip in clips}) > 1:
+        raise DataError("same-identity and cross-identity clips cannot share a table; score them apart.")
+    rows = []
+    for metric, higher in ALL_METRICS.items():
+        scores = [summarise(clip.values[metric]) for clip in clips if metric in clip.values]
+        if not scores:
+            continue
+        interval = bootstrap_interval(np.array([score.value for score in scores]), seed=seed)
+        rows.append(
+            Row(
+                metric=metric,
+                interval=interval,
+                frames=sum(score.measured for score in scores),
+                missing=sum(score.missing for score in scores),
+                higher_is_better=higher,
+            )
+        )
+    return rows
+
+
+def write_frames_csv(path: str | Path, clips: Sequence[ClipScores]) -> None:
+    """One line per frame: method, the pair, the frame's number, then every metric (empty = no value)."""
+    metrics = [name for name in ALL_METRICS if any(name in clip.values for clip in clips)]
+
+    def fill(file: TextIO) -> None:
+        writer = csv.writer(file)
+        writer.writerow(["method", "kind", "source_clip", "source_frame", "driving_clip", "frame", *metrics])
+        for clip in clips:
+            pair = clip.pair
+            columns = [clip.values.get(name) for name in metrics]
+            for t in range(max(len(v) for v in clip.values.values())):
+                cells = ["" if c is None or np.isnan(c[t]) else f"{c[t]:.6g}" for c in columns]
+                who = (pair.kind, pair.source_clip, pair.source_frame, pair.driving_clip)
+                writer.writerow([clip.method, *who, t, *cells])
+
+    _write(Path(path), fill)
+
+
+def write_table_json(path: str | Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
+    """Store a table with the facts that make it repeatable (back ends with versions and hashes, seeds, times).
+
+    NaN and infinity, which JSON does not know, are stored as strings.
+    """
+    content = {"format": "export3d-scores", "version": 1, "facts": facts, "rows": [asdict(row) for row in rows]}
+    _write(Path(path), lambda file: file.write(json.dumps(finite(content), indent=1) + "\n"))
+
+
+def finite(value: Any) -> Any:
+    """A JSON-ready copy: NaN and infinity, which JSON does not know, become strings that `float` reads."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return value
+
+
+def _write(path: Path, fill: Callable[[TextIO], object]) -> None:
+    try:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            fill(file)
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written ({error}). Check the folder and the disk.") from error

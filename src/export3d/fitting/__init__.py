@@ -1,0 +1,1 @@
+"""What is fitted before training: trackers' regressors, gaze and shape maps, the identity network."""

@@ -1,0 +1,1 @@
+"""Clips of heads: motion, the noisy extractor, rendered shards and the stream of them."""

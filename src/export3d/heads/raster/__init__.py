@@ -1,0 +1,1 @@
+"""What turns triangles into pixels: rasterisation, light, procedural fields."""

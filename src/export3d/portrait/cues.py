@@ -1,0 +1,64 @@
+"""What joins beta' in the condition of G: the own expression, gaze, single weights, the turn of the head (not in the paper).
+
+Single weights and the turn start without a say, so that a trained model may be grown by them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.portrait.shapes import LOWER_FACE, LOWER_GAIN, UPPER_FACE, UPPER_GAIN, FaceShapes
+
+_TURN_GAIN = 4.0
+"""Turns are fractions of a radian; the layer that reads them gets numbers near 1."""
+
+
+class ExpressionCues(nn.Module):
+    """Driver's and portrait's state -> one vector that is added to beta'."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.own_expression = nn.Linear(dim, dim)
+        self.gaze = nn.Linear(5, dim)
+        self.upper = FaceShapes(UPPER_FACE, UPPER_GAIN, dim)
+        self.lower = FaceShapes(LOWER_FACE, LOWER_GAIN, dim)
+        self.turn = nn.Linear(6, dim)
+        nn.init.zeros_(self.turn.weight)
+        nn.init.zeros_(self.turn.bias)
+
+    @property
+    def shapes(self) -> tuple[FaceShapes, FaceShapes]:
+        """Brows and lids; jaw and mouth."""
+        return self.upper, self.lower
+
+    def weights(self, beta: Tensor) -> Tensor:
+        """What the maps read off beta ``(B, 64)``, as `FaceState.weights` ``(B, 52)``; NaN for weights that no map reads."""
+        found = beta.new_full((len(beta), len(ARKIT_NAMES)), torch.nan)
+        for part in self.shapes:
+            found = part.fill(part.read(beta), found)
+        return found
+
+    def forward(self, beta_prime: Tensor, own_beta_prime: Tensor, driving: FaceState, source: FaceState) -> Tensor:
+        """beta' of driver and portrait and their states -> the condition of G, ``(B, d)``."""
+        batch = len(beta_prime)
+        condition = beta_prime + self.own_expression(own_beta_prime)
+        condition = condition + self.gaze(gaze_pair(driving.gaze, source.gaze, beta_prime))
+        for part in self.shapes:
+            condition = condition + part(part.of(driving), part.of(source).expand(batch, -1))
+        still = beta_prime.new_zeros(batch, 3)
+        own_turn = still if source.turn is None else source.turn.expand_as(still)
+        turn = own_turn if driving.turn is None else driving.turn.to(still)
+        return condition + self.turn(_TURN_GAIN * torch.cat([turn, own_turn], dim=1))
+
+
+def gaze_pair(driving: Tensor | None, source: Tensor | None, like: Tensor) -> Tensor:
+    """``(B, 5)``: both gazes and 1. An unknown one of the driver (a NaN in the row, or None) is the portrait's, so that the
+    eyes stay as they are; a row is 0 where the portrait's is unknown."""
+    if source is None:
+        return like.new_zeros(len(like), 5)
+    source = source.expand(len(like), -1).to(like)
+    driving = source if driving is None else torch.where(driving.isnan().any(dim=1, keepdim=True), source, driving)
+    row = torch.cat([driving, source, torch.ones_like(source[:, :1])], dim=1)
+    return torch.where(source.isnan().any(dim=1, keepdim=True), torch.zeros_like(row), row)

@@ -1,0 +1,180 @@
+"""The model that ships, top to bottom: read the portrait, drive it, render it, put it before its own background.
+
+The paper's network with four things that the paper does not have, all always there: a source lookup (detail comes from the
+portrait itself), a source depth, a neck, and a background of its own; and more cues of the face than beta'.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from export3d.camera import Camera
+from export3d.checks import check_shape
+from export3d.expression.lebs import LeBS, build_expression
+from export3d.face_state import FaceState
+from export3d.model.decoder import RadianceDecoder
+from export3d.model.result import Render, as_images
+from export3d.model.triplane import RunningMeanPlanes
+from export3d.portrait.background import SourceMatte, background_window
+from export3d.portrait.config import PortraitConfig
+from export3d.portrait.cues import ExpressionCues
+from export3d.portrait.depth import SourceDepth
+from export3d.portrait.fast_field import FoldedField
+from export3d.portrait.field import FieldParts, PortraitField
+from export3d.portrait.generator import PortraitGenerator
+from export3d.portrait.layers import LayeredSuperResolution
+from export3d.portrait.lookup import GUIDE_CHANNELS, SourceLookup
+from export3d.portrait.neck import Neck
+from export3d.portrait.reader import PortraitReader
+from export3d.portrait.state import DrivenPlanes, PortraitCode
+from export3d.rendering.fast import FastConfig, render_square
+from export3d.rendering.rays import Window, cast_rays
+from export3d.rendering.renderer import activate_density, render_rays
+
+
+class PortraitModel(nn.Module):
+    """A portrait, the state of a driver's face and a camera -> the driven portrait."""
+
+    def __init__(self, config: PortraitConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels, dim, hidden = config.triplane.channels, config.expression.dim, config.decoder.hidden
+        self.expression = build_expression(config.expression)  # f_e, Sec. 3.1
+        self.cues = ExpressionCues(dim)  # not in the paper
+        self.generator = PortraitGenerator(config.generator, channels, dim)  # G, Sec. 3.2
+        self.mean_planes = RunningMeanPlanes(config.triplane)  # Eq. 12
+        self.decoder = RadianceDecoder(config.decoder, channels)  # Eq. 8
+        self.lookup = SourceLookup(config.source_lookup, hidden)  # not in the paper
+        self.reader = PortraitReader(SourceMatte(config.background), SourceDepth(config.source_depth, hidden))
+        self.neck = Neck(config.neck)
+        seen = config.decoder.colour_channels + config.source_lookup.channels
+        self.superres = LayeredSuperResolution(config.superres, seen, layers=2, clues=4)  # Sec. 3.3
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(
+        self, source: Tensor, source_camera: Camera, source_state: FaceState, driving: FaceState, camera: Camera
+    ) -> Render:
+        """``source`` (B, 3, H, W) in [-1, 1], its camera and face; B driving faces and cameras -> Render. No side effects."""
+        code = self.encode(source, source_camera, source_state)
+        return self.render(self.drive(code, driving), camera)
+
+    def encode(self, source: Tensor, camera: Camera, state: FaceState, true_mask: Tensor | None = None) -> PortraitCode:
+        """Once per portrait (Sec. 3.2).
+
+        Args:
+            source: ``(B, 3, H, W)`` in [-1, 1].
+            camera: B cameras of the portrait.
+            state: the portrait's own faces.
+            true_mask: ``(B, 1, H, W)`` foreground in [0, 1]; in training it replaces the model's matte.
+        """
+        return PortraitCode(
+            tokens=self.generator.encode(source),
+            detail=self.generator.detail(source),
+            maps=self.reader(source, self.lookup, true_mask),
+            camera=camera,
+            state=state,
+        )
+
+    def drive(self, code: PortraitCode, driving: FaceState, coefficients: Tensor | None = None) -> DrivenPlanes:
+        """Once per expression (Eqs. 3, 5, 6); `coefficients` (B, n) stand in for lambda of `driving` (Figs. 9, 13)."""
+        check_shape("beta", driving.beta, code.tokens.shape[0], None)
+        own = self.expression(code.state.beta)
+        if coefficients is None:
+            beta_prime = self.expression(driving.beta)
+        else:
+            assert isinstance(self.expression, LeBS)  # nobody else has coefficients
+            beta_prime = self.expression.combine(coefficients)
+        condition = self.cues(beta_prime, own, driving, code.state)
+        planes = self.generator.drive(code.tokens, code.detail, condition)
+        return DrivenPlanes(planes=planes, turn=driving.turn, code=code)
+
+    def render(
+        self,
+        driven: DrivenPlanes,
+        camera: Camera,
+        *,
+        window: Window | None = None,
+        jitter: torch.Generator | None = None,
+        raw_size: int | None = None,
+        fast: FastConfig | None = None,
+    ) -> Render:
+        """Once per camera (Eqs. 7-10, 12, Sec. 3.3).
+
+        Args:
+            driven: what `drive` returned.
+            camera: B driving cameras.
+            window: render only a square of the image: (top (B,), left (B,), side) in rays.
+            jitter: random depths, for training; None is deterministic.
+            raw_size: another number of rays along each side; then only the raw image is made (`image` is None).
+            fast: leave out what does not show; for one whole picture without jitter and without gradients. None is exact.
+
+        Raises:
+            ValueError: `fast` together with something it cannot do.
+        """
+        if fast is not None and (window is not None or jitter is not None or torch.is_grad_enabled()):
+            raise ValueError(
+                "render: `fast` is for whole pictures without jitter and without gradients (inference_mode)"
+            )
+        size = raw_size or self.config.renderer.raw_size
+        origins, directions = cast_rays(camera, size, window)
+        with torch.autocast(
+            driven.planes.device.type, enabled=False
+        ):  # rays stay float32: rounded, they miss by a pixel
+            if fast is None:
+                met = render_rays(self.field(driven), origins, directions, self.config.renderer, jitter)
+            else:
+                met = render_square(FoldedField(self._parts, driven), origins, directions, self.config.renderer, fast)
+        features, depth, opacity = as_images(met, size if window is None else window[2])
+        features, guide = features.tensor_split([-GUIDE_CHANNELS], dim=1)
+        features = features * 2.0 - 1.0  # an empty ray is black (EG3D)
+        behind = background_window(driven.code.maps.background, size, window)
+        raw = features[:, :3] + (1.0 - opacity) * (1.0 + behind)
+        if raw_size is not None:
+            return Render(None, raw, depth, opacity, driven.planes)
+        image, image_opacity = self._finish(features, guide, opacity, driven, window)
+        return Render(image, raw, depth, opacity, driven.planes, image_opacity)
+
+    def _finish(
+        self, features: Tensor, guide: Tensor, opacity: Tensor, driven: DrivenPlanes, window: Window | None
+    ) -> tuple[Tensor, Tensor]:
+        """The final image and the head's opacity in it: looked up, enlarged, put before the background."""
+        size, maps = self.config.renderer.raw_size, driven.code.maps
+        scale = self.config.image_size // size
+        pose, _ = self._parts.joints(driven)
+        found, layers = self.lookup.look(guide, opacity, maps, camera=driven.code.camera, scale=scale, pose=pose)
+        features = torch.cat([features, found], dim=1).contiguous(memory_format=torch.channels_last)
+        # Colours are mixed as the surface has them; what the head does not cover is put behind afterwards.
+        rgb = ((features[:, :3] + 1.0) / opacity.clamp_min(0.05) - 1.0).clamp(-1.0, 1.0)
+        share = 1.0 if window is None else window[2] / size
+        image, matte = self.superres.choose(features, rgb, layers, share)
+        full = None if window is None else (window[0] * scale, window[1] * scale, window[2] * scale)
+        behind = background_window(maps.background, self.config.image_size, full)
+        return matte * image + (1.0 - matte) * behind, matte
+
+    def field(self, driven: DrivenPlanes) -> PortraitField:
+        """The radiance field of a driven portrait."""
+        return PortraitField(self._parts, driven)
+
+    @property
+    def _parts(self) -> FieldParts:
+        return FieldParts(
+            triplane=self.config.triplane,
+            mean_planes=self.mean_planes,
+            decoder=self.decoder,
+            lookup=self.lookup,
+            depth=self.reader.depth,
+            neck=self.neck,
+        )
+
+    def guide(self, driven: DrivenPlanes, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Where points ``(B, P, 3)`` of the driven head lay in the portrait (for the training of the source lookup): places
+        ``(B, P, 3)`` and gate logits ``(B, P, 2)``, see `SourceLookup.guide_of`."""
+        field = self.field(driven)
+        state, moved = field.density(points)[1].tensor_split([-3], dim=-1)
+        places, logits = self.lookup.guide_of(state, moved)
+        return field.pose(places), logits
+
+    def sigma(self, driven: DrivenPlanes, points: Tensor) -> Tensor:
+        """Density >= 0 (1 / scene unit) of world points ``(B, P, 3)`` -> (B, P)."""
+        return activate_density(self.field(driven).density(points)[0], self.config.renderer)

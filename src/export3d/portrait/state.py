@@ -1,0 +1,63 @@
+"""What the portrait model keeps of a portrait, and of a portrait in one state of its driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from export3d.camera import Camera
+from export3d.face_state import FaceState
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortraitMaps:
+    """What is read off the portrait alone.
+
+    Attributes:
+        matte_logits: ``(B, 1, H/2, W/2)`` foreground.
+        background: ``(B, 3, H, W)`` in [-1, 1], the head filled in.
+        picture: ``(B, 4, H, W)`` the portrait, sharpened, in [-1, 1] and its foreground in [0, 1].
+        features: ``(B, C, H/2, W/2)`` learned detail (`SourceLookup.encode`).
+        depth: ``(B, 2 + C, H/2, W/2)`` depth, foreground, learned channels (`SourceDepth.maps`).
+    """
+
+    matte_logits: Tensor
+    background: Tensor
+    picture: Tensor
+    features: Tensor
+    depth: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortraitCode:
+    """What depends on the portrait only; made once, used for every frame.
+
+    Attributes:
+        tokens: ``(B, N, h)`` visual tokens (Sec. 3.2).
+        detail: ``(B, C, P, P)`` high-resolution features.
+        maps: what is read off the picture.
+        camera: the portrait's camera.
+        state: the portrait's own face.
+    """
+
+    tokens: Tensor
+    detail: Tensor
+    maps: PortraitMaps
+    camera: Camera
+    state: FaceState
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrivenPlanes:
+    """The portrait in one state of the driver: all that the renderer needs.
+
+    Attributes:
+        planes: ``(B, 3, C + 3, P, P)`` residual planes (Eq. 4), then a displacement in x, y, z.
+        turn: ``(B, 3)`` of the head in this state, see `FaceState`; None: as rigid as the portrait.
+        code: the portrait.
+    """
+
+    planes: Tensor
+    turn: Tensor | None
+    code: PortraitCode

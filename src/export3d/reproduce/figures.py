@@ -1,0 +1,185 @@
+"""Stage figures: the pictures of the paper's evaluation from the trained variants (Figs. 4-7, 9, 10, 13, 14)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from export3d.animation import Animator
+from export3d.animation.sweep import (
+    SweepOptions,
+    coefficient_spread,
+    sweep_frames,
+    sweep_sheet,
+    sweep_values,
+    weights_along,
+)
+from export3d.checkpoint import read_checkpoint
+from export3d.data import ClipDataset
+from export3d.data.manifest import MANIFEST_NAME, file_sha256
+from export3d.errors import DataError
+from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
+from export3d.files import write_atomically
+from export3d.portrait import Model, load_model
+from export3d.portrait.loading import checkpoint_path
+from export3d.reproduce.settings import TABLE3, TABLE4, Reporter, Settings, make_folder
+from export3d.tracking import Crop, Tracker
+from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
+from export3d.training.batches.stored_portrait import stored_state
+
+ABLATION_CLIPS = 6
+VIEW_CLIPS = 4
+SWEEP = "sweep.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Figure:
+    """One picture: of which models, and how it is drawn."""
+
+    name: str
+    members: tuple[str, ...]
+    draw: Callable[[dict[str, Model], ClipDataset], np.ndarray]
+
+
+def draw_figures(settings: Settings, folder: Path, report: Reporter) -> list[Path]:
+    """Draw what the finished models allow; a picture of the same models and clips is left alone.
+
+    Returns:
+        The pictures that now exist.
+
+    Raises:
+        CheckpointError: A model is damaged.
+        OutputError: A picture cannot be written.
+    """
+    dataset = settings.open_test()
+    make_folder(folder)
+    files = {variant: settings.model_file(variant) for variant in settings.variants}
+    files = {"main": checkpoint_path(settings.model)} | {v: path for v, path in files.items() if path.is_file()}
+    digests = {name: file_sha256(path) for name, path in files.items()}
+    data = file_sha256(dataset.folder / MANIFEST_NAME)
+    notes = settings.work / "figures.json"
+    done: dict[str, Any] = _read(notes)
+    models: dict[str, Model] = {}
+    drawn = []
+    figures = _figures(settings)
+    for number, figure in enumerate(figures):
+        members = [name for name in figure.members if name in files]
+        if not members or (len(figure.members) > 1 and len(members) < 2):
+            report.line(f"figures: {figure.name} needs the models of {', '.join(figure.members)}; train them first")
+            continue
+        path = folder / figure.name
+        if figure.name == SWEEP and not _has_basis(files[members[0]]):
+            report.line(f"figures: {figure.name} needs a model with a basis")
+            continue
+        fingerprint = {
+            "models": {name: digests[name] for name in members},
+            "data": data,
+            "seed": settings.seed,
+            "clips": settings.figure_clips,
+        }
+        drawn.append(path)
+        if path.is_file() and done.get(str(path.absolute())) == fingerprint:
+            report.line(f"figures: {path} is finished")
+            continue
+        for name in members:
+            if name not in models:
+                models[name] = load_model(files[name], device=settings.device)
+        _save(path, figure.draw({name: models[name] for name in members}, dataset))
+        done[str(path.absolute())] = fingerprint
+        write_atomically(notes, (json.dumps(done, indent=1) + "\n").encode())
+        report.line(f"figures: wrote {path}")
+        report.advance("figures", number + 1, len(figures))
+    return drawn
+
+
+def basis_sweep(model: Model, dataset: ClipDataset) -> np.ndarray:
+    """A sheet of the basis vectors (Figs. 9, 13) on the first clip's frontal frame, ranges measured on all clips.
+
+    Raises:
+        UsageError: The model has no basis.
+    """
+    pair = same_identity_pairs(dataset_facts(dataset))[0]
+    index = dataset.keys.index(pair.source_clip)
+    betas = np.concatenate([dataset.arrays(i)["beta"] for i in range(len(dataset))])
+    values = sweep_values(SweepOptions(), *coefficient_spread(model, betas))
+    arrays, size = dataset.arrays(index), dataset.size
+    # Expression and camera of a stored frame are known: nothing has to find a face.
+    known = Tracker(
+        GivenLandmarks([[]]), MeasuredCoefficients(model.config.expression.space), size=model.config.image_size
+    )
+    animator = Animator(model, known)
+    frame = pair.source_frame
+    whole = Crop(size / 2, size / 2, size)
+    state = stored_state(dataset, index, frame)
+    animator.encode(dataset.frame(index, frame), whole, state, arrays["camera"][frame].copy())
+    return sweep_sheet(sweep_frames(animator, values, slope=weights_along(model, betas)), values)
+
+
+def _figures(settings: Settings) -> list[_Figure]:
+    from export3d.evaluation.figures import sheets
+
+    clips, seed = settings.figure_clips, settings.seed
+
+    def first(models: dict[str, Model]) -> Model:
+        return next(iter(models.values()))
+
+    return [
+        _Figure(
+            name="same_identity.jpg",
+            members=("main",),
+            draw=lambda m, d: sheets.same_identity_sheet(first(m), d, clips=clips, seed=seed),
+        ),
+        _Figure(
+            name="cross_identity.jpg",
+            members=("main",),
+            draw=lambda m, d: sheets.cross_identity_sheet(first(m), d, clips=clips, seed=seed),
+        ),
+        _Figure(
+            name="novel_view.jpg",
+            members=("main",),
+            draw=lambda m, d: sheets.novel_view_sheet(first(m), d, clips=min(VIEW_CLIPS, clips), seed=seed),
+        ),
+        _Figure(
+            name="ablation_expression.jpg",
+            members=TABLE3,
+            draw=lambda m, d: sheets.ablation_sheet(m, d, clips=min(ABLATION_CLIPS, clips), seed=seed),
+        ),
+        _Figure(
+            name="ablation_error.jpg",
+            members=TABLE3,
+            draw=lambda m, d: sheets.error_sheet(m, d, clips=min(ABLATION_CLIPS, clips), seed=seed),
+        ),
+        _Figure(
+            name="ablation_eadaln.jpg",
+            members=TABLE4,
+            draw=lambda m, d: sheets.ablation_sheet(m, d, clips=min(ABLATION_CLIPS, clips), seed=seed),
+        ),
+        _Figure(name=SWEEP, members=("main",), draw=lambda m, d: basis_sweep(first(m), d)),
+    ]
+
+
+def _has_basis(path: Path) -> bool:
+    return read_checkpoint(path, kind="export3d").config["expression"]["kind"] == "lebs"
+
+
+def _save(path: Path, picture: np.ndarray) -> None:
+    buffer = BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG" if path.suffix == ".png" else "JPEG", quality=90)
+    write_atomically(path, buffer.getvalue())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error}). Remove it; the figures are drawn again.") from error
+    return content if isinstance(content, dict) else {}

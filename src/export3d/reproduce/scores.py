@@ -1,0 +1,209 @@
+"""Stage evaluate: the scores of one model, clip by clip, in one file that the tables are made from (Sec. 4.2)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export3d.checkpoint import read_checkpoint
+from export3d.data import ClipDataset
+from export3d.data.manifest import MANIFEST_NAME, file_sha256
+from export3d.errors import DataError
+from export3d.evaluation.metrics.pictures import summarise
+from export3d.evaluation.scores.makers import ModelFrames
+from export3d.evaluation.scores.run import Backends, choose_pairs, evaluate
+from export3d.evaluation.scores.scoring import ClipScores, finite
+from export3d.evaluation.scores.synthetic import score_synthetic
+from export3d.evaluation.scores.tables import without_source
+from export3d.files import write_atomically
+from export3d.portrait.loading import checkpoint_path, load_model
+from export3d.reproduce.settings import MAIN, Reporter, Settings, make_folder
+from export3d.reproduce.training import trained_data, training_hours
+from export3d.training.phases.config import TrainConfig
+
+FORMAT = "export3d-reproduce-scores"
+VERSION = 1
+
+OpenBackends = Callable[[], AbstractContextManager[Backends]]
+"""Opens what measures faces; called only where something is left to score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What one model scored.
+
+    Attributes:
+        name: a variant, or `main`.
+        facts: the file's facts: fingerprint, model, data, backends, date, times.
+        pairs: kind -> names of the pairs, in order.
+        values: kind -> method -> metric -> ``(pairs,)``, the mean over the frames of each pair; NaN for no value.
+        quality: variant -> score against exact truth, or None for clips without truth.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    pairs: dict[str, list[str]]
+    values: dict[str, dict[str, dict[str, np.ndarray]]]
+    quality: dict[str, dict[str, float]] | None
+
+
+def score_model(
+    settings: Settings, name: str, choice: dict[str, str], open_backends: OpenBackends, report: Reporter
+) -> None:
+    """Score a variant, or the model of the main table (`main`), into WORK/evaluation/NAME.json; skipped when it is done.
+
+    Args:
+        choice: names of the back ends, part of what must be the same to skip.
+        open_backends: opens them.
+
+    Raises:
+        CheckpointError: The model is missing or damaged.
+        OutputError: Something cannot be written.
+    """
+    path = checkpoint_path(settings.model) if name == MAIN else settings.model_file(name)
+    stored = read_checkpoint(path, kind="export3d")
+    dataset = settings.open_test()
+    fingerprint = {
+        "model": stored.sha256,
+        "data": file_sha256(dataset.folder / MANIFEST_NAME),
+        "clips": settings.num_clips,
+        "seed": settings.seed,
+        **choice,
+    }
+    file = scores_file(settings, name)
+    before = _read(file) if file.is_file() else None
+    if before is not None and before["facts"]["fingerprint"] == fingerprint:
+        report.line(f"evaluate {name}: {file} is finished")
+        return
+    model = load_model(path, device=settings.device)
+    pairs = choose_pairs(dataset, "both", clips=settings.num_clips, seed=settings.seed)
+    maker = ModelFrames(model, dataset, {"name": path.name, "sha256": file_sha256(path)})
+    # Other settings get another folder: the finished pairs of each stay usable.
+    place = make_folder(settings.work / "evaluation" / name / _short(fingerprint))
+    with open_backends() as backends:
+        result = evaluate(
+            dataset,
+            maker,
+            pairs,
+            backends,
+            place,
+            seed=settings.seed,
+            on_progress=lambda done: report.advance(f"evaluate {name}", done, len(pairs)),
+        )
+        used = backends.facts()
+    facts = {
+        "fingerprint": fingerprint,
+        "date": date.today().isoformat(),
+        "model": model_facts(path, stored.extra, stored.config),
+        "data": trained_data(dataset),
+        "backends": used,
+        "seconds_making": round(result.seconds_making, 3),
+        "seconds_scoring": round(result.seconds_scoring, 3),
+        "driving_frames": result.frames,
+    }
+    content = {"format": FORMAT, "version": VERSION, "name": name, "facts": facts, **_by_clip(result.clips)}
+    content["quality"] = _quality(model, dataset, settings, name, report)
+    write_atomically(file, (json.dumps(finite(content), indent=1) + "\n").encode())
+    report.line(f"evaluate {name}: {len(pairs)} pairs, {result.resumed} from before; wrote {file}")
+
+
+def scores_file(settings: Settings, name: str) -> Path:
+    """Where the scores of a variant, or of `main`, lie."""
+    return settings.work / "evaluation" / f"{name}.json"
+
+
+def read_scores(settings: Settings, name: str) -> Scores | None:
+    """What `score_model` wrote, or None where it was not called.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = scores_file(settings, name)
+    if not path.is_file():
+        return None
+    content = _read(path)
+    try:
+        values = {
+            kind: {
+                method: {metric: np.array([float(x) for x in row]) for metric, row in metrics.items()}
+                for method, metrics in methods.items()
+            }
+            for kind, methods in content["values"].items()
+        }
+        quality = content["quality"]
+        if quality is not None:
+            quality = {row: {metric: float(x) for metric, x in cells.items()} for row, cells in quality.items()}
+        return Scores(name=name, facts=content["facts"], pairs=content["pairs"], values=values, quality=quality)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: the scores are damaged ({error!r}). Remove the file and evaluate again.") from error
+
+
+def model_facts(path: Path, extra: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """What the model file says of its own training; None for what it does not say."""
+    stored = extra.get("train") or {}
+    known = {name: stored.get(name) for name in ("batch", "learning_rate", "warmup_steps", "seed", "precision")}
+    samples = extra.get("samples")
+    return {
+        "file": path.name,
+        "sha256": file_sha256(path),
+        "samples": samples,
+        "share_of_the_papers_samples": None if samples is None else samples / TrainConfig().samples,
+        "steps": extra.get("step"),
+        "hours": training_hours(path.parent),
+        "expression": config["expression"]["kind"],
+        "expression_pretrained": config["expression"]["pretrained"],
+        "basis_vectors": config["expression"]["num_basis"] if config["expression"]["kind"] == "lebs" else None,
+        "conditioning": config["generator"]["conditioning"],
+        **known,
+    }
+
+
+def _by_clip(clips: list[ClipScores]) -> dict[str, Any]:
+    pairs: dict[str, list[str]] = {}
+    values: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for clip in clips:
+        names = pairs.setdefault(clip.pair.kind, [])
+        key = f"{clip.pair.source_clip}--by--{clip.pair.driving_clip}"
+        if key not in names:
+            names.append(key)
+        rows = values.setdefault(clip.pair.kind, {}).setdefault(clip.method, {})
+        for metric, per_frame in without_source(clip).values.items():
+            rows.setdefault(metric, []).append(summarise(per_frame).value)
+    return {"pairs": pairs, "values": values}
+
+
+def _quality(model: Any, dataset: ClipDataset, settings: Settings, name: str, report: Reporter) -> Any:
+    if not all(dataset.has(i, "0000.mask.png") for i in range(len(dataset))):
+        return None
+    scores = score_synthetic(
+        model,
+        dataset,
+        clips=settings.num_clips,
+        seed=settings.seed,
+        on_progress=lambda done, total: report.advance(f"exact truth {name}", done, total),
+    )
+    return {row: asdict(cells) for row, cells in scores.items()}
+
+
+def _short(fingerprint: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if (content["format"], content["version"]) != (FORMAT, VERSION):
+            raise DataError(f"{path}: written by another version of export3d. Remove the file and evaluate again.")
+        if not isinstance(content["facts"]["fingerprint"], dict):
+            raise TypeError("fingerprint")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: the scores are damaged ({error!r}). Remove the file and evaluate again.") from error
+    return content

@@ -1,0 +1,1 @@
+"""What a training step reads: frames, pairs, windows and points, in an order that the seed fixes."""

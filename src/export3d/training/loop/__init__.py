@@ -1,0 +1,1 @@
+"""How a run goes on: steps, states, folders, several processes."""

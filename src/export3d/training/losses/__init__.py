@@ -1,0 +1,1 @@
+"""What training minimises: Eqs. 13-15, perceptual loss, discriminator."""
