@@ -14,8 +14,8 @@ from setuptools.command.build_ext import build_ext
 
 KERNEL = Path("src/export3d/rendering/fused/kernel")
 
-COMMON = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffp-contract=fast"]
-COMMON += ["-fvisibility=hidden", "-Wno-psabi"]
+COMMON = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+COMMON += ["-fvisibility=hidden", "-Wno-psabi", "-g0"]
 WIDER = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],

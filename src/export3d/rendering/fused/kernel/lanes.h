@@ -42,7 +42,11 @@ constexpr int kLanes = 4;
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
 
-inline Floats splat(float x) { return Floats{} + x; }
+inline Floats splat(float x) {  // not Floats{} + x, which would be an addition and turn -0 into 0
+  Floats out = {};
+  for (int i = 0; i < kLanes; ++i) out[i] = x;
+  return out;
+}
 inline Floats pick(Ints mask, Floats yes, Floats no) { return mask ? yes : no; }
 inline Ints greater(Ints a, int b) { return a > Ints{} + b ? a : Ints{} + b; }
 inline Ints truncated(Floats x) { return __builtin_convertvector(x, Ints); }
