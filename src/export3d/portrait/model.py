@@ -20,15 +20,15 @@ from export3d.portrait.background import SourceMatte, background_window
 from export3d.portrait.config import PortraitConfig
 from export3d.portrait.cues import ExpressionCues
 from export3d.portrait.depth import SourceDepth
-from export3d.portrait.fast_field import FoldedField
 from export3d.portrait.field import FieldParts, PortraitField
 from export3d.portrait.generator import PortraitGenerator
 from export3d.portrait.layers import LayeredSuperResolution
 from export3d.portrait.lookup import GUIDE_CHANNELS, SourceLookup
+from export3d.portrait.march import march_portrait
 from export3d.portrait.neck import Neck
 from export3d.portrait.reader import PortraitReader
 from export3d.portrait.state import DrivenPlanes, PortraitCode
-from export3d.rendering.fast import FastConfig, render_square
+from export3d.rendering.fast import FastConfig
 from export3d.rendering.rays import Window, cast_rays
 from export3d.rendering.renderer import activate_density, render_rays
 
@@ -124,7 +124,7 @@ class PortraitModel(nn.Module):
             if fast is None:
                 met = render_rays(self.field(driven), origins, directions, self.config.renderer, jitter)
             else:
-                met = render_square(FoldedField(self._parts, driven), origins, directions, self.config.renderer, fast)
+                met = march_portrait(self.parts, driven, (origins, directions), self.config.renderer, fast)
         features, depth, opacity = as_images(met, size if window is None else window[2])
         features, guide = features.tensor_split([-GUIDE_CHANNELS], dim=1)
         features = features * 2.0 - 1.0  # an empty ray is black (EG3D)
@@ -141,7 +141,7 @@ class PortraitModel(nn.Module):
         """The final image and the head's opacity in it: looked up, enlarged, put before the background."""
         size, maps = self.config.renderer.raw_size, driven.code.maps
         scale = self.config.image_size // size
-        pose, _ = self._parts.joints(driven)
+        pose, _ = self.parts.joints(driven)
         found, layers = self.lookup.look(guide, opacity, maps, camera=driven.code.camera, scale=scale, pose=pose)
         features = torch.cat([features, found], dim=1).contiguous(memory_format=torch.channels_last)
         # Colours are mixed as the surface has them; what the head does not cover is put behind afterwards.
@@ -154,10 +154,11 @@ class PortraitModel(nn.Module):
 
     def field(self, driven: DrivenPlanes) -> PortraitField:
         """The radiance field of a driven portrait."""
-        return PortraitField(self._parts, driven)
+        return PortraitField(self.parts, driven)
 
     @property
-    def _parts(self) -> FieldParts:
+    def parts(self) -> FieldParts:
+        """What a point in space meets."""
         return FieldParts(
             triplane=self.config.triplane,
             mean_planes=self.mean_planes,
