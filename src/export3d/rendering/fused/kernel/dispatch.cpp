@@ -17,6 +17,8 @@
 #define EXPORT3D_API extern "C" __attribute__((visibility("default")))
 #endif
 
+const float export3d::lowest_power = -126.0f;
+
 namespace {
 
 using export3d::Kernel;

@@ -1,10 +1,12 @@
 // A few float32 numbers at once: GCC's and Clang's vector types, plain arrays elsewhere; the functions the renderer needs.
 //
-// No intrinsics: the width alone differs between processors. Approximations are good to 3e-7 (minimax, fitted by Remez).
+// No intrinsics: the width alone differs between processors. Approximations are good to 3e-6 (minimax).
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+
+#include "scene.h"
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define EXPORT3D_INLINE __forceinline
@@ -48,7 +50,6 @@ inline Floats splat(float x) {  // not Floats{} + x, which would be an addition 
   return out;
 }
 inline Floats pick(Ints mask, Floats yes, Floats no) { return mask ? yes : no; }
-inline Ints greater(Ints a, int b) { return a > Ints{} + b ? a : Ints{} + b; }
 inline Ints truncated(Floats x) { return __builtin_convertvector(x, Ints); }
 inline Floats floats(Ints x) { return __builtin_convertvector(x, Floats); }
 inline Ints bits(Floats x) { return (Ints)x; }
@@ -92,7 +93,6 @@ inline Ints operator+(Ints a, Ints b) EXPORT3D_LANEWISE(Ints, (int32_t)((uint32_
 inline Ints operator*(Ints a, int b) EXPORT3D_LANEWISE(Ints, a.v[i] * b)
 inline Ints operator+(Ints a, int b) EXPORT3D_LANEWISE(Ints, a.v[i] + b)
 inline Ints operator&(Ints a, int b) EXPORT3D_LANEWISE(Ints, a.v[i] & b)
-inline Ints greater(Ints a, int b) EXPORT3D_LANEWISE(Ints, a.v[i] > b ? a.v[i] : b)
 inline Ints operator<<(Ints a, int b) EXPORT3D_LANEWISE(Ints, (int32_t)((uint32_t)a.v[i] << b))
 inline Floats pick(Ints mask, Floats yes, Floats no) EXPORT3D_LANEWISE(Floats, mask.v[i] ? yes.v[i] : no.v[i])
 inline Ints truncated(Floats x) EXPORT3D_LANEWISE(Ints, (int32_t)x.v[i])
@@ -121,29 +121,28 @@ inline Floats within(Floats x, float low, float high) {
   return pick(x < splat(high), x, splat(high));
 }
 
-// 2^x for x up to 126; 2^-126 where x is below -126.
+// 2^x for x between -126 and 126; exactly 1 for 0.
 inline Floats power_of_two(Floats x) {
   constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: the low bits of x + kMagic hold x, rounded
   const Floats moved = x + kMagic, f = x - (moved - kMagic);
-  Floats p = f * 0.0013276472454890609f + 0.009675540961325169f;
-  p = p * f + 0.05550713092088699f;
-  p = p * f + 0.24022120237350464f;
-  p = p * f + 0.6931469440460205f;
+  Floats p = f * 0.009582852944731712f + 0.055906426161527634f;
+  p = p * f + 0.24024099111557007f;
+  p = p * f + 0.6931241750717163f;
   p = p * f + 1.0f;
-  return from_bits(bits(p) + (greater(bits(moved), 0x4B400000 - 126) << 23));
+  return from_bits(bits(p) + (bits(moved) << 23));
 }
 
 inline Floats exponential(Floats x) { return power_of_two(within(x * 1.44269504f, -126.0f, 126.0f)); }
 
 // log(1 + e^x), NaN where x is.
 inline Floats soft_plus(Floats x) {
-  const Floats size = from_bits(bits(x) & 0x7FFFFFFF), u = power_of_two(size * -1.44269504f);
-  Floats p = u * 0.010787909850478172f - 0.05522947385907173f;
-  p = p * u + 0.1347944736480713f;
-  p = p * u - 0.22598323225975037f;
-  p = p * u + 0.3282735347747803f;
-  p = p * u - 0.4994772672653198f;
-  p = p * u + 0.9999814629554749f;
+  const Floats size = from_bits(bits(x) & 0x7FFFFFFF), lowest = splat(export3d::lowest_power);
+  const Floats z = size * -1.44269504f, u = power_of_two(pick(lowest < z, z, lowest));
+  Floats p = u * -0.018371570855379105f + 0.0856708437204361f;
+  p = p * u - 0.19387835264205933f;
+  p = p * u + 0.31771236658096313f;
+  p = p * u - 0.49789050221443176f;
+  p = p * u + 0.9999029636383057f;
   return (x + size) * 0.5f + p * u;
 }
 

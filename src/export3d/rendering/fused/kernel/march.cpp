@@ -132,6 +132,8 @@ void fold_layer(const Scene& s, const Memory& m, const float* weight, const floa
         int h = 0;
         const float* w = weight + (size_t)c * m.row;
         for (; h + 4 * kLanes <= m.row; h += 4 * kLanes) fold_part<4>(m, texels, some, columns, w + h, c ? nullptr : bias + h, to + h);
+        for (; h + 2 * kLanes <= m.row; h += 2 * kLanes)
+          fold_part<2>(m, texels, some, columns, w + h, c ? nullptr : bias + h, to + h);
         for (; h < m.row; h += kLanes) fold_part<1>(m, texels, some, columns, w + h, c ? nullptr : bias + h, to + h);
       }
 }

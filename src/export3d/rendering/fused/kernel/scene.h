@@ -58,6 +58,9 @@ struct Kernel {
   void (*march)(const Scene&, float* work, int thread, int first_ray, int last_ray);  // rays in the order of `ray_number`
 };
 
+// -126. Where compilers do not see the number, they take one instruction for the greater of two instead of two.
+extern const float lowest_power;
+
 extern const Kernel kernel_plain, kernel_avx2, kernel_avx512;
 
 }  // namespace export3d
