@@ -1,21 +1,28 @@
-# `make demo` and `make test` each set up everything they need from nothing.
+# `make demo`, `make check`, `make test` and `make docs` each set up everything they need from nothing.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo check test lint docs wheel clean
 
-$(VENV)/.demo: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
 	$(PIP) -e ".[face]"
 	touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
 	$(PIP) -e ".[face,train,eval,cluster,dev]"
+	touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) "torch==2.13.0"
+	$(PIP) -e ".[docs]"
 	touch $@
 
 demo: $(VENV)/.demo
@@ -30,15 +37,22 @@ lint: $(VENV)/.test
 wheel: $(VENV)/.demo
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
+# Under a minute on two cores: all but the tests marked `slow`.
+check: lint
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not slow"
+
 # Where a head model lies beside the checkout, the tests run on it too; without one, on the head made in code.
 HEAD_MODEL := $(wildcard ../shared/ict_facekit/ict_lite.npz)
 ifneq ($(HEAD_MODEL),)
 test: export EXPORT3D_HEAD_MODEL ?= $(abspath $(HEAD_MODEL))
 endif
 
-test: $(VENV)/.test
-	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+test: lint
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --quiet --site-dir out/site
+	@echo "out/site/index.html"
 
 clean:
 	rm -rf $(VENV) out build dist src/*.egg-info

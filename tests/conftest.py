@@ -21,7 +21,6 @@ def skip_reason(keywords: object, *, has_gpu: bool, head_model: str | None) -> s
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than a few seconds; runs by default")
     torch.set_num_threads(1)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import struct
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,15 @@ def test_writing_twice_replaces_the_file_and_leaves_nothing_else(tmp_path: Path)
     _write(tmp_path / "m.safetensors", config={"hidden": 9})
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
     assert read_checkpoint(tmp_path / "m.safetensors", kind="export3d").config == {"hidden": 9}
+
+
+def test_a_model_file_has_the_permissions_that_the_umask_gives(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_checkpoint(tmp_path / "m.safetensors", {"a": torch.zeros(1)}, kind="lebs", config={})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "m.safetensors").stat().st_mode) == 0o640
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

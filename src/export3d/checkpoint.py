@@ -81,7 +81,10 @@ def write_checkpoint(
     }
     try:
         with replacing(path) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode  # what the umask gives; safetensors would leave a file for its owner only
             save_file(plain, temporary, metadata=header)
+            temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
         raise OutputError(
             f"{path}: the checkpoint could not be written ({error}). Check the folder and the disk."

@@ -1,4 +1,4 @@
-"""VFHQ, TalkingHead-1KH, CSV lists and folders are read exactly as published (facts 8)."""
+"""VFHQ, TalkingHead-1KH, CSV lists and folders are read exactly as published."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ STOPPED_CODES = {"SIGINT": 130, "SIGTERM": 143, "max_minutes": 0}
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceOptions:
-    """Train every variant of Tables 3 and 4 on the same clips, score and draw them, and write the results page.
+    """Train every variant of Tables 3 and 4 on the same clips, score and draw them, and write their tables.
 
     Each stage goes on where it was stopped and is skipped when it is finished: give the same command again.
     """
@@ -66,9 +66,11 @@ class ReproduceOptions:
     model: str | None = None
     """Model of the main table and its figures: a bundled name or a .safetensors file. The bundled one when left out."""
     results: Path | None = None
-    """Folder for reproduce_*.json and clebs.json; WORK/results when left out."""
+    """Folder for reproduce_*.json, clebs.json and tables.md; WORK/results when left out."""
+
     pictures: Path | None = None
-    """Folder for the figures; WORK/pictures when left out. The page results.md is written beside it."""
+    """Folder for the figures; WORK/pictures when left out."""
+
     figure_clips: int = 24
     """Rows of the figures of --model."""
     landmarks: Literal["scale", "mediapipe", "none"] = "scale"
@@ -162,21 +164,21 @@ def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str,
         if settings.variants:  # the bundled model brings no pre-training run
             _measure_expression(options, settings, results, pictures, reporter)
     else:
-        from export3d.evaluation.figures.results_page import results_page
         from export3d.files import write_atomically
+        from export3d.reproduce.page import tables_page
 
-        tables.write_results(settings, results, command, reporter)
-        page = pictures.absolute().parent / "results.md"
-        write_atomically(page, results_page(results, pictures).encode())
+        written = tables.write_results(settings, results, command, reporter)
+        page = results / "tables.md"
+        write_atomically(page, tables_page(written).encode())
         reporter.line(f"page: wrote {page}")
 
 
 def _settings(options: ReproduceOptions) -> Settings:
     from export3d.reproduce.settings import Settings
 
-    own = {"work": options.output, "device": pick_device(options.device)}
-    same = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name not in own}
-    return Settings(**same, **own)
+    names = {field.name for field in fields(Settings)} - {"work", "device"}
+    same = {name: getattr(options, name) for name in names}
+    return Settings(work=options.output, device=pick_device(options.device), **same)
 
 
 def _backends(options: ReproduceOptions, settings: Settings) -> tuple[dict[str, str], OpenBackends]:
@@ -198,9 +200,9 @@ def _measure_expression(
     """Fig. 8 and its numbers, by `export3d measure-expression`."""
     from export3d.cli import measure
     from export3d.data.manifest import MANIFEST_NAME, file_sha256
-    from export3d.evaluation.figures.results_page import read_result
     from export3d.files import write_atomically
     from export3d.reproduce.settings import make_folder
+    from export3d.reproduce.tables import read_result
     from export3d.training.phases.pretrain_files import EXPRESSION_FILE
 
     if not (settings.test_folder / measure.EXTRACTOR_FILE).is_file():

@@ -17,7 +17,7 @@ _PAIR_STREAM = 1
 _CONTRASTIVE_STREAM = 2
 
 NUM_CONTRASTIVE_FRAMES = 33
-"""Frames of one clip in a contrastive batch (facts: the clip's frames are each other's negatives)."""
+"""Frames of one clip in a contrastive batch (the clip's frames are each other's negatives)."""
 
 
 def counter_rng(seed: int, stream: int, step: int, index: int) -> np.random.Generator:

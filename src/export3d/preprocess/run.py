@@ -1,4 +1,4 @@
-"""A whole preparation: find the work, do what is not done yet, make shards, report (issue: Prepare; Sec. 4.1)."""
+"""A whole preparation: find the work, do what is not done yet, make shards, report (Sec. 4.1; docs/data.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TalkingHead-1KH's layout: lists of tubes, one-minute clips, cropped clips (facts 8.2; docs/data.md)."""
+"""TalkingHead-1KH's layout: lists of tubes, one-minute clips, cropped clips (docs/data.md)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from export3d.preprocess.quality import Quality, face_sharpness, measure
 from export3d.tracking import CoefficientModel, Crop, Face, ObservingModel
 
 FIXED_ENLARGEMENT = 1.6
-"""Side of a fixed crop / longer side of the union of the face's boxes (facts 8.3: the same author's later release)."""
+"""Side of a fixed crop / longer side of the union of the face's boxes (from the same author's later release)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""VFHQ's layout: clip names, meta_info files, archives of PNG frames, own downloads (facts 8.1; docs/data.md)."""
+"""VFHQ's layout: clip names, meta_info files, archives of PNG frames, own downloads (docs/data.md)."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from export3d import __version__
+from export3d.errors import DataError
 from export3d.evaluation.metrics.bootstrap import DRAWS, bootstrap_interval
 from export3d.evaluation.scores.scoring import ALL_METRICS
 from export3d.files import write_atomically
@@ -109,6 +110,21 @@ def result_file(settings: Settings, name: str, scores: dict[str, Scores], comman
         content["equal_budget"] = len({value.facts["model"]["samples"] for value in scores.values()}) == 1
         content["equal_test"] = len({_test_print(value) for value in scores.values()}) == 1
     content["second_hand"] = {"source": SECOND_HAND_SOURCE, "rows": SECOND_HAND[name]}
+    return content
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result file.
+
+    Raises:
+        DataError: It is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error}). Measure it again.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object; got {type(content).__name__}. Measure it again.")
     return content
 
 

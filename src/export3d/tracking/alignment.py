@@ -1,4 +1,4 @@
-"""The per-frame five-point crop of EG3D (facts 5.3 and 5.4: 300 of 1024, centre 700; Sec. 4, data)."""
+"""The per-frame five-point crop of EG3D (300 of 1024, centre 700; Sec. 4, data)."""
 
 from __future__ import annotations
 

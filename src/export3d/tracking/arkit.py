@@ -1,4 +1,4 @@
-"""MediaPipe's blendshape scores as a coefficient model: the expression space `arkit52` (issue: face coefficients)."""
+"""MediaPipe's blendshape scores as a coefficient model: the expression space `arkit52`."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ class AdversarialConfig:
     learning_rate: float = 1e-5
     """Adam's rate for the discriminator (paper: 1e-5)."""
     betas: tuple[float, float] = (0.0, 0.99)
-    """Adam's betas for the discriminator (StyleGAN2; decision 9.17)."""
+    """Adam's betas for the discriminator (StyleGAN2)."""
     r1_gamma: float = 1.0
-    """R1 penalty's gamma; 0 switches it off (decision 9.16)."""
+    """R1 penalty's gamma; 0 switches it off."""
     r1_every: int = 16
     """Steps between R1 penalties."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -60,7 +60,7 @@ class TrainConfig:
     learning_rate: float = 1e-4
     """Adam's rate for the model (paper: 1e-4)."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's betas for the model (decision 9.17)."""
+    """Adam's betas for the model."""
     expression_rate: float = 1.0
     """Factor of the rate for an expression encoder that is trained end to end; a pre-trained one stays frozen."""
     face_shapes_rate: float = 1.0
@@ -75,7 +75,7 @@ class TrainConfig:
     clip_gradient: float = 0.0
     """Largest gradient norm; 0 for no limit (paper: not named)."""
     weight_mean: float = 0.0
-    """Decay of the running mean of the weights; 0 for none (decision 9.27)."""
+    """Decay of the running mean of the weights; 0 for none."""
     sampling: PairSampling = field(default_factory=PairSampling)
     """Pairs and windows (paper: any two frames of a clip, whole frames)."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)

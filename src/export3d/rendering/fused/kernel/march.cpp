@@ -160,6 +160,12 @@ inline bool on_lattice(const Scene& s, int y, int x) {
   return (x + 3 * y) % 5 == 0 || x == 0 || y == 0 || x == s.side - 1 || y == s.side - 1;
 }
 
+inline float* take(float*& from, size_t count) {
+  float* out = from;
+  from += count;
+  return out;
+}
+
 #include "ray.h"
 
 // The i-th ray to be marched: a square picture goes tile by tile, so that neighbours find their texels in the cache.
