@@ -95,9 +95,10 @@ class Animator:
     Args:
         model: from `load_model`.
         tracker: finds the face in the portrait; the default is MediaPipe with the bundled regressor.
-        exact: render every sample of every ray in single precision, as evaluation does. Otherwise the portrait model, on a
-            CPU, leaves out what does not show (`rendering/fast.py`), and its networks around the renderer calculate in
-            bf16 where that is faster (`precision.py`).
+        exact: render every sample of every ray in single precision and in PyTorch, as evaluation does. Otherwise, on a
+            CPU, the compiled renderer is taken where it runs (`rendering/fused`), the portrait model leaves out what does
+            not show (`rendering/fast.py`), and its networks around the renderer calculate in bf16 where that is faster
+            (`precision.py`).
         allowed: the only portraits that are taken; all when None.
 
     Raises:
@@ -123,9 +124,9 @@ class Animator:
             )
         self.device = next(model.parameters()).device
         # Measured on CPUs only; a GPU would wait for the number of rays that are left.
-        pays = self.device.type == "cpu" and isinstance(model, PortraitModel)
-        self.fast = FastConfig() if pays and not exact else None
-        self.half = self.fast is not None and uses_bf16("auto", self.device)
+        self.fast = FastConfig() if self.device.type == "cpu" and not exact else None
+        pays = self.fast is not None and isinstance(model, PortraitModel)
+        self.half = pays and uses_bf16("auto", self.device)
         self.subject: Subject | None = None
         self._drivable = drivable(model)
         self._forget()

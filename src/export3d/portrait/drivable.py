@@ -14,10 +14,11 @@ from export3d.face_state import FaceState
 from export3d.model.config import ModelConfig
 from export3d.model.export3d import Export3D
 from export3d.model.result import Render
+from export3d.portrait.march import march_paper
 from export3d.portrait.model import PortraitModel
 from export3d.rendering.fast import FastConfig
 from export3d.rendering.rays import Window
-from export3d.rendering.renderer import activate_density
+from export3d.rendering.renderer import activate_density, render_rays
 
 Model = Export3D | PortraitModel
 """A model of either kind."""
@@ -103,8 +104,9 @@ class PaperDriving:
         fast: FastConfig | None = None,
         size: int | None = None,
     ) -> Render:
-        """See `Export3D.render`; there is no faster way than the exact one, and no other size."""
-        return self.model.render(driven, camera, window=window, jitter=jitter, raw_size=raw_size)
+        """See `Export3D.render`; with `fast` the compiled renderer where it runs. There is no other size."""
+        march = render_rays if fast is None else march_paper
+        return self.model.render(driven, camera, window=window, jitter=jitter, raw_size=raw_size, march=march)
 
     def sigma(self, driven: Tensor, points: Tensor) -> Tensor:
         """Density >= 0 (1 / scene unit) of world points ``(B, P, 3)`` -> (B, P)."""

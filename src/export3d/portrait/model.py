@@ -24,15 +24,15 @@ from export3d.portrait.config import PortraitConfig
 from export3d.portrait.cues import ExpressionCues
 from export3d.portrait.depth import SourceDepth
 from export3d.portrait.detail import DetailNet
-from export3d.portrait.fast_field import FoldedField
 from export3d.portrait.field import FieldParts, PortraitField
 from export3d.portrait.generator import PortraitGenerator
 from export3d.portrait.layers import LayeredSuperResolution
 from export3d.portrait.lookup import GUIDE_CHANNELS, SourceLookup
+from export3d.portrait.march import march_portrait
 from export3d.portrait.neck import Neck
 from export3d.portrait.reader import PortraitReader
 from export3d.portrait.state import DrivenPlanes, PhotoMaps, PortraitCode
-from export3d.rendering.fast import FastConfig, render_square
+from export3d.rendering.fast import FastConfig
 from export3d.rendering.rays import Window, cast_rays
 from export3d.rendering.renderer import activate_density, render_rays
 
@@ -196,7 +196,7 @@ class PortraitModel(nn.Module):
             if fast is None:
                 met = render_rays(self.field(driven), origins, directions, self.config.renderer, jitter)
             else:
-                met = render_square(FoldedField(self._parts, driven), origins, directions, self.config.renderer, fast)
+                met = march_portrait(self.parts, driven, (origins, directions), self.config.renderer, fast)
         features, depth, opacity = as_images(met, rays if window is None else window[2])
         features, guide = features.tensor_split([-GUIDE_CHANNELS], dim=1)
         return (features * 2.0 - 1.0, depth, opacity), guide  # an empty ray is black (EG3D)
@@ -204,7 +204,7 @@ class PortraitModel(nn.Module):
     def _pass(self, features: Tensor, guide: Tensor, opacity: Tensor, driven: DrivenPlanes, share: float) -> Pass:
         """The portrait looked up at the model's size, and how it is to be mixed there."""
         code, side = driven.code, opacity.shape[-1] * self.config.image_size // self.config.renderer.raw_size
-        pose, _ = self._parts.joints(driven)
+        pose, _ = self.parts.joints(driven)
         found = self.lookup.features(guide, opacity, code.maps, code.camera, pose)
         layers = self.lookup.layers(guide, opacity, code.maps.picture, camera=code.camera, size=(side, side), pose=pose)
         features = torch.cat([features, found], dim=1).contiguous(memory_format=torch.channels_last)
@@ -214,10 +214,11 @@ class PortraitModel(nn.Module):
 
     def field(self, driven: DrivenPlanes) -> PortraitField:
         """The radiance field of a driven portrait."""
-        return PortraitField(self._parts, driven)
+        return PortraitField(self.parts, driven)
 
     @property
-    def _parts(self) -> FieldParts:
+    def parts(self) -> FieldParts:
+        """What a point in space meets."""
         return FieldParts(
             triplane=self.config.triplane,
             mean_planes=self.mean_planes,
