@@ -50,7 +50,8 @@ def paper_scene(field: TriPlaneField) -> FusedScene:
     return FusedScene(
         **_common(field.decoder),
         planes=field.planes_[0],
-        **dict(box_side=field.config.box_side, zeros_outside=field.config.padding == "zeros"),
+        box_side=field.config.box_side,
+        zeros_outside=field.config.padding == "zeros",
     )
 
 
@@ -67,8 +68,11 @@ def portrait_scene(parts: FieldParts, driven: DrivenPlanes) -> FusedScene:
     return FusedScene(
         **_common(parts.decoder),
         planes=parts.mean_planes(driven.planes)[0],
-        **dict(box_side=parts.triplane.box_side, zeros_outside=parts.triplane.padding == "zeros"),
-        **dict(guide=_layer(parts.lookup.guide), offset_scale=parts.lookup.config.offset_scale, depth=depth),
+        box_side=parts.triplane.box_side,
+        zeros_outside=parts.triplane.padding == "zeros",
+        guide=_layer(parts.lookup.guide),
+        offset_scale=parts.lookup.config.offset_scale,
+        depth=depth,
         unpose=_joint(neck, own if driven.turn is None else driven.turn, neck.lag),
     )
 
