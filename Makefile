@@ -5,19 +5,21 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: demo check test lint docs wheel clean
+.PHONY: demo check test format types lint fast docs wheel clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[face]"
+	$(PIP) -e ".[face,provenance]"
+	$(BIN)/export3d models get face-landmarker
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[face,train,eval,cluster,dev]"
+	$(PIP) -e ".[face,train,eval,cluster,provenance,dev]"
+	$(BIN)/export3d models get face-landmarker
 	touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
@@ -28,18 +30,25 @@ $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/.demo
 	$(BIN)/export3d demo --output out/demo
 
-lint: $(VENV)/.test
+format: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
 	$(BIN)/pyright
 
 # A wheel for this machine's Python; `cibuildwheel` makes them for Linux, macOS and Windows (pyproject.toml).
 wheel: $(VENV)/.demo
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
-# Under a minute on two cores: all but the tests marked `slow`.
-check: lint
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not slow"
+lint: format types
+
+fast: $(VENV)/.test
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow"
+
+# Under a minute on two cores: types on one of them, all tests but the slow ones on the other.
+check: format
+	$(MAKE) --no-print-directory -j 2 types fast
 
 # Where a head model lies beside the checkout, the tests run on it too; without one, on the head made in code.
 HEAD_MODEL := $(wildcard ../shared/ict_facekit/ict_lite.npz)

@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="+", help="videos side by side, joined by commas")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--quality", type=int, default=55, help="0 to 100")
+    parser.add_argument("--quality", type=int, default=75, help="0 to 100")
     options = parser.parse_args()
     rows = [[VideoReader(name) for name in row.split(",")] for row in options.rows]
     readers = [reader for row in rows for reader in row]

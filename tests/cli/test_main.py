@@ -44,13 +44,15 @@ def test_a_missing_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--driving" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["animate", "orbit", "demo", "info"])
+@pytest.mark.parametrize("name", ["animate", "orbit", "demo", "info", "verify"])
 def test_every_option_of_a_command_is_explained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert f"usage: export3d {name}" in text
     boxed = " ".join(line.strip("│ ") for line in text.splitlines())
     for option in boxed.split(" --")[2:]:  # after --help
+        if option.startswith("-"):  # the line under the heading of a group
+            continue
         words = option.split("(default")[0].split("(required")[0].split()
         assert len(words) >= 4, f"--{option} has no explanation"
 

@@ -247,7 +247,7 @@ def test_the_same_frames_are_looked_at_once_and_still_clips_in_one_frame() -> No
     class Counting(GivenLandmarks):
         looks = 0
 
-        def detect(self, frame: np.ndarray) -> list:
+        def detect(self, frame: np.ndarray, near: object = None) -> list:
             Counting.looks += 1
             return super().detect(frame)
 

@@ -48,7 +48,7 @@ class ExactTracker:
         self._points = np.concatenate(arrays) * dataset.size
         self._lost, self._mesh, self.calls = lost, mesh, 0
 
-    def detect(self, frame: np.ndarray) -> list[Face]:
+    def detect(self, frame: np.ndarray, near: Face | None = None) -> list[Face]:
         number, self.calls = self.calls, self.calls + 1
         if number in self._lost:
             return []

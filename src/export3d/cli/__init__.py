@@ -29,6 +29,8 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command("sweep", USE, "vary the expression along each basis vector: a sheet of pictures"),
     "track": Command("track", USE, "turn a clip into a small motion file that can be reused"),
     "demo": Command("demo", USE, "animate the bundled sample portrait with the bundled sample clip"),
+    "verify": Command("verify", USE, "was it made with Export3D? signed manifest and invisible mark"),
+    "models": Command("models", USE, "list and fetch model files that are not in the package"),
     "info": Command("info", USE, "model, presets, versions, and what is missing and how to get it"),
     "heads": Command("heads", DATA, "render synthetic talking heads with exact labels"),
     "prepare": Command("prepare", DATA, "turn raw videos into training clips"),
@@ -37,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("train", TRAIN, "phases 1 and 2: reconstruction, then adversarial training"),
     "train-regressor": Command("track", TRAIN, "fit the landmark-to-coefficients network of the tracker"),
     "train-gaze": Command("train_gaze", TRAIN, "fit the tracker's map from irises to gaze"),
+    "train-camera": Command("train_gaze", TRAIN, "fit the tracker's mean head, from which it tells the camera"),
     "train-identity": Command("train_identity", TRAIN, "fit the offline identity network behind CSIM"),
     "evaluate": Command("evaluate", MEASURE, "score a model, or frames from elsewhere, by every metric"),
     "measure-expression": Command("measure", MEASURE, "identity and expression in beta and beta', with t-SNE pictures"),
@@ -118,6 +121,7 @@ def _missing_module(command: str, error: ModuleNotFoundError) -> Export3DError |
     if missing == "export3d":
         return error  # a part of this package: a broken installation deserves its traceback
     extras = {"mediapipe": "face", "webdataset": "train", "torchmetrics": "eval", "skimage": "eval", "ray": "cluster"}
+    extras |= dict.fromkeys(("c2pa", "cryptography"), "provenance")
     extra = extras.get(missing)
     how = f'pip install "export3d[{extra}]"' if extra else f"pip install {missing}"
     return MissingExtraError(f"export3d {command} needs the package '{missing}', which is not installed. Run: {how}")

@@ -106,13 +106,21 @@ def result_line(report: VideoReport) -> str:
 
 
 def warn_of_gaps(report: VideoReport, on_lost: str) -> None:
-    """Say on stderr in which frames the face was lost, and what was done about it."""
+    """Say on stderr in which frames the face was lost, what was done about it, and where another shot begins."""
+    if report.cuts:
+        shown = _some([str(index) for index in report.cuts])
+        print(f"warning: another shot begins with frame {shown} of the driving clip", file=sys.stderr)
     if not report.gaps:
         return
-    shown = [str(first) if first == last else f"{first}-{last}" for first, last in report.gaps[:10]]
-    more = f" and {len(report.gaps) - 10} more gaps" if len(report.gaps) > 10 else ""
+    shown = _some([str(first) if first == last else f"{first}-{last}" for first, last in report.gaps])
     done = "were left out" if on_lost == "skip" else "show the last expression before them"
-    print(f"warning: no face in {report.lost} frames, which {done}: {', '.join(shown)}{more}", file=sys.stderr)
+    other = f" ({report.others} of them have another face, which is not followed)" if report.others else ""
+    print(f"warning: no face in {report.lost} frames{other}, which {done}: {shown}", file=sys.stderr)
+
+
+def _some(words: list[str]) -> str:
+    """The first ten, and how many more there are."""
+    return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
 
 
 def check_targets(*targets: tuple[Path | None, str]) -> None:

@@ -22,13 +22,14 @@ PACKAGES = {
     "mediapipe": "face",
     "webdataset": "train",
     "torchmetrics": "eval",
+    "c2pa-python": "provenance",
     "ray": "cluster",
 }
 """Package -> the extra that brings it (None: always installed)."""
 
 ENVIRONMENT = {
     "EXPORT3D_HEAD_MODEL": "ICT-FaceKit head model (.npz) for synthetic heads; without it a procedural head is used",
-    "EXPORT3D_FACE_LANDMARKER": "MediaPipe's face_landmarker.task, for blendshapes; without it FaceMesh is used",
+    "EXPORT3D_FACE_LANDMARKER": "another face_landmarker.task than `export3d models get face-landmarker` fetches",
 }
 """Environment variable -> what the file it names is good for."""
 

@@ -12,10 +12,10 @@ import tyro
 from rich.console import Console
 
 from export3d.cli.common import parse, say, stage_bars
+from export3d.downloads import FACE_LANDMARKER
 from export3d.errors import UsageError
 from export3d.preprocess import PrepareOptions, RunOptions, find_inputs, prepare
 from export3d.preprocess.report import Report
-from export3d.tracking.mediapipe_tracker import LANDMARKER_VARIABLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def prepare_main(argv: Sequence[str]) -> None:
     if command.clips_per_shard < 1:
         raise UsageError(f"--clips-per-shard: expected at least 1; got {command.clips_per_shard}.")
     options = command.options
-    named = os.environ.get(LANDMARKER_VARIABLE)
+    named = os.environ.get(str(FACE_LANDMARKER.variable))
     if options.face_landmarker is None and named:  # so that a rerun without the variable is refused
         options = replace(options, face_landmarker=Path(named))
     if command.dry_run:

@@ -67,10 +67,8 @@ class ReproduceOptions:
     """Model of the main table and its figures: a bundled name or a .safetensors file. The bundled one when left out."""
     results: Path | None = None
     """Folder for reproduce_*.json, clebs.json and tables.md; WORK/results when left out."""
-
     pictures: Path | None = None
     """Folder for the figures; WORK/pictures when left out."""
-
     figure_clips: int = 24
     """Rows of the figures of --model."""
     landmarks: Literal["scale", "mediapipe", "none"] = "scale"
@@ -176,9 +174,9 @@ def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str,
 def _settings(options: ReproduceOptions) -> Settings:
     from export3d.reproduce.settings import Settings
 
-    names = {field.name for field in fields(Settings)} - {"work", "device"}
-    same = {name: getattr(options, name) for name in names}
-    return Settings(work=options.output, device=pick_device(options.device), **same)
+    own = {"work": options.output, "device": pick_device(options.device)}
+    same = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name not in own}
+    return Settings(**same, **own)
 
 
 def _backends(options: ReproduceOptions, settings: Settings) -> tuple[dict[str, str], OpenBackends]:

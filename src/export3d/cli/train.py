@@ -24,6 +24,7 @@ from export3d.training.loop.memory import keep_freed_memory
 from export3d.training.loop.run import LoopOptions, LoopResult, Task, run_loop
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
+from export3d.training.phases.detail import DetailTask
 from export3d.training.phases.pretrain import PretrainTask
 from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, PretrainConfig
 from export3d.training.phases.train import TrainTask
@@ -148,7 +149,7 @@ def train_main(argv: list[str]) -> int:
 
 def _train_task(
     options: TrainOptions, dataset: ClipSource, held_out: ClipSource | None, world: World
-) -> tuple[TrainConfig, TrainTask, dict[str, Any]]:
+) -> tuple[TrainConfig, TrainTask | DetailTask, dict[str, Any]]:
     from export3d.training.phases.setup import prepare_training
     from export3d.training.phases.sheets import make_sheet
 
@@ -163,7 +164,8 @@ def _train_task(
         start=options.start,
     )
     task = setup.task(dataset, world, sheet_clips=held_out, cache_gb=options.machine.cache_gb)
-    task.make_sheet = make_sheet
+    if isinstance(task, TrainTask):
+        task.make_sheet = make_sheet
     return setup.config, task, setup.notes
 
 
@@ -276,7 +278,7 @@ def _world(machine: MachineOptions) -> Any:
 
 def _print_dry_run(
     config: PretrainConfig | TrainConfig,
-    task: PretrainTask | TrainTask,
+    task: PretrainTask | TrainTask | DetailTask,
     module: torch.nn.Module,
     dataset: ClipSource,
     world: World,

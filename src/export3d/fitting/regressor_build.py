@@ -23,6 +23,7 @@ from export3d.fitting.samples import RegressorTraining, Samples, TrackerErrors, 
 from export3d.heads.clips.extractor import LinearExtractor
 from export3d.heads.clips.splits import SPLITS
 from export3d.heads.shape.model_file import load_head
+from export3d.heads.shape.parametric import ParametricHead
 from export3d.tracking.alignment import Alignment, Crop, crop_transform
 from export3d.tracking.faces import FaceTracker
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
@@ -59,6 +60,7 @@ def build_regressor(
     detections_folder: Path | None = None,
     mesh_settings: MeshTraining | None = None,
     report_path: Path | None = None,
+    keep_points: bool = False,
     command: str = "export3d train-regressor",
     tracker: FaceTracker | None = None,
     progress: Progress | None = None,
@@ -68,6 +70,7 @@ def build_regressor(
     Args:
         data: rendered clips that the tracker looks at; the network for its mesh is trained on them.
         test_data: rendered clips of other people to measure on; without it every fifth person of `data` is kept.
+        keep_points: take the bundled network for 68 points and train that for the mesh alone.
         detections_folder: keeps what the tracker (default: MediaPipe) found, for the next time.
     """
     head = load_head(head_model)
@@ -79,15 +82,11 @@ def build_regressor(
         test = None if test_data is None else _rendered(test_data, extractor)
         train, unseen_frames = seen_and_unseen(sets, test, tracker or MediaPipeTracker(), detections_folder, tell)
         errors = tracker_errors(train)
-    seeds = SPLITS["train"][: settings.identities]
-    samples = draw_samples(head, extractor, seeds, settings.frames, progress=partial(tell, "drawing heads"))
-    alignment = fit_points_alignment(samples.landmarks.numpy())
-    config = RegressorConfig(alignment=alignment, expression_space=extractor.info["expression_space"])
-    net = train_regressor(
-        samples, config, settings, tracker=errors, progress=lambda done, n, loss: tell("training", done, n)
-    )
-    notes: dict[str, object] = {"head_model": head.name, "extractor": extractor.info, **asdict(settings)}
-    regressor = make_regressor(net, notes, errors)
+    if keep_points:
+        regressor = LandmarkRegressor.load()
+    else:
+        regressor = _points_regressor(head, extractor, settings, errors, tell)
+    notes = regressor.notes
     if train is not None and train.has_mesh:
         notes["mesh"] = _add_mesh(regressor, train, extractor, mesh_settings or MeshTraining(seed=settings.seed), tell)
     unseen = SPLITS["validation"][: min(HELD_OUT_HEADS, settings.identities)]
@@ -108,6 +107,24 @@ def build_regressor(
         write_atomically(report_path, (json.dumps(results, indent=1) + "\n").encode())
     exact = measure(regressor, held_out, 1.0, aligned=True)
     return RegressorReport(results, exact.beta_r2_first_10, exact.angle_error_deg_mean)
+
+
+def _points_regressor(
+    head: ParametricHead,
+    extractor: LinearExtractor,
+    settings: RegressorTraining,
+    errors: TrackerErrors | None,
+    tell: Progress,
+) -> LandmarkRegressor:
+    """Draw heads and train the network for 68 points on them."""
+    seeds = SPLITS["train"][: settings.identities]
+    samples = draw_samples(head, extractor, seeds, settings.frames, progress=partial(tell, "drawing heads"))
+    alignment = fit_points_alignment(samples.landmarks.numpy())
+    config = RegressorConfig(alignment=alignment, expression_space=extractor.info["expression_space"])
+    net = train_regressor(
+        samples, config, settings, tracker=errors, progress=lambda done, n, loss: tell("training", done, n)
+    )
+    return make_regressor(net, {"head_model": head.name, "extractor": extractor.info, **asdict(settings)}, errors)
 
 
 def _add_mesh(

@@ -30,7 +30,15 @@ class Drivable(Protocol):
     @property
     def config(self) -> ModelConfig: ...
 
-    def encode(self, source: Tensor, camera: Camera, state: FaceState, true_mask: Tensor | None = None) -> Any: ...
+    def encode(
+        self,
+        source: Tensor,
+        camera: Camera,
+        state: FaceState,
+        true_mask: Tensor | None = None,
+        *,
+        photo: Tensor | None = None,
+    ) -> Any: ...
 
     def drive(self, code: Any, driving: FaceState, coefficients: Tensor | None = None) -> Any: ...
 
@@ -43,6 +51,7 @@ class Drivable(Protocol):
         jitter: torch.Generator | None = None,
         raw_size: int | None = None,
         fast: FastConfig | None = None,
+        size: int | None = None,
     ) -> Render: ...
 
     def sigma(self, driven: Any, points: Tensor) -> Tensor: ...
@@ -63,7 +72,15 @@ class PaperDriving:
     def config(self) -> ModelConfig:
         return self.model.config
 
-    def encode(self, source: Tensor, camera: Camera, state: FaceState, true_mask: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        source: Tensor,
+        camera: Camera,
+        state: FaceState,
+        true_mask: Tensor | None = None,
+        *,
+        photo: Tensor | None = None,
+    ) -> Tensor:
         """Visual tokens (B, N, h)."""
         return self.model.encode(source)
 
@@ -85,8 +102,9 @@ class PaperDriving:
         jitter: torch.Generator | None = None,
         raw_size: int | None = None,
         fast: FastConfig | None = None,
+        size: int | None = None,
     ) -> Render:
-        """See `Export3D.render`; with `fast` the compiled renderer where it runs, which leaves out next to nothing."""
+        """See `Export3D.render`; with `fast` by the compiled renderer where it runs. There is no other size."""
         march = render_rays if fast is None else march_paper
         return self.model.render(driven, camera, window=window, jitter=jitter, raw_size=raw_size, march=march)
 

@@ -17,10 +17,10 @@ from export3d.preprocess.options import PrepareOptions
 from export3d.preprocess.part import ClipPart, LostFrames
 from export3d.preprocess.quality import outside_share
 from export3d.preprocess.results import VideoResult, fingerprint, part_path
-from export3d.preprocess.shots import ShotDetector
 from export3d.preprocess.tools import Tools
 from export3d.preprocess.tracks import Track, TrackedFace, fixed_crop, sharpness_of
 from export3d.tracking import Face, ObservingModel, crop_image, crop_transform
+from export3d.tracking.shots import ShotDetector
 
 
 def prepare_video(job: VideoJob, options: PrepareOptions, tools: Tools, staging: Path, records: Path) -> VideoResult:

@@ -58,7 +58,7 @@ class PrepareOptions:
     """What turns a face into beta and p: the bundled landmark regressor (ict64), MediaPipe's blendshapes (arkit52), or
     Deep3DFaceRecon (bfm64)."""
     face_landmarker: Path | None = None
-    """MediaPipe's face_landmarker.task; needed for arkit52."""
+    """Another face_landmarker.task than `export3d models get face-landmarker` fetches."""
     deep3d_checkpoint: Path | None = None
     """Deep3DFaceRecon's epoch_20.pth; needed for deep3d."""
 

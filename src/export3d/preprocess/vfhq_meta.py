@@ -1,4 +1,4 @@
-"""VFHQ's names and meta_info files (facts 8.1; docs/data.md)."""
+"""VFHQ's names and meta_info files (docs/data.md)."""
 
 from __future__ import annotations
 

@@ -281,11 +281,10 @@ def measure_contrast(
 
 def chances(sample: ExpressionSample) -> dict[str, float]:
     """What codes without information give: 1-NN over halves, 1-NN over frames, between-identity share."""
-    frames = len(sample.beta)
     return {
         "identity_1nn": 1.0 / sample.identities,
         "identity_1nn_frames": chance_1nn(sample.identity),
-        "between_identity_share": (sample.identities - 1) / (frames - 1),
+        "between_identity_share": (sample.identities - 1) / (len(sample.beta) - 1),
     }
 
 

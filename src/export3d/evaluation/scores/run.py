@@ -127,7 +127,6 @@ def evaluate(
 
     Args:
         folder: of the results; it must exist.
-        seed: of the protocol; part of the settings that a resumed run must share.
         save_frames: keep the frames in ``folder/frames``, in the layout of predictions.
 
     Raises:
@@ -140,7 +139,7 @@ def evaluate(
         "maker": maker.facts,
         "backends": backends.facts(),
     }
-    settings = json.loads(json.dumps(finite(settings)))  # as it comes back from a file
+    settings = json.loads(json.dumps(finite(settings)))  # as a file gives it
     places = {key: index for index, key in enumerate(dataset.keys)}
     mean = mean_face(dataset, same_identity_pairs(dataset_facts(dataset), ProtocolConfig(seed=seed)))
     clips: list[ClipScores] = []

@@ -88,7 +88,7 @@ def _pair(
         noisy = source_image + rng.normal(0.0, change.noise, source_image.shape)
         source_image = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
     landmarks = mirror_points(arrays["landmarks"][driving], change.mirrored)
-    top, left = _window(landmarks, stream(_WINDOW_STREAM), sampling)
+    top, left = window_at(landmarks, stream(_WINDOW_STREAM), sampling)
     leaked = _leaked(store, drawn, stream(_LEAK_STREAM), augment)
     return {
         "source": source_image,
@@ -226,7 +226,7 @@ def _space(
     return {"space": points * np.array([drawn.side, 1.0, 1.0], dtype=np.float32), "solid": solid}
 
 
-def _window(landmarks: np.ndarray, rng: np.random.Generator, sampling: PairSampling) -> tuple[int, int]:
+def window_at(landmarks: np.ndarray, rng: np.random.Generator, sampling: PairSampling) -> tuple[int, int]:
     """First row and column of the window of rays: near mouth, eyes or face, or anywhere."""
     size = sampling.window
     if size is None or size >= sampling.raw_size:

@@ -7,6 +7,7 @@ from PIL import Image
 
 _SIZE = (64, 36)
 _BINS = 8  # per colour
+_STRIDES = np.array([(_BINS + 2) ** 2, _BINS + 2, 1])
 
 
 class ShotDetector:
@@ -25,25 +26,43 @@ class ShotDetector:
 
     def is_cut(self, image: np.ndarray) -> bool:
         """Whether this frame, uint8 ``(H, W, 3)``, belongs to another shot than the frame before it."""
-        histogram = color_histogram(image)
-        previous, self._previous = self._previous, histogram
-        return previous is not None and histogram_distance(previous, histogram) > self.threshold
+        small = reduced(image)
+        previous, self._previous = self._previous, small
+        if previous is None:
+            return False
+        # No pixel moves its share further than its own change, so small changes need no histogram.
+        change = np.abs(small - previous).sum(axis=-1).mean() * _BINS / 256.0
+        return (
+            bool(change > self.threshold) and histogram_distance(*map(_histogram, (previous, small))) > self.threshold
+        )
+
+
+def reduced(image: np.ndarray) -> np.ndarray:
+    """A frame, uint8 ``(H, W, 3)``, averaged down to 64 x 36, float32; of large frames every so many pixels count."""
+    step = max(min(image.shape[:2]) // 144, 1)
+    small = Image.fromarray(np.ascontiguousarray(image[::step, ::step])).resize(
+        _SIZE, Image.Resampling.BOX, reducing_gap=2.0
+    )
+    return np.asarray(small, dtype=np.float32)
 
 
 def color_histogram(image: np.ndarray) -> np.ndarray:
-    """``(512,)`` shares of 8 x 8 x 8 colours in the picture reduced to 64 x 36, smoothed over neighbouring bins."""
-    small = np.asarray(Image.fromarray(image).resize(_SIZE, Image.Resampling.BOX, reducing_gap=2.0))
+    """``(1000,)`` shares of 10 x 10 x 10 colours in the picture reduced to 64 x 36, smoothed over neighbouring bins."""
+    return _histogram(reduced(image))
+
+
+def _histogram(small: np.ndarray) -> np.ndarray:
     # Each value is shared between the two nearest bins, so that a slow change of light does not jump across an edge.
-    position = small.reshape(-1, 3).astype(np.float32) / 256.0 * _BINS - 0.5
+    position = small.reshape(-1, 3) / 256.0 * _BINS - 0.5
     low = np.floor(position).astype(int)
     share = position - low
-    total = np.zeros((_BINS, _BINS, _BINS), dtype=np.float64)
+    total = np.zeros((_BINS + 2) ** 3)
     for corner in range(8):
         upper = np.array([corner >> 2 & 1, corner >> 1 & 1, corner & 1])
-        bins = np.clip(low + upper, 0, _BINS - 1)
+        bins = low + upper + 1  # from 0: half a bin below the darkest value
         weight = np.where(upper, share, 1.0 - share).prod(axis=1)
-        np.add.at(total, tuple(bins.T), weight)
-    return total.ravel() / len(position)
+        total += np.bincount(bins @ _STRIDES, weight, len(total))
+    return total / len(position)
 
 
 def histogram_distance(a: np.ndarray, b: np.ndarray) -> float:
