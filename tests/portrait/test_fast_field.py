@@ -79,7 +79,8 @@ def test_with_nothing_left_out_the_picture_is_the_exact_one(
         loose = model.render(driven, camera, fast=FastConfig())
         raw = model.render(driven, camera, raw_size=12, fast=FastConfig())
     assert exact.image is not None and fast.image is not None and loose.image is not None
-    assert torch.allclose(fast.raw, exact.raw, atol=1e-5) and torch.allclose(fast.opacity, exact.opacity, atol=1e-5)
+    near = 1e-4 if compiled else 1e-5
+    assert torch.allclose(fast.raw, exact.raw, atol=near) and torch.allclose(fast.opacity, exact.opacity, atol=near)
     # Distances to the depth map are steep, so single pixels may differ more than the rest.
     assert torch.allclose(fast.image, exact.image, atol=1e-3)
     assert (fast.image - exact.image).square().mean().sqrt() < 1e-4
