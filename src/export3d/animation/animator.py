@@ -176,6 +176,9 @@ class Animator:
         Where the turn of its head is unknown, its torso is taken to face the camera.
         """
         state = turned_by(state, camera) if state.turn is None else state
+        if isinstance(self.model, PortraitModel):  # a still's scores have no resting value to be measured from
+            with torch.inference_mode():
+                state = replace(state, weights=self.model.cues.weights(state.beta.to(self.device)).cpu())
         own = np.array(crop_image(image, crop, self.image_size))  # a writable copy, as PyTorch wants it
         source = to_tensor(own)[None].to(self.device)
         with torch.inference_mode():
