@@ -37,10 +37,6 @@ format: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/pyright
 
-# A wheel for this machine's Python; `cibuildwheel` makes them for Linux, macOS and Windows (pyproject.toml).
-wheel: $(VENV)/.demo
-	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
-
 lint: format types
 
 fast: $(VENV)/.test
@@ -49,6 +45,10 @@ fast: $(VENV)/.test
 # Under a minute on two cores: types on one of them, all tests but the slow ones on the other.
 check: format
 	$(MAKE) --no-print-directory -j 2 types fast
+
+# A wheel for this machine's Python; `cibuildwheel` makes them for Linux, macOS and Windows (pyproject.toml).
+wheel: $(VENV)/.demo
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 # Where a head model lies beside the checkout, the tests run on it too; without one, on the head made in code.
 HEAD_MODEL := $(wildcard ../shared/ict_facekit/ict_lite.npz)

@@ -104,7 +104,7 @@ class PaperDriving:
         fast: FastConfig | None = None,
         size: int | None = None,
     ) -> Render:
-        """See `Export3D.render`; with `fast` by the compiled renderer where it runs. There is no other size."""
+        """See `Export3D.render`; with `fast` the compiled renderer where it runs. There is no other size."""
         march = render_rays if fast is None else march_paper
         return self.model.render(driven, camera, window=window, jitter=jitter, raw_size=raw_size, march=march)
 

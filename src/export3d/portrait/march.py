@@ -81,7 +81,9 @@ def _common(decoder: RadianceDecoder) -> dict[str, Any]:
     return dict(
         first=_layer(decoder.first),
         first_colour=None if decoder.first_colour is None else _layer(decoder.first_colour),
-        **dict(to_density=_layer(decoder.to_density), to_colour=_layer(decoder.to_colour), colour_margin=COLOUR_MARGIN),
+        to_density=_layer(decoder.to_density),
+        to_colour=_layer(decoder.to_colour),
+        colour_margin=COLOUR_MARGIN,
     )
 
 

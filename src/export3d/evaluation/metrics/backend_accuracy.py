@@ -66,7 +66,7 @@ def measure_backends(
     _check_clips(dataset, count)
     seen = _read(dataset, backends.faces, backends.identities, count, on_progress)
     true, pose = seen.truth, seen.pose
-    found = np.isfinite(pose).all(axis=1)
+    found = np.asarray(np.isfinite(pose).all(axis=1))
     if not found.any():
         raise DataError(f"{dataset.folder}: no face was found in {len(found)} frames; nothing can be measured.")
     same_space = backends.faces.info.expression_space == dataset.extractor["expression_space"]
