@@ -96,7 +96,8 @@ def transfer(
             else:
                 state = relative_state(state, first.state, own)
                 seen = relative_camera(seen, first.camera, camera)
-        state = weights(replace(state, weights=frame.state.weights), frame.found)
+        else:
+            state = weights(state, frame.found)
         if options.pose_only:
             state = own
         if options.expression_only:
