@@ -10,7 +10,7 @@ import numpy as np
 
 from export3d.errors import UnreadableVideoError
 from export3d.tracking.lost import LostFaces
-from export3d.tracking.motion import Motion
+from export3d.tracking.motion import SIGNALS, Motion
 from export3d.tracking.tracker import TrackedFrame, Tracker
 
 
@@ -86,6 +86,5 @@ def _motion(tracked: list[TrackedFrame], times: list[float], fps: Fraction, trac
         fps=fps,
         extractor=tracker.info,
         crop=np.array(crops, dtype=np.float32),
-        gaze=np.stack([frame.gaze for frame in held]),
-        weights=np.stack([frame.weights for frame in held]),
+        **{name: np.stack([getattr(frame, name) for frame in held]) for name in SIGNALS},
     )

@@ -37,7 +37,10 @@ _ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
 }
 """Name -> dtype and shape of one frame. The order is the order in the file."""
 
-_OPTIONAL = ("crop", "gaze", "weights")
+SIGNALS = ("gaze", "weights")
+"""What joins beta in a frame's `FaceState`, where the tracker tells it; NaN is unknown."""
+
+_OPTIONAL = ("crop", *SIGNALS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +81,9 @@ class Motion:
     @property
     def state(self) -> FaceState:
         """T faces, for the model; one frame's is a slice of it."""
-        gaze, weights = (None if a is None else torch.tensor(a) for a in (self.gaze, self.weights))
-        return FaceState(beta=torch.tensor(self.beta), gaze=gaze, weights=weights)
+        told = {name: getattr(self, name) for name in SIGNALS}
+        known = {name: torch.tensor(values) for name, values in told.items() if values is not None}
+        return FaceState(beta=torch.tensor(self.beta), **known)
 
     def save(self, path: str | Path) -> None:
         """Write the file under a temporary name, then rename it.
@@ -137,9 +141,7 @@ class Motion:
             time_s=arrays["time_s"],
             fps=fps,
             extractor=extractor,
-            crop=arrays.get("crop"),
-            gaze=arrays.get("gaze"),
-            weights=arrays.get("weights"),
+            **{name: arrays.get(name) for name in _OPTIONAL},
         )
 
     def require_space(self, expression_space: str, where: str = "the motion file") -> None:
@@ -164,7 +166,7 @@ class Motion:
             "landmarks": self.landmarks,
             "time_s": self.time_s,
         }
-        more = {"crop": self.crop, "gaze": self.gaze, "weights": self.weights}
+        more = {name: getattr(self, name) for name in _OPTIONAL}
         return arrays | {name: array for name, array in more.items() if array is not None}
 
 
@@ -180,9 +182,9 @@ def _problem(arrays: dict[str, np.ndarray], fps: Fraction) -> str | None:
         if name == "gaze":
             if (np.isnan(array).any(axis=1) != np.isnan(array).all(axis=1)).any() or np.isinf(array).any():
                 return "gaze must be two finite numbers, or two NaN where it is unknown, in every frame"
-        elif name == "weights":
+        elif name in SIGNALS:
             if np.isinf(array).any():
-                return "weights must be finite, or NaN where one is unknown, in every frame"
+                return f"{name} must be finite, or NaN where it is unknown, in every frame"
         elif array.dtype != np.bool_ and not np.isfinite(array).all():
             bad = int(np.argmax(~np.isfinite(array).reshape(frames, -1).all(axis=1)))
             return f"{name} holds a value that is not finite, first in frame {bad}"

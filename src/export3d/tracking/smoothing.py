@@ -10,7 +10,7 @@ from torch import Tensor
 
 from export3d.camera import Camera
 from export3d.face_state import FaceState
-from export3d.tracking.motion import Motion
+from export3d.tracking.motion import SIGNALS, Motion
 
 SIGMA_S = 0.06
 """Default standard deviation: 1.5 frames at 25 fps."""
@@ -83,8 +83,9 @@ def smooth_motion(motion: Motion, sigma_s: float = SIGMA_S) -> Motion:
         states.append(one)
         seen.append(camera)
     smooth = FaceState.cat(states)
-    gaze, weights = (None if values is None else values.numpy() for values in (smooth.gaze, smooth.weights))
-    return replace(motion, beta=smooth.beta.numpy(), camera=torch.stack(seen).numpy(), gaze=gaze, weights=weights)
+    told = {name: getattr(smooth, name) for name in SIGNALS}
+    known = {name: values.numpy() for name, values in told.items() if values is not None}
+    return replace(motion, beta=smooth.beta.numpy(), camera=torch.stack(seen).numpy(), **known)
 
 
 def nearest_rotation(matrices: Tensor) -> Tensor:
