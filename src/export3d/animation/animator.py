@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from export3d.animation.paste import HeadLayer
+from export3d.animation.person import Person, person_apart
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
@@ -41,6 +43,7 @@ class Subject:
         state: the portrait's own face (B = 1) with the turn of its head.
         camera: ``(25,)`` float32, the portrait's own camera.
         code: what the network keeps of the portrait.
+        person: apart from the background, where pictures have the photograph's own detail.
     """
 
     image: np.ndarray
@@ -48,6 +51,7 @@ class Subject:
     state: FaceState
     camera: np.ndarray
     code: Any
+    person: Person | None = None
 
     def picture(self, size: int) -> np.ndarray:
         """The aligned portrait as uint8 ``(size, size, 3)``, as the photo stands."""
@@ -100,6 +104,8 @@ class Animator:
             not show (`rendering/fast.py`), and its networks around the renderer calculate in bf16 where that is faster
             (`precision.py`).
         allowed: the only portraits that are taken; all when None.
+        detail: pictures have the photograph's own detail, in as many pixels as the crop has there but at most so many along
+            each side; None: the model's own size, without it.
 
     Raises:
         UsageError: The tracker's coefficients are not in the model's expression space.
@@ -112,8 +118,10 @@ class Animator:
         *,
         exact: bool = False,
         allowed: AllowedSources | None = None,
+        detail: int | None = None,
     ) -> None:
         self.model = model
+        self.detail = detail
         self.allowed = allowed
         self.tracker = tracker if tracker is not None else Tracker(size=model.config.image_size)
         given, wanted = self.tracker.info.expression_space, model.config.expression.space
@@ -176,12 +184,34 @@ class Animator:
         Where the turn of its head is unknown, its torso is taken to face the camera.
         """
         state = turned_by(state, camera) if state.turn is None else state
-        own = np.array(crop_image(image, crop, self.image_size))  # a writable copy, as PyTorch wants it
-        source = to_tensor(own)[None].to(self.device)
+        fine = 2 * round(min(crop.side, self.detail or 0) / 2.0)
+        person = None if self.detail is None else person_apart(image, crop)
+        seen = (image, crop)
+        photo = None
+        if person is not None:
+            seen = (person.plain, person.crop)
+            photo = self._crop(person.spread, person.crop, fine) if fine > self.image_size else None
+        source = self._crop(*seen, self.image_size)
         with torch.inference_mode():
-            code = self._drivable.encode(source, _camera(camera).to(self.device), state.to(self.device))
+            code = self._drivable.encode(source, _camera(camera).to(self.device), state.to(self.device), photo=photo)
         self._forget()
-        self.subject = Subject(image=image, crop=crop, state=state, camera=camera, code=code)
+        self.subject = Subject(image=image, crop=crop, state=state, camera=camera, code=code, person=person)
+        return self.subject
+
+    def _crop(self, image: np.ndarray, crop: Crop, size: int) -> torch.Tensor:
+        own = np.array(crop_image(image, crop, size))  # a writable copy, as PyTorch wants it
+        return to_tensor(own)[None].to(self.device)
+
+    def layer(self, state: FaceState, camera: np.ndarray | Camera) -> HeadLayer:
+        """Like `frame`, the head alone; of the shipped model only."""
+        render, maps = self.render(state, camera), self._current().code.maps
+        assert render.image is not None and render.image_opacity is not None
+        behind = maps.background if maps.photo is None else maps.photo.background
+        return HeadLayer.of_picture(render.image[0], render.image_opacity[0], behind[0])
+
+    def _current(self) -> Subject:
+        if self.subject is None:
+            raise RuntimeError("Animator: give a portrait first: animator.portrait(image)")
         return self.subject
 
     def frame(self, state: FaceState, camera: np.ndarray | Camera) -> np.ndarray:
@@ -196,12 +226,11 @@ class Animator:
 
     def render(self, state: FaceState, camera: np.ndarray | Camera) -> Render:
         """Like `frame`, with depth, opacity and the raw image."""
-        if self.subject is None:
-            raise RuntimeError("Animator: give a portrait first: animator.portrait(image)")
+        subject = self._current()
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             if self._state is None or not state.same_as(self._state):
-                self._driven = self._drivable.drive(self.subject.code, state.to(self.device))
+                self._driven = self._drivable.drive(subject.code, state.to(self.device))
                 self._state, self._render = state.map(torch.clone), None
             if self._render is None or not np.array_equal(vector, self._vector):  # type: ignore[arg-type]
                 view = _camera(vector).to(self.device)
