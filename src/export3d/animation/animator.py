@@ -108,7 +108,7 @@ class Animator:
             each side; None: the model's own size, without it.
 
     Raises:
-        UsageError: The tracker's coefficients are not in the model's expression space.
+        UsageError: The tracker's coefficients are not in the model's expression space; `detail` with the paper's model.
     """
 
     def __init__(
@@ -120,6 +120,11 @@ class Animator:
         allowed: AllowedSources | None = None,
         detail: int | None = None,
     ) -> None:
+        if detail is not None and not isinstance(model, PortraitModel):
+            raise UsageError(
+                "--framing photo needs a model that tells the head from what is behind it; the paper's model does not. "
+                "Use the bundled model, or --framing face."
+            )
         self.model = model
         self.detail = detail
         self.allowed = allowed
@@ -185,7 +190,7 @@ class Animator:
         """
         state = turned_by(state, camera) if state.turn is None else state
         fine = 2 * round(min(crop.side, self.detail or 0) / 2.0)
-        person = None if self.detail is None else person_apart(image, crop)
+        person = None if self.detail is None else person_apart(image, crop, lambda: self._matte(image, crop))
         seen = (image, crop)
         photo = None
         if person is not None:
@@ -201,6 +206,12 @@ class Animator:
     def _crop(self, image: np.ndarray, crop: Crop, size: int) -> torch.Tensor:
         own = np.array(crop_image(image, crop, size))  # a writable copy, as PyTorch wants it
         return to_tensor(own)[None].to(self.device)
+
+    def _matte(self, image: np.ndarray, crop: Crop) -> torch.Tensor:
+        """How much of the crop is the person in the model's own eyes, ``(1, m, m)`` in [0, 1]."""
+        assert isinstance(self.model, PortraitModel)
+        with torch.inference_mode():
+            return torch.sigmoid(self.model.reader.matte(self._crop(image, crop, self.image_size)))[0]
 
     def layer(self, state: FaceState, camera: np.ndarray | Camera) -> HeadLayer:
         """Like `frame`, the head alone; of the shipped model only."""

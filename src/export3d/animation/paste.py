@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from export3d.animation.compose import resize
-from export3d.animation.person import HOLE_FROM, grown, planes, spread
+from export3d.animation.person import HOLE_FROM, crop_places, grown, planes, spread
 from export3d.tracking import Crop
 
 FULL_HD = (1920, 1080)
@@ -25,8 +25,11 @@ SIDE_FADE, LOWER_FADE = 0.05, 0.08
 """Over so much of the crop the picture falls off to the photograph: at its lower border, where the body goes on, and at the
 others."""
 
-GROWTH, RIM = 0.03, 0.012
+GROWTH, RIM = 0.02, 0.01
 """The hole of the old head is so much wider than its matte, and its rim so soft, as shares of the crop's side."""
+
+HEAD, CHIN = 0.55, 0.8
+"""Down to the first height of the crop all of a person is their head, below the second all is their body."""
 
 _HAZE = 0.03
 """Opacity below it is noise of the matte and shows nothing."""
@@ -103,13 +106,16 @@ class Pasteboard:
         return torch.minimum(warped[:3].clamp_min(0.0), 255.0 * opacity), opacity
 
 
-def pasteboard(image: np.ndarray, crop: Crop, person: np.ndarray, *, height: int | None = None) -> Pasteboard:
+def pasteboard(
+    image: np.ndarray, crop: Crop, person: np.ndarray, own: Tensor, *, height: int | None = None
+) -> Pasteboard:
     """Prepare a photograph.
 
     Args:
         image: uint8 ``(H, W, 3)``.
         crop: the square of the face in it; it may be turned and reach beyond the photograph.
         person: float32 ``(H, W)`` in [0, 1], how much of each pixel is the person.
+        own: ``(1, S, S)`` the opacity of the head as it is rendered in its own pose.
         height: of the result in pixels; None is the photograph's own size, reduced where it is more than `FULL_HD`.
     """
     photo = sized(image, height)
@@ -120,11 +126,15 @@ def pasteboard(image: np.ndarray, crop: Crop, person: np.ndarray, *, height: int
     size = np.array([photo.shape[1], photo.shape[0]])
     x0, y0 = np.floor((centre - reach) * scale).clip(0, size - 1).astype(int).tolist()
     x1, y1 = np.ceil((centre + reach) * scale).clip(1, size).astype(int).tolist()
-    places = _places(crop, scale, photo.shape)
+    places = crop_places(crop, photo.shape, scale)
     rows, columns = slice(y0, y1), slice(x0, x1)
     grid = places[None] * 2.0 - 1.0
     share = torch.from_numpy(np.array(Image.fromarray(person).resize((photo.shape[1], photo.shape[0]))))[None]
-    hole = grown((share > HOLE_FROM).float(), max(round(GROWTH * side), 2))
+    # The shoulders stay where they are: they hardly move, and only a part of them is rendered.
+    rendered = F.grid_sample(own[None], grid, "bilinear", "zeros", align_corners=False)[0] > 0.5
+    down = places[None, ..., 1]
+    gone = (share > HOLE_FROM) & ((down < HEAD) | (rendered & (down < CHIN)))
+    hole = grown(gone.float(), max(round(GROWTH * side), 2))
     filled = spread(photo, hole, blur=RIM * side)[:, rows, columns]
     rim = max(round(RIM * side), 1)
     weight = F.avg_pool2d(hole[None], 2 * rim + 1, 1, rim, count_include_pad=False)[0][:, rows, columns]
@@ -152,12 +162,6 @@ def sized(image: np.ndarray, height: int | None = None) -> np.ndarray:
     if scale == 1.0:
         return np.ascontiguousarray(image)
     return resize(image, *(max(2 * round(n * scale / 2.0), 2) for n in (columns, rows)))
-
-
-def _places(crop: Crop, scale: np.ndarray, shape: tuple[int, ...]) -> Tensor:
-    """``(H, W, 2)``: where the pixels of the photograph lie in the crop, in [0, 1]."""
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    return torch.from_numpy(crop.to_crop((np.stack([x, y], axis=-1) + 0.5) / scale))
 
 
 def _share(places: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +19,9 @@ from export3d.tracking.person import PERSON_VARIABLE, find_person
 
 HOLE_FROM = 0.1
 """From this share on a pixel belongs to the hole that the person leaves."""
+
+_MOST_AT_BORDER = 0.3
+"""A head touches no more of the crop's upper border and upper sides."""
 
 _PLAIN = 150.0
 """Grey level behind the person in the picture that the networks read: they see heads that are not there in busy
@@ -41,18 +45,17 @@ class Person:
     crop: Crop
 
 
-def person_apart(image: np.ndarray, crop: Crop) -> Person:
+def person_apart(image: np.ndarray, crop: Crop, matte: Callable[[], Tensor]) -> Person:
     """Find the person in a photograph uint8 ``(H, W, 3)`` around the crop of their face.
 
+    By MediaPipe's segmentation; where it is not installed, by the model's own `matte` of the crop, ``(1, m, m)`` in [0, 1].
+
     Raises:
-        UsageError: The network that finds persons is not installed.
+        UsageError: The model's own matte takes the background for the person.
     """
     share = find_person(image, crop)
     if share is None:
-        raise UsageError(
-            "--framing photo needs the network that finds persons, which comes with MediaPipe. Install mediapipe, name a "
-            f"selfie_segmentation.tflite in {PERSON_VARIABLE}, or take --framing face."
-        )
+        share = _share_of(matte(), image.shape, crop)
     wide, own, moved = _continued(image, share, crop)
     plain = own[..., None] * wide + (1.0 - own[..., None]) * _PLAIN
     beyond = torch.from_numpy((own < 0.8).astype(np.float32))[None]
@@ -62,7 +65,7 @@ def person_apart(image: np.ndarray, crop: Crop) -> Person:
 
 
 def spread(image: np.ndarray, hole: Tensor, *, blur: float) -> Tensor:
-    """``(3, H, W)`` in [0, 255]: the picture uint8 ``(H, W, 3)`` with colours from around the hole ``(1, H, W)`` spread into it,
+    """``(3, H, W)`` in [0, 255]: the picture uint8 ``(H, W, 3)``, colours from around the hole ``(1, H, W)`` spread into it and
     blurred there by `blur` pixels."""
     height, width = image.shape[:2]
     cells = 2 ** max(math.ceil(math.log2(max(height, width))) - 2, 0)
@@ -84,6 +87,25 @@ def grown(mask: Tensor, pixels: int) -> Tensor:
 def planes(image: np.ndarray) -> Tensor:
     """uint8 ``(H, W, 3)`` -> float32 ``(3, H, W)``, a copy."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+
+
+def _share_of(matte: Tensor, shape: tuple[int, ...], crop: Crop) -> np.ndarray:
+    """``(H, W)``: the matte in the photograph; what touches the crop's border goes on beyond it."""
+    half = matte.shape[-1] // 2
+    sides = torch.cat([matte[0, 0], matte[0, :half, 0], matte[0, :half, -1]])
+    if float((sides > 0.5).float().mean()) > _MOST_AT_BORDER:
+        raise UsageError(
+            "--framing photo cannot tell the person from the background of this source image. Name a file "
+            f"selfie_segmentation.tflite (MediaPipe's) in {PERSON_VARIABLE}, take a plainer photo, or --framing face."
+        )
+    grid = crop_places(crop, shape)[None] * 2.0 - 1.0
+    return F.grid_sample(matte[None].float().cpu(), grid, "bilinear", "border", align_corners=False)[0, 0].numpy()
+
+
+def crop_places(crop: Crop, shape: tuple[int, ...], scale: np.ndarray | float = 1.0) -> Tensor:
+    """``(H, W, 2)``: where the pixels of a photograph of shape (H, W, ..), enlarged by `scale`, lie in the crop, in [0, 1]."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return torch.from_numpy(crop.to_crop((np.stack([x, y], axis=-1) + 0.5) / scale))
 
 
 def _continued(image: np.ndarray, share: np.ndarray, crop: Crop) -> tuple[np.ndarray, np.ndarray, Crop]:

@@ -26,7 +26,6 @@ from export3d.animation.transfer import TransferOptions, transfer
 from export3d.errors import UsageError
 from export3d.images import to_uint8
 from export3d.model import Render
-from export3d.portrait import PortraitModel
 from export3d.provenance import Facts, Finish
 from export3d.tracking import LostFaces
 from export3d.video import VideoWriter
@@ -180,14 +179,11 @@ def _driven_picture(
 
 def _board(animator: Animator, video: VideoOptions) -> Pasteboard:
     """The animator's photograph, ready for heads."""
-    if not isinstance(animator.model, PortraitModel):
-        raise UsageError(
-            "--framing photo needs a model that knows the head from what is behind it; the paper's model does not. "
-            "Use the bundled model, or --framing face."
-        )
     subject = _subject(animator, "animate_video")
-    assert subject.person is not None  # see `Animator`'s `detail`
-    return pasteboard(subject.image, subject.crop, subject.person.share, height=video.size)
+    if subject.person is None:
+        raise RuntimeError("animate_video: framing 'photo' needs an Animator with `detail`")
+    own = animator.layer(subject.state, subject.camera).opacity
+    return pasteboard(subject.image, subject.crop, subject.person.share, own, height=video.size)
 
 
 def orbit_video(

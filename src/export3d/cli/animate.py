@@ -82,7 +82,8 @@ class AnimateOptions:
     """Which face of the driving file; the same words."""
 
     framing: Literal["photo", "face"] = "face"
-    """What is shown: the whole photo, untouched but for the head that moves in it, or the square around the face."""
+    """What is shown: the whole photo, untouched but for the head that moves in it, or the square around the face. Busy
+    backgrounds need the file that EXPORT3D_PERSON_MODEL names: MediaPipe's selfie_segmentation.tflite."""
 
     size: int | None = None
     """Height of the video in pixels. When left out: the model's own; with --framing photo the photo's, up to 1920 x 1080."""

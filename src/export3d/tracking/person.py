@@ -13,7 +13,7 @@ from PIL import Image
 
 from export3d.errors import UsageError
 from export3d.tracking.alignment import Crop
-from export3d.tracking.mediapipe_tracker import _import_mediapipe, _quiet
+from export3d.tracking.mediapipe_graphs import _quiet, import_mediapipe
 
 PERSON_VARIABLE = "EXPORT3D_PERSON_MODEL"
 """Environment variable that names a `selfie_segmentation.tflite` file."""
@@ -82,7 +82,7 @@ class _Segmenter:
     """MediaPipe's image segmenter, open."""
 
     def __init__(self, path: Path) -> None:
-        self._mediapipe = _import_mediapipe()
+        self._mediapipe = import_mediapipe()
         vision, base = self._mediapipe.tasks.vision, self._mediapipe.tasks.BaseOptions
         options = vision.ImageSegmenterOptions(
             base_options=base(model_asset_buffer=path.read_bytes()), output_confidence_masks=True
