@@ -30,11 +30,12 @@ from torch import Tensor
 
 from export3d.animation import Animator
 from export3d.camera import Camera
+from export3d.checkpoint import read_checkpoint
 from export3d.model.decoder import COLOUR_MARGIN, DecoderConfig, RadianceDecoder
 from export3d.model.export3d import TriPlaneField
 from export3d.model.triplane import TriPlaneConfig
 from export3d.portrait.fast_field import FoldedField
-from export3d.portrait.loading import load_model
+from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.portrait.march import paper_scene, portrait_scene
 from export3d.portrait.model import PortraitModel
 from export3d.rendering.fast import FastConfig, render_square
@@ -68,7 +69,9 @@ def main() -> None:
         print(json.dumps(measure(options.repeats)))
         return
     runs, kernel = fused_status()
-    result: dict = {"unit": "ms per picture", "compiled": kernel if runs else f"no: {kernel}"}
+    weights = read_checkpoint(checkpoint_path(None), kind="export3d").sha256
+    result: dict = {"unit": "ms per picture", "compiled": kernel if runs else f"no: {kernel}", "weights": weights}
+    result["commit"] = commit()
     for name, settings in (("stock", {}), ("malloc_tuned", KEEP_MEMORY)):
         command = [sys.executable, __file__, "--child", "--repeats", str(options.repeats)]
         done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=True)
@@ -76,6 +79,13 @@ def main() -> None:
         print(f"\n{name}\n{table(result[name])}")
     if options.save:
         print(f"saved {save('renderer', result)}")
+
+
+def commit() -> str | None:
+    """The commit that is checked out, or None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
 
 
 def measure(repeats: int) -> list[dict]:

@@ -118,8 +118,8 @@ def test_another_format_is_refused(tmp_path):
 def test_a_newer_version_is_refused(tmp_path, motion):
     path = tmp_path / "m.safetensors"
     motion.save(path)
-    save_file(load_file(path), path, {**metadata(path), "version": "3"})
-    check_refused(path, "the motion file has version 3; this export3d reads versions 1 and 2")
+    save_file(load_file(path), path, {**metadata(path), "version": "4"})
+    check_refused(path, "the motion file has version 4; this export3d reads versions 1 and 2 and 3")
 
 
 def test_missing_and_unknown_arrays_are_named(tmp_path, motion):

@@ -189,12 +189,13 @@ class Animator:
         Where the turn of its head is unknown, its torso is taken to face the camera.
         """
         state = turned_by(state, camera) if state.turn is None else state
-        fine = 2 * round(min(crop.side, self.detail or 0) / 2.0)
-        person = None if self.detail is None else person_apart(image, crop, lambda: self._matte(image, crop))
-        seen = (image, crop)
-        photo = None
-        if person is not None:
-            seen = (person.plain, person.crop)
+        if isinstance(self.model, PortraitModel):  # a still's scores have no resting value to be measured from
+            with torch.inference_mode():
+                state = replace(state, weights=self.model.cues.weights(state.beta.to(self.device)).cpu())
+        person, seen, photo = None, (image, crop), None
+        if self.detail is not None:
+            person = person_apart(image, crop, lambda: self._matte(image, crop))
+            seen, fine = (person.plain, person.crop), 2 * round(min(crop.side, self.detail) / 2.0)
             photo = self._crop(person.spread, person.crop, fine) if fine > self.image_size else None
         source = self._crop(*seen, self.image_size)
         with torch.inference_mode():

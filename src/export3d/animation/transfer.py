@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from export3d.animation.drivers import DrivingFrame
+from export3d.animation.weights import WeightTransfer
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
@@ -84,6 +85,7 @@ def transfer(
     if options.smooth_s > 0:
         frames = smooth(frames, options.smooth_s, time_base)
     first: DrivingFrame | None = None
+    weights = WeightTransfer(own)
     for frame in frames:
         state, seen = frame.state, frame.camera
         if options.relative:
@@ -94,6 +96,8 @@ def transfer(
             else:
                 state = relative_state(state, first.state, own)
                 seen = relative_camera(seen, first.camera, camera)
+        else:
+            state = weights(state, frame.found)
         if options.pose_only:
             state = own
         if options.expression_only:

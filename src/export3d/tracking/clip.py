@@ -87,4 +87,5 @@ def _motion(tracked: list[TrackedFrame], times: list[float], fps: Fraction, trac
         extractor=tracker.info,
         crop=np.array(crops, dtype=np.float32),
         gaze=np.stack([frame.gaze for frame in held]),
+        weights=np.stack([frame.weights for frame in held]),
     )

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from export3d.face_state import ARKIT_NAMES
 from export3d.tracking.alignment import Alignment, Crop
 
 NUM_LANDMARKS = 68
@@ -143,3 +144,12 @@ BLENDSHAPE_NAMES: tuple[str, ...] = (
     "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
 )  # fmt: skip
 """MediaPipe's 52 scores, in its order; Left and Right are the subject's own."""
+
+
+def arkit_weights_of(face: Face) -> np.ndarray:
+    """``(52,)`` float32: the face's scores as `FaceState.weights`, NaN for those that its tracker does not give."""
+    weights = np.full(len(ARKIT_NAMES), np.nan, dtype=np.float32)
+    if face.blendshapes is not None:
+        told = dict(zip(BLENDSHAPE_NAMES, face.blendshapes, strict=True))
+        weights[:] = [told.get(name, np.nan) for name in ARKIT_NAMES]
+    return weights

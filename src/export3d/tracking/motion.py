@@ -15,14 +15,14 @@ from safetensors.numpy import save
 
 from export3d import __version__
 from export3d.errors import MotionFileError
-from export3d.face_state import FaceState
+from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.files import write_atomically
 from export3d.tracking.faces import ExtractorInfo
 
 FORMAT = "export3d-motion"
-VERSION = 2
-READABLE = ("1", "2")
-"""Version 1 has no gaze."""
+VERSION = 3
+READABLE = ("1", "2", "3")
+"""Version 1 has no gaze, version 2 no weights."""
 
 _ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
     "beta": (np.float32, (64,)),
@@ -33,10 +33,11 @@ _ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
     "time_s": (np.float64, ()),
     "crop": (np.float32, (3,)),
     "gaze": (np.float32, (2,)),
+    "weights": (np.float32, (len(ARKIT_NAMES),)),
 }
 """Name -> dtype and shape of one frame. The order is the order in the file."""
 
-_OPTIONAL = ("crop", "gaze")
+_OPTIONAL = ("crop", "gaze", "weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,8 @@ class Motion:
     gaze: np.ndarray | None = None
     """``(T, 2)`` float32 radians in the head's frame, sideways (+ to the image right) and up; a frame of NaN is unknown.
     None where the file is older or nothing was read."""
+    weights: np.ndarray | None = None
+    """``(T, 52)`` float32, order of `ARKIT_NAMES`; NaN where unknown."""
 
     def __post_init__(self) -> None:
         problem = _problem(self._arrays(), self.fps)
@@ -75,8 +78,8 @@ class Motion:
     @property
     def state(self) -> FaceState:
         """T faces, for the model; one frame's is a slice of it."""
-        gaze = None if self.gaze is None else torch.tensor(self.gaze)
-        return FaceState(beta=torch.tensor(self.beta), gaze=gaze)
+        gaze, weights = (None if a is None else torch.tensor(a) for a in (self.gaze, self.weights))
+        return FaceState(beta=torch.tensor(self.beta), gaze=gaze, weights=weights)
 
     def save(self, path: str | Path) -> None:
         """Write the file under a temporary name, then rename it.
@@ -136,6 +139,7 @@ class Motion:
             extractor=extractor,
             crop=arrays.get("crop"),
             gaze=arrays.get("gaze"),
+            weights=arrays.get("weights"),
         )
 
     def require_space(self, expression_space: str, where: str = "the motion file") -> None:
@@ -160,7 +164,7 @@ class Motion:
             "landmarks": self.landmarks,
             "time_s": self.time_s,
         }
-        more = {"crop": self.crop, "gaze": self.gaze}
+        more = {"crop": self.crop, "gaze": self.gaze, "weights": self.weights}
         return arrays | {name: array for name, array in more.items() if array is not None}
 
 
@@ -176,6 +180,9 @@ def _problem(arrays: dict[str, np.ndarray], fps: Fraction) -> str | None:
         if name == "gaze":
             if (np.isnan(array).any(axis=1) != np.isnan(array).all(axis=1)).any() or np.isinf(array).any():
                 return "gaze must be two finite numbers, or two NaN where it is unknown, in every frame"
+        elif name == "weights":
+            if np.isinf(array).any():
+                return "weights must be finite, or NaN where one is unknown, in every frame"
         elif array.dtype != np.bool_ and not np.isfinite(array).all():
             bad = int(np.argmax(~np.isfinite(array).reshape(frames, -1).all(axis=1)))
             return f"{name} holds a value that is not finite, first in frame {bad}"

@@ -11,9 +11,9 @@ import torch
 
 from export3d.camera import Camera
 from export3d.errors import FaceCutOffError, FaceTooSmallError, NoFaceError
-from export3d.face_state import FaceState
+from export3d.face_state import FaceState, unknown_weights
 from export3d.tracking.alignment import Crop, crop_image, crop_transform
-from export3d.tracking.faces import CoefficientModel, ExtractorInfo, Face, FaceTracker, ObservingModel
+from export3d.tracking.faces import CoefficientModel, ExtractorInfo, Face, FaceTracker, ObservingModel, arkit_weights_of
 from export3d.tracking.following import Followed
 from export3d.tracking.gaze import GazeMap, unknown_gaze
 from export3d.tracking.selection import choose_face, parse_choice
@@ -44,11 +44,13 @@ class Portrait:
     crop: Crop
     gaze: np.ndarray = field(default_factory=unknown_gaze)
     """``(2,)`` float32 radians in the head's frame, sideways (+ to the image right) and up; NaN where it is unknown."""
+    weights: np.ndarray = field(default_factory=unknown_weights)
+    """``(52,)`` float32 scores of single expression weights, order of `ARKIT_NAMES`; NaN where the tracker gives none."""
 
     @property
     def state(self) -> FaceState:
         """One face, for the model; it knows nothing of the torso."""
-        return FaceState.of(beta=self.beta, gaze=self.gaze)
+        return FaceState.of(beta=self.beta, gaze=self.gaze, weights=self.weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,8 @@ class TrackedFrame:
     confidence: float
     gaze: np.ndarray = field(default_factory=unknown_gaze)
     """``(2,)`` float32 as in `Portrait`; while the eyes are closed, the last one of the clip."""
+    weights: np.ndarray = field(default_factory=unknown_weights)
+    """``(52,)`` float32 as in `Portrait`."""
     cut: bool = False
     """Whether another shot begins with this frame."""
     other: bool = False
@@ -74,7 +78,7 @@ class TrackedFrame:
     @property
     def state(self) -> FaceState:
         """One face, for the model; it knows nothing of the torso."""
-        return FaceState.of(beta=self.beta, gaze=self.gaze)
+        return FaceState.of(beta=self.beta, gaze=self.gaze, weights=self.weights)
 
 
 class Tracker:
@@ -152,6 +156,7 @@ class Tracker:
             landmarks=landmarks,
             crop=crop,
             gaze=self._gaze_of(face),
+            weights=arkit_weights_of(face),
         )
 
     def frame(self, image: np.ndarray, where: str | None = None) -> TrackedFrame:
@@ -189,6 +194,7 @@ class Tracker:
             camera=camera,
             confidence=face.confidence,
             gaze=self._last_gaze,
+            weights=arkit_weights_of(face),
             cut=cut,
         )
 

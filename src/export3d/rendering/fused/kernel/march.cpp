@@ -122,12 +122,13 @@ void fold_layer(const Scene& s, const Memory& m, const float* weight, const floa
     for (int column = 0; column < m.side; column += kColumns)
       for (int c = 0; c < inputs; c += kInputs) {
         const int some = least_of(kInputs, inputs - c), columns = least_of(kColumns, m.side - column);
-        for (int k = 0; k < some; ++k)
-          for (int t = 0; t < columns; ++t) {
-            const int x = column + t - s.ring;
-            const bool inside = x >= 0 && x < s.resolution && y >= 0 && y < s.resolution;
-            texels[k][t] = inside ? s.planes[(size_t)(plane * inputs + c + k) * area + y * s.resolution + x] : 0.0f;
-          }
+        const int left = s.ring - column, right = s.resolution + left;  // where the box begins and ends in `texels`
+        for (int k = 0; k < some; ++k) {
+          const float* from = s.planes + (size_t)(plane * inputs + c + k) * area + (y * s.resolution - left);
+          for (float& texel : texels[k]) texel = 0.0f;
+          if (y >= 0 && y < s.resolution)
+            for (int t = left > 0 ? left : 0; t < least_of(columns, right); ++t) texels[k][t] = from[t];
+        }
         float* to = table + ((size_t)(plane * m.side + row) * m.side + column) * m.row;
         int h = 0;
         const float* w = weight + (size_t)c * m.row;
