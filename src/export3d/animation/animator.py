@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from export3d.animation.paste import HeadLayer
+from export3d.animation.person import Person, person_apart
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
@@ -41,6 +43,7 @@ class Subject:
         state: the portrait's own face (B = 1) with the turn of its head.
         camera: ``(25,)`` float32, the portrait's own camera.
         code: what the network keeps of the portrait.
+        person: apart from the background, where pictures have the photograph's own detail.
     """
 
     image: np.ndarray
@@ -48,6 +51,7 @@ class Subject:
     state: FaceState
     camera: np.ndarray
     code: Any
+    person: Person | None = None
 
     def picture(self, size: int) -> np.ndarray:
         """The aligned portrait as uint8 ``(size, size, 3)``, as the photo stands."""
@@ -100,9 +104,11 @@ class Animator:
             not show (`rendering/fast.py`), and its networks around the renderer calculate in bf16 where that is faster
             (`precision.py`).
         allowed: the only portraits that are taken; all when None.
+        detail: pictures have the photograph's own detail, in as many pixels as the crop has there but at most so many along
+            each side; None: the model's own size, without it.
 
     Raises:
-        UsageError: The tracker's coefficients are not in the model's expression space.
+        UsageError: The tracker's coefficients are not in the model's expression space; `detail` with the paper's model.
     """
 
     def __init__(
@@ -112,8 +118,15 @@ class Animator:
         *,
         exact: bool = False,
         allowed: AllowedSources | None = None,
+        detail: int | None = None,
     ) -> None:
+        if detail is not None and not isinstance(model, PortraitModel):
+            raise UsageError(
+                "--framing photo needs a model that tells the head from what is behind it; the paper's model does not. "
+                "Use the bundled model, or --framing face."
+            )
         self.model = model
+        self.detail = detail
         self.allowed = allowed
         self.tracker = tracker if tracker is not None else Tracker(size=model.config.image_size)
         given, wanted = self.tracker.info.expression_space, model.config.expression.space
@@ -179,12 +192,38 @@ class Animator:
         if isinstance(self.model, PortraitModel):  # a still's scores have no resting value to be measured from
             with torch.inference_mode():
                 state = replace(state, weights=self.model.cues.weights(state.beta.to(self.device)).cpu())
-        own = np.array(crop_image(image, crop, self.image_size))  # a writable copy, as PyTorch wants it
-        source = to_tensor(own)[None].to(self.device)
+        person, seen, photo = None, (image, crop), None
+        if self.detail is not None:
+            person = person_apart(image, crop, lambda: self._matte(image, crop))
+            seen, fine = (person.plain, person.crop), 2 * round(min(crop.side, self.detail) / 2.0)
+            photo = self._crop(person.spread, person.crop, fine) if fine > self.image_size else None
+        source = self._crop(*seen, self.image_size)
         with torch.inference_mode():
-            code = self._drivable.encode(source, _camera(camera).to(self.device), state.to(self.device))
+            code = self._drivable.encode(source, _camera(camera).to(self.device), state.to(self.device), photo=photo)
         self._forget()
-        self.subject = Subject(image=image, crop=crop, state=state, camera=camera, code=code)
+        self.subject = Subject(image=image, crop=crop, state=state, camera=camera, code=code, person=person)
+        return self.subject
+
+    def _crop(self, image: np.ndarray, crop: Crop, size: int) -> torch.Tensor:
+        own = np.array(crop_image(image, crop, size))  # a writable copy, as PyTorch wants it
+        return to_tensor(own)[None].to(self.device)
+
+    def _matte(self, image: np.ndarray, crop: Crop) -> torch.Tensor:
+        """How much of the crop is the person in the model's own eyes, ``(1, m, m)`` in [0, 1]."""
+        assert isinstance(self.model, PortraitModel)
+        with torch.inference_mode():
+            return torch.sigmoid(self.model.reader.matte(self._crop(image, crop, self.image_size)))[0]
+
+    def layer(self, state: FaceState, camera: np.ndarray | Camera) -> HeadLayer:
+        """Like `frame`, the head alone; of the shipped model only."""
+        render, maps = self.render(state, camera), self._current().code.maps
+        assert render.image is not None and render.image_opacity is not None
+        behind = maps.background if maps.photo is None else maps.photo.background
+        return HeadLayer.of_picture(render.image[0], render.image_opacity[0], behind[0])
+
+    def _current(self) -> Subject:
+        if self.subject is None:
+            raise RuntimeError("Animator: give a portrait first: animator.portrait(image)")
         return self.subject
 
     def frame(self, state: FaceState, camera: np.ndarray | Camera) -> np.ndarray:
@@ -199,12 +238,11 @@ class Animator:
 
     def render(self, state: FaceState, camera: np.ndarray | Camera) -> Render:
         """Like `frame`, with depth, opacity and the raw image."""
-        if self.subject is None:
-            raise RuntimeError("Animator: give a portrait first: animator.portrait(image)")
+        subject = self._current()
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             if self._state is None or not state.same_as(self._state):
-                self._driven = self._drivable.drive(self.subject.code, state.to(self.device))
+                self._driven = self._drivable.drive(subject.code, state.to(self.device))
                 self._state, self._render = state.map(torch.clone), None
             if self._render is None or not np.array_equal(vector, self._vector):  # type: ignore[arg-type]
                 view = _camera(vector).to(self.device)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from export3d.animation.compose import depth_picture, depth_range, fit_height, r
 from export3d.animation.drivers import Driver, DrivingFrame
 from export3d.animation.lost import hold_lost
 from export3d.animation.parallel import in_order, one_thread_each
+from export3d.animation.paste import Pasteboard, pasteboard
 from export3d.animation.paths import OrbitOptions, orbit_cameras
 from export3d.animation.targets import check_target, is_still, write_picture
 from export3d.animation.transfer import TransferOptions, transfer
@@ -43,7 +44,10 @@ class VideoOptions:
     """How a video is put together and stored."""
 
     size: int | None = None
-    """Height of the video in pixels (Lanczos); the model's own size when None."""
+    """Height of the video in pixels (Lanczos); the model's own size when None, and the photo's with `framing` photo."""
+
+    framing: Literal["photo", "face"] = "face"
+    """Show the whole photo, in which the head moves, or the square around the face."""
 
     side_by_side: bool = False
     """Show portrait and driving clip to the left of the result."""
@@ -129,8 +133,9 @@ def animate_video(
     lost = LostFaces(on_lost, name=driver.name)
     held = hold_lost(driver, lost, subject.state, subject.camera)
     frames = transfer(held, motion, own=subject.state, camera=subject.camera, time_base=driver.time_base)
-    height = video.size or animator.image_size
-    picture = partial(_driven_picture, video=video, source=subject.picture(height), name=driver.name)
+    board = _board(animator, video) if video.framing == "photo" else None
+    source = subject.picture(video.size or animator.image_size) if board is None else board.photo
+    picture = partial(_driven_picture, video=video, source=source, board=board, name=driver.name)
     finish = finish or Finish(facts=Facts(composite=video.side_by_side))
     clock = {"time_base": driver.time_base, "copy_audio_from": driver.audio}
     with _Output(path, driver.fps, video, finish, **clock) as output:
@@ -145,13 +150,23 @@ def animate_video(
 
 
 def _driven_picture(
-    frame: DrivingFrame, animator: Animator, *, video: VideoOptions, source: np.ndarray, name: str
+    frame: DrivingFrame,
+    animator: Animator,
+    *,
+    video: VideoOptions,
+    source: np.ndarray,
+    board: Pasteboard | None,
+    name: str,
 ) -> np.ndarray:
-    """One frame of the video; `source` is the portrait as high as the video, `name` the driver's, for error texts."""
+    """One frame of the video; `source` is the portrait as high as the video, `board` the photo to put the head into, if it
+    is to be shown, `name` the driver's, for error texts."""
     height = len(source)
     state = replace(frame.state, turn=None) if video.rigid else turned_by(frame.state, frame.camera)
-    picture = animator.frame(state, frame.camera)
-    result = resize(_subject(animator, "animate_video").turned_back(picture), height, height)
+    if board is not None:
+        result = board.paste(animator.layer(state, frame.camera))
+    else:
+        picture = animator.frame(state, frame.camera)
+        result = resize(_subject(animator, "animate_video").turned_back(picture), height, height)
     if not video.side_by_side:
         return result
     if frame.image is None:
@@ -160,6 +175,15 @@ def _driven_picture(
             "Give the clip itself, or leave --side-by-side out."
         )
     return side_by_side([source, fit_height(frame.image, height), result])
+
+
+def _board(animator: Animator, video: VideoOptions) -> Pasteboard:
+    """The animator's photograph, ready for heads."""
+    subject = _subject(animator, "animate_video")
+    if subject.person is None:
+        raise RuntimeError("animate_video: framing 'photo' needs an Animator with `detail`")
+    own = animator.layer(subject.state, subject.camera).opacity
+    return pasteboard(subject.image, subject.crop, subject.person.share, own, height=video.size)
 
 
 def orbit_video(

@@ -81,8 +81,12 @@ class AnimateOptions:
     driving_face: str | None = None
     """Which face of the driving file; the same words."""
 
+    framing: Literal["photo", "face"] = "face"
+    """What is shown: the whole photo, untouched but for the head that moves in it, or the square around the face. Busy
+    backgrounds need the file that EXPORT3D_PERSON_MODEL names: MediaPipe's selfie_segmentation.tflite."""
+
     size: int | None = None
-    """Height of the video in pixels; the model's own size when left out."""
+    """Height of the video in pixels. When left out: the model's own; with --framing photo the photo's, up to 1920 x 1080."""
 
     crf: int = 18
     """Quality of the video: 0 is lossless, 51 the worst."""
@@ -111,6 +115,7 @@ def run(options: AnimateOptions) -> str:
     """Animate as asked; returns the result line."""
     # Imported here: `export3d animate --help` should not wait for PyTorch.
     from export3d.animation import Animator, animate_video, open_driver
+    from export3d.animation.paste import DETAIL_PX
     from export3d.animation.targets import check_target, is_still
     from export3d.portrait import load_model
     from export3d.tracking import Tracker
@@ -131,7 +136,8 @@ def run(options: AnimateOptions) -> str:
     )
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice=options.face, size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker, exact=options.exact, allowed=allowed)
+        detail = DETAIL_PX if options.framing == "photo" else None
+        animator = Animator(model, tracker, exact=options.exact, allowed=allowed, detail=detail)
         animator.portrait(options.source)
         driver = open_driver(
             options.driving,
@@ -166,6 +172,7 @@ def _choices(options: AnimateOptions) -> tuple[VideoOptions, TransferOptions]:
 
     video = VideoOptions(
         size=options.size,
+        framing=options.framing,
         side_by_side=options.side_by_side,
         rigid=options.rigid,
         crf=options.crf,

@@ -1,0 +1,171 @@
+"""The driven head put back into the untouched photograph (not in the paper): `--framing photo`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from export3d.animation.compose import resize
+from export3d.animation.person import HOLE_FROM, crop_places, grown, planes, spread
+from export3d.tracking import Crop
+
+FULL_HD = (1920, 1080)
+"""Longer and shorter side of the largest picture that is made without being asked for, pixels."""
+
+DETAIL_PX = 512
+"""Side of the largest head that is composed, pixels; in a photograph with a larger one it is enlarged."""
+
+SIDE_FADE, LOWER_FADE = 0.05, 0.08
+"""Over so much of the crop the picture falls off to the photograph: at its lower border, where the body goes on, and at the
+others."""
+
+GROWTH, RIM = 0.02, 0.01
+"""The hole of the old head is so much wider than its matte, and its rim so soft, as shares of the crop's side."""
+
+HEAD, CHIN = 0.55, 0.8
+"""Down to the first height of the crop all of a person is their head, below the second all is their body."""
+
+_HAZE = 0.03
+"""Opacity below it is noise of the matte and shows nothing."""
+
+
+@dataclass(frozen=True)
+class HeadLayer:
+    """A head apart from what is behind it, in the crop.
+
+    Attributes:
+        colours: float32 ``(3, S, S)`` in [0, 255], premultiplied by the opacity.
+        opacity: float32 ``(1, S, S)`` in [0, 1].
+    """
+
+    colours: Tensor
+    opacity: Tensor
+
+    @classmethod
+    def of_picture(cls, picture: Tensor, opacity: Tensor, behind: Tensor) -> HeadLayer:
+        """What lies in a composed `picture` before `behind`, both ``(3, S, S)`` in [-1, 1]; `opacity` ``(1, S, S)``."""
+        picture, opacity, behind = (x.float().cpu() for x in (picture, opacity, behind))
+        clear = ((opacity - _HAZE) / (1.0 - 2.0 * _HAZE)).clamp(0.0, 1.0)
+        light = (picture + 1.0 - (1.0 - opacity) * (behind + 1.0)) * 127.5
+        full = light / opacity.clamp_min(_HAZE)
+        return cls(full.clamp(0.0, 255.0) * clear, clear)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pasteboard:
+    """A photograph into which heads are put; made once for each portrait by `pasteboard`.
+
+    Attributes:
+        photo: uint8 ``(H, W, 3)``, both sides even.
+        rows, columns: the part of it that the crop touches, (h, w).
+        grid: float32 ``(1, h, w, 2)``, where each of its pixels lies in the crop, in [-1, 1].
+        share: float32 ``(1, h, w)`` in [0, 1], 0 from the crop's border on.
+        hole: bool ``(h, w)``, where the old head was, its neighbourhood included.
+        behind: float32 ``(3, h, w)`` in [0, 255], the part without the old head.
+        side: of the crop, in pixels of `photo`.
+    """
+
+    photo: np.ndarray
+    rows: slice
+    columns: slice
+    grid: Tensor
+    share: Tensor
+    hole: Tensor
+    behind: Tensor
+    side: float
+
+    def paste(self, head: HeadLayer) -> np.ndarray:
+        """The photograph with this head, uint8 ``(H, W, 3)``. Where neither it nor the old head is, nothing changes."""
+        light, opacity = self._warped(head)
+        part = planes(self.photo[self.rows, self.columns])
+        part += self.share * (light + (1.0 - opacity) * self.behind - part)
+        made = self.photo.copy()
+        made[self.rows, self.columns] = part.round_().clamp_(0.0, 255.0).permute(1, 2, 0).byte().numpy()
+        return made
+
+    def changing(self, head: HeadLayer) -> np.ndarray:
+        """bool ``(H, W)``: the pixels that `paste` may change."""
+        changing = np.zeros(self.photo.shape[:2], dtype=bool)
+        seen = (self._warped(head)[1] > 0.0)[0] | self.hole
+        changing[self.rows, self.columns] = (seen & (self.share[0] > 0.0)).numpy()
+        return changing
+
+    def _warped(self, head: HeadLayer) -> tuple[Tensor, Tensor]:
+        square = torch.cat([head.colours, head.opacity])[None]
+        if square.shape[-1] > 1.5 * self.side:  # a small face: averaged first, or it would sparkle
+            square = F.interpolate(square, size=[max(round(self.side), 1)] * 2, mode="area")
+        warped = F.grid_sample(square, self.grid, "bicubic", "border", align_corners=False)[0]
+        # Cubic kernels ring; what shows nothing must stay nothing.
+        opacity = warped[3:].clamp(0.0, 1.0) * (warped[3:] > 1 / 512)
+        return torch.minimum(warped[:3].clamp_min(0.0), 255.0 * opacity), opacity
+
+
+def pasteboard(
+    image: np.ndarray, crop: Crop, person: np.ndarray, own: Tensor, *, height: int | None = None
+) -> Pasteboard:
+    """Prepare a photograph.
+
+    Args:
+        image: uint8 ``(H, W, 3)``.
+        crop: the square of the face in it; it may be turned and reach beyond the photograph.
+        person: float32 ``(H, W)`` in [0, 1], how much of each pixel is the person.
+        own: ``(1, S, S)`` the opacity of the head as it is rendered in its own pose.
+        height: of the result in pixels; None is the photograph's own size, reduced where it is more than `FULL_HD`.
+    """
+    photo = sized(image, height)
+    scale = np.array([photo.shape[1] / (image.shape[1] & ~1), photo.shape[0] / (image.shape[0] & ~1)])
+    side = crop.side * float(scale.mean())
+    reach = crop.side / 2.0 * (abs(math.cos(crop.angle)) + abs(math.sin(crop.angle)))
+    centre = np.array([crop.center_x, crop.center_y])
+    size = np.array([photo.shape[1], photo.shape[0]])
+    x0, y0 = np.floor((centre - reach) * scale).clip(0, size - 1).astype(int).tolist()
+    x1, y1 = np.ceil((centre + reach) * scale).clip(1, size).astype(int).tolist()
+    places = crop_places(crop, photo.shape, scale)
+    rows, columns = slice(y0, y1), slice(x0, x1)
+    grid = places[None] * 2.0 - 1.0
+    share = torch.from_numpy(np.array(Image.fromarray(person).resize((photo.shape[1], photo.shape[0]))))[None]
+    # The shoulders stay where they are: they hardly move, and only a part of them is rendered.
+    rendered = F.grid_sample(own[None], grid, "bilinear", "zeros", align_corners=False)[0] > 0.5
+    down = places[None, ..., 1]
+    gone = (share > HOLE_FROM) & ((down < HEAD) | (rendered & (down < CHIN)))
+    hole = grown(gone.float(), max(round(GROWTH * side), 2))
+    filled = spread(photo, hole, blur=RIM * side)[:, rows, columns]
+    rim = max(round(RIM * side), 1)
+    weight = F.avg_pool2d(hole[None], 2 * rim + 1, 1, rim, count_include_pad=False)[0][:, rows, columns]
+    part = planes(photo[rows, columns])
+    return Pasteboard(
+        photo=photo,
+        rows=rows,
+        columns=columns,
+        grid=grid[:, rows, columns].contiguous(),
+        share=_share(places[rows, columns]),
+        hole=weight[0] > 0.0,
+        behind=part + weight * (filled - part),
+        side=side,
+    )
+
+
+def sized(image: np.ndarray, height: int | None = None) -> np.ndarray:
+    """A photograph at the size of the result, both sides even; an odd last row or column is cut off."""
+    image = image[: image.shape[0] & ~1, : image.shape[1] & ~1]
+    rows, columns = image.shape[:2]
+    if height is None:
+        scale = min(FULL_HD[0] / max(rows, columns), FULL_HD[1] / min(rows, columns), 1.0)
+    else:
+        scale = height / rows
+    if scale == 1.0:
+        return np.ascontiguousarray(image)
+    return resize(image, *(max(2 * round(n * scale / 2.0), 2) for n in (columns, rows)))
+
+
+def _share(places: Tensor) -> Tensor:
+    """``(1, h, w)``: 1 inside the crop, falling to 0 at its borders."""
+    x, y = places.unbind(-1)
+    away = torch.stack([x / SIDE_FADE, (1.0 - x) / SIDE_FADE, y / SIDE_FADE, (1.0 - y) / LOWER_FADE]).clamp(0.0, 1.0)
+    return (away * away * (3.0 - 2.0 * away)).prod(dim=0)[None]

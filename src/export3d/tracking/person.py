@@ -1,0 +1,120 @@
+"""The person in a photograph, by MediaPipe's selfie segmentation (not in the paper)."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from export3d.errors import UsageError
+from export3d.tracking.alignment import Crop
+from export3d.tracking.mediapipe_graphs import _quiet, import_mediapipe
+
+PERSON_VARIABLE = "EXPORT3D_PERSON_MODEL"
+"""Environment variable that names a `selfie_segmentation.tflite` file."""
+
+_IN_WHEEL = Path("modules", "selfie_segmentation", "selfie_segmentation.tflite")
+
+_LARGEST_PX = 1024
+"""Pictures are reduced to this side: the network looks at 256 pixels."""
+
+_NEAR = 1.7
+"""Side of the second, closer look over that of the crop: head and shoulders, as the network knows them."""
+
+
+def person_model() -> Path | None:
+    """The file of the segmentation network: named by the environment, else in MediaPipe's wheel; None where neither is there.
+
+    Raises:
+        UsageError: The environment names a file that does not exist.
+    """
+    named = os.environ.get(PERSON_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise UsageError(
+                f"{named}: no such file ({PERSON_VARIABLE}). Give the path of selfie_segmentation.tflite, or unset it."
+            )
+        return Path(named)
+    found = importlib.util.find_spec("mediapipe")
+    folders = [] if found is None else [Path(folder) for folder in found.submodule_search_locations or ()]
+    return next((folder / _IN_WHEEL for folder in folders if (folder / _IN_WHEEL).is_file()), None)
+
+
+def find_person(image: np.ndarray, crop: Crop) -> np.ndarray | None:
+    """How much of each pixel is a person: float32 ``(H, W)`` in [0, 1]; None where the network is not installed.
+
+    The whole photograph is looked at, and the surroundings of the face once more from near.
+
+    Args:
+        image: uint8 ``(H, W, 3)`` RGB.
+        crop: the square of the face.
+    """
+    path = person_model()
+    if path is None:
+        return None
+    with _Segmenter(path) as segmenter:
+        whole = segmenter.look(image)
+        height, width = image.shape[:2]
+        half = _NEAR * crop.side / 2.0
+        left, top = max(math.floor(crop.center_x - half), 0), max(math.floor(crop.center_y - half), 0)
+        right, bottom = math.ceil(min(crop.center_x + half, width)), math.ceil(min(crop.center_y + half, height))
+        if right - left < 2 or bottom - top < 2 or (right - left) * (bottom - top) > 0.8 * width * height:
+            return whole
+        near = segmenter.look(image[top:bottom, left:right])
+        share = _inner(bottom - top, top > 0, bottom < height)[:, None] * _inner(right - left, left > 0, right < width)
+        part = whole[top:bottom, left:right]
+        part += share * (near - part)
+        return whole
+
+
+def _inner(length: int, starts: bool, ends: bool) -> np.ndarray:
+    """``(length,)``: 1 inside, falling to 0 over a tenth at the ends that lie inside the picture."""
+    place = (np.arange(length, dtype=np.float32) + 0.5) / (0.1 * length)
+    return np.minimum(place if starts else 1.0, place[::-1] if ends else 1.0).clip(0.0, 1.0).astype(np.float32)
+
+
+class _Segmenter:
+    """MediaPipe's image segmenter, open."""
+
+    def __init__(self, path: Path) -> None:
+        self._mediapipe = import_mediapipe()
+        vision, base = self._mediapipe.tasks.vision, self._mediapipe.tasks.BaseOptions
+        options = vision.ImageSegmenterOptions(
+            base_options=base(model_asset_buffer=path.read_bytes()), output_confidence_masks=True
+        )
+        with _quiet():
+            try:
+                self._graph: Any = vision.ImageSegmenter.create_from_options(options)
+            except (RuntimeError, ValueError) as error:
+                raise UsageError(
+                    f"{path}: MediaPipe cannot load this as a segmentation of persons ({error}). Unset {PERSON_VARIABLE}."
+                ) from error
+
+    def __enter__(self) -> _Segmenter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with _quiet():
+            self._graph.close()
+
+    def look(self, image: np.ndarray) -> np.ndarray:
+        """float32 ``(H, W)`` of a uint8 ``(H, W, 3)`` picture."""
+        height, width = image.shape[:2]
+        shrink = max(height, width) / _LARGEST_PX
+        small = image
+        if shrink > 1.0:
+            size = (max(round(width / shrink), 1), max(round(height / shrink), 1))
+            small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+        mp = self._mediapipe
+        with _quiet():  # the first picture makes it warn of things that are as they should be
+            result = self._graph.segment(mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(small)))
+        mask = np.array(result.confidence_masks[0].numpy_view(), dtype=np.float32)
+        mask = mask.reshape(small.shape[:2]).clip(0.0, 1.0)
+        if small is not image:
+            mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.BILINEAR))
+        return np.array(mask)

@@ -1,0 +1,198 @@
+"""The head in the photograph: nothing else changes, there is no seam, and the photograph bounds the picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clips import make_clip
+from export3d.animation import Animator, ClipDriver, TransferOptions, animate_video
+from export3d.animation import person as person_module
+from export3d.animation.paste import FULL_HD, HeadLayer, Pasteboard, pasteboard, sized
+from export3d.animation.person import person_apart
+from export3d.animation.video_output import VideoOptions
+from export3d.cli import main
+from export3d.errors import UsageError
+from export3d.portrait import PortraitModel, build_model, preset
+from export3d.provenance import Finish, ProvenanceOptions
+from export3d.tracking import Crop, Tracker
+from export3d.tracking.person import PERSON_VARIABLE, find_person
+
+MakeTracker = Callable[..., Tracker]
+
+CROPS = {
+    "upright": Crop(120.0, 90.0, 80.0),
+    "tilted": Crop(120.0, 90.0, 80.0, math.radians(35.0)),
+    "beyond": Crop(30.0, 20.0, 100.0),
+    "beyond and tilted": Crop(215.0, 150.0, 100.0, math.radians(-20.0)),
+}
+
+
+def a_photo(height: int = 180, width: int = 240) -> np.ndarray:
+    """Noise on a slope: no two pixels agree by chance."""
+    noise = np.random.default_rng(3).integers(0, 60, (height, width, 3))
+    return (noise + np.linspace(60, 180, width)[None, :, None]).astype(np.uint8)
+
+
+def a_disc(size: int, radius: float, x: float = 0.5) -> torch.Tensor:
+    """``(1, size, size)``: 1 within a circle of the crop, hard."""
+    place = (torch.arange(size) + 0.5) / size
+    return (torch.hypot(place[None] - x, place[:, None] - 0.4) < radius).float()[None]
+
+
+def a_head(size: int = 64, radius: float = 0.25, x: float = 0.5) -> HeadLayer:
+    """A green head."""
+    opacity = a_disc(size, radius, x)
+    return HeadLayer(opacity * torch.tensor([20.0, 230.0, 40.0])[:, None, None], opacity)
+
+
+def share_in(photo: np.ndarray, crop: Crop, radius: float = 0.2) -> np.ndarray:
+    """The person of a photograph: a circle around the face."""
+    y, x = np.mgrid[: photo.shape[0], : photo.shape[1]]
+    away = np.hypot(*(crop.to_crop(np.stack([x, y], -1) + 0.5) - np.array([0.5, 0.4], np.float32)).transpose(2, 0, 1))
+    return (away < radius).astype(np.float32)
+
+
+def a_board(crop: Crop, photo: np.ndarray | None = None) -> Pasteboard:
+    photo = a_photo() if photo is None else photo
+    return pasteboard(photo, crop, share_in(photo, crop), a_disc(64, 0.2))
+
+
+@pytest.mark.parametrize("name", CROPS)
+def test_outside_the_heads_the_photograph_is_unchanged(name: str) -> None:
+    board = a_board(CROPS[name])
+    for x in (0.2, 0.5, 0.6):
+        made, changing = board.paste(a_head(x=x)), board.changing(a_head(x=x))
+        assert made.shape == board.photo.shape and 0.0 < changing.mean() < 0.5
+        np.testing.assert_array_equal(made[~changing], board.photo[~changing])
+        assert (made[changing] != board.photo[changing]).any(axis=-1).mean() > 0.7
+
+
+@pytest.mark.parametrize("name", CROPS)
+def test_the_head_stands_where_the_crop_has_it(name: str) -> None:
+    crop = CROPS[name]
+    made = a_board(crop).paste(a_head(x=0.6)).astype(int)
+    x, y = np.floor(crop.from_crop(np.array([0.6, 0.4]))).astype(int)
+    np.testing.assert_allclose(made[y, x], [20, 230, 40], atol=2)
+
+
+def test_a_head_that_fills_the_crop_leaves_no_seam_at_its_border() -> None:
+    photo = np.full((180, 240, 3), 90, dtype=np.uint8)
+    for crop in (CROPS["upright"], CROPS["tilted"]):
+        full = torch.ones(1, 64, 64)
+        made = a_board(crop, photo).paste(HeadLayer(190.0 * full.repeat(3, 1, 1), full)).astype(int)
+        places = crop.to_crop(np.stack(np.mgrid[:180, :240][::-1], -1) + 0.5)
+        inside = ((places > 0.0) & (places < 1.0)).all(axis=-1)
+        rim = inside & ~((places > 0.0125) & (places < 0.9875)).all(axis=-1)
+        assert rim.any() and np.abs(made[rim] - 90).max() <= 20  # of the 100 that lie between head and photo
+        assert (made[inside].max() == 190) and (made[~inside] == 90).all()
+
+
+def test_the_old_head_is_gone_where_the_new_one_is_not() -> None:
+    crop = CROPS["upright"]
+    photo = np.full((180, 240, 3), 90, dtype=np.uint8)
+    photo[share_in(photo, crop) > 0] = (250, 0, 0)
+    nobody = HeadLayer(torch.zeros(3, 64, 64), torch.zeros(1, 64, 64))
+    assert np.abs(a_board(crop, photo).paste(nobody).astype(int) - 90).max() <= 2
+
+
+def test_a_layer_is_the_head_without_what_is_behind_it() -> None:
+    opacity = torch.tensor([0.0, 0.01, 0.5, 1.0]).reshape(1, 2, 2)
+    head, behind = torch.full((3, 2, 2), 0.6), torch.full((3, 2, 2), -0.2)
+    layer = HeadLayer.of_picture(opacity * head + (1.0 - opacity) * behind, opacity, behind)
+    assert layer.opacity.flatten()[:2].tolist() == [0.0, 0.0]  # noise of the matte
+    torch.testing.assert_close(layer.opacity.flatten()[2:], torch.tensor([0.5, 1.0]))
+    torch.testing.assert_close(layer.colours, layer.opacity * (0.6 + 1.0) * 127.5 * torch.ones(3, 1, 1))
+
+
+def test_the_size_is_the_photos_own_even_and_at_most_full_hd() -> None:
+    photo = a_photo(181, 243)
+    np.testing.assert_array_equal(sized(photo), photo[:180, :242])
+    assert sized(np.zeros((3000, 4000, 3), np.uint8)).shape[:2] == (FULL_HD[1], 1440)
+    assert sized(np.zeros((4000, 2000, 3), np.uint8)).shape[:2] == (FULL_HD[0], 960)
+    assert sized(photo, 90).shape == (90, 120, 3)
+
+
+def test_a_person_beyond_the_photograph_is_continued_and_never_black(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo, crop = a_photo(), CROPS["beyond and tilted"]
+    monkeypatch.setattr(person_module, "find_person", lambda image, crop: share_in(image, crop, 0.3))
+    person = person_apart(photo, crop, lambda: torch.zeros(1, 4, 4))
+    reach = crop.side / 2.0 * (math.cos(abs(crop.angle)) + math.sin(abs(crop.angle)))
+    height, width = person.plain.shape[:2]
+    assert person.crop.center_x + reach <= width and person.crop.center_y + reach <= height
+    assert person.plain.min() > 50 and person.spread.min() > 50
+    assert (person.plain[0, 0] == 150).all()  # plain behind the person
+
+
+def test_without_the_segmentation_the_models_matte_serves_and_a_wild_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(person_module, "find_person", lambda image, crop: None)
+    photo, crop = a_photo(), CROPS["upright"]
+    share = person_apart(photo, crop, lambda: a_disc(64, 0.2)).share
+    assert np.abs(share - share_in(photo, crop)).mean() < 0.005
+    with pytest.raises(UsageError, match=f"cannot tell the person from the background.*{PERSON_VARIABLE}"):
+        person_apart(photo, crop, lambda: torch.ones(1, 64, 64))
+
+
+def test_a_segmentation_that_is_not_there_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(PERSON_VARIABLE, str(tmp_path / "none.tflite"))
+    with pytest.raises(UsageError, match=f"none.tflite: no such file .{PERSON_VARIABLE}.") as caught:
+        find_person(a_photo(), CROPS["upright"])
+    assert caught.value.exit_code == 2
+
+
+@pytest.fixture
+def whole(
+    tiny_model: PortraitModel, make_tracker: MakeTracker, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> Animator:
+    """An animator that keeps the photograph's detail."""
+    monkeypatch.setattr(person_module, "find_person", lambda image, crop: share_in(image, crop))
+    made = Animator(tiny_model, make_tracker(), detail=64)
+    made.portrait(photo)
+    return made
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_every_frame_of_a_film_keeps_the_photograph(
+    whole: Animator, make_tracker: MakeTracker, tmp_path: Path, photo: np.ndarray, beside: bool
+) -> None:
+    frames: list[np.ndarray] = []
+    finish = Finish(ProvenanceOptions(no_mark=True, no_manifest=True))
+    finish.frame = lambda image: frames.append(image) or image  # type: ignore[method-assign, func-returns-value]
+    driver = ClipDriver(make_clip(tmp_path / "clip.mp4", fps=Fraction(25), num_frames=6), make_tracker(6))
+    options = VideoOptions(framing="photo", side_by_side=beside)
+    try:
+        report = animate_video(
+            whole, driver, tmp_path / "out.mp4", video=options, motion=TransferOptions(), finish=finish
+        )
+    finally:
+        driver.close()
+    assert report.frames == len(frames) == 6 and report.height == 160
+    assert (report.width > 320) if beside else (report.width == 160)
+    crop = whole.subject.crop  # type: ignore[union-attr]
+    y, x = np.mgrid[:160, :160]
+    places = crop.to_crop(np.stack([x, y], -1) + 0.5)
+    outside = ~((places > 0.0) & (places < 1.0)).all(axis=-1)
+    assert outside.any()
+    for frame in frames:
+        np.testing.assert_array_equal(frame[:, -160:][outside], photo[outside])
+    assert any((frame[:, -160:] != photo).any() for frame in frames)
+
+
+def test_the_papers_model_has_no_head_apart(make_tracker: MakeTracker) -> None:
+    model = build_model(preset("tiny"))
+    with pytest.raises(UsageError, match="--framing photo needs a model that tells the head"):
+        Animator(model, make_tracker(), detail=64)
+
+
+def test_an_unknown_framing_names_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["animate", "--source", "a.png", "--driving", "b.mp4", "-o", "c.mp4", "--framing", "square"])
+    said = capsys.readouterr().err
+    assert code == 2 and "--framing" in said and "photo" in said and "face" in said
