@@ -155,7 +155,7 @@ def whole(
 ) -> Animator:
     """An animator that keeps the photograph's detail."""
     monkeypatch.setattr(person_module, "find_person", lambda image, crop: share_in(image, crop))
-    made = Animator(tiny_model, make_tracker(), detail=64)
+    made = Animator(tiny_model, make_tracker(), detail=64, apart=True)
     made.portrait(photo)
     return made
 
@@ -190,10 +190,21 @@ def test_every_frame_of_a_film_keeps_the_photograph(
 def test_the_papers_model_has_no_head_apart(make_tracker: MakeTracker) -> None:
     model = build_model(preset("tiny"))
     with pytest.raises(UsageError, match="--framing photo needs a model that tells the head"):
-        Animator(model, make_tracker(), detail=64)
+        Animator(model, make_tracker(), detail=64, apart=True)
 
 
 def test_an_unknown_framing_names_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["animate", "--source", "a.png", "--driving", "b.mp4", "-o", "c.mp4", "--framing", "square"])
     said = capsys.readouterr().err
     assert code == 2 and "--framing" in said and "photo" in said and "face" in said
+
+
+def test_a_larger_square_has_the_photographs_own_detail_and_the_model_s_own_size_none(
+    tiny_model: PortraitModel, make_tracker: Callable[..., Tracker], photo: np.ndarray
+) -> None:
+    own = tiny_model.config.image_size
+    fine, plain = (Animator(tiny_model, make_tracker(), detail=size) for size in (2 * own, None))
+    for animator, side in ((fine, 2 * own), (plain, own)):
+        subject = animator.portrait(photo)
+        assert subject.person is None
+        assert animator.frame(subject.state, subject.camera).shape == (side, side, 3)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from export3d.animation.paste import HeadLayer
+from export3d.animation.paste import LARGEST_PX, HeadLayer
 from export3d.animation.person import Person, person_apart
 from export3d.camera import Camera
 from export3d.errors import UsageError
@@ -106,9 +106,10 @@ class Animator:
         allowed: the only portraits that are taken; all when None.
         detail: pictures have the photograph's own detail, in as many pixels as the crop has there but at most so many along
             each side; None: the model's own size, without it.
+        apart: the person is told from the background in the whole photograph (`person.py`), for `--framing photo`.
 
     Raises:
-        UsageError: The tracker's coefficients are not in the model's expression space; `detail` with the paper's model.
+        UsageError: The tracker's coefficients are not in the model's expression space; `apart` with the paper's model.
     """
 
     def __init__(
@@ -119,14 +120,15 @@ class Animator:
         exact: bool = False,
         allowed: AllowedSources | None = None,
         detail: int | None = None,
+        apart: bool = False,
     ) -> None:
-        if detail is not None and not isinstance(model, PortraitModel):
+        if apart and not isinstance(model, PortraitModel):
             raise UsageError(
                 "--framing photo needs a model that tells the head from what is behind it; the paper's model does not. "
                 "Use the bundled model, or --framing face."
             )
         self.model = model
-        self.detail = detail
+        self.detail, self.apart = detail, apart
         self.allowed = allowed
         self.tracker = tracker if tracker is not None else Tracker(size=model.config.image_size)
         given, wanted = self.tracker.info.expression_space, model.config.expression.space
@@ -193,10 +195,13 @@ class Animator:
             with torch.inference_mode():
                 state = replace(state, weights=self.model.cues.weights(state.beta.to(self.device)).cpu())
         person, seen, photo = None, (image, crop), None
-        if self.detail is not None:
+        if self.apart:
             person = person_apart(image, crop, lambda: self._matte(image, crop))
-            seen, fine = (person.plain, person.crop), 2 * round(min(crop.side, self.detail) / 2.0)
-            photo = self._crop(person.spread, person.crop, fine) if fine > self.image_size else None
+            seen = (person.plain, person.crop)
+        if self.detail is not None and isinstance(self.model, PortraitModel):
+            fine = 2 * round(min(crop.side, self.detail, LARGEST_PX) / 2.0)
+            whole = seen if person is None else (person.spread, person.crop)
+            photo = self._crop(*whole, fine) if fine > self.image_size else None
         source = self._crop(*seen, self.image_size)
         with torch.inference_mode():
             code = self._drivable.encode(source, _camera(camera).to(self.device), state.to(self.device), photo=photo)

@@ -18,6 +18,9 @@ from export3d.tracking import Crop
 FULL_HD = (1920, 1080)
 """Longer and shorter side of the largest picture that is made without being asked for, pixels."""
 
+LARGEST_PX = 1024
+"""Side of the largest picture that is composed, pixels; larger ones are enlarged from it."""
+
 DETAIL_PX = 512
 """Side of the largest head that is composed, pixels; in a photograph with a larger one it is enlarged."""
 

@@ -181,7 +181,7 @@ def _board(animator: Animator, video: VideoOptions) -> Pasteboard:
     """The animator's photograph, ready for heads."""
     subject = _subject(animator, "animate_video")
     if subject.person is None:
-        raise RuntimeError("animate_video: framing 'photo' needs an Animator with `detail`")
+        raise RuntimeError("animate_video: framing 'photo' needs an Animator with `apart`")
     own = animator.layer(subject.state, subject.camera).opacity
     return pasteboard(subject.image, subject.crop, subject.person.share, own, height=video.size)
 

@@ -86,7 +86,8 @@ class AnimateOptions:
     backgrounds need the file that EXPORT3D_PERSON_MODEL names: MediaPipe's selfie_segmentation.tflite."""
 
     size: int | None = None
-    """Height of the video in pixels. When left out: the model's own; with --framing photo the photo's, up to 1920 x 1080."""
+    """Height of the video in pixels, with the photo's own detail in as many as it has (at most 1024). When left out: the
+    model's own; with --framing photo the photo's, up to 1920 x 1080."""
 
     crf: int = 18
     """Quality of the video: 0 is lossless, 51 the worst."""
@@ -136,8 +137,9 @@ def run(options: AnimateOptions) -> str:
     )
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice=options.face, size=model.config.image_size) as tracker:
-        detail = DETAIL_PX if options.framing == "photo" else None
-        animator = Animator(model, tracker, exact=options.exact, allowed=allowed, detail=detail)
+        apart = options.framing == "photo"
+        detail = DETAIL_PX if apart else options.size
+        animator = Animator(model, tracker, exact=options.exact, allowed=allowed, detail=detail, apart=apart)
         animator.portrait(options.source)
         driver = open_driver(
             options.driving,

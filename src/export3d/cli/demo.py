@@ -94,7 +94,7 @@ def run(options: DemoOptions) -> None:
     finish = start_finish(options.provenance, source=source, model=options.model)
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice="largest", size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker, exact=options.exact, allowed=allowed)
+        animator = Animator(model, tracker, exact=options.exact, allowed=allowed, detail=options.size)
         animator.portrait(source)
         _animate(animator, driving, options, beside)
         _turn(animator, options, finish)

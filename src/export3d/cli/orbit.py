@@ -113,7 +113,7 @@ def run(options: OrbitCommand) -> str:
     finish = start_finish(options.provenance, source=options.source, model=options.model)
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice=options.face, size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker, exact=options.exact, allowed=allowed)
+        animator = Animator(model, tracker, exact=options.exact, allowed=allowed, detail=options.size)
         animator.portrait(options.source)
         with progress_bar("turning", orbit.num_frames) as progress:
             report = orbit_video(
