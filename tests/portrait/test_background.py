@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from export3d.portrait.background import BackgroundConfig, SourceMatte, background_window, fill_background
+from export3d.portrait.background import BackgroundConfig, SourceMatte, background_window, fill_background, without_rim
 
 
 def test_without_a_head_the_background_is_the_portrait() -> None:
@@ -59,3 +59,13 @@ def test_the_hole_is_grown_by_two_pixels_so_that_the_heads_rim_does_not_bleed() 
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., 10:22, 10:22] = 1.0
     assert torch.allclose(fill_background(source, mask), torch.full((1, 3, 32, 32), 0.25), atol=1e-5)
+
+
+def test_the_rim_of_a_hole_is_blurred_and_what_is_far_from_it_stays() -> None:
+    foreground = torch.zeros(1, 1, 64, 64)
+    foreground[..., 24:40, 24:40] = 1.0
+    filled = torch.rand(1, 3, 64, 64)
+    soft = without_rim(filled, foreground, 2)
+    assert torch.equal(soft[..., :10, :], filled[..., :10, :])
+    step = (filled[..., 22, 24:40] - filled[..., 21, 24:40]).abs().mean()
+    assert (soft[..., 22, 24:40] - soft[..., 21, 24:40]).abs().mean() < 0.4 * step

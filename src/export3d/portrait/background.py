@@ -60,6 +60,21 @@ def fill_background(source: Tensor, foreground: Tensor, reach: int = 2) -> Tenso
     return weight * source + hole * _pull_push(source * weight, weight)
 
 
+def without_rim(filled: Tensor, foreground: Tensor, reach: int) -> Tensor:
+    """A filled background ``(B, 3, H, W)`` blurred along the border of its hole, which at a photograph's size shows as a line.
+
+    Args:
+        foreground: ``(B, 1, H, W)`` in [0, 1].
+        reach: as `fill_background` had it.
+    """
+    hole = (F.max_pool2d(foreground, 2 * reach + 1, 1, reach) > 0.5).to(filled)
+    far = 4 * reach
+    share = F.avg_pool2d(F.pad(hole, (far,) * 4, mode="replicate"), 2 * far + 1, 1)
+    blurred = F.avg_pool2d(F.pad(filled, (far,) * 4, mode="replicate"), 2 * far + 1, 1)
+    rim = 4.0 * share * (1.0 - share)  # 1 on the border, 0 far from it
+    return filled + rim * (blurred - filled)
+
+
 def _pull_push(weighted: Tensor, weight: Tensor) -> Tensor:
     """Weighted means on ever coarser grids fill what the finer grid does not know."""
     if min(weighted.shape[-2:]) <= 2 or weighted.shape[-1] % 2 or weighted.shape[-2] % 2:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from export3d.model.superres import upsample2
-from export3d.portrait.background import SourceMatte, fill_background
+from export3d.portrait.background import SourceMatte, fill_background, without_rim
 from export3d.portrait.depth import SourceDepth
 from export3d.portrait.lookup import SourceLookup, enlarged
 from export3d.portrait.state import PhotoMaps, PortraitMaps
@@ -47,4 +47,7 @@ def photo_maps(photo: Tensor, foreground: Tensor, lookup: SourceLookup) -> Photo
     size = photo.shape[-1]
     head = enlarged(foreground, (size, size))
     reach = max(2, round(2 * size / (2 * foreground.shape[-1])))  # as far as at the model's own size
-    return PhotoMaps(lookup.sharpened(photo), fill_background(photo, head, reach), head)
+    behind = fill_background(photo, head, reach)
+    if size > 2 * foreground.shape[-1]:  # at the model's own size the line is as soft as everything else
+        behind = without_rim(behind, head, reach)
+    return PhotoMaps(lookup.sharpened(photo), behind, head)
