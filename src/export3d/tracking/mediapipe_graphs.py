@@ -7,6 +7,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from export3d.downloads import FACE_LANDMARKER
 from export3d.errors import MissingExtraError, UsageError
+from export3d.images import read_image
 from export3d.tracking.faces import BLENDSHAPE_NAMES, Face
 from export3d.tracking.views import View
 
@@ -119,12 +121,13 @@ class Graphs:
         if kind not in self._made:
             with _quiet():
                 self._made[kind] = self._make(kind)
-                # A graph starts on threads of its own, which write to stderr; a run waits for them, so a run on a picture
-                # without a face inside `_quiet` leaves nothing to be written later.
-                self._time_ms += _FRAME_MS
-                blank = self._image(_blank())
+                # A graph starts on threads of its own, which write to stderr; a run waits for them. A face makes all of them
+                # run, and the picture without one after it lets the graph forget that face.
                 graph = self._made[kind]
-                graph.detect_for_video(blank, self._time_ms) if kind == "following" else graph.detect(blank)
+                for picture in (_sample_face(), _blank()):
+                    self._time_ms += _FRAME_MS
+                    shown = self._image(picture)
+                    graph.detect_for_video(shown, self._time_ms) if kind == "following" else graph.detect(shown)
                 self._time_ms += _FRAME_MS
         if kind in self._warned:
             return call(self._made[kind])
@@ -162,6 +165,11 @@ class Graphs:
 
     def _image(self, picture: np.ndarray) -> Any:
         return self.mediapipe.Image(image_format=self.mediapipe.ImageFormat.SRGB, data=picture)
+
+
+def _sample_face() -> np.ndarray:
+    """uint8 ``(H, W, 3)``: the bundled sample portrait."""
+    return read_image(Path(str(resources.files("export3d"))) / "assets" / "samples" / "portrait_1.png")
 
 
 def _blank() -> np.ndarray:
