@@ -19,6 +19,7 @@ from export3d.configs import config_to_dict
 from export3d.data import ClipDataset
 from export3d.errors import CheckpointError, OutputError, TrainingError
 from export3d.expression.lebs import LeBS
+from export3d.portrait import load_model
 from export3d.training.loop.distributed import World
 from export3d.training.loop.run import LoopOptions, run_loop
 from export3d.training.loop.run_folder import RunFolder
@@ -122,6 +123,20 @@ def test_the_loop_resumes_from_its_folder_and_logs_each_step_once(clip_folder: P
     assert (tmp_path / "halted" / "model.safetensors").is_file()
     straight.close()
     halted.close()
+
+
+def test_a_finished_run_that_died_before_its_export_gets_its_model_when_it_is_run_again(
+    clip_folder: Path, tmp_path: Path
+) -> None:
+    run = open_run(tmp_path / "run")
+    run_loop(train_task(clip_folder), run, QUIET, World())
+    model = tmp_path / "run" / "model.safetensors"
+    before = load_model(model).state_dict()
+    model.unlink()
+    assert run_loop(train_task(clip_folder), run, QUIET, World()).finished
+    again = load_model(model).state_dict()
+    assert before.keys() == again.keys() and all(torch.equal(value, again[name]) for name, value in before.items())
+    run.close()
 
 
 def test_tensorboard_gets_the_logged_numbers(clip_folder: Path, tmp_path: Path) -> None:

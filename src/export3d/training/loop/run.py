@@ -157,7 +157,7 @@ def run_loop(
         batches.close()
         if writer is not None:
             writer.close()
-    if run is not None and saved_at == step and step > first:
+    if run is not None and saved_at == step and step > 0:  # also where a finished run died before its export
         task.export(run, step, numbered=False)
     world.barrier()
     rate = (step - first) * task.samples_per_step / max(time.monotonic() - start, 1e-9)
