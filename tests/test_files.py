@@ -59,7 +59,7 @@ def test_a_full_disk_at_the_last_moment_is_a_typed_error_with_advice(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        OutputError, match=r"a\.bin: cannot be written \(No space left on device\)\. Sweep up\."
+        OutputError, match=r"a\.bin: cannot be written \(No space left on device\)\. Free some disk space"
     ) as caught:
         write_atomically(path, b"new", "Sweep up.")
     assert caught.value.exit_code == 30
@@ -68,7 +68,7 @@ def test_a_full_disk_at_the_last_moment_is_a_typed_error_with_advice(
 
 
 def test_a_missing_folder_and_a_file_as_folder_are_typed_errors(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"gone/a: cannot be written .* Check folder and disk space"):
+    with pytest.raises(OutputError, match=r"gone/a: cannot be written .* Check the folder and its rights"):
         write_atomically(tmp_path / "gone" / "a", b"")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="file/a: cannot be written"):

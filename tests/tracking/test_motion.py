@@ -93,7 +93,7 @@ def check_refused(path, text):
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
-    check_refused(tmp_path / "none.safetensors", "no such motion file. Make one with: export3d track")
+    check_refused(tmp_path / "none.safetensors", "no such motion file. Track the clip again: export3d track")
 
 
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
@@ -112,7 +112,7 @@ def test_a_truncated_file_is_refused(tmp_path, motion):
 def test_another_format_is_refused(tmp_path):
     path = tmp_path / "m.safetensors"
     save_file({"weight": np.zeros(3, np.float32)}, path, {"format": "export3d-model"})
-    check_refused(path, "expected the format 'export3d-motion'; got 'export3d-model'")
+    check_refused(path, "expected format 'export3d-motion', version 1 or 2 or 3; got 'export3d-model'")
 
 
 def test_a_newer_version_is_refused(tmp_path, motion):

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from export3d.errors import UnreadableVideoError
 from export3d.face_state import FaceState
-from export3d.images import read_image
+from export3d.images import is_moving, read_image
 from export3d.tracking import Motion, Tracker
 from export3d.video import VideoReader
 
@@ -180,17 +179,7 @@ def open_driver(
         return MotionDriver(motion, name=str(path))
     if not path.is_file():
         raise UnreadableVideoError(f"{path}: no such file. --driving takes a video, a photo or a motion file.")
-    if is_still_image(path):
+    moving = is_moving(path)
+    if moving is False:
         return PhotoDriver(read_image(path), make_tracker(), name=str(path), seconds=still_seconds)
     return ClipDriver(path, make_tracker(), threads=threads)
-
-
-def is_still_image(path: Path) -> bool:
-    """Whether Pillow knows the file as a picture of one frame (a moving GIF or WebP is a video)."""
-    try:
-        with Image.open(path) as opened:
-            return getattr(opened, "n_frames", 1) == 1
-    except Image.DecompressionBombError:
-        return True  # `read_image` refuses it with the right words
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,8 @@ from export3d.training.phases.pretrain import PretrainTask
 from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, PretrainConfig
 from export3d.training.phases.train import TrainTask
 
-SIGTERM_CODE = 143
+STOPPED_CODE = 128
+"""And the signal's number: what shells say of a program that a signal ended."""
 O = TypeVar("O")
 
 
@@ -258,9 +260,7 @@ def _run(
             run.close()
     if world.is_main:
         console.print(_result_line(output, task, result), markup=False, highlight=False, soft_wrap=True)
-    if result.stopped_by == "SIGTERM":
-        return SIGTERM_CODE
-    return 130 if result.stopped_by == "SIGINT" else 0
+    return STOPPED_CODE + signal.Signals[result.stopped_by] if (result.stopped_by or "").startswith("SIG") else 0
 
 
 def _result_line(output: Path, task: Task[Any], result: LoopResult) -> str:

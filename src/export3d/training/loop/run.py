@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from export3d.errors import TrainingError
+from export3d.stopping import stop_signals
 from export3d.training.batches.prefetch import Prefetcher
 from export3d.training.loop.distributed import World
 from export3d.training.loop.run_folder import RunFolder
+from export3d.training.loop.state import state_path
 
 B = TypeVar("B")
 _CHECK_STOP_EVERY = 10  # steps between agreements about stopping when there are several processes
@@ -76,6 +76,10 @@ class Task(Protocol[B]):
         """Write sample sheets or measure on held-out clips; returns numbers to log."""
         ...
 
+    def model_files(self, step: int | None) -> tuple[str, ...]:
+        """Names of the files that `export` writes: with the number of a step, or without."""
+        ...
+
     def export(self, run: RunFolder, step: int, numbered: bool) -> None:
         """Write the model for use."""
         ...
@@ -88,7 +92,7 @@ class LoopResult:
     step: int
     finished: bool
     stopped_by: str | None
-    """`SIGTERM`, `SIGINT`, `max_minutes`, or None."""
+    """`SIGTERM`, `SIGINT`, `SIGHUP`, `max_minutes`, or None."""
     samples_per_s: float
     """Mean over this call."""
 
@@ -122,12 +126,16 @@ def run_loop(
     total = task.total_steps
     meter = _Meter()
     writer = _tensorboard(run) if options.tensorboard and run is not None else None
+    if run is not None and first and options.export_every and first % options.export_every == 0:
+        if _lacks_model(task, run, first, numbered=True):  # the run died between this state and its numbered model
+            task.export(run, first, numbered=True)
     batches = Prefetcher(task.load_batch, step, total)
     stopped_by: str | None = None
     saved_at = step
     latest: dict[str, float] = {}
     try:
-        with _stop_signals() as signals:
+        signals = _Signals()
+        with stop_signals(signals):
             while step < total:
                 before = time.monotonic()
                 batch = batches.next()
@@ -166,7 +174,7 @@ def run_loop(
         batches.close()
         if writer is not None:
             writer.close()
-    if run is not None and saved_at == step and step > first:
+    if run is not None and saved_at == step and _lacks_model(task, run, step):
         task.export(run, step, numbered=False)
     world.barrier()
     rate = (step - first) * task.samples_per_step / max(time.monotonic() - start, 1e-9)
@@ -227,31 +235,12 @@ class _Meter:
 
 
 class _Signals:
-    """The first SIGTERM or SIGINT is remembered; a second one interrupts at once."""
+    """Remembers the stop signal: the loop ends after its step, with a state."""
 
-    def __init__(self) -> None:
-        self.received: str | None = None
+    received: str | None = None
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Signals]:
-    signals = _Signals()
-    previous = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            previous[number] = signal.signal(number, signals)
-    except ValueError:  # not the main thread: signals cannot be caught here
-        pass
-    try:
-        yield signals
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    def __call__(self, number: signal.Signals) -> None:
+        self.received = number.name
 
 
 def _wants_to_stop(signals: _Signals, options: LoopOptions, elapsed: float, step: int, world: World) -> str | None:
@@ -288,6 +277,14 @@ def _resume(
     if run is not None:
         run.forget_metrics_after(step)
     return step
+
+
+def _lacks_model(task: Task[Any], run: RunFolder, step: int, *, numbered: bool = False) -> bool:
+    """Whether a model file of this step is missing or older than the state it should be made of."""
+    state = state_path(run.path, step)
+    made = state.stat().st_mtime_ns if state.exists() else 0
+    files = [run.path / name for name in task.model_files(step if numbered else None)]
+    return step > 0 and not all(file.is_file() and file.stat().st_mtime_ns >= made for file in files)
 
 
 def _save(task: Task[Any], run: RunFolder | None, step: int, options: LoopOptions) -> None:
