@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from export3d.animation.film import FilmOptions
+from export3d.model.loading import load_model
 
 from export3d.animation import Animator, ClipDriver, TransferOptions, animate_film
-from export3d.animation.film import FilmOptions
 from export3d.camera import Camera
 from export3d.images import to_tensor
 from export3d.model import PRESETS, Export3D, preset
-from export3d.model.loading import load_model
 from export3d.tracking import Tracker, crop_image
 from export3d.video import VideoReader, VideoWriter
 from material import face_photo, machine, save, write_clip

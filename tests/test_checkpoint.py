@@ -59,7 +59,11 @@ def test_a_checkpoint_gives_back_tensors_config_and_facts(tmp_path: Path) -> Non
 def test_the_digest_is_returned_stored_and_depends_on_every_byte(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     digest = write_checkpoint(path, TENSORS, kind="x", config={})
-    assert read_checkpoint(path, kind="x").sha256 == digest != write_checkpoint(path, TENSORS, kind="x", config={"near": 0.1})
+    assert (
+        read_checkpoint(path, kind="x").sha256
+        == digest
+        != write_checkpoint(path, TENSORS, kind="x", config={"near": 0.1})
+    )
     digest = arrays_digest(TENSORS)
     changed = {**TENSORS, "a.count": torch.tensor(8)}
     renamed = {("c" if n == "b" else n): t for n, t in TENSORS.items()}
@@ -134,7 +138,9 @@ def test_a_safetensors_file_from_elsewhere_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_version_says_which_and_what_to_do(tmp_path: Path) -> None:
     path = _with_header(_write(tmp_path / "m.safetensors"), version="3")
-    with pytest.raises(CheckpointError, match=r"version 1 or 2; got 'export3d-checkpoint', version 3\. Upgrade export3d"):
+    with pytest.raises(
+        CheckpointError, match=r"version 1 or 2; got 'export3d-checkpoint', version 3\. Upgrade export3d"
+    ):
         read_checkpoint(path, kind="export3d")
 
 
@@ -158,9 +164,7 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
 def test_old_files_pass_through_every_migration_of_their_kind_in_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = {
-        kind: _as_version_1(_write(tmp_path / f"{kind}.safetensors", kind=kind)) for kind in ("a", "b")
-    }
+    files = {kind: _as_version_1(_write(tmp_path / f"{kind}.safetensors", kind=kind)) for kind in ("a", "b")}
 
     def one_to_two(tensors: dict[str, Tensor], config: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {n.replace("a.", "first."): t for n, t in tensors.items()}, {**config, "path": [1]}

@@ -107,10 +107,14 @@ def read_checkpoint(path: str | Path, kind: str, device: str = "cpu") -> Checkpo
         raise CheckpointError(f"{path}: holds a '{shortened(kind_there, 40)}' model; expected '{kind}'.")
     # The first versions sealed the tensors alone.
     if digest != (arrays_digest(tensors) if version == 1 else content_digest(header, tensors)):
-        raise CheckpointError(f"{path}: the contents do not match the stored checksum; the file is damaged. Copy it again.")
+        raise CheckpointError(
+            f"{path}: the contents do not match the stored checksum; the file is damaged. Copy it again."
+        )
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: '{shortened(name)}' holds NaN or infinity. Train it again, or take an earlier one.")
+            raise CheckpointError(
+                f"{path}: '{shortened(name)}' holds NaN or infinity. Train it again, or take an earlier one."
+            )
     for old in range(version, VERSION):
         if (migrate := MIGRATIONS.get((kind, old))) is not None:
             try:

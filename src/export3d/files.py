@@ -91,7 +91,9 @@ def only_user(folder: Path, error: type[Export3DError]) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as problem:
-            raise error(f"{folder}: another run is working in this folder. Wait for it to end, or stop it.") from problem
+            raise error(
+                f"{folder}: another run is working in this folder. Wait for it to end, or stop it."
+            ) from problem
         yield
     finally:
         os.close(descriptor)

@@ -12,7 +12,7 @@ SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP")
 Handler = Callable[[signal.Signals], None]
 
 
-class Stopped(KeyboardInterrupt):
+class StoppedBySignal(KeyboardInterrupt):
     """A signal asked to stop. What is open is closed and removed on its way up, as after Ctrl-C."""
 
     def __init__(self, number: signal.Signals) -> None:
@@ -27,7 +27,7 @@ class Stopped(KeyboardInterrupt):
 
 def raise_stopped(number: signal.Signals) -> None:
     """The handler of all work that is begun anew by the next run."""
-    raise Stopped(number)
+    raise StoppedBySignal(number)
 
 
 @contextmanager
@@ -56,3 +56,10 @@ def stop_signals(handle: Handler = raise_stopped) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def ignore_stop_signals() -> None:
+    """For worker processes: a Ctrl-C reaches them too, but their parent ends them."""
+    for number in SIGNALS:
+        if number != signal.SIGTERM:  # with which the parent does it
+            signal.signal(number, signal.SIG_IGN)

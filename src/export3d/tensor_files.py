@@ -97,3 +97,20 @@ def read_tensor_file(
                 )
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}
     return metadata, arrays
+
+
+def read_weights(path: Path, what: str, error: type[Export3DError]) -> dict[str, Any]:
+    """The dictionary in a PyTorch weight file of others (.pth); nothing in it is executed.
+
+    Raises:
+        Export3DError: Of the given type: damaged, or it holds more than tensors, numbers and strings.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as problem:  # its text advises to execute what the file says, which is no advice
+        raise error(
+            f"{path}: not {what} that can be read safely ({type(problem).__name__}). Get it again."
+        ) from problem
+    if not isinstance(content, dict):
+        raise error(f"{path}: holds {type(content).__name__}; expected {what}, a dictionary of tensors.")
+    return content

@@ -55,6 +55,8 @@ class Driver(Protocol):
     time_base: Fraction
     num_frames_hint: int | None
     audio: Path | None
+    problems: tuple[str, ...]
+    """What of the file was damaged and left out; complete after the last frame."""
 
     def __iter__(self) -> Iterator[DrivingFrame]: ...
 
@@ -72,6 +74,7 @@ class ClipDriver:
         self.time_base = self._reader.time_base
         self.num_frames_hint = self._reader.num_frames_hint
         self.audio: Path | None = Path(path) if self._reader.has_audio else None
+        self.problems: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[DrivingFrame]:
         self._tracker.reset()
@@ -87,6 +90,7 @@ class ClipDriver:
                 duration=frame.duration,
                 image=frame.image,
             )
+        self.problems = tuple(self._reader.problems)
 
     def close(self) -> None:
         """Release the file."""
@@ -97,6 +101,7 @@ class MotionDriver:
     """Plays a motion file: the clip itself is not needed, so there is no picture and no sound."""
 
     audio: Path | None = None
+    problems: tuple[str, ...] = ()
 
     def __init__(self, motion: Motion, *, name: str = "the motion file") -> None:
         self.name = name
@@ -128,6 +133,7 @@ class PhotoDriver:
     """A single picture: one frame, or `seconds` of it as a still video."""
 
     audio: Path | None = None
+    problems: tuple[str, ...] = ()
 
     def __init__(self, image: np.ndarray, tracker: Tracker, *, name: str, seconds: float = 0.0) -> None:
         self.name = name

@@ -17,6 +17,7 @@ from export3d.cli.common import (
     result_line,
     say,
     set_threads,
+    warn_of_damage,
     warn_of_gaps,
 )
 
@@ -148,5 +149,6 @@ def run(options: AnimateOptions) -> str:
                 )
         finally:
             driver.close()
+    warn_of_damage(options.driving, driver.problems)
     warn_of_gaps(report, options.on_lost)
     return result_line(report)

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from export3d.cli.common import check_targets
 from export3d.data.tar_members import encode_image
 from export3d.errors import OutputError, UsageError
 from export3d.files import write_atomically
@@ -225,6 +226,7 @@ def _sheet(options: SheetOptions) -> None:
     frame_format = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}.get(options.output.suffix.lower())
     if frame_format is None:
         raise UsageError(f"{options.output}: a sheet is a .png or .jpg file; choose such a name with -o.")
+    check_targets((options.output,))
     head = load_head(options.head_model)
     appearance = AppearanceOptions(quality=options.quality)
     seeds = range(options.seed, options.seed + options.identities)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from export3d.cli.common import parse, pick_device, progress_bar, refuse_overwriting_inputs, say, set_threads
+from export3d.cli.common import (
+    check_targets,
+    parse,
+    pick_device,
+    progress_bar,
+    refuse_overwriting_inputs,
+    say,
+    set_threads,
+)
 from export3d.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -93,6 +101,7 @@ def run(options: SweepCommand) -> str:
     chosen = SweepOptions(
         ranges=options.ranges, vectors=options.vectors, steps=options.steps, deviations=options.deviations
     )
+    check_targets((options.output, *kinds))
     refuse_overwriting_inputs(options.output, options.source)
     set_threads(options.threads)
     model = load_model(options.model, device=pick_device(options.device))

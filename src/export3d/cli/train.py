@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from export3d.checks import check_choice
+from export3d.cli.common import refuse_overwriting_inputs
 from export3d.configs import config_to_dict
 from export3d.data import ClipDataset, ClipSource
 from export3d.errors import Export3DError, UsageError
@@ -28,7 +29,7 @@ from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
 from export3d.training.phases.pretrain import PretrainTask
 from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, PretrainConfig
-from export3d.training.phases.train import TrainTask
+from export3d.training.phases.train import MODEL_FILE, TrainTask
 
 STOPPED_CODE = 128
 """And the signal's number: what shells say of a program that a signal ended."""
@@ -156,6 +157,8 @@ def train_main(argv: list[str]) -> int:
     """Entry point of `export3d train`; returns the exit code."""
     default = TrainOptions(output=tyro.MISSING, config=TRAIN_PRESETS[_preset(argv, TRAIN_PRESETS)])
     options = _parse(TrainOptions, argv, default, "export3d train")
+    if options.start is not None:
+        refuse_overwriting_inputs(options.output / MODEL_FILE, options.start)
     size = options.config.model.image_size
     with _world(options.machine) as world, _clips(options, size, world) as (dataset, held_out):
         config, task, inputs = _train_task(options, dataset, held_out, world)

@@ -59,7 +59,9 @@ class Manifest:
                 raise DataError(f"clip key '{clip.key}' appears twice; keys must be unique in a data set.")
             seen.add(clip.key)
             if clip.offset + clip.bytes > places.get(clip.shard, 0):
-                raise DataError(f"clip '{clip.key}': lies beyond the end of shard '{clip.shard}', or the shard is not listed.")
+                raise DataError(
+                    f"clip '{clip.key}': lies beyond the end of shard '{clip.shard}', or the shard is not listed."
+                )
 
     def save(self, folder: Path) -> Path:
         """Write `manifest.json` atomically."""

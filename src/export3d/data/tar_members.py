@@ -81,7 +81,9 @@ def scan_members(read: Callable[[int, int], bytes], start: int, end: int, where:
         header = read(position, BLOCK)
         name, size = parse_header(header, f"{where}, byte {position}")
         if size < 0 or position + BLOCK + size > end:
-            raise DataError(f"{where}: damaged tar: member '{shortened(name, 80)}' runs past the end of its clip. Prepare it again.")
+            raise DataError(
+                f"{where}: damaged tar: member '{shortened(name, 80)}' runs past the end of its clip. Prepare it again."
+            )
         members[name] = (position + BLOCK, size)
         position += BLOCK + size + (-size % BLOCK)
     return members

@@ -5,7 +5,6 @@ Write it anew with `python -m export3d.evaluation.figures.results_page`.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from export3d.errors import DataError
 from export3d.evaluation.figures.markdown import shown, table
 from export3d.files import write_atomically
+from export3d.reading import read_json
 from export3d.reproduce.page import reproduction_section
 
 MEASURED: dict[str, tuple[str, str, str]] = {
@@ -319,13 +319,7 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         DataError: It is not a JSON object.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}). Measure it again.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object; got {type(content).__name__}. Measure it again.")
-    return content
+    return read_json(path, "not readable as JSON", DataError, "Measure it again.")
 
 
 def _section(name: str, content: dict[str, Any]) -> list[str]:
