@@ -1,30 +1,54 @@
-# `make demo` and `make test` each set up everything they need from nothing.
+# `make demo`, `make check`, `make test` and `make docs` each set up everything they need from nothing.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: demo test lint clean
+.PHONY: demo check test format types lint fast docs wheel clean
 
-$(VENV)/.demo: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[face]"
+	$(PIP) -e ".[face,provenance]"
+	$(BIN)/export3d models get face-landmarker
 	touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[face,train,eval,cluster,dev]"
+	$(PIP) -e ".[face,train,eval,cluster,provenance,dev]"
+	$(BIN)/export3d models get face-landmarker
+	touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) "torch==2.13.0"
+	$(PIP) -e ".[docs]"
 	touch $@
 
 demo: $(VENV)/.demo
 	$(BIN)/export3d demo --output out/demo
 
-lint: $(VENV)/.test
+format: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
 	$(BIN)/pyright
+
+lint: format types
+
+fast: $(VENV)/.test
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow"
+
+# Under a minute on two cores: types on one of them, all tests but the slow ones on the other.
+check: format
+	$(MAKE) --no-print-directory -j 2 types fast
+
+# A wheel for this machine's Python; `cibuildwheel` makes them for Linux, macOS and Windows (pyproject.toml).
+wheel: $(VENV)/.demo
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 # Where a head model lies beside the checkout, the tests run on it too; without one, on the head made in code.
 HEAD_MODEL := $(wildcard ../shared/ict_facekit/ict_lite.npz)
@@ -32,9 +56,12 @@ ifneq ($(HEAD_MODEL),)
 test: export EXPORT3D_HEAD_MODEL ?= $(abspath $(HEAD_MODEL))
 endif
 
-test: $(VENV)/.test
-	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+test: lint
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --quiet --site-dir out/site
+	@echo "out/site/index.html"
 
 clean:
 	rm -rf $(VENV) out build dist src/*.egg-info

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from export3d.animation.film import FilmOptions
 from export3d.model.loading import load_model
 
-from export3d.animation import Animator, ClipDriver, TransferOptions, animate_film
+from export3d.animation import Animator, ClipDriver, TransferOptions, VideoOptions, animate_video
 from export3d.camera import Camera
 from export3d.images import to_tensor
 from export3d.model import PRESETS, Export3D, preset
+from export3d.provenance import Finish, ProvenanceOptions
 from export3d.tracking import Tracker, crop_image
 from export3d.video import VideoReader, VideoWriter
 from material import face_photo, machine, save, write_clip
@@ -102,22 +102,26 @@ def measure(
     per_frame_ms = sum(row[step] for step in STEPS if step != "encode (once)")
     affordable = max(2, min(options.frames, int(60_000 / per_frame_ms)))  # about a minute of film making
     short = write_clip(folder / "short.mp4", affordable / 25)
-    frames, fps, single = film_speed(animator, short, folder / f"{Path(name).stem}.mp4", tracker)
+    frames, fps, single, plain = film_speed(animator, short, folder / f"{Path(name).stem}.mp4", tracker)
     row["film frames"], row["end-to-end fps"] = frames, fps
     row["side by side / one by one"] = fps / single
+    row["with / without mark and manifest"] = fps / plain
     return {key: round(value, 3) for key, value in row.items()}
 
 
-def film_speed(animator: Animator, clip: Path, path: Path, tracker: Tracker) -> tuple[int, float, float]:
-    """Frames of a film and frames per second, made side by side and one after the other: medians of three films each."""
-    speeds: dict[int, list[float]] = {0: [], 1: []}
-    for _ in range(3):
-        for workers, found in speeds.items():
-            driver = ClipDriver(clip, tracker)
-            film = animate_film(animator, driver, path, film=FilmOptions(workers=workers), motion=TransferOptions())
+def film_speed(animator: Animator, clip: Path, path: Path, tracker: Tracker) -> tuple[int, float, float, float]:
+    """Frames of a film and frames per second: side by side, one after the other, and side by side without mark and
+    manifest; medians of five films each, which take turns."""
+    speeds: dict[tuple[int, bool], list[float]] = {(0, False): [], (1, False): [], (0, True): []}
+    for _ in range(5):
+        for (workers, plain), found in speeds.items():
+            driver, options = ClipDriver(clip, tracker), VideoOptions(workers=workers)
+            finish = Finish(ProvenanceOptions(no_mark=plain, no_manifest=plain))
+            film = animate_video(animator, driver, path, video=options, motion=TransferOptions(), finish=finish)
             driver.close()
             found.append(film.frames / film.seconds)
-    return film.frames, statistics.median(speeds[0]), statistics.median(speeds[1])
+    side_by_side, single, unmarked = (statistics.median(found) for found in speeds.values())
+    return film.frames, side_by_side, single, unmarked
 
 
 def time_tracking(clip: Path, tracker: Tracker) -> float:
@@ -164,6 +168,7 @@ def interleaved_ms(first: Callable[[], object], second: Callable[[], object], re
 def table(rows: dict[str, dict[str, float]]) -> str:
     """The figures as a Markdown table."""
     columns = [*STEPS, "render exactly", "exact / fast", "end-to-end fps", "side by side / one by one"]
+    columns += ["with / without mark and manifest"]
     lines = ["| preset | " + " | ".join(f"{c} ms" if c in (*STEPS, "render exactly") else c for c in columns) + " |"]
     lines.append("|---" * (len(columns) + 1) + "|")
     for name, row in rows.items():

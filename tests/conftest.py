@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 
 HEAD_MODEL_VARIABLE = "EXPORT3D_HEAD_MODEL"
+
+SLOW_MODULES = frozenset(
+    """
+    test_end_to_end test_examples test_readme test_paper_document
+    animation/test_animator animation/test_drivers animation/test_sweep animation/test_video_output
+    cli/test_animate cli/test_bad_input cli/test_real_and_synthetic cli/test_sweep_command cli/test_train
+    evaluation/test_backend_accuracy evaluation/test_backends evaluation/test_consistency evaluation/test_evaluate
+    evaluation/test_expression_content evaluation/test_figures evaluation/test_identity evaluation/test_picture_distance
+    evaluation/test_reproduce evaluation/test_synthetic
+    heads/test_appearance heads/test_clips heads/test_entanglement heads/test_extractor heads/test_procedural
+    heads/test_raster heads/test_render heads/test_surface
+    portrait/test_reference portrait/test_version_1
+    preprocess/test_deep3d preprocess/test_frames preprocess/test_odd_videos preprocess/test_resume
+    preprocess/test_tracks preprocess/test_workers
+    tracking/test_mediapipe_tracker tracking/test_track_command
+    training/test_batches training/test_distributed training/test_face_shapes training/test_gaze
+    training/test_heads_stream training/test_mesh_regressor training/test_perceptual training/test_pretrain
+    training/test_regressor training/test_resume training/test_start training/test_train
+    """.split()
+)
+"""Modules whose tests train, render, track or start processes: all of them are marked `slow`."""
 
 
 def skip_reason(keywords: object, *, has_gpu: bool, head_model: str | None) -> str | None:
@@ -21,12 +44,16 @@ def skip_reason(keywords: object, *, has_gpu: bool, head_model: str | None) -> s
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than a few seconds; runs by default")
     torch.set_num_threads(1)
+    # What is remembered between runs (signing certificate, consent) must not come from, or go to, the user's own folder.
+    os.environ["EXPORT3D_CONFIG"] = tempfile.mkdtemp(prefix="export3d-config-")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
     for item in items:
+        if item.path.with_suffix("").relative_to(here).as_posix() in SLOW_MODULES:
+            item.add_marker(pytest.mark.slow)
         reason = skip_reason(
             [marker.name for marker in item.iter_markers()],
             has_gpu=torch.cuda.is_available(),

@@ -29,19 +29,21 @@ LEAVES = (
     "landmarks",
     "precision",
     "face_state",
+    "downloads",
 )
 
 ARROWS: dict[str, tuple[str, ...]] = {
     "nn": (),
     "rendering": (),
     "data": (),
+    "provenance": (),
     "expression": ("nn",),
     "model": ("expression", "rendering", "nn"),
     "portrait": ("model", "expression", "rendering", "nn"),
     "tracking": ("nn",),
     "identity": ("tracking",),
     "heads": ("data",),
-    "animation": ("portrait", "model", "expression", "tracking"),
+    "animation": ("portrait", "model", "expression", "tracking", "provenance"),
     "fitting": ("data", "heads", "tracking", "identity"),
     "training": ("portrait", "model", "expression", "rendering", "nn", "data", "heads", "fitting"),
     "preprocess": ("data", "tracking"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,15 @@ def test_writing_twice_replaces_the_file_and_leaves_nothing_else(tmp_path: Path)
     assert read_checkpoint(tmp_path / "m.safetensors", kind="export3d").config == {"hidden": 9}
 
 
+def test_a_model_file_has_the_permissions_that_the_umask_gives(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_checkpoint(tmp_path / "m.safetensors", {"a": torch.zeros(1)}, kind="lebs", config={})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "m.safetensors").stat().st_mode) == 0o640
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _write(tmp_path / "m.safetensors")
 
@@ -132,14 +142,16 @@ def test_one_flipped_bit_is_found_by_the_checksum(tmp_path: Path) -> None:
 
 def test_a_safetensors_file_from_elsewhere_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "m.safetensors")
-    with pytest.raises(CheckpointError, match=r"expected format 'export3d-checkpoint', version 1 or 2; got 'none'"):
+    with pytest.raises(
+        CheckpointError, match=r"expected format 'export3d-checkpoint', version 1 or 2 or 3; got 'none'"
+    ):
         read_checkpoint(tmp_path / "m.safetensors", kind="export3d")
 
 
 def test_a_newer_version_says_which_and_what_to_do(tmp_path: Path) -> None:
-    path = _with_header(_write(tmp_path / "m.safetensors"), version="3")
+    path = _with_header(_write(tmp_path / "m.safetensors"), version="4")
     with pytest.raises(
-        CheckpointError, match=r"version 1 or 2; got 'export3d-checkpoint', version 3\. Upgrade export3d"
+        CheckpointError, match=r"version 1 or 2 or 3; got 'export3d-checkpoint', version 4\. Upgrade export3d"
     ):
         read_checkpoint(path, kind="export3d")
 

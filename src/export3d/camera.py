@@ -84,7 +84,7 @@ class Camera:
 
     @staticmethod
     def from_deep3d(angles: Tensor, translation: Tensor, position_mode: str = "orig") -> Camera:
-        """Camera from Deep3DFaceRecon's pose, EG3D's in-the-wild steps 4-5 (facts: R = Rz Ry Rx; 0.27 c + offset).
+        """Camera from Deep3DFaceRecon's pose, EG3D's in-the-wild steps 4-5 (R = Rz Ry Rx; 0.27 c + offset).
 
         Args:
             angles: ``(B, 3)`` radians, x pitch, y yaw, z roll.

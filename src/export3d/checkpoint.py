@@ -1,7 +1,7 @@
 """Model files: safetensors + JSON configuration + format version; strict, atomic, checksummed.
 
 The header of the file holds `format`, `version`, `kind`, `config` (JSON), `extra` (JSON), `created_by` and `sha256`, a
-digest over the rest of the header and names, dtypes, shapes and bytes of all tensors (in version 1 of the tensors alone).
+digest over the rest of the header and names, dtypes, shapes and bytes of all tensors (before version 3 of the tensors alone).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from export3d.reading import parse_json, reading, shortened
 from export3d.tensor_files import arrays_digest, content_digest, read_tensor_file
 
 FORMAT = "export3d-checkpoint"
-VERSION = 2
-READABLE = ("1", "2")
+VERSION = 3
+READABLE = ("1", "2", "3")
 
 Migration = Callable[[dict[str, Tensor], dict[str, Any]], tuple[dict[str, Tensor], dict[str, Any]]]
 
@@ -106,7 +106,7 @@ def read_checkpoint(path: str | Path, kind: str, device: str = "cpu") -> Checkpo
     if kind_there != kind:
         raise CheckpointError(f"{path}: holds a '{shortened(kind_there, 40)}' model; expected '{kind}'.")
     # The first versions sealed the tensors alone.
-    if digest != (arrays_digest(tensors) if version == 1 else content_digest(header, tensors)):
+    if digest != (arrays_digest(tensors) if version < 3 else content_digest(header, tensors)):
         raise CheckpointError(
             f"{path}: the contents do not match the stored checksum; the file is damaged. Copy it again."
         )

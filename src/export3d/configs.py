@@ -38,7 +38,7 @@ def config_from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T
             given[name] = config_from_dict(hint_type, value, place)  # type: ignore[arg-type]
             continue
         with reading("configuration", f"option '{place}' has a value of the wrong kind", UsageError):
-            given[name] = checked(value, hint_type)
+            given[name] = checked(value, typing.cast(type, hint_type))
     return cls(**given)
 
 

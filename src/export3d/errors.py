@@ -93,6 +93,12 @@ class ImageSizeError(Export3DError):
     exit_code = 26
 
 
+class DownloadError(Export3DError):
+    """A model file that has not been fetched, cannot be fetched, or is damaged."""
+
+    exit_code = 27
+
+
 class OutputError(Export3DError):
     """The output cannot be written: folder missing or not writable, or the disk is full."""
 
@@ -103,6 +109,18 @@ class TrainingError(Export3DError):
     """Training cannot go on: NaN or infinite loss, or a configuration that does not match its checkpoint or data."""
 
     exit_code = 40
+
+
+class CertificateError(Export3DError):
+    """A signing certificate or key that is broken, does not fit, or cannot be kept; a manifest that cannot be signed."""
+
+    exit_code = 50
+
+
+class SourceNotAllowedError(Export3DError):
+    """A portrait that is not among those of --allow, or a list that cannot be read."""
+
+    exit_code = 51
 
 
 class WorkerError(Export3DError):

@@ -98,5 +98,10 @@ class FaceState:
         return FaceState(**{name: change(*values) for name, values in known.items()})
 
 
+def unknown_weights() -> np.ndarray:
+    """``(52,)`` float32, all unknown."""
+    return np.full(len(ARKIT_NAMES), np.nan, dtype=np.float32)
+
+
 def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -17,9 +17,6 @@ from export3d.errors import Export3DError, OutputError
 TEMPORARY_GLOB = ".*.tmp*"
 """What finds the temporary files of killed processes in a folder."""
 
-_UMASK = os.umask(0o077)  # can only be read by setting it: done once, before there are threads
-os.umask(_UMASK)
-
 
 def temporary_beside(path: Path) -> Path:
     """A new short hidden name in the folder of the file that `path` (perhaps a link) stands for; never the same twice.
@@ -50,11 +47,8 @@ def publish(temporary: Path, path: Path) -> None:
         OSError: As of the operating system; the temporary file is then left to the caller.
     """
     real = Path(os.path.realpath(path))
-    try:
-        mode = real.stat().st_mode & 0o777
-    except OSError:
-        mode = 0o666 & ~_UMASK
-    os.chmod(temporary, mode)
+    with suppress(FileNotFoundError):
+        os.chmod(temporary, real.stat().st_mode & 0o777)
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, real)

@@ -57,9 +57,9 @@ def open_picture(source: Path | bytes, where: str, formats: Sequence[str] = PICT
             raise UnreadableImageError(
                 f"{where}: a HEIC picture, which needs another package. Run: pip install pillow-heif, or save it as JPEG."
             )
-        formats = [*formats, "HEIF"] if head[8:12] in _HEIC_BRANDS else formats
+        allowed = [*formats, "HEIF"] if head[8:12] in _HEIC_BRANDS else list(formats)
         try:
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as opened:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=allowed) as opened:
                 width, height = opened.size
                 if width * height > MAX_PIXELS:
                     raise ImageSizeError(_wrong_size(where, f"{width}x{height}"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -74,6 +75,17 @@ def read_json(path: Path, problem: str, error: type[Export3DError], remedy: str 
 def parse_json(content: bytes | str) -> dict[str, Any]:
     """The object in a JSON text; a `ValueError` or `RecursionError` where there is none. NaN and Infinity are no JSON."""
     return msgspec.json.decode(content, type=dict[str, Any])
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The objects of a log with one on each line; lines that were cut off when the process was killed are left out."""
+    entries = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with suppress(ValueError, RecursionError):
+            entry = json.loads(line)  # knows NaN, which a log may hold
+            if isinstance(entry, dict) and isinstance(entry.get("step", 0), int):
+                entries.append(entry)
+    return entries
 
 
 def checked(values: Any, schema: type[T]) -> T:

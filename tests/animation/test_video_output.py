@@ -26,10 +26,16 @@ from export3d.animation.paths import OrbitOptions
 from export3d.animation.video_output import VideoOptions, VideoReport
 from export3d.camera import Camera
 from export3d.errors import FaceLostError, NoFaceError, OutputError, UsageError
+from export3d.provenance import Finish, ProvenanceOptions, verify_file
 from export3d.tracking import Tracker
 from export3d.video import VideoReader
 
 TrackerMaker = Callable[..., Tracker]
+
+
+def unfinished() -> Finish:
+    """Frames as the animator makes them."""
+    return Finish(ProvenanceOptions(no_mark=True, no_manifest=True))
 
 
 def make_video(animator: Animator, clip: Path, target: Path, tracker: Tracker, **options: object) -> VideoReport:
@@ -38,7 +44,9 @@ def make_video(animator: Animator, clip: Path, target: Path, tracker: Tracker, *
     driver = ClipDriver(clip, tracker)
     try:
         chosen = VideoOptions(**options)  # type: ignore[arg-type]
-        return animate_video(animator, driver, target, video=chosen, motion=motion, on_lost=on_lost)
+        return animate_video(
+            animator, driver, target, video=chosen, motion=motion, on_lost=on_lost, finish=unfinished()
+        )
     finally:
         driver.close()
 
@@ -198,7 +206,8 @@ def test_frames_made_side_by_side_are_those_made_one_after_the_other(
     for workers in (1, 3):
         make_video(animator, clip, tmp_path / f"video{workers}.mp4", make_tracker(12), crf=0, workers=workers)
         path, options = tmp_path / f"orbit{workers}.mp4", VideoOptions(crf=0, workers=workers)
-        orbit_video(animator, path, orbit=OrbitOptions(num_frames=6), video=options, fps=Fraction(25), with_depth=True)
+        orbit = {"orbit": OrbitOptions(num_frames=6), "fps": Fraction(25), "with_depth": True}
+        orbit_video(animator, path, video=options, finish=unfinished(), **orbit)
         assert torch.get_num_threads() == before
     for name, count in (("video", 12), ("orbit", 6)):
         one, three = (_pictures(tmp_path / f"{name}{workers}.mp4") for workers in (1, 3))
@@ -257,3 +266,18 @@ def test_the_head_turns_on_its_neck_unless_the_video_is_rigid(
     for camera, turn in asked:
         wanted = Camera.from_vector(torch.from_numpy(camera)[None]).head_turn()
         assert turn is None if rigid else torch.equal(turn, wanted)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.png"])
+def test_videos_and_pictures_are_marked_and_signed_unless_asked_otherwise(
+    tmp_path: Path, animator: Animator, name: str
+) -> None:
+    pytest.importorskip("c2pa")
+    driver, options = MotionDriver(a_motion()), VideoOptions(size=256)
+    report = animate_video(animator, driver, tmp_path / name, video=options, motion=TransferOptions())
+    found = verify_file(tmp_path / name)
+    assert report.warnings == () and found.exit_code == 0
+    orbit_video(animator, tmp_path / name, orbit=OrbitOptions(num_frames=3), video=options, fps=Fraction(25))
+    again = verify_file(tmp_path / name)
+    assert again.exit_code == 0 and again.mark.run != found.mark.run  # type: ignore[union-attr]
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -71,7 +71,7 @@ def test_several_faces_with_a_choice_work(inputs: Any, run: Run, out: Path, tmp_
     for choice in ("left", "right", "1"):
         target = out / f"{choice}.png"
         files = ["--source", photo, "--driving", inputs.photo, "-o", target, "--model", inputs.model]
-        assert run("animate", *files, "--face", choice, "--side-by-side").code == 0
+        assert run("animate", *files, "--face", choice, "--side-by-side", "--no-mark").code == 0
         stills[choice] = Image.open(target).tobytes()
     assert stills["right"] == stills["1"] != stills["left"]
 
@@ -95,7 +95,7 @@ def test_a_face_that_is_too_small(animate: Run, tmp_path: Path) -> None:
 
 
 def test_a_face_that_is_cut_off(animate: Run, tmp_path: Path) -> None:
-    done = animate(source=save(tmp_path / "half.png", np.ascontiguousarray(ASTRONAUT[:220, 222:480])))
+    done = animate(source=save(tmp_path / "half.png", np.ascontiguousarray(ASTRONAUT[:220, 210:480])))
     assert done.code == 13 and "half.png: the face is cut off at the left" in done.err
 
 
@@ -113,7 +113,7 @@ def test_a_truncated_image(animate: Run, tmp_path: Path) -> None:
     path = save(tmp_path / "cut.jpg", ASTRONAUT)
     path.write_bytes(path.read_bytes()[:4000])
     done = animate(source=path)
-    assert done.code == 20 and "cut.jpg: the image is damaged or truncated" in done.err
+    assert done.code == 20 and "cut.jpg: not an image that can be read, or damaged or truncated" in done.err
 
 
 @pytest.mark.parametrize("side", [1, 20_000])
@@ -161,14 +161,14 @@ def test_a_truncated_driving_clip(animate: Run, tmp_path: Path) -> None:
     path = make_clip(tmp_path / "cut.mp4", num_frames=20, options={"movflags": "+faststart"})
     path.write_bytes(path.read_bytes()[:-8000])
     done = animate(driving=path)
-    assert done.code == 21 and "cut.mp4: the file is truncated" in done.err
+    assert done.code == 0 and "cut.mp4: the file is truncated" in done.err and "of its 20 frames lie beyond" in done.err
 
 
-def test_a_clip_that_breaks_off_in_the_middle_leaves_nothing(animate: Run, tmp_path: Path) -> None:
+def test_a_clip_that_breaks_off_in_the_middle_gives_a_film_of_what_is_there(animate: Run, tmp_path: Path) -> None:
     path = make_clip(tmp_path / "cut.mkv", num_frames=60, size=(192, 192))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
     done = animate(driving=path)
-    assert done.code == 21 and "cut.mkv: the file is truncated: it announces" in done.err
+    assert done.code == 0 and "cut.mkv: the file is truncated: it announces" in done.err
 
 
 def test_an_empty_driving_file(animate: Run, tmp_path: Path) -> None:
@@ -202,15 +202,15 @@ def test_a_motion_file_of_a_newer_version(animate: Run, tmp_path: Path) -> None:
     a_motion().save(path)
     _with_metadata(path, version="9")
     done = animate(driving=path)
-    assert done.code == 22 and "has version 9" in done.err and "reads version" in done.err
+    assert done.code == 22 and "version 9. Upgrade export3d" in done.err
 
 
 # The model.
 
 
 def test_an_unknown_model_name_gets_a_suggestion(animate: Run) -> None:
-    done = animate(model=Path("smal"))
-    assert done.code == 2 and "'smal' is not known. Did you mean 'small'?" in done.err
+    done = animate(model=Path("portait"))
+    assert done.code == 2 and "'portait' is not known. Did you mean 'portrait'?" in done.err
 
 
 def test_a_missing_checkpoint(animate: Run, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_an_unreadable_checkpoint(animate: Run, inputs: Any, tmp_path: Path) -> 
     path = tmp_path / "cut.safetensors"
     path.write_bytes(inputs.model.read_bytes()[:5000])
     done = animate(model=path)
-    assert done.code == 23 and "cut.safetensors: the checkpoint is damaged" in done.err
+    assert done.code == 23 and "cut.safetensors: not a readable safetensors file" in done.err
 
 
 def test_a_checkpoint_with_a_flipped_bit(animate: Run, inputs: Any, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_checkpoint_of_a_newer_version(animate: Run, inputs: Any, tmp_path: Pa
     path.write_bytes(inputs.model.read_bytes())
     _with_metadata(path, version="7")
     done = animate(model=path)
-    assert done.code == 23 and "has version 7, this export3d reads 1-1" in done.err
+    assert done.code == 23 and "version 7. Upgrade export3d" in done.err
 
 
 # The output.
@@ -310,7 +310,7 @@ def test_a_full_disk_ends_with_its_code_and_leaves_nothing(inputs: Any, out: Pat
     # Lossless, side by side and large: many more bytes than the limit after a few frames.
     line = command(inputs, clip, out / "out.mp4", "--side-by-side", "--size", "256", "--crf", "0")
     done = subprocess.run(line, capture_output=True, text=True, preexec_fn=limit_size, check=False)
-    assert done.returncode == 30 and "writing the video failed" in done.stderr, done.stderr
+    assert done.returncode == 30 and "cannot be written (File too large)" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and list(out.iterdir()) == []
 
 

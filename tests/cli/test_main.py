@@ -25,7 +25,7 @@ def test_no_command_prints_the_help_and_fails(capsys: pytest.CaptureFixture[str]
 
 def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == "export3d 0.1.0\n"
+    assert capsys.readouterr().out == "export3d 0.2.0\n"
 
 
 def test_an_unknown_command_gets_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,13 +44,15 @@ def test_a_missing_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--driving" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["animate", "orbit", "demo", "info"])
+@pytest.mark.parametrize("name", ["animate", "orbit", "demo", "info", "verify"])
 def test_every_option_of_a_command_is_explained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert f"usage: export3d {name}" in text
     boxed = " ".join(line.strip("│ ") for line in text.splitlines())
     for option in boxed.split(" --")[2:]:  # after --help
+        if option.startswith("-"):  # the line under the heading of a group
+            continue
         words = option.split("(default")[0].split("(required")[0].split()
         assert len(words) >= 4, f"--{option} has no explanation"
 
@@ -58,9 +60,9 @@ def test_every_option_of_a_command_is_explained(name: str, capsys: pytest.Captur
 def test_every_listed_command_can_be_imported_or_lies_in_a_missing_extra() -> None:
     import importlib
 
-    for command in COMMANDS.values():
-        module = importlib.import_module(command.module)
-        assert callable(getattr(module, command.function))
+    for name, command in COMMANDS.items():
+        module = importlib.import_module(f"export3d.cli.{command.module}")
+        assert callable(getattr(module, f"{name.replace('-', '_')}_main"))
 
 
 def test_every_error_has_its_own_exit_code() -> None:

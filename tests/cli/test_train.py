@@ -81,7 +81,7 @@ def test_a_dry_run_prints_the_configuration_and_an_estimate_and_writes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["--preset", "smal"], 2, "Did you mean 'small'?"),
+        (["--preset", "portait"], 2, "Did you mean 'portrait'?"),
         (["--preset", "tiny"], 2, "run 'export3d pretrain' and give --expression RUN"),
         (["--preset", "tiny", "--expression", "nowhere"], 23, "no such checkpoint"),
         (

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from export3d.heads.clips.rendering import ClipsConfig, render_clips
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from torch import Tensor
 from export3d.camera import Camera
 from export3d.evaluation.metrics.consistency import (
     TURN_DEG,
+    Surface,
     excess_flicker,
     flicker,
     model_consistency,
@@ -58,7 +59,7 @@ def test_unprojected_points_lie_on_the_sphere_and_project_back() -> None:
 
 def test_two_true_views_of_one_surface_agree() -> None:
     a, b = Camera.look_at_head(0.15), Camera.look_at_head(-0.15, 0.1)
-    result = view_consistency(*_sphere_view(a), a, *_sphere_view(b), b)
+    result = view_consistency(Surface(*_sphere_view(a), a), Surface(*_sphere_view(b), b))
     # Bilinear lookup of a smooth pattern on 64 pixels: within about two 8-bit levels.
     assert result.error[0] < 2.0
     assert result.shared[0] > 0.15  # the ball covers about 0.3 of the picture
@@ -68,27 +69,27 @@ def test_a_surface_whose_colours_swim_is_found_out() -> None:
     a, b = Camera.look_at_head(0.15), Camera.look_at_head(-0.15)
     image, depth = _sphere_view(b)
     swimming = image.roll(4, dims=-1)
-    result = view_consistency(*_sphere_view(a), a, swimming, depth, b)
+    result = view_consistency(Surface(*_sphere_view(a), a), Surface(swimming, depth, b))
     assert result.error[0] > 8.0
 
 
 def test_a_uniform_change_of_colour_is_measured_in_8_bit_levels() -> None:
     camera = Camera.look_at_head()
     image, depth = _sphere_view(camera)
-    result = view_consistency(image, depth, camera, image + 0.1, depth, camera)
+    result = view_consistency(Surface(image, depth, camera), Surface(image + 0.1, depth, camera))
     assert result.error[0] == pytest.approx(12.75, abs=0.05)  # 0.1 of a range of 2 = 255 levels
 
 
 def test_points_hidden_from_the_other_camera_are_left_out() -> None:
     """Views from opposite sides share only the rim, where the lines of sight graze the ball."""
     a, b = Camera.look_at_head(0.0), Camera.look_at_head(torch.pi)
-    assert view_consistency(*_sphere_view(a), a, *_sphere_view(b), b).shared[0] < 0.01
+    assert view_consistency(Surface(*_sphere_view(a), a), Surface(*_sphere_view(b), b)).shared[0] < 0.01
 
 
 def test_views_that_share_nothing_have_no_error_value() -> None:
     a = Camera.look_at_head(0.0)
     image, depth = _sphere_view(a)
-    result = view_consistency(image, torch.zeros_like(depth), a, image, depth, a)
+    result = view_consistency(Surface(image, torch.zeros_like(depth), a), Surface(image, depth, a))
     assert np.isnan(result.error[0]) and result.shared[0] == 0
 
 
@@ -96,7 +97,7 @@ def test_a_coarse_depth_serves_a_finer_picture() -> None:
     a, b = Camera.look_at_head(0.1), Camera.look_at_head(-0.1)
     (image_a, depth_a), (image_b, depth_b) = _sphere_view(a), _sphere_view(b)
     coarse = [F.interpolate(d, scale_factor=0.5, mode="nearest") for d in (depth_a, depth_b)]
-    result = view_consistency(image_a, coarse[0], a, image_b, coarse[1], b)
+    result = view_consistency(Surface(image_a, coarse[0], a), Surface(image_b, coarse[1], b))
     assert result.shared[0] > 0.1 and result.error[0] < 6.0
 
 
@@ -112,7 +113,7 @@ def _view(camera: Camera) -> View:
 def test_a_model_with_one_surface_agrees_with_itself_and_its_background_does_not_count() -> None:
     a, b = _view(Camera.look_at_head(0.15)), _view(Camera.look_at_head(-0.15, 0.1))
     result = model_consistency([(a, b), (a, a)])
-    exact = view_consistency(*_sphere_view(a.camera), a.camera, *_sphere_view(b.camera), b.camera)
+    exact = view_consistency(Surface(*_sphere_view(a.camera), a.camera), Surface(*_sphere_view(b.camera), b.camera))
     assert result.error.shape == result.shared.shape == (2,)
     assert result.error[0] == pytest.approx(exact.error[0], abs=0.5)  # 8-bit rounding
     assert result.shared[0] == pytest.approx(exact.shared[0], abs=1e-6)

@@ -16,8 +16,7 @@ from export3d.camera import Camera
 from export3d.cli import main
 from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.evaluation.metrics.backends import FaceMeasures, TrackerBackend
-from export3d.evaluation.metrics.remembered import RememberedFaces
+from export3d.evaluation.metrics.backends import FaceMeasures, RememberedFaces, TrackerBackend
 from export3d.evaluation.metrics.truth import ClipTruth, read_truth, score_truth
 from export3d.evaluation.scores.protocol import Pair, write_pairs
 from export3d.evaluation.scores.run import choose_pairs
@@ -248,7 +247,7 @@ def test_the_same_frames_are_looked_at_once_and_still_clips_in_one_frame() -> No
     class Counting(GivenLandmarks):
         looks = 0
 
-        def detect(self, frame: np.ndarray) -> list:
+        def detect(self, frame: np.ndarray, near: object = None) -> list:
             Counting.looks += 1
             return super().detect(frame)
 

@@ -29,7 +29,8 @@ from export3d.evaluation.scores.expression_content import (
 from export3d.evaluation.scores.expression_sample import ExpressionSample, draw_sample, sample_of_clips
 from export3d.expression.lebs import LeBS, LeBSConfig
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.clips.rendering import ClipsConfig, render_clips
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
 from export3d.heads.shape.procedural import procedural_head
 from export3d.training.phases.pretrain_config import TINY_PRETRAIN
 

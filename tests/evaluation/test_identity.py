@@ -17,7 +17,8 @@ from export3d.errors import CheckpointError, DataError
 from export3d.evaluation.metrics.backends import FaceMeasures
 from export3d.evaluation.metrics.pictures import csim
 from export3d.fitting.identity import IdentityTraining, train_identity, verify
-from export3d.heads.clips.rendering import ClipsConfig, render_clips
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
 from export3d.identity.network import (
     KIND,
     IdentityConfig,

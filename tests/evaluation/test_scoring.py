@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from export3d.evaluation.scores.scoring import (
     score_clip,
     score_table,
     write_frames_csv,
-    write_table_json,
 )
 from export3d.tracking.faces import ExtractorInfo
 from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
@@ -157,15 +155,6 @@ def test_the_csv_has_one_line_per_frame_and_empty_cells_for_missing_values(tmp_p
     ]
 
 
-def test_the_json_holds_the_table_and_its_facts_without_bare_nan(tmp_path: Path) -> None:
-    scores = ClipScores(pair=SAME, values={"psnr": np.array([math.inf]), "aed": np.array([math.nan])})
-    write_table_json(tmp_path / "t.json", score_table([scores]), {"seed": 4})
-    text = (tmp_path / "t.json").read_text()
-    content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert content["facts"] == {"seed": 4}
-    assert [r["interval"]["mean"] for r in content["rows"]] == ["inf", "nan"]
-
-
 def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"t\.json: could not be written"):
-        write_table_json(tmp_path / "gone" / "t.json", [], {})
+    with pytest.raises(OutputError, match=r"f\.csv: cannot be written"):
+        write_frames_csv(tmp_path / "gone" / "f.csv", [])

@@ -9,7 +9,6 @@ from export3d.evaluation.figures.tsne import (
     TsneConfig,
     affinities,
     conditional_affinities,
-    kl_divergence,
     kl_gradient,
     tsne,
 )
@@ -24,6 +23,14 @@ def _clusters(count: int = 4, each: int = 12, dim: int = 20) -> tuple[np.ndarray
 
 def _squares(points: np.ndarray) -> np.ndarray:
     return ((points[:, None] - points[None]) ** 2).sum(axis=-1)
+
+
+def kl_divergence(target: np.ndarray, position: np.ndarray) -> float:
+    """Kullback-Leibler divergence of the plane's Student-t affinities from `target`, pair by pair."""
+    kernel = 1.0 / (1.0 + _squares(position))
+    np.fill_diagonal(kernel, 0.0)
+    q, used = kernel / kernel.sum(), target > 0
+    return float((target[used] * np.log(target[used] / np.maximum(q[used], 1e-300))).sum())
 
 
 @pytest.mark.parametrize("perplexity", [5.0, 15.0])

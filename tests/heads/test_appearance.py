@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from export3d.errors import UsageError
+from export3d.heads.hair.styles import STYLES
+from export3d.heads.hair.volume import build_hair
 from export3d.heads.look.appearance import (
     HAIR_STYLES,
     AppearanceOptions,
@@ -18,10 +20,8 @@ from export3d.heads.look.appearance import (
     draw_traits,
     feminine_direction,
 )
-from export3d.heads.look.atlas import ALBEDO, paint
-from export3d.heads.look.hair import build_hair
-from export3d.heads.look.hair_colour import STYLES
-from export3d.heads.look.shading import quadratic_irradiance, sample_bilinear
+from export3d.heads.look.atlas import ALBEDO
+from export3d.heads.look.skin import paint
 from export3d.heads.look.wrinkles import wrinkle_depth
 from export3d.heads.raster.fields import (
     Noise,
@@ -29,6 +29,7 @@ from export3d.heads.raster.fields import (
     curve,
     grid_triangles,
     interpolate_table,
+    sample_bilinear,
     signed_distance,
     smoothstep,
     vertex_normals,
@@ -38,6 +39,7 @@ from export3d.heads.raster.light import (
     harmonics9,
     irradiance,
     irradiance_matrix,
+    quadratic_irradiance,
     shadow_transfer,
     sphere_directions,
 )
@@ -219,11 +221,13 @@ def test_quadratic_form_gives_the_irradiance_of_the_harmonics() -> None:
 def test_an_open_point_receives_the_cosine_lobe_and_a_covered_one_nothing_from_above() -> None:
     point, normal = torch.tensor([[0.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]])
     far = torch.tensor([[20.0, -20.0, 0.0], [21.0, -20.0, 0.0], [20.0, -20.0, 1.0]])
-    open_sky = shadow_transfer(point, normal, far, torch.tensor([[0, 1, 2]]), 400, 32)[0]
+    open_sky = shadow_transfer(point, normal, far, torch.tensor([[0, 1, 2]]), num_directions=400, map_size=32)[0]
     expected = harmonics9(normal)[0] * torch.tensor(COSINE_LOBE)
     torch.testing.assert_close(open_sky, expected, atol=0.02, rtol=0)
     lid = torch.tensor([[-9.0, 3.0, -9.0], [9.0, 3.0, -9.0], [9.0, 3.0, 9.0], [-9.0, 3.0, 9.0]])
-    covered = shadow_transfer(point, normal, lid, torch.tensor([[0, 1, 2], [0, 2, 3]]), 400, 64)[0]
+    covered = shadow_transfer(
+        point, normal, lid, torch.tensor([[0, 1, 2], [0, 2, 3]]), num_directions=400, map_size=64
+    )[0]
     # The lid leaves free the sky below asin(3 / sqrt(9^2 + 3^2)) = 18 degrees: a share sin^2 = 0.1 of the irradiance
     # towards its sides' middles, less towards its corners.
     assert 0.02 < float(covered[0] / open_sky[0]) < 0.12

@@ -18,9 +18,11 @@ from PIL import Image
 from export3d.camera import Camera
 from export3d.cli import main
 from export3d.data import Clip, ClipDataset
+from export3d.data.clip import DEPTH_STEPS
 from export3d.errors import DataError, UsageError
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.clips.rendering import DEPTH_STEPS, ClipsConfig, clip_key, render_clip, render_clips
+from export3d.heads.clips.one_clip import ClipsConfig, clip_key, render_clip
+from export3d.heads.clips.rendering import render_clips
 from export3d.heads.clips.splits import SPLITS, identity_seeds, split_of
 from export3d.heads.shape.model_file import load_head, write_head
 from export3d.heads.shape.procedural import procedural_head
@@ -183,7 +185,8 @@ def test_two_workers_write_the_same_bytes_as_one(rendered: Path, tmp_path: Path)
 def test_a_killed_render_resumes_without_a_duplicate_or_a_gap(rendered: Path, tmp_path: Path) -> None:
     script = (
         "from dataclasses import replace\n"
-        "from export3d.heads.clips.rendering import ClipsConfig, render_clips\n"
+        "from export3d.heads.clips.one_clip import ClipsConfig\n"
+        "from export3d.heads.clips.rendering import render_clips\n"
         "from export3d.heads.clips.extractor import ExtractorConfig\n"
         "if __name__ == '__main__':\n"
         f"    render_clips({str(tmp_path / 'out')!r}, {replace(TINY, identities=NUM_KILLED)!r}, workers=2,\n"

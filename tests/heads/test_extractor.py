@@ -10,18 +10,20 @@ import torch
 
 from export3d.camera import Camera
 from export3d.errors import HeadModelError
+from export3d.heads.clips.acting import independent
 from export3d.heads.clips.extractor import (
-    MIRROR_68,
     NUM_EXPRESSION,
     NUM_IDENTITY,
     ExtractorConfig,
     LinearExtractor,
+)
+from export3d.heads.clips.people import (
+    MIRROR_68,
     add_noise,
     draw_person,
+    landmarks_world,
     mirror_landmarks,
-    project_landmarks,
 )
-from export3d.heads.clips.motion import independent
 from export3d.heads.shape.parametric import EXPRESSION_NAMES, WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
 from export3d.heads.shape.procedural import procedural_head
 
@@ -36,6 +38,12 @@ def head() -> ParametricHead:
 @pytest.fixture(scope="module")
 def extractor(head: ParametricHead) -> LinearExtractor:
     return LinearExtractor.build(head, SMALL)
+
+
+def project_landmarks(
+    head: ParametricHead, identity: torch.Tensor, weights: torch.Tensor, camera: Camera
+) -> torch.Tensor:
+    return camera.project(landmarks_world(head, identity, weights))[0]
 
 
 def mirrored_weights(weights: torch.Tensor) -> torch.Tensor:
@@ -85,7 +93,7 @@ def test_projected_landmarks_follow_equation_11(head: ParametricHead) -> None:
 def test_the_fit_is_the_optimum_of_landmark_error_plus_prior(head: ParametricHead) -> None:
     extractor = LinearExtractor.build(head, ExtractorConfig(statistics_identities=4, statistics_frames=4, steps=8))
     person = draw_person(head, 5, lambda seed, rest: independent(seed, 3, resting=rest))
-    camera = person.motion.camera()
+    camera = person.camera
     noisy = add_noise(person.landmarks, np.random.default_rng(0), 1.0).double()
     found = extractor.coefficients(noisy, camera).requires_grad_(True)
     view = Camera(camera.cam_to_world.double(), camera.intrinsics.double())
@@ -101,14 +109,14 @@ def test_the_fit_is_the_optimum_of_landmark_error_plus_prior(head: ParametricHea
 def test_two_steps_are_close_to_converged(head: ParametricHead, extractor: LinearExtractor) -> None:
     many = LinearExtractor(ExtractorConfig(steps=8), extractor._tensors, extractor.sha256)
     person = draw_person(head, 6, lambda seed, rest: independent(seed, 10, resting=rest))
-    camera = person.motion.camera()
+    camera = person.camera
     difference = extractor.fit(person.landmarks, camera) - many.fit(person.landmarks, camera)
     assert float(difference.abs().mean()) < 0.02
 
 
 def test_the_fit_explains_the_landmarks_to_within_their_noise(head: ParametricHead, extractor: LinearExtractor) -> None:
     person = draw_person(head, 7, lambda seed, rest: independent(seed, 10, resting=rest))
-    camera = person.motion.camera()
+    camera = person.camera
     coefficients = extractor.coefficients(person.landmarks, camera).float()
     points = extractor._tensors["mean_world"] + torch.einsum(
         "tk,klj->tlj", coefficients.double(), extractor._tensors["modes_world"]
@@ -147,7 +155,7 @@ def test_beta_hat_is_standardised_over_new_people(head: ParametricHead, extracto
     for seed in range(400, 430):
         person = draw_person(head, seed, lambda s, rest: independent(s, 8, resting=rest))
         noisy = add_noise(person.landmarks, np.random.default_rng(seed), extractor.config.noise_px)
-        fitted.append(extractor.fit(noisy, person.motion.camera()))
+        fitted.append(extractor.fit(noisy, person.camera))
     beta = torch.cat(fitted)
     assert beta.dtype == torch.float32 and beta.shape == (240, 64)
     assert float(beta.mean(0)[:12].abs().max()) < 0.6  # 30 people: a mean is known to about 1 / sqrt(30) = 0.18
@@ -210,7 +218,7 @@ def test_a_saved_extractor_gives_the_same_beta(
     extractor.save(tmp_path / "extractor.safetensors")
     loaded = LinearExtractor.load(tmp_path / "extractor.safetensors")
     person = draw_person(head, 9, lambda seed, rest: independent(seed, 2, resting=rest))
-    camera = person.motion.camera()
+    camera = person.camera
     assert torch.equal(loaded.fit(person.landmarks, camera), extractor.fit(person.landmarks, camera))
     assert loaded.info == extractor.info and loaded.config == extractor.config
     assert [path.name for path in tmp_path.iterdir()] == ["extractor.safetensors"]

@@ -10,14 +10,16 @@ import torch
 
 from export3d.camera import RADIUS
 from export3d.errors import MotionFileError
-from export3d.heads.clips.motion import (
+from export3d.heads.clips.acting import (
     MAX_YAW_RAD,
     NEAR_FRONTAL_FRAMES,
+    independent,
+    trajectory,
+)
+from export3d.heads.clips.motion import (
     Motion,
     expression_weights,
     gaze_to_weights,
-    independent,
-    trajectory,
     weights_to_gaze,
 )
 from export3d.heads.clips.motion_csv import from_csv

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from export3d.heads.clips.extractor import MIRROR_68
+from export3d.heads.clips.people import MIRROR_68
 from export3d.heads.shape.parametric import EXPRESSION_NAMES, PARTS, ParametricHead
-from export3d.heads.shape.procedural import EYE_RADIUS, procedural_head
+from export3d.heads.shape.procedural import procedural_head
+from export3d.heads.shape.procedural_parts import EYE_RADIUS
 
 UPPER_LIP, LOWER_LIP, CHIN = 62, 66, 8
 

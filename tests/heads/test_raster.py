@@ -44,7 +44,7 @@ def _soup(seed: int, count: int, size: int) -> tuple[torch.Tensor, torch.Tensor,
 def test_nearest_triangle_and_weights_match_a_slow_float64_reference() -> None:
     size = 11
     points, depth, triangles = _soup(3, 14, size)
-    f = rasterize(points[None], depth[None], triangles, size, size)
+    f = rasterize(points[None], depth[None], triangles, (size, size))
     seen = {int(p): (int(t), w) for p, t, w in zip(f.pixel, f.triangle, f.weights, strict=True)}
     compared = 0
     for pixel, (triangle, weights, clear) in _slow(points, depth, triangles, size).items():
@@ -61,7 +61,7 @@ def test_weights_are_perspective_correct() -> None:
     # corner 1 (z = 3) and at 0.05 towards corner 2 (z = 1): screen weights (0.70, 0.25, 0.05).
     # w / z = (0.70, 0.25 / 3, 0.05); their sum is 0.8333; so the weights are (0.84, 0.10, 0.06).
     points = torch.tensor([[[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]]])
-    f = rasterize(points, torch.tensor([[1.0, 3.0, 1.0]]), torch.tensor([[0, 1, 2]]), 10, 10)
+    f = rasterize(points, torch.tensor([[1.0, 3.0, 1.0]]), torch.tensor([[0, 1, 2]]), (10, 10))
     weights = f.weights[f.pixel == 2]
     torch.testing.assert_close(weights, torch.tensor([[0.84, 0.10, 0.06]]), atol=1e-5, rtol=0)
 
@@ -69,15 +69,15 @@ def test_weights_are_perspective_correct() -> None:
 def test_no_pixel_occurs_twice_and_shared_edges_leave_no_gap() -> None:
     # Two triangles that share a diagonal cover the whole image once.
     points = torch.tensor([[[0.0, 0.0], [8.0, 0.0], [8.0, 8.0], [0.0, 8.0]]])
-    f = rasterize(points, torch.ones(1, 4), torch.tensor([[0, 1, 2], [0, 2, 3]]), 8, 8)
+    f = rasterize(points, torch.ones(1, 4), torch.tensor([[0, 1, 2], [0, 2, 3]]), (8, 8))
     assert sorted(f.pixel.tolist()) == list(range(64))
 
 
 def test_order_of_triangles_does_not_change_the_picture() -> None:
     points, depth, triangles = _soup(5, 40, 20)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
-    first = rasterize(points[None], depth[None], triangles, 20, 20)
-    second = rasterize(points[None], depth[None], triangles[order], 20, 20)
+    first = rasterize(points[None], depth[None], triangles, (20, 20))
+    second = rasterize(points[None], depth[None], triangles[order], (20, 20))
     one = dict(zip(first.pixel.tolist(), first.triangle.tolist(), strict=True))
     two = dict(zip(second.pixel.tolist(), order[second.triangle].tolist(), strict=True))
     assert one == two
@@ -85,9 +85,9 @@ def test_order_of_triangles_does_not_change_the_picture() -> None:
 
 def test_a_batch_is_the_same_as_its_images_one_by_one() -> None:
     points, depth, triangles = _soup(7, 30, 16)
-    both = rasterize(torch.stack([points, points.flip(1)]), torch.stack([depth, depth]), triangles, 16, 16)
+    both = rasterize(torch.stack([points, points.flip(1)]), torch.stack([depth, depth]), triangles, (16, 16))
     for image, each in enumerate((points, points.flip(1))):
-        alone = rasterize(each[None], depth[None], triangles, 16, 16)
+        alone = rasterize(each[None], depth[None], triangles, (16, 16))
         chosen = (both.image == image).nonzero()[:, 0]
         assert torch.equal(both.pixel[chosen] - image * 256, alone.pixel)
         assert torch.equal(both.triangle[chosen], alone.triangle)
@@ -98,14 +98,14 @@ def test_culled_triangles_are_drawn_only_where_they_face_the_camera() -> None:
     points = torch.tensor([[[0.0, 0.0], [6.0, 0.0], [0.0, 6.0]]])
     depth, cull = torch.ones(1, 3), torch.tensor([True])
     # (0,0) -> (0,6) -> (6,0) runs counter-clockwise for the eye when y points down.
-    assert len(rasterize(points, depth, torch.tensor([[0, 2, 1]]), 6, 6, cull)) > 0
-    assert len(rasterize(points, depth, torch.tensor([[0, 1, 2]]), 6, 6, cull)) == 0
-    assert len(rasterize(points, depth, torch.tensor([[0, 1, 2]]), 6, 6, ~cull)) > 0
+    assert len(rasterize(points, depth, torch.tensor([[0, 2, 1]]), (6, 6), cull)) > 0
+    assert len(rasterize(points, depth, torch.tensor([[0, 1, 2]]), (6, 6), cull)) == 0
+    assert len(rasterize(points, depth, torch.tensor([[0, 1, 2]]), (6, 6), ~cull)) > 0
 
 
 def test_triangles_behind_the_camera_are_dropped() -> None:
     points = torch.tensor([[[0.0, 0.0], [6.0, 0.0], [0.0, 6.0]]])
-    assert len(rasterize(points, torch.tensor([[1.0, -1.0, 1.0]]), torch.tensor([[0, 1, 2]]), 6, 6)) == 0
+    assert len(rasterize(points, torch.tensor([[1.0, -1.0, 1.0]]), torch.tensor([[0, 1, 2]]), (6, 6))) == 0
 
 
 def test_interpolation_of_a_linear_function_is_exact_on_a_tilted_plane() -> None:
@@ -113,7 +113,7 @@ def test_interpolation_of_a_linear_function_is_exact_on_a_tilted_plane() -> None
     world = torch.tensor([[-1.5, -1.0], [1.6, -1.2], [0.1, 1.5]])
     z = 2 + 0.5 * world[:, 0]
     points = world / z[:, None] * 10 + 8
-    f = rasterize(points[None], z[None], torch.tensor([[0, 1, 2]]), 16, 16)
+    f = rasterize(points[None], z[None], torch.tensor([[0, 1, 2]]), (16, 16))
     value = f.interpolate((3 * world[:, 0] - world[:, 1])[:, None], f.corners(torch.tensor([[0, 1, 2]]), 3))[:, 0]
     ray = (torch.stack([f.pixel % 16, f.pixel // 16], 1) + 0.5 - 8) / 10
     # x = rx * z and z = 2 + 0.5 x give x = 2 rx / (1 - 0.5 rx).

@@ -10,7 +10,7 @@ import torch
 from export3d.camera import Camera
 from export3d.errors import HeadModelError
 from export3d.heads.clips.extractor import LinearExtractor
-from export3d.heads.clips.rendering import NOVEL_VIEWS_DEG, ClipsConfig, render_clip
+from export3d.heads.clips.one_clip import NOVEL_VIEWS_DEG, ClipsConfig, render_clip
 from export3d.heads.clips.surface import NUM_POINTS, surface_points, surface_vertices
 from export3d.heads.look.appearance import AppearanceOptions
 from export3d.heads.look.identity import Identity, to_world

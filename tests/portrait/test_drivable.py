@@ -38,7 +38,8 @@ def test_the_papers_model_shows_the_same_picture(name: str, make_state: Callable
     mine, its = calls.render(driven, CAMERA), model(source, state.beta, CAMERA)
     assert mine.image is not None and torch.equal(mine.image, its.image) and torch.equal(mine.depth, its.depth)
     assert calls.config is model.config
-    assert torch.equal(calls.render(driven, CAMERA, fast=FastConfig()).raw, its.raw)  # it has no faster way
+    # Its faster way leaves out next to nothing.
+    assert torch.allclose(calls.render(driven, CAMERA, fast=FastConfig()).raw, its.raw, atol=1e-3)
     window, whole = calls.render(driven, CAMERA, window=WINDOW), model.render(driven, CAMERA, window=WINDOW)
     assert torch.equal(window.raw, whole.raw) and calls.render(driven, CAMERA, raw_size=6).raw.shape == (1, 3, 6, 6)
     points = 0.2 * torch.randn(1, 9, 3)

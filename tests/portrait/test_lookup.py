@@ -11,6 +11,7 @@ from torch import Tensor
 
 from export3d.camera import Camera
 from export3d.face_state import FaceState
+from export3d.portrait.layers import Layers
 from export3d.portrait.lookup import SourceLookup, SourceLookupConfig
 from export3d.portrait.model import PortraitModel
 from export3d.portrait.neck import Neck, NeckConfig
@@ -18,6 +19,7 @@ from export3d.portrait.state import DrivenPlanes, PortraitMaps
 
 LOOKUP = SourceLookupConfig(channels=2, width=4, offset_scale=0.05, sharpen=0.0)
 Make = Callable[..., PortraitModel]
+Pose = Callable[[Tensor], Tensor]
 
 
 def _still(points: Tensor) -> Tensor:
@@ -28,6 +30,15 @@ def _maps(features: Tensor, picture: Tensor) -> PortraitMaps:
     """Maps of a portrait of which only what the lookup reads matters."""
     none = torch.empty(0)
     return PortraitMaps(matte_logits=none, background=none, depth=none, features=features, picture=picture)
+
+
+def _look(
+    module: SourceLookup, guide: Tensor, opacity: Tensor, maps: PortraitMaps, *, camera: Camera, scale: int, pose: Pose
+) -> tuple[Tensor, Layers]:
+    """Features at the rays, and the layers at `scale` times as many pixels."""
+    size = (scale * guide.shape[-2], scale * guide.shape[-1])
+    layers = module.layers(guide, opacity, maps.picture, camera=camera, size=size, pose=pose)
+    return module.features(guide, opacity, maps, camera, pose), layers
 
 
 def _positions(channels: int, size: int = 16) -> torch.Tensor:
@@ -60,8 +71,8 @@ def test_a_place_and_its_mirror_image_are_read_where_the_portraits_camera_sees_t
     module, camera = SourceLookup(LOOKUP, 6), Camera.look_at_head(0.2, 0.1)
     places = torch.randn(3, 1, 1).expand(3, 4, 4) * 0.08
     guide, opacity = _guide(places, (0.7, 0.4), opacity=0.6)
-    found, layers = module.look(
-        guide, opacity, _maps(_positions(2), _positions(4)), camera=camera, scale=2, pose=_still
+    found, layers = _look(
+        module, guide, opacity, _maps(_positions(2), _positions(4)), camera=camera, scale=2, pose=_still
     )
     own, _ = camera.project(places[None, :, 0, 0][:, None])
     other, _ = camera.project(places[None, :, 0, 0][:, None] * torch.tensor([-1.0, 1.0, 1.0]))
@@ -80,7 +91,7 @@ def test_the_portrait_is_read_by_a_cubic_kernel_which_keeps_thin_lines() -> None
     per_unit = (camera.project(torch.tensor([[[0.1, 0.0, 0.0]]]))[0][0, 0, 0] - 0.5) / 0.1
     place = torch.tensor([0.25 / 9.0 / float(per_unit), 0.0, 0.0])[:, None, None].expand(3, 4, 4)
     guide, opacity = _guide(place, (1.0, 1.0), opacity=1.0)
-    _, layers = module.look(guide, opacity, _maps(_positions(2), picture), camera=camera, scale=1, pose=_still)
+    _, layers = _look(module, guide, opacity, _maps(_positions(2), picture), camera=camera, scale=1, pose=_still)
     # A quarter of a pixel beside it: 1.25 / 64 - 2.25 / 16 + 1 (kernel with a = -0.75); a linear mean would give 0.75.
     assert layers.colours[0, 0, 0, 1, 1].item() == pytest.approx(0.87890625, abs=1e-4)
 
@@ -94,7 +105,7 @@ def test_the_portrait_is_read_at_the_same_places_under_autocast() -> None:
     def look() -> tuple[torch.Tensor, ...]:
         pose = neck.posed(torch.tensor([[0.0, 0.3, 0.1]]))
         guide, opacity = _guide(places, (0.9, 0.4), 1.0)
-        coarse, layers = module.look(guide, opacity, _maps(features, picture), camera=camera, scale=2, pose=pose)
+        coarse, layers = _look(module, guide, opacity, _maps(features, picture), camera=camera, scale=2, pose=pose)
         return coarse, layers.colours, layers.prior, layers.clues, layers.opacity
 
     plain = look()
@@ -107,8 +118,8 @@ def test_the_prior_prefers_what_the_portrait_shows_and_its_mirror_image_only_whe
     module, camera = SourceLookup(LOOKUP, 6), Camera.look_at_head()
     for gates, expected in (((1.0, 1.0), (0.11, 1.01, 0.01)), ((0.0, 1.0), (0.11, 0.01, 0.31))):
         guide, opacity = _guide(torch.zeros(3, 4, 4), gates, opacity=0.5)
-        _, layers = module.look(
-            guide, opacity, _maps(_positions(2), _positions(4)), camera=camera, scale=1, pose=_still
+        _, layers = _look(
+            module, guide, opacity, _maps(_positions(2), _positions(4)), camera=camera, scale=1, pose=_still
         )
         assert torch.allclose(layers.prior[0, :, 0, 0], torch.tensor(expected), atol=1e-5)
         assert torch.allclose(layers.clues[0, :2, 0, 0], torch.tensor(gates), atol=1e-5)
@@ -120,7 +131,7 @@ def test_beyond_the_portraits_border_both_gates_are_shut() -> None:
     places = torch.zeros(3, 4, 4)
     places[0] = across
     guide, opacity = _guide(places, (0.7, 0.4), opacity=1.0)
-    _, layers = module.look(guide, opacity, _maps(_positions(2), _positions(4)), camera=camera, scale=1, pose=_still)
+    _, layers = _look(module, guide, opacity, _maps(_positions(2), _positions(4)), camera=camera, scale=1, pose=_still)
     shut, open_ = torch.zeros(4), torch.ones(4)
     assert torch.allclose(layers.clues[0, 0], 0.7 * torch.stack([shut, open_, open_, shut], dim=1))
     assert torch.allclose(layers.clues[0, 1], 0.4 * torch.stack([shut, open_, open_, shut], dim=1))
@@ -130,7 +141,7 @@ def test_beyond_the_portraits_border_both_gates_are_shut() -> None:
 def test_a_ray_that_meets_nothing_gives_finite_layers() -> None:
     module, camera = SourceLookup(LOOKUP, 6), Camera.look_at_head()
     guide, opacity = _guide(torch.zeros(3, 4, 4), (0.0, 0.0), opacity=0.0)
-    _, layers = module.look(guide, opacity, _maps(_positions(2), _positions(4)), camera=camera, scale=2, pose=_still)
+    _, layers = _look(module, guide, opacity, _maps(_positions(2), _positions(4)), camera=camera, scale=2, pose=_still)
     assert all(bool(torch.isfinite(t).all()) for t in (layers.colours, layers.prior, layers.clues))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from export3d.camera import Camera
 from export3d.face_state import FaceState
-from export3d.heads.look.render import neck_weight, torso_lag
+from export3d.heads.look.torso import neck_weight, torso_lag
 from export3d.heads.shape.parametric import WORLD_ORIGIN_CM, WORLD_SCALE
 from export3d.portrait.config import PortraitConfig
 from export3d.portrait.model import PortraitModel

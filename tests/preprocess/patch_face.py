@@ -28,7 +28,7 @@ class PatchTracker:
         self.info = ExtractorInfo("patch-tracker", "1", "", "")
         self._deadly = deadly
 
-    def detect(self, frame: np.ndarray) -> list[Face]:
+    def detect(self, frame: np.ndarray, near: Face | None = None) -> list[Face]:
         red, green, blue = (frame[..., i].astype(int) for i in range(3))
         if self._deadly and ((green > 200) & (red < 80) & (blue < 80)).sum() > 50:
             os._exit(9)

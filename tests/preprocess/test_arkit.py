@@ -45,7 +45,7 @@ def test_beta_is_the_scores_padded_with_zeros_and_the_extractor_is_the_trackers_
 
 def test_a_face_without_blendshapes_says_what_to_pass() -> None:
     face = Face(box=np.zeros(4), landmarks_px=np.zeros((68, 2), np.float32), confidence=1.0)
-    with pytest.raises(UsageError, match="--face-landmarker"):
+    with pytest.raises(UsageError, match="Choose --coefficients regressor"):
         BlendshapeModel(TRACKER).observe(np.zeros((8, 8, 3), np.uint8), face, Crop(4, 4, 8))
 
 

@@ -93,7 +93,8 @@ def test_the_golden_frontal_coefficients_give_the_published_camera() -> None:
 
 
 def test_the_224_crop_puts_a_frontal_face_where_the_facts_say() -> None:
-    # facts 5.5, scaled to 256: eyes (91.7, 94.2), (164.1, 94.2), nose (128.4, 133.4), mouth (98.6, 172.5), (157.0, 172.4)
+    # Deep3DFaceRecon's five points, scaled to 256:
+    # eyes (91.7, 94.2), (164.1, 94.2), nose (128.4, 133.4), mouth (98.6, 172.5), (157.0, 172.4)
     # They hold to half a pixel at 256; the crop of the standard points themselves has scale 102 * 256 / 224 = 116.57.
     points = landmarks_at(300.0, 200.0, 80.0)
     crop = crop_transform(points, NETWORK_ALIGNMENT)

@@ -1,4 +1,4 @@
-"""VFHQ, TalkingHead-1KH, CSV lists and folders are read exactly as published (facts 8)."""
+"""VFHQ, TalkingHead-1KH, CSV lists and folders are read exactly as published."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from export3d.preprocess import PrepareOptions, find_inputs
 from export3d.preprocess.jobs import make_key, split_of
 from export3d.preprocess.layouts import detect_layout
 from export3d.preprocess.talkinghead import Tube, identity_of
-from export3d.preprocess.vfhq import ClipName, MetaInfo, exact_fps
+from export3d.preprocess.vfhq_meta import ClipName, MetaInfo, exact_fps
 
 OPTIONS = PrepareOptions()
 

@@ -15,9 +15,9 @@ from export3d.camera import Camera
 from export3d.preprocess import PrepareOptions
 from export3d.preprocess.following import FaceFollower
 from export3d.preprocess.quality import POSE_BINS, count_angles, face_sharpness, measure, outside_share, why_dropped
-from export3d.preprocess.shots import ShotDetector, color_histogram, histogram_distance
 from export3d.preprocess.tracks import Track, TrackedFace, fixed_crop, gaze_of, measure_clip, moved_camera
 from export3d.tracking import Crop, Face, crop_transform
+from export3d.tracking.shots import ShotDetector, color_histogram, histogram_distance
 from export3d.tracking.standin import MeasuredCoefficients, face_from_landmarks
 
 
@@ -194,30 +194,30 @@ def test_histogram_distance_runs_from_equal_to_nothing_in_common() -> None:
     assert histogram_distance(black, black) == 0.0 and histogram_distance(black, white) == pytest.approx(1.0)
 
 
-def _meshes(*gazes: float | None) -> list[TrackedFace]:
-    """Faces whose mesh says where they look; None is a face without a mesh."""
+def _faces(*gazes: float | None) -> list[TrackedFace]:
+    """Faces whose scores say where they look; None is a face without scores."""
     frames = []
     for number, gaze in enumerate(gazes):
         seen = tracked(number)
-        mesh = None if gaze is None else np.full((478, 3), gaze, dtype=np.float32)
-        frames.append(replace(seen, face=replace(seen.face, mesh=mesh)))
+        scores = None if gaze is None else np.full(52, gaze, dtype=np.float32)
+        frames.append(replace(seen, face=replace(seen.face, blendshapes=scores)))
     return frames
 
 
-def _read(mesh: np.ndarray) -> np.ndarray:
-    return mesh[0, :2]
+def _read(scores: np.ndarray) -> np.ndarray:
+    return scores[:2]
 
 
 def test_closed_eyes_keep_the_gaze_before_them_and_the_first_ones_take_the_first_known() -> None:
-    gaze = gaze_of(_meshes(np.nan, 0.1, np.nan, np.nan, 0.3, np.nan), _read)
+    gaze = gaze_of(_faces(np.nan, 0.1, np.nan, np.nan, 0.3, np.nan), _read)
     assert gaze is not None
     assert gaze.tolist() == np.float32([[g, g] for g in (0.1, 0.1, 0.1, 0.1, 0.3, 0.3)]).tolist()
 
 
 def test_a_clip_without_any_gaze_stores_none() -> None:
-    assert gaze_of(_meshes(np.nan, np.nan), _read) is None
-    assert gaze_of(_meshes(0.1, None), _read) is None
-    frames = [replace(frame, image=np.zeros((64, 64, 3), np.uint8)) for frame in _meshes(0.1, 0.2)]
+    assert gaze_of(_faces(np.nan, np.nan), _read) is None
+    assert gaze_of(_faces(0.1, None), _read) is None
+    frames = [replace(frame, image=np.zeros((64, 64, 3), np.uint8)) for frame in _faces(0.1, 0.2)]
     assert "gaze" not in measure_clip(frames, MeasuredCoefficients(), None).arrays
     stored = measure_clip(frames, MeasuredCoefficients(), None, _read).arrays["gaze"]
     assert stored.shape == (2, 2) and stored.dtype == np.float32 and stored[1, 0] == np.float32(0.2)

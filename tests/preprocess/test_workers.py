@@ -71,7 +71,7 @@ ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR", **small)
 run, options = RunOptions(ray="auto"), patch_face.OPTIONS
 prepare([videos], out, options, run, clips_per_shard=2, tool_maker=patch_face.make_patch_tools)
 try:
-    prepare([videos], out / "refused", PrepareOptions(coefficients="arkit52"), run)
+    prepare([videos], out / "refused", PrepareOptions(coefficients="deep3d"), run)
 except UsageError as error:
     print("refused:", error)
 print("CPUs:", int(ray.cluster_resources()["CPU"]))
@@ -142,7 +142,7 @@ def test_a_ray_cluster_of_two_workers_gives_the_same_bytes_as_one(
         done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
     assert_same(one_process, out)
-    assert "refused: --coefficients arkit52 needs --face-landmarker" in done.stdout
+    assert "refused: --coefficients deep3d needs --deep3d-checkpoint" in done.stdout
     assert "CPUs: 2" in done.stdout
 
 
@@ -168,8 +168,8 @@ def test_a_worker_that_dies_loses_only_the_video_in_its_hands(tmp_path: Path) ->
 
 
 def test_what_no_video_can_be_prepared_with_ends_the_run_with_its_own_error(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--face-landmarker"):
-        prepare([videos], tmp_path, PrepareOptions(coefficients="arkit52"), RunOptions(workers=1))
+    with pytest.raises(UsageError, match="--deep3d-checkpoint"):
+        prepare([videos], tmp_path, PrepareOptions(coefficients="deep3d"), RunOptions(workers=1))
 
 
 def test_workers_that_cannot_begin_end_the_run(videos: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_five_points_are_eye_centres_nose_tip_and_mouth_corners():
 
 
 def test_a_frontal_standard_face_lands_on_the_golden_positions_at_256():
-    # facts 1.4: 700 / 300 model units wide, so one unit is 256 * 300 / 700 = 109.714 px; the left eye is at
+    # EG3D's crop: 700 / 300 model units wide, so one unit is 256 * 300 / 700 = 109.714 px; the left eye is at
     # 128 - 0.3115 * 109.714 = 93.8 and 128 - 0.2904 * 109.714 = 96.1.
     face = orthographic(431.0, (777.0, 555.0))
     crop = crop_transform(landmarks_with_five(face))
@@ -44,7 +44,7 @@ def test_a_frontal_standard_face_lands_on_the_golden_positions_at_256():
 
 
 def test_the_102_of_224_crop_gives_the_golden_positions_of_the_network_input():
-    # facts 5.5: rescale 102, target 224, seen at 256.
+    # Deep3DFaceRecon's crop: rescale 102, target 224, seen at 256.
     face = orthographic(80.0, (100.0, 90.0))
     crop = crop_transform(landmarks_with_five(face), Alignment(rescale=102.0, target=224.0, crop=224.0))
     golden = [[91.7, 94.2], [164.1, 94.2], [128.4, 133.4], [98.6, 172.5], [157.0, 172.4]]

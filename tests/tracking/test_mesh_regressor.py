@@ -1,5 +1,7 @@
 """Tests of the regressor's second input: turning meshes, the network, its place in the file, and who is asked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from export3d.errors import CheckpointError
 from export3d.tracking.alignment import Alignment, Crop
 from export3d.tracking.faces import ExtractorInfo, Face, ObservingModel
+from export3d.tracking.head_fit import HeadFit
 from export3d.tracking.mesh_regressor import NUM_MESH, MeshConfig, MeshNet, turn_to_template
 from export3d.tracking.regressor import LandmarkRegressor, RegressorConfig, RegressorNet, mesh_in_crop
 from export3d.tracking.standin import face_from_landmarks
@@ -89,11 +92,14 @@ def test_a_face_with_a_mesh_is_read_by_its_mesh_and_another_by_its_points():
     both, crop, frame = regressor(), Crop(50.0, 50.0, 80.0), np.zeros((100, 100, 3), np.uint8)
     assert isinstance(both, ObservingModel)
     mesh = 50.0 + 10.0 * face_mesh(6)
-    by_mesh = both.coefficients_of_meshes(mesh_in_crop(mesh, crop)[None])
+    level = replace(crop, angle=face(mesh).roll)
+    by_mesh = both.coefficients_of_meshes(mesh_in_crop(mesh, level)[None])
     by_points = both.coefficients(crop.to_crop(face(None).landmarks_px)[None])
-    for asked, wanted in ((face(mesh), by_mesh), (face(None), by_points)):
-        beta, camera = both.observe(frame, asked, crop)
-        assert np.array_equal(beta, wanted[0][0]) and np.array_equal(camera, wanted[1][0])
+    beta, camera = both.observe(frame, face(mesh), crop)
+    assert np.array_equal(beta, by_mesh[0][0])
+    assert np.array_equal(camera, HeadFit.load().fit(mesh_in_crop(mesh, crop)).camera())
+    beta, camera = both.observe(frame, face(None), crop)
+    assert np.array_equal(beta, by_points[0][0]) and np.array_equal(camera, by_points[1][0])
     assert not np.allclose(by_mesh[0], by_points[0])
     only_points = regressor(mesh=False)
     assert np.array_equal(

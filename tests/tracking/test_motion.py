@@ -119,14 +119,14 @@ def test_a_truncated_file_is_refused(tmp_path, motion):
 def test_another_format_is_refused(tmp_path):
     path = tmp_path / "m.safetensors"
     save_file({"weight": np.zeros(3, np.float32)}, path, {"format": "export3d-model"})
-    check_refused(path, "expected format 'export3d-motion', version 1 or 2 or 3; got 'export3d-model'")
+    check_refused(path, "expected format 'export3d-motion', version 1 or 2 or 3 or 4; got 'export3d-model'")
 
 
 def test_a_newer_version_is_refused(tmp_path, motion):
     path = tmp_path / "m.safetensors"
     motion.save(path)
-    resealed(load_file(path), path, {**metadata(path), "version": "4"})
-    check_refused(path, "version 1 or 2 or 3; got 'export3d-motion', version 4. Upgrade export3d")
+    resealed(load_file(path), path, {**metadata(path), "version": "5"})
+    check_refused(path, "version 1 or 2 or 3 or 4; got 'export3d-motion', version 5. Upgrade export3d")
 
 
 def test_missing_and_unknown_arrays_are_named(tmp_path, motion):

@@ -113,5 +113,11 @@ def test_other_coefficients_say_which_file_they_need(clip, tmp_path, capsys, mon
     monkeypatch.delenv("EXPORT3D_FACE_LANDMARKER", raising=False)
     output = tmp_path / "m.safetensors"
     failing(capsys, 2, "needs --deep3d-checkpoint", clip, "-o", output, "--coefficients", "deep3d")
-    failing(capsys, 2, "--face-landmarker face_landmarker.task", clip, "-o", output, "--coefficients", "arkit52")
     assert not output.exists()
+
+
+def test_keeping_the_points_without_clips_is_refused(tmp_path, capsys):
+    from export3d.cli import main
+
+    assert main(["train-regressor", "-o", str(tmp_path / "r.safetensors"), "--keep-points"]) == 2
+    assert "--keep-points trains on --data alone" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Tests of the gaze map's fit on made-up detections: what moves the irises is found again; the command's errors."""
+"""Tests of the gaze map's fit on made-up detections: what the scores mean is found again; the command's errors."""
 
 import json
 from dataclasses import replace
@@ -9,28 +9,29 @@ import pytest
 from export3d.camera import Camera
 from export3d.cli import main
 from export3d.errors import DataError
+from export3d.fitting import detections
 from export3d.fitting import gaze as training
 from export3d.fitting.detections import Detections
 from export3d.fitting.gaze import build_gaze_map, fit_gaze_map, measure_gaze
 from export3d.heads.clips.motion import expression_weights, gaze_to_weights
-from export3d.tracking.gaze import EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, GazeMap
+from export3d.tracking.faces import BLENDSHAPE_NAMES
+from export3d.tracking.gaze import GazeMap
 
 PEOPLE, FRAMES = 5, 40
 COUNT = PEOPLE * FRAMES
 
 
 def made_up(gaze: np.ndarray, seed: int = 0, *, closed: bool = False) -> Detections:
-    """The bundled template's face; both irises move by 0.1 units of the eye's width per radian of gaze."""
+    """Eye scores of 1.5 per radian that the eyes look that way, each from 0 on, and a little noise."""
     rng = np.random.default_rng(seed)
-    bundled = GazeMap.load()
-    meshes = np.repeat(bundled.template[None].astype(np.float64), len(gaze), axis=0)
-    for eye in (EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT):
-        if closed:
-            meshes[:, eye[1:8]] = meshes[:, eye[9:16][::-1]]
-        width = np.linalg.norm(bundled.template[eye[0]] - bundled.template[eye[8]])
-        meshes[:, eye[16:], 0] += 0.1 * width * gaze[:, :1]
-        meshes[:, eye[16:], 1] -= 0.1 * width * gaze[:, 1:]
-    meshes += rng.normal(size=meshes.shape) * 1e-5
+    place = {name: index for index, name in enumerate(BLENDSHAPE_NAMES)}
+    scores = rng.uniform(0.0, 1e-4, (len(gaze), 52))
+    for side, out in (("Left", 1.0), ("Right", -1.0)):
+        scores[:, place[f"eyeLookOut{side}"]] += np.clip(1.5 * out * gaze[:, 0], 0.0, None)
+        scores[:, place[f"eyeLookIn{side}"]] += np.clip(-1.5 * out * gaze[:, 0], 0.0, None)
+        scores[:, place[f"eyeLookUp{side}"]] += np.clip(1.5 * gaze[:, 1], 0.0, None)
+        scores[:, place[f"eyeLookDown{side}"]] += np.clip(-1.5 * gaze[:, 1], 0.0, None)
+        scores[:, place[f"eyeBlink{side}"]] += 0.9 * closed
     weights = np.zeros((len(gaze), 53), np.float32)
     for name, values in gaze_to_weights(gaze).items():
         weights += np.outer(values, expression_weights({name: 1.0})).astype(np.float32)
@@ -38,7 +39,8 @@ def made_up(gaze: np.ndarray, seed: int = 0, *, closed: bool = False) -> Detecti
     points = np.zeros((len(gaze), 68, 2), np.float32)
     return Detections(
         found_landmarks=points,
-        mesh=meshes.astype(np.float32),
+        mesh=np.zeros((0, 478, 3), np.float32),
+        scores=scores.astype(np.float32),
         true_landmarks=points,
         true_camera=camera,
         true_beta=np.zeros((len(gaze), 64), np.float32),
@@ -54,7 +56,7 @@ def gaze() -> np.ndarray:
     return np.random.default_rng(1).uniform(-0.4, 0.4, (COUNT, 2))
 
 
-def test_the_fit_finds_what_moved_the_irises(gaze):
+def test_the_fit_finds_what_the_scores_mean(gaze):
     found = fit_gaze_map(made_up(gaze), ridge=1e-6)
     others = np.random.default_rng(2).uniform(-0.4, 0.4, (COUNT, 2))
     rows = measure_gaze(found, made_up(others, seed=3), np.zeros((COUNT, 2)))
@@ -69,12 +71,12 @@ def test_a_ridge_shrinks_the_answers_towards_the_mean(gaze):
     seen = made_up(gaze)
     mean = np.array([0.0, gaze[:, 1].mean()])
     free, held = (fit_gaze_map(seen, ridge) for ridge in (1e-6, 1e3))
-    far, near = (np.abs([fitted.read(mesh) - mean for mesh in seen.mesh[:20]]).mean() for fitted in (free, held))
+    far, near = (np.abs([fitted.read(row) - mean for row in seen.scores[:20]]).mean() for fitted in (free, held))
     assert far > 0.1 and near < 0.05 * far
 
 
 def test_frames_with_closed_eyes_alone_are_refused(gaze):
-    with pytest.raises(DataError, match="no rendered frame has both eyes open"):
+    with pytest.raises(DataError, match="no rendered frame has open eyes"):
         fit_gaze_map(made_up(gaze, closed=True))
 
 
@@ -88,7 +90,7 @@ def answers(monkeypatch):
     """Detections by the name of the folder, in place of clips and face tracker."""
     given: dict[str, Detections] = {}
     monkeypatch.setattr(training, "ClipDataset", lambda path: path)
-    monkeypatch.setattr(training, "detect_or_load", lambda path, *_: given[path.name])
+    monkeypatch.setattr(detections, "detect_or_load", lambda path, *_: given[path.name])
     return given
 
 
@@ -104,9 +106,9 @@ def test_the_report_holds_command_date_and_what_was_measured(answers, tmp_path, 
     assert f"{made.r2[0]:.3f}" in made.line(output) and np.isfinite(GazeMap.load(output).weight).all()
 
 
-def test_a_tracker_without_a_mesh_is_refused(answers, tmp_path, gaze):
-    answers["a"] = replace(made_up(gaze), mesh=np.zeros((0, 478, 3), np.float32))
-    with pytest.raises(DataError, match="'given' gives no dense mesh"):
+def test_a_tracker_without_scores_is_refused(answers, tmp_path, gaze):
+    answers["a"] = replace(made_up(gaze), scores=np.zeros((0, 52), np.float32))
+    with pytest.raises(DataError, match="'given' gives no expression scores"):
         build_gaze_map(tmp_path / "g.safetensors", [tmp_path / "a"], test_data=tmp_path / "a", tracker=Named())
 
 

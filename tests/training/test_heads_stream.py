@@ -15,7 +15,7 @@ from export3d.data import pair_at
 from export3d.errors import DataError, UsageError
 from export3d.expression.lebs import LeBS
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.clips.rendering import ClipsConfig, render_clip
+from export3d.heads.clips.one_clip import ClipsConfig, render_clip
 from export3d.heads.clips.splits import SPLITS
 from export3d.heads.clips.stream import HeadStream, HeadStreamConfig
 from export3d.heads.shape.parametric import ParametricHead

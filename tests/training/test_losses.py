@@ -29,6 +29,7 @@ from export3d.training.losses.terms import (
     weighted_mean,
     weighted_sum,
 )
+from export3d.training.losses.texture import texture_difference
 
 NONE = LossWeights(mse_raw=0, mse=0, perceptual_raw=0, perceptual=0)
 
@@ -181,3 +182,10 @@ def test_a_point_is_seen_unless_something_stands_before_it_or_it_is_outside_the_
     assert seen_points(points, camera, depth).tolist() == [[1.0, 1.0, 0.0, 0.0]]
     assert seen_points(points, camera, torch.zeros(1, 8, 8)).sum() == 0  # nothing of the head there
     assert seen_points(points, camera, depth, tolerance=0.2).tolist() == [[1.0, 1.0, 1.0, 0.0]]
+
+
+def test_texture_asks_how_much_detail_there_is_not_where() -> None:
+    stripes = torch.where(torch.arange(16) % 4 < 2, 1.0, -1.0).expand(1, 3, 16, 16)
+    assert float(texture_difference(stripes.roll(1, dims=-1), stripes, cell=4)) == 0.0
+    # Each pixel has one neighbour of the other kind: a Laplacian of 2, and of 1 at half the contrast.
+    assert float(texture_difference(0.5 * stripes, stripes, cell=4)) == pytest.approx(1.0)

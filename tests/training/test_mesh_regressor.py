@@ -22,11 +22,12 @@ from export3d.fitting.mesh_regressor import (
     train_mesh,
     within,
 )
-from export3d.fitting.regressor import RegressorTraining
 from export3d.fitting.regressor_build import build_regressor
 from export3d.fitting.regressor_report import QUANTITIES, fit_probe, quantities, read
+from export3d.fitting.samples import RegressorTraining
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
-from export3d.heads.clips.rendering import ClipsConfig, render_clips
+from export3d.heads.clips.one_clip import ClipsConfig
+from export3d.heads.clips.rendering import render_clips
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.heads.shape.procedural import procedural_head
 from export3d.tracking.faces import ExtractorInfo, Face
@@ -47,7 +48,7 @@ class ExactTracker:
         self._points = np.concatenate(arrays) * dataset.size
         self._lost, self._mesh, self.calls = lost, mesh, 0
 
-    def detect(self, frame: np.ndarray) -> list[Face]:
+    def detect(self, frame: np.ndarray, near: Face | None = None) -> list[Face]:
         number, self.calls = self.calls, self.calls + 1
         if number in self._lost:
             return []
@@ -126,7 +127,7 @@ def test_files_of_other_detections_are_refused(dataset, detections, tmp_path):
 
 
 def test_the_samples_answer_for_the_crop_of_the_found_points(dataset, detections):
-    from export3d.fitting.regressor import fit_points_alignment
+    from export3d.fitting.crops import fit_points_alignment
 
     extractor = LinearExtractor.load(dataset.folder / "extractor.safetensors")
     samples = mesh_samples(detections, extractor, fit_points_alignment(detections.found_landmarks))

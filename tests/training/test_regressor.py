@@ -8,18 +8,18 @@ import torch
 
 from export3d.camera import Camera, rotation_angle_deg
 from export3d.cli import main
+from export3d.fitting.crops import fit_points_alignment, fold_crop
 from export3d.fitting.regressor import (
+    make_regressor,
+    measure,
+    train_regressor,
+)
+from export3d.fitting.samples import (
     RegressorTraining,
     Samples,
     TrackerErrors,
     disturb,
     draw_samples,
-    fit_alignment,
-    fit_points_alignment,
-    fold_crop,
-    make_regressor,
-    measure,
-    train_regressor,
 )
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
 from export3d.heads.shape.procedural import procedural_head
@@ -56,14 +56,14 @@ def test_the_noisy_fit_scatters_around_the_exact_one(extractor, samples):
 
 
 def test_the_fitted_alignment_leaves_the_frames_of_the_clips_as_they_are(samples):
-    squares = crop_squares(samples.landmarks.numpy(), fit_alignment(samples))
+    squares = crop_squares(samples.landmarks.numpy(), fit_points_alignment(samples.landmarks.numpy()))
     assert np.abs(squares.mean(axis=0) - [0.5, 0.5, 1.0]).max() < 0.02
     # EG3D's own alignment does not: it shows the face larger and puts another point at the centre.
     assert crop_squares(samples.landmarks.numpy(), EG3D_ALIGNMENT)[:, 2].mean() < 0.95
 
 
 def test_the_fitted_alignment_follows_the_head_when_it_turns(samples):
-    squares = torch.from_numpy(crop_squares(samples.landmarks.numpy(), fit_alignment(samples)))
+    squares = torch.from_numpy(crop_squares(samples.landmarks.numpy(), fit_points_alignment(samples.landmarks.numpy())))
     centre = pose_from_camera(samples.camera)[:, 6:8] / 2.7 * samples.camera.intrinsics[:, 0, 0, None] + 0.5
     # The crop's centre is where the world origin is seen, at any yaw, up to the shape of the face.
     assert float((squares[:, :2] - centre).abs().mean()) < 0.02
@@ -103,7 +103,7 @@ def test_a_shifted_crop_turns_the_camera_by_the_angle_of_the_shift(samples):
 def test_undisturbed_views_agree_with_their_cameras(samples):
     for share in (0.0, 1.0):
         settings = RegressorTraining(noise_px=(0.0, 0.0), face_offset_px=0.0, missing_share=0.0, aligned_share=share)
-        views = disturb(samples, fit_alignment(samples), settings, np.random.default_rng(0))
+        views = disturb(samples, fit_points_alignment(samples.landmarks.numpy()), settings, np.random.default_rng(0))
         error = (views.camera.project(samples.points)[0] - views.landmarks).norm(dim=-1) * 256.0
         assert float(error.mean()) < 0.3
         assert (views.present == 1).all()
@@ -143,7 +143,7 @@ def test_a_tracker_with_a_constant_error_is_undone_by_its_offsets(samples):
 
 
 def test_the_network_learns_the_camera_and_the_expression(extractor, samples):
-    alignment = fit_alignment(samples)
+    alignment = fit_points_alignment(samples.landmarks.numpy())
     settings = RegressorTraining(epochs=40, batch=64, missing_share=0.0, noise_px=(0.0, 0.5), face_offset_px=0.0)
     losses = []
     net = train_regressor(

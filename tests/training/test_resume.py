@@ -174,7 +174,7 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
     first = open_run(tmp_path)
-    with pytest.raises(TrainingError, match="another process is training in this folder"):
+    with pytest.raises(TrainingError, match="another run is working in this folder"):
         open_run(tmp_path)
     first.close()
     open_run(tmp_path).close()

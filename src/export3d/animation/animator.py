@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from export3d.camera import Camera
 from export3d.errors import UsageError
@@ -17,7 +19,16 @@ from export3d.images import read_image, to_tensor, to_uint8
 from export3d.model import Render
 from export3d.portrait import FastConfig, Model, PortraitModel, drivable
 from export3d.precision import uses_bf16
+from export3d.provenance import AllowedSources
 from export3d.tracking import Crop, Tracker, crop_image
+from export3d.tracking.alignment import plane_turn
+from export3d.tracking.head_fit import HeadPose
+
+LEVEL_ENOUGH_RAD = math.radians(8.0)
+"""A photo this near to a quarter turn is turned back by the quarter turn alone."""
+
+NECK_ROLL_RAD = math.radians(30.0)
+"""A neck bends a head sideways no further; what a driver's head is tilted beyond that, the whole person is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +50,36 @@ class Subject:
     code: Any
 
     def picture(self, size: int) -> np.ndarray:
-        """The aligned portrait as uint8 ``(size, size, 3)``."""
-        return crop_image(self.image, self.crop, size)
+        """The aligned portrait as uint8 ``(size, size, 3)``, as the photo stands."""
+        return crop_image(self.image, replace(self.crop, angle=0.0), size)
+
+    def turned_back(self, picture: np.ndarray) -> np.ndarray:
+        """A uint8 ``(S, S, 3)`` picture of the levelled person, turned to where the photo stands; quarter turns are exact.
+
+        Corners that stay empty show the photo.
+        """
+        if not self.crop.angle:
+            return picture
+        quarters = round(self.crop.angle / (math.pi / 2.0))
+        rest = self.crop.angle - quarters * math.pi / 2.0
+        if abs(rest) < LEVEL_ENOUGH_RAD:
+            return np.ascontiguousarray(np.rot90(picture, -quarters))
+        turned = Image.fromarray(picture).convert("RGBA")
+        turned = turned.rotate(-math.degrees(self.crop.angle), Image.Resampling.BICUBIC)
+        behind = Image.fromarray(self.picture(picture.shape[0]))
+        behind.paste(turned.convert("RGB"), mask=turned.getchannel("A"))
+        return np.asarray(behind)
 
 
 def turned_by(state: FaceState, camera: np.ndarray) -> FaceState:
-    """The face with the turn of its head against a torso that faces the camera ``(25,)``."""
-    return replace(state, turn=_camera(camera).head_turn())
+    """The face with the turn of its head against a torso that faces the camera ``(25,)``. The torso is upright as long as
+    the neck allows; beyond that it tilts with the head."""
+    pose = HeadPose.of_camera(camera)
+    tilt = float(np.arctan2(pose.rotation[1, 0], pose.rotation[0, 0]))
+    upright = np.eye(3)
+    upright[:2, :2] = plane_turn(float(np.clip(tilt, -NECK_ROLL_RAD, NECK_ROLL_RAD)) - tilt)
+    seen = HeadPose(rotation=upright @ pose.rotation, origin=upright @ pose.origin)
+    return replace(state, turn=_camera(seen.camera()).head_turn())
 
 
 def _camera(vector: np.ndarray) -> Camera:
@@ -61,16 +95,26 @@ class Animator:
     Args:
         model: from `load_model`.
         tracker: finds the face in the portrait; the default is MediaPipe with the bundled regressor.
-        exact: render every sample of every ray in single precision, as evaluation does. Otherwise the portrait model, on a
-            CPU, leaves out what does not show (`rendering/fast.py`), and its networks around the renderer calculate in
-            bf16 where that is faster (`precision.py`).
+        exact: render every sample of every ray in single precision and in PyTorch, as evaluation does. Otherwise, on a
+            CPU, the compiled renderer is taken where it runs (`rendering/fused`), the portrait model leaves out what does
+            not show (`rendering/fast.py`), and its networks around the renderer calculate in bf16 where that is faster
+            (`precision.py`).
+        allowed: the only portraits that are taken; all when None.
 
     Raises:
         UsageError: The tracker's coefficients are not in the model's expression space.
     """
 
-    def __init__(self, model: Model, tracker: Tracker | None = None, *, exact: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        tracker: Tracker | None = None,
+        *,
+        exact: bool = False,
+        allowed: AllowedSources | None = None,
+    ) -> None:
         self.model = model
+        self.allowed = allowed
         self.tracker = tracker if tracker is not None else Tracker(size=model.config.image_size)
         given, wanted = self.tracker.info.expression_space, model.config.expression.space
         if given != wanted:
@@ -80,9 +124,9 @@ class Animator:
             )
         self.device = next(model.parameters()).device
         # Measured on CPUs only; a GPU would wait for the number of rays that are left.
-        pays = self.device.type == "cpu" and isinstance(model, PortraitModel)
-        self.fast = FastConfig() if pays and not exact else None
-        self.half = self.fast is not None and uses_bf16("auto", self.device)
+        self.fast = FastConfig() if self.device.type == "cpu" and not exact else None
+        pays = self.fast is not None and isinstance(model, PortraitModel)
+        self.half = pays and uses_bf16("auto", self.device)
         self.subject: Subject | None = None
         self._drivable = drivable(model)
         self._forget()
@@ -115,10 +159,14 @@ class Animator:
         Raises:
             UnreadableImageError, ImageSizeError: The file cannot be used.
             NoFaceError, SeveralFacesError, FaceTooSmallError, FaceCutOffError: The face cannot be used.
+            SourceNotAllowedError: It is not one of the allowed portraits.
         """
+        path = None if isinstance(image, np.ndarray) else Path(image)
         if not isinstance(image, np.ndarray):
             where = where or str(image)
             image = read_image(image)
+        if self.allowed is not None:
+            self.allowed.check(image, path, where or "the source image")
         found = self.tracker.portrait(image, where=where or "the source image")
         return self.encode(image, found.crop, found.state, found.camera)
 
@@ -128,6 +176,9 @@ class Animator:
         Where the turn of its head is unknown, its torso is taken to face the camera.
         """
         state = turned_by(state, camera) if state.turn is None else state
+        if isinstance(self.model, PortraitModel):  # a still's scores have no resting value to be measured from
+            with torch.inference_mode():
+                state = replace(state, weights=self.model.cues.weights(state.beta.to(self.device)).cpu())
         own = np.array(crop_image(image, crop, self.image_size))  # a writable copy, as PyTorch wants it
         source = to_tensor(own)[None].to(self.device)
         with torch.inference_mode():

@@ -14,7 +14,7 @@ import numpy as np
 from export3d.errors import UnreadableVideoError
 from export3d.face_state import FaceState
 from export3d.images import is_moving, read_image
-from export3d.tracking import Motion, Tracker
+from export3d.tracking import Crop, Motion, Tracker
 from export3d.video import VideoReader
 
 MOTION_SUFFIX = ".safetensors"
@@ -45,6 +45,12 @@ class DrivingFrame:
     pts: int
     duration: int
     image: np.ndarray | None = None
+    crop: Crop | None = None
+    """The square of the driver's frame that the camera belongs to; None where nothing is known of it."""
+    cut: bool = False
+    """Whether another shot begins with this frame."""
+    other: bool = False
+    """Whether the frame has a face, but not the one that is followed."""
 
 
 class Driver(Protocol):
@@ -89,6 +95,9 @@ class ClipDriver:
                 pts=frame.pts,
                 duration=frame.duration,
                 image=frame.image,
+                crop=tracked.crop,
+                cut=tracked.cut,
+                other=tracked.other,
             )
         self.problems = tuple(self._reader.problems)
 
@@ -123,6 +132,7 @@ class MotionDriver:
                 index=index,
                 pts=pts[index],
                 duration=durations[index],
+                crop=None if motion.crop is None or not motion.found[index] else Crop(*motion.crop[index].tolist()),
             )
 
     def close(self) -> None:

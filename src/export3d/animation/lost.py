@@ -25,6 +25,6 @@ def hold_lost(driver: Driver, lost: LostFaces, state: FaceState, camera: np.ndar
     for frame in driver:
         if frame.found:
             state, camera = frame.state, frame.camera
-        if lost.keeps(frame.found, index=frame.index, time_s=float(frame.pts * driver.time_base)):
+        if lost.keeps(frame, index=frame.index, time_s=float(frame.pts * driver.time_base)):
             yield frame if frame.found else replace(frame, state=state, camera=camera)
     lost.require_a_face()

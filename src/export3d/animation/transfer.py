@@ -15,14 +15,24 @@ import torch
 from torch import Tensor
 
 from export3d.animation.drivers import DrivingFrame
+from export3d.animation.weights import WeightTransfer
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
+from export3d.tracking import Crop
 from export3d.tracking.gaze import GAZE_LIMIT_RAD
+from export3d.tracking.head_fit import HeadPose
 from export3d.tracking.smoothing import REACH, Track, smoothed_at
 
 LIMITS: dict[str, tuple[float, float]] = {"gaze": (-GAZE_LIMIT_RAD, GAZE_LIMIT_RAD), "weights": (0.0, 1.0)}
 """Field -> where a relative motion ends; other fields have no end."""
+
+
+FARTHEST_ASIDE = 0.4
+"""A moving head goes no farther from the middle of the picture, scene units: more than half of it stays to be seen."""
+
+DISTANCES = (1.9, 4.5)
+"""Nearest and farthest place of a moving head, scene units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +50,10 @@ class TransferOptions:
 
     gaze: bool = True
     """Let the eyes follow the driver's; else the gaze is unknown in every frame, and the eyes stay as the portrait's."""
+
+    shift: bool = True
+    """Let the head move in the picture as the driver's does from its first frame on: aside, up and down, nearer and
+    farther. Else it stays where the driver's crop puts it."""
 
     smooth_s: float = 0.0
     """Standard deviation in seconds of a centred Gaussian over face and camera; 0 leaves them as tracked."""
@@ -66,9 +80,12 @@ def transfer(
         camera: ``(25,)``, the portrait's own camera.
         time_base: clock of the frames' `pts`, seconds per unit.
     """
+    if options.shift:
+        frames = move_in_plane(frames)
     if options.smooth_s > 0:
         frames = smooth(frames, options.smooth_s, time_base)
     first: DrivingFrame | None = None
+    weights = WeightTransfer(own)
     for frame in frames:
         state, seen = frame.state, frame.camera
         if options.relative:
@@ -79,6 +96,8 @@ def transfer(
             else:
                 state = relative_state(state, first.state, own)
                 seen = relative_camera(seen, first.camera, camera)
+        else:
+            state = weights(state, frame.found)
         if options.pose_only:
             state = own
         if options.expression_only:
@@ -86,6 +105,35 @@ def transfer(
         if not options.gaze:
             state = replace(state, gaze=None)
         yield replace(frame, state=state, camera=seen)
+
+
+def move_in_plane(frames: Iterable[DrivingFrame]) -> Iterator[DrivingFrame]:
+    """Driving frames whose cameras belong to one square of the driver's picture, that of the first face, instead of each
+    to its own. After a cut that square is set anew, so that the head goes on from where it was."""
+    window = last = seen = None
+    cut = False
+    for frame in frames:
+        crop, cut = frame.crop, cut or frame.cut
+        if not frame.found or crop is None:
+            yield frame if frame.found or seen is None else replace(frame, camera=seen)
+            continue
+        if window is None or last is None:
+            window = crop
+        elif cut:
+            window = _window_after_cut(window, last, crop)
+        last, cut = crop, False
+        pose = HeadPose.of_camera(frame.camera).seen_in(crop, window)
+        origin = pose.origin * (np.clip(pose.origin[2], *DISTANCES) / pose.origin[2])
+        origin[:2] *= min(1.0, FARTHEST_ASIDE / max(float(np.hypot(*origin[:2])), 1e-6))
+        seen = replace(pose, origin=origin).camera()
+        yield replace(frame, camera=seen)
+
+
+def _window_after_cut(window: Crop, before: Crop, after: Crop) -> Crop:
+    """The window in which a face lies as far aside and as near as the last one did before the cut."""
+    side = after.side * window.side / before.side
+    x, y = ((getattr(before, name) - getattr(window, name)) / window.side * side for name in ("center_x", "center_y"))
+    return Crop(after.center_x - x, after.center_y - y, side)
 
 
 def first_known(first: FaceState, later: FaceState) -> FaceState:

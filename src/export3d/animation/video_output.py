@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -14,7 +13,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 
 from export3d.animation.animator import Animator, Subject, turned_by
 from export3d.animation.compose import depth_picture, depth_range, fit_height, resize, side_by_side
@@ -22,18 +20,17 @@ from export3d.animation.drivers import Driver, DrivingFrame
 from export3d.animation.lost import hold_lost
 from export3d.animation.parallel import in_order, one_thread_each
 from export3d.animation.paths import OrbitOptions, orbit_cameras
+from export3d.animation.targets import check_target, is_still, write_picture
 from export3d.animation.transfer import TransferOptions, transfer
 from export3d.errors import UsageError
-from export3d.files import write_atomically
 from export3d.images import to_uint8
 from export3d.model import Render
+from export3d.provenance import Facts, Finish
 from export3d.tracking import LostFaces
-from export3d.video import VideoWriter, check_video_target, check_writable
+from export3d.video import VideoWriter
 
 Item = TypeVar("Item")
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-"""Output names that ask for a still picture."""
 
 MAX_SIZE_PX = 4096
 
@@ -81,9 +78,11 @@ class VideoReport:
         frames: number of frames in the file.
         lost: number of the driver's frames without a face.
         gaps: first and last number of each run of such frames.
+        others, cuts: lost frames that have another face; frames with which another shot begins.
         fps: nominal rate.
         width, height: pixels.
         seconds: wall-clock time from the first to the last frame, tracking and encoding included.
+        warnings: why the file has no signed manifest, where it has none.
     """
 
     path: Path
@@ -94,42 +93,14 @@ class VideoReport:
     height: int
     seconds: float
     gaps: tuple[tuple[int, int], ...] = ()
+    warnings: tuple[str, ...] = ()
+    others: int = 0
+    cuts: tuple[int, ...] = ()
 
     @property
     def ms_per_frame(self) -> float:
         """Average time for one frame, end to end."""
         return 1000.0 * self.seconds / max(self.frames, 1)
-
-
-def is_still(path: Path) -> bool:
-    """Whether the output's name asks for a picture rather than a video."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def check_target(path: Path) -> None:
-    """Check an output name and its folder before any work.
-
-    Raises:
-        UsageError: Unknown suffix.
-        OutputError: The folder is missing or not writable.
-    """
-    if is_still(path):
-        check_writable(path)
-    else:
-        check_video_target(path)
-
-
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write a uint8 ``(H, W, 3)`` image under a temporary name, then rename it.
-
-    Raises:
-        OutputError: The folder is missing or not writable, or the disk is full.
-    """
-    check_writable(path)
-    content = io.BytesIO()
-    kind = Image.registered_extensions()[path.suffix.lower()]
-    Image.fromarray(image).save(content, kind, quality=95)  # PNG ignores the quality
-    write_atomically(path, content.getvalue(), "Free some disk space or choose another folder.")
 
 
 def animate_video(
@@ -140,11 +111,12 @@ def animate_video(
     video: VideoOptions,
     motion: TransferOptions,
     on_lost: str = "hold",
+    finish: Finish | None = None,
     progress: Progress | None = None,
 ) -> VideoReport:
     """Drive the animator's portrait with every frame of a driver; `path` decides between video and still.
 
-    A still shows the first frame that has a face.
+    A still shows the first frame that has a face. Frames and file pass `finish`; None is mark and manifest alone.
 
     Raises:
         NoFaceError, FaceLostError: See `LostFaces`.
@@ -159,7 +131,9 @@ def animate_video(
     frames = transfer(held, motion, own=subject.state, camera=subject.camera, time_base=driver.time_base)
     height = video.size or animator.image_size
     picture = partial(_driven_picture, video=video, source=subject.picture(height), name=driver.name)
-    with _Output(path, driver.fps, video, time_base=driver.time_base, copy_audio_from=driver.audio) as output:
+    finish = finish or Finish(facts=Facts(composite=video.side_by_side))
+    clock = {"time_base": driver.time_base, "copy_audio_from": driver.audio}
+    with _Output(path, driver.fps, video, finish, **clock) as output:
         if is_still(path):
             output.write(next(picture(frame, animator) for frame in frames if frame.found))
         else:
@@ -176,7 +150,8 @@ def _driven_picture(
     """One frame of the video; `source` is the portrait as high as the video, `name` the driver's, for error texts."""
     height = len(source)
     state = replace(frame.state, turn=None) if video.rigid else turned_by(frame.state, frame.camera)
-    result = resize(animator.frame(state, frame.camera), height, height)
+    picture = animator.frame(state, frame.camera)
+    result = resize(_subject(animator, "animate_video").turned_back(picture), height, height)
     if not video.side_by_side:
         return result
     if frame.image is None:
@@ -195,6 +170,7 @@ def orbit_video(
     video: VideoOptions,
     fps: Fraction,
     with_depth: bool = False,
+    finish: Finish | None = None,
     progress: Progress | None = None,
 ) -> VideoReport:
     """The animator's portrait from a moving camera, its own expression kept; depth beside it on request.
@@ -206,7 +182,8 @@ def orbit_video(
     started = time.perf_counter()
     height = video.size or animator.image_size
     cameras = orbit_cameras(orbit).to_vector().numpy()
-    limits = _depth_limits(animator.render(subject.state, cameras[0])) if with_depth else None  # fixed: no flicker
+    first = animator.render(subject.state, cameras[0])
+    limits = depth_range(*(part[0, 0].cpu().numpy() for part in (first.depth, first.opacity)))  # fixed: no flicker
 
     def picture(vector: np.ndarray, worker: Animator) -> np.ndarray:
         render = worker.render(subject.state, vector)
@@ -216,7 +193,7 @@ def orbit_video(
             panels.append(render_depth(render, height, limits))
         return np.concatenate(panels, axis=1)
 
-    with _Output(path, fps, video) as output:
+    with _Output(path, fps, video, finish or Finish()) as output:
         if is_still(path):
             output.write(picture(cameras[0], animator))
         else:
@@ -235,15 +212,15 @@ class _Output(ExitStack):
         path: Path,
         fps: Fraction,
         video: VideoOptions,
+        finish: Finish,
         *,
         time_base: Fraction | None = None,
         copy_audio_from: Path | None = None,
     ) -> None:
         super().__init__()
-        self.path, self.fps = path, fps
-        self.num_frames = 0
+        self.path, self.fps, self.num_frames, self._finish = path, fps, 0, finish
         self._size = (0, 0)
-        stored = {"crf": video.crf, "threads": video.threads}
+        stored = {"crf": video.crf, "threads": video.threads, "on_complete": finish.signer(path)}
         self._open = partial(VideoWriter, path, fps, time_base=time_base, copy_audio_from=copy_audio_from, **stored)
         self._writer: VideoWriter | None = None
 
@@ -252,23 +229,25 @@ class _Output(ExitStack):
         self._size = (image.shape[1], image.shape[0])
         self.num_frames += 1
         if is_still(self.path):
-            write_picture(self.path, image)
+            write_picture(self.path, image, self._finish)
             return
         if self._writer is None:
             self._writer = self.enter_context(self._open(size=self._size))
-        self._writer.write(image, pts, duration)
+        self._writer.write(self._finish.frame(image), pts, duration)
 
     def report(self, started: float, lost: LostFaces | None = None) -> VideoReport:
         """What was written since `started` (`time.perf_counter`)."""
+        seen = {} if lost is None else {"others": lost.num_other, "cuts": tuple(lost.cuts), "gaps": tuple(lost.gaps)}
         return VideoReport(
             path=self.path,
             frames=self.num_frames,
             lost=0 if lost is None else lost.num_lost,
-            gaps=() if lost is None else tuple(lost.gaps),
+            **seen,
             fps=self.fps,
             width=self._size[0],
             height=self._size[1],
             seconds=time.perf_counter() - started,
+            warnings=tuple(self._finish.warnings),
         )
 
 
@@ -293,7 +272,3 @@ def render_depth(render: Render, height: int, limits: tuple[float, float] | None
     depth, opacity = render.depth[0, 0].cpu().numpy(), render.opacity[0, 0].cpu().numpy()
     near, far = limits or depth_range(depth, opacity)
     return resize(depth_picture(depth, opacity, near, far), height, height)
-
-
-def _depth_limits(render: Render) -> tuple[float, float]:
-    return depth_range(render.depth[0, 0].cpu().numpy(), render.opacity[0, 0].cpu().numpy())

@@ -17,126 +17,40 @@ from export3d.files import write_error
 from export3d.stopping import StoppedBySignal, stop_signals
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Command:
-    """Where a command lives and the line of help it gets."""
+    """Where a command lives (its entry is `NAME_main` there), where the help lists it, and the line of help it gets."""
 
     module: str
-    function: str
-    summary: str
     group: str
+    summary: str
 
 
 USE, DATA, TRAIN, MEASURE = "Use a trained model", "Make and check data", "Train", "Measure"
 
 COMMANDS: dict[str, Command] = {
-    "animate": Command(
-        module="export3d.cli.animate",
-        function="animate_main",
-        summary="drive a portrait with a clip, a photo or a motion file",
-        group=USE,
-    ),
-    "orbit": Command(
-        module="export3d.cli.orbit",
-        function="orbit_main",
-        summary="turn the head of a portrait: novel views and depth",
-        group=USE,
-    ),
-    "sweep": Command(
-        module="export3d.cli.sweep",
-        function="sweep_main",
-        summary="vary the expression along each basis vector: a sheet of pictures",
-        group=USE,
-    ),
-    "track": Command(
-        module="export3d.cli.track",
-        function="track_main",
-        summary="turn a clip into a small motion file that can be reused",
-        group=USE,
-    ),
-    "demo": Command(
-        module="export3d.cli.demo",
-        function="demo_main",
-        summary="animate the bundled sample portrait with the bundled sample clip",
-        group=USE,
-    ),
-    "info": Command(
-        module="export3d.cli.info",
-        function="info_main",
-        summary="model, presets, versions, and what is missing and how to get it",
-        group=USE,
-    ),
-    "heads": Command(
-        module="export3d.cli.heads",
-        function="heads_main",
-        summary="render synthetic talking heads with exact labels",
-        group=DATA,
-    ),
-    "prepare": Command(
-        module="export3d.cli.prepare",
-        function="prepare_main",
-        summary="turn raw videos into training clips",
-        group=DATA,
-    ),
-    "data": Command(
-        module="export3d.cli.data",
-        function="data_main",
-        summary="look at a data set and check it",
-        group=DATA,
-    ),
-    "pretrain": Command(
-        module="export3d.cli.train",
-        function="pretrain_main",
-        summary="phase 0: contrastive pre-training of the expression basis",
-        group=TRAIN,
-    ),
-    "train": Command(
-        module="export3d.cli.train",
-        function="train_main",
-        summary="phases 1 and 2: reconstruction, then adversarial training",
-        group=TRAIN,
-    ),
-    "train-regressor": Command(
-        module="export3d.cli.track",
-        function="train_regressor_main",
-        summary="fit the landmark-to-coefficients network of the tracker",
-        group=TRAIN,
-    ),
-    "train-gaze": Command(
-        module="export3d.cli.train_gaze",
-        function="train_gaze_main",
-        summary="fit the tracker's map from irises to gaze",
-        group=TRAIN,
-    ),
-    "train-identity": Command(
-        module="export3d.cli.train_identity",
-        function="train_identity_main",
-        summary="fit the offline identity network behind CSIM",
-        group=TRAIN,
-    ),
-    "evaluate": Command(
-        module="export3d.cli.evaluate",
-        function="evaluate_main",
-        summary="score a model, or frames from elsewhere, by every metric",
-        group=MEASURE,
-    ),
-    "measure-expression": Command(
-        module="export3d.cli.measure",
-        function="measure_main",
-        summary="identity and expression in beta and beta', with t-SNE pictures",
-        group=MEASURE,
-    ),
-    "quality": Command(
-        module="export3d.cli.quality",
-        function="quality_main",
-        summary="score a model against exact truth on synthetic clips",
-        group=MEASURE,
-    ),
+    "animate": Command("animate", USE, "drive a portrait with a clip, a photo or a motion file"),
+    "orbit": Command("orbit", USE, "turn the head of a portrait: novel views and depth"),
+    "sweep": Command("sweep", USE, "vary the expression along each basis vector: a sheet of pictures"),
+    "track": Command("track", USE, "turn a clip into a small motion file that can be reused"),
+    "demo": Command("demo", USE, "animate the bundled sample portrait with the bundled sample clip"),
+    "verify": Command("verify", USE, "was it made with Export3D? signed manifest and invisible mark"),
+    "models": Command("models", USE, "list and fetch model files that are not in the package"),
+    "info": Command("info", USE, "model, presets, versions, and what is missing and how to get it"),
+    "heads": Command("heads", DATA, "render synthetic talking heads with exact labels"),
+    "prepare": Command("prepare", DATA, "turn raw videos into training clips"),
+    "data": Command("data", DATA, "look at a data set and check it"),
+    "pretrain": Command("train", TRAIN, "phase 0: contrastive pre-training of the expression basis"),
+    "train": Command("train", TRAIN, "phases 1 and 2: reconstruction, then adversarial training"),
+    "train-regressor": Command("track", TRAIN, "fit the landmark-to-coefficients network of the tracker"),
+    "train-gaze": Command("train_gaze", TRAIN, "fit the tracker's map from irises to gaze"),
+    "train-camera": Command("train_gaze", TRAIN, "fit the tracker's mean head, from which it tells the camera"),
+    "train-identity": Command("train_identity", TRAIN, "fit the offline identity network behind CSIM"),
+    "evaluate": Command("evaluate", MEASURE, "score a model, or frames from elsewhere, by every metric"),
+    "measure-expression": Command("measure", MEASURE, "identity and expression in beta and beta', with t-SNE pictures"),
+    "quality": Command("quality", MEASURE, "score a model against exact truth on synthetic clips"),
     "reproduce": Command(
-        module="export3d.cli.reproduce",
-        function="reproduce_main",
-        summary="train, score and draw all variants: every table and figure of the paper",
-        group=MEASURE,
+        "reproduce", MEASURE, "train, score and draw all variants: every table and figure of the paper"
     ),
 }
 
@@ -206,7 +120,7 @@ def _run(arguments: list[str]) -> int:
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UsageError(f"'{name}' is not a command.{hint} See them all with: export3d --help")
     try:
-        entry = getattr(importlib.import_module(command.module), command.function)
+        entry = getattr(importlib.import_module(f"export3d.cli.{command.module}"), f"{name.replace('-', '_')}_main")
     except ModuleNotFoundError as error:
         raise _missing_module(name, error) from error
     try:
@@ -221,6 +135,7 @@ def _missing_module(command: str, error: ModuleNotFoundError) -> Export3DError |
     if missing == "export3d":
         return error  # a part of this package: a broken installation deserves its traceback
     extras = {"mediapipe": "face", "webdataset": "train", "torchmetrics": "eval", "skimage": "eval", "ray": "cluster"}
+    extras |= dict.fromkeys(("c2pa", "cryptography"), "provenance")
     extra = extras.get(missing)
     how = f'pip install "export3d[{extra}]"' if extra else f"pip install {missing}"
     return MissingExtraError(f"export3d {command} needs the package '{missing}', which is not installed. Run: {how}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -20,6 +20,11 @@ from export3d.cli.common import (
     warn_of_damage,
     warn_of_gaps,
 )
+from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
+from export3d.provenance import ProvenanceOptions
+
+if TYPE_CHECKING:
+    from export3d.animation import TransferOptions, VideoOptions
 
 STILL_VIDEO_S = 2.0
 """Length of a video that is driven by a single photo."""
@@ -59,6 +64,9 @@ class AnimateOptions:
     gaze: bool = True
     """Let the eyes follow the driver's; --no-gaze leaves them as the portrait has them."""
 
+    shift: bool = True
+    """Let the head move in the picture as the driver's does from its first frame on; --no-shift keeps it in the middle."""
+
     rigid: bool = False
     """Turn the shoulders with the head, as if the camera went round the person. By default the head turns on its neck."""
 
@@ -89,6 +97,9 @@ class AnimateOptions:
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
 
+    provenance: ProvenanceOptions = field(default_factory=ProvenanceOptions)
+    """Label, mark, signed manifest, consent, allowed portraits."""
+
 
 def animate_main(argv: Sequence[str]) -> int:
     """Run `export3d animate` with these arguments."""
@@ -100,34 +111,28 @@ def animate_main(argv: Sequence[str]) -> int:
 def run(options: AnimateOptions) -> str:
     """Animate as asked; returns the result line."""
     # Imported here: `export3d animate --help` should not wait for PyTorch.
-    from export3d.animation import Animator, TransferOptions, VideoOptions, animate_video, open_driver
-    from export3d.animation.video_output import check_target, is_still
+    from export3d.animation import Animator, animate_video, open_driver
+    from export3d.animation.targets import check_target, is_still
     from export3d.portrait import load_model
     from export3d.tracking import Tracker
-    from export3d.tracking.smoothing import SIGMA_S
     from export3d.training.loop.memory import keep_freed_memory
 
-    video = VideoOptions(
-        size=options.size,
-        side_by_side=options.side_by_side,
-        rigid=options.rigid,
-        crf=options.crf,
-        threads=options.threads,
-    )
-    motion = TransferOptions(
-        expression_only=options.expression_only,
-        pose_only=options.pose_only,
-        relative=options.relative,
-        gaze=options.gaze,
-        smooth_s=SIGMA_S if options.smooth else 0.0,
-    )
+    video, motion = _choices(options)
     set_threads(options.threads)
     keep_freed_memory()
     check_target(options.output)
     refuse_overwriting_inputs(options.output, options.source, options.driving)
+    allowed = allowed_sources(options.provenance)
+    finish = start_finish(
+        options.provenance,
+        source=options.source,
+        driver=options.driving,
+        model=options.model,
+        composite=options.side_by_side,
+    )
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice=options.face, size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker, exact=options.exact)
+        animator = Animator(model, tracker, exact=options.exact, allowed=allowed)
         animator.portrait(options.source)
         driver = open_driver(
             options.driving,
@@ -145,10 +150,35 @@ def run(options: AnimateOptions) -> str:
                     video=video,
                     motion=motion,
                     on_lost=options.on_lost,
+                    finish=finish,
                     progress=progress,
                 )
         finally:
             driver.close()
     warn_of_damage(options.driving, driver.problems)
     warn_of_gaps(report, options.on_lost)
+    warn_of_missing_manifest(finish)
     return result_line(report)
+
+
+def _choices(options: AnimateOptions) -> tuple[VideoOptions, TransferOptions]:
+    """What is asked of the video, and of the motion."""
+    from export3d.animation import TransferOptions, VideoOptions
+    from export3d.tracking.smoothing import SIGMA_S
+
+    video = VideoOptions(
+        size=options.size,
+        side_by_side=options.side_by_side,
+        rigid=options.rigid,
+        crf=options.crf,
+        threads=options.threads,
+    )
+    motion = TransferOptions(
+        expression_only=options.expression_only,
+        pose_only=options.pose_only,
+        relative=options.relative,
+        gaze=options.gaze,
+        shift=options.shift,
+        smooth_s=SIGMA_S if options.smooth else 0.0,
+    )
+    return video, motion

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from export3d.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from export3d.animation import VideoReport
     from export3d.animation.video_output import Progress
+    from export3d.training.loop.run import Progress as LoopProgress
 
 Options = TypeVar("Options")
 
@@ -46,6 +49,52 @@ def progress_bar(label: str, total: int | None) -> Iterator[Progress]:
             yield lambda done: bar.update(task, completed=done, total=max(done, total) if total else None)
 
 
+@contextmanager
+def stage_bars(console: Console, *, transient: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """One bar for each stage, told its name, how much is done, and how much there is."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=transient, disable=transient and not console.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield tell
+
+
+@contextmanager
+def training_display(console: Console, is_main: bool) -> Iterator[Callable[[LoopProgress], None]]:
+    """A bar, messages and logged numbers of a training run in the main process, nothing in the others."""
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"))
+    bar = Bar(*columns, TimeRemainingColumn(), console=console, disable=not is_main)
+    task = bar.add_task("training", total=1)
+    shown: dict[str, float] = {}
+
+    def show(progress: LoopProgress) -> None:
+        nonlocal shown
+        if not is_main:
+            return
+        if progress.message is not None:
+            console.print(progress.message, markup=False, highlight=False)
+        rate = f"{progress.samples_per_s:.1f} samples/s"
+        bar.update(task, completed=progress.step, total=progress.total_steps, description=rate)
+        if progress.metrics and progress.metrics is not shown:
+            shown = progress.metrics
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in sorted(progress.metrics.items()))
+            console.print(f"step {progress.step}: {numbers}", markup=False, highlight=False, soft_wrap=True)
+
+    with bar:
+        yield show
+
+
 def result_line(report: VideoReport) -> str:
     """The one line on stdout that says what was made."""
     if report.frames == 1:
@@ -57,13 +106,21 @@ def result_line(report: VideoReport) -> str:
 
 
 def warn_of_gaps(report: VideoReport, on_lost: str) -> None:
-    """Say on stderr in which frames the face was lost, and what was done about it."""
+    """Say on stderr in which frames the face was lost, what was done about it, and where another shot begins."""
+    if report.cuts:
+        shown = _some([str(index) for index in report.cuts])
+        print(f"warning: another shot begins with frame {shown} of the driving clip", file=sys.stderr)
     if not report.gaps:
         return
-    shown = [str(first) if first == last else f"{first}-{last}" for first, last in report.gaps[:10]]
-    more = f" and {len(report.gaps) - 10} more gaps" if len(report.gaps) > 10 else ""
+    shown = _some([str(first) if first == last else f"{first}-{last}" for first, last in report.gaps])
     done = "were left out" if on_lost == "skip" else "show the last expression before them"
-    print(f"warning: no face in {report.lost} frames, which {done}: {', '.join(shown)}{more}", file=sys.stderr)
+    other = f" ({report.others} of them have another face, which is not followed)" if report.others else ""
+    print(f"warning: no face in {report.lost} frames{other}, which {done}: {shown}", file=sys.stderr)
+
+
+def _some(words: list[str]) -> str:
+    """The first ten, and how many more there are."""
+    return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
 
 
 def warn_of_damage(path: Path, problems: Sequence[str]) -> None:

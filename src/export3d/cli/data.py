@@ -11,10 +11,9 @@ from typing import Annotated
 import tyro
 from PIL import Image
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from export3d.checks import check_choice
-from export3d.cli.common import check_targets, parse, say
+from export3d.cli.common import check_targets, parse, say, stage_bars
 from export3d.data import ClipDataset
 from export3d.data.check import check_dataset
 from export3d.data.export import export_clip
@@ -31,7 +30,6 @@ class CheckOptions:
 
     folder: tyro.conf.Positional[Path]
     """Folder with manifest.json."""
-
     quick: bool = False
     """Decode only the first and last picture of each clip."""
 
@@ -42,22 +40,16 @@ class ShowOptions:
 
     folder: tyro.conf.Positional[Path]
     """Folder with manifest.json."""
-
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("sheet.png")
     """PNG or JPEG to write."""
-
     clips: int = 12
     """Clips shown, spread over the data set."""
-
     columns: int = 6
     """Frames of each clip."""
-
     tile: int = 192
     """Side of one picture in pixels."""
-
     plain: bool = False
     """Draw nothing on top."""
-
     split: str | None = None
     """Only clips of this split: train, val or test."""
 
@@ -68,7 +60,6 @@ class MergeOptions:
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
     """Two or more folders with manifest.json, of one extractor, frame size and frame format."""
-
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """New folder."""
 
@@ -79,13 +70,10 @@ class ExportOptions:
 
     folder: tyro.conf.Positional[Path]
     """Folder with manifest.json."""
-
     clip: str
     """Key of the clip."""
-
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """MP4 film, or PNG or JPEG picture."""
-
     frame: int = 0
     """Which frame becomes the picture."""
 
@@ -120,16 +108,8 @@ def data_main(argv: Sequence[str]) -> None:
 
 
 def _check(options: CheckOptions) -> None:
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done)
-
-        result = check_dataset(options.folder, every_frame=not options.quick, progress=report)
+    with stage_bars(Console(stderr=True)) as tell:
+        result = check_dataset(options.folder, every_frame=not options.quick, progress=tell)
     for problem in result.problems:
         say(problem)
     if result.problems:

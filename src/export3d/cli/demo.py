@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from export3d.cli.common import parse, pick_device, progress_bar, result_line, say, set_threads
+from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.errors import OutputError, UsageError
+from export3d.provenance import ProvenanceOptions
 
 if TYPE_CHECKING:
     from export3d.animation import Animator
+    from export3d.provenance import Finish
 
 FRAME_RATE = Fraction(25)
 
@@ -45,6 +48,11 @@ class DemoOptions:
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
 
+    provenance: ProvenanceOptions = field(
+        default_factory=lambda: ProvenanceOptions(label="AI-generated", consent="A sample that comes with Export3D.")
+    )
+    """Label, mark, signed manifest, consent, allowed portraits."""
+
 
 def demo_main(argv: Sequence[str]) -> int:
     """Run `export3d demo` with these arguments."""
@@ -66,7 +74,7 @@ def samples_folder() -> Path:
 def run(options: DemoOptions) -> None:
     """Make the three files and print one line for each."""
     from export3d.animation import Animator
-    from export3d.animation.video_output import check_target
+    from export3d.animation.targets import check_target
     from export3d.portrait import load_model
     from export3d.tracking import Tracker
     from export3d.training.loop.memory import keep_freed_memory
@@ -79,12 +87,18 @@ def run(options: DemoOptions) -> None:
     check_target(options.output / "animated.mp4")
     set_threads(options.threads)
     keep_freed_memory()
+    allowed = allowed_sources(options.provenance)
+    beside = start_finish(  # camera pictures beside generated ones
+        options.provenance, source=source, driver=driving, model=options.model, composite=True
+    )
+    finish = start_finish(options.provenance, source=source, model=options.model)
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice="largest", size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker, exact=options.exact)
+        animator = Animator(model, tracker, exact=options.exact, allowed=allowed)
         animator.portrait(source)
-        _animate(animator, driving, options)
-        _turn(animator, options)
+        _animate(animator, driving, options, beside)
+        _turn(animator, options, finish)
+    warn_of_missing_manifest(finish)
 
 
 def _samples(number: int) -> tuple[Path, Path]:
@@ -99,7 +113,7 @@ def _samples(number: int) -> tuple[Path, Path]:
     return portraits[number - 1], driving
 
 
-def _animate(animator: Animator, driving: Path, options: DemoOptions) -> None:
+def _animate(animator: Animator, driving: Path, options: DemoOptions, finish: Finish) -> None:
     """Write animated.mp4."""
     from export3d.animation import TransferOptions, VideoOptions, animate_video, open_driver
     from export3d.tracking import Tracker
@@ -118,6 +132,7 @@ def _animate(animator: Animator, driving: Path, options: DemoOptions) -> None:
                 options.output / "animated.mp4",
                 video=VideoOptions(size=options.size, side_by_side=True, threads=options.threads),
                 motion=TransferOptions(),
+                finish=finish,
                 progress=progress,
             )
     finally:
@@ -125,11 +140,12 @@ def _animate(animator: Animator, driving: Path, options: DemoOptions) -> None:
     say(result_line(report))
 
 
-def _turn(animator: Animator, options: DemoOptions) -> None:
+def _turn(animator: Animator, options: DemoOptions, finish: Finish) -> None:
     """Write orbit.mp4 and depth.png."""
     from export3d.animation import VideoOptions, orbit_video
     from export3d.animation.paths import OrbitOptions, orbit_cameras
-    from export3d.animation.video_output import render_depth, write_picture
+    from export3d.animation.targets import write_picture
+    from export3d.animation.video_output import render_depth
 
     assert animator.subject is not None
     path = OrbitOptions(num_frames=75)
@@ -141,10 +157,11 @@ def _turn(animator: Animator, options: DemoOptions) -> None:
             video=VideoOptions(size=options.size, threads=options.threads),
             fps=FRAME_RATE,
             with_depth=True,
+            finish=finish,
             progress=progress,
         )
     say(result_line(report))
     frontal = orbit_cameras(OrbitOptions(num_frames=1)).to_vector()[0].numpy()
     depth = options.output / "depth.png"
-    write_picture(depth, render_depth(animator.render(animator.subject.state, frontal), options.size))
+    write_picture(depth, render_depth(animator.render(animator.subject.state, frontal), options.size), finish)
     say(f"{depth}: depth of the portrait, light is near, {options.size}x{options.size}")

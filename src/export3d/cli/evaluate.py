@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,10 +18,15 @@ from export3d.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from export3d.data import ClipDataset
-    from export3d.evaluation.metrics.backends import FaceBackend, IdentityBackend, PictureDistance
     from export3d.evaluation.scores.makers import FrameMaker
     from export3d.evaluation.scores.protocol import Pair
     from export3d.evaluation.scores.run import Backends
+
+BASELINES = {
+    "copy_source": "the source frame, unchanged",
+    "mean_face": "mean picture of the source frames of all clips of the split",
+    "driving": "the driving frames themselves: the upper bound",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,58 +35,40 @@ class EvaluateOptions:
 
     data: Path
     """Data set with the test clips: prepared videos or synthetic heads."""
-
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for table.md, table.json, frames.csv and pairs.json. The same command goes on where it was stopped."""
-
     model: str | None = None
     """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
-
     predictions: Path | None = None
     """Frames of another method, instead of a model: same/CLIP/000000.png, cross/SOURCE--by--DRIVING/000000.png."""
-
     split: Literal["train", "val", "test", "all"] = "test"
     """Which clips of the data set are used."""
-
     protocol: Literal["same", "cross", "both"] = "both"
     """Same identity: each clip drives its own frontal frame. Cross: the next person's clip drives it."""
-
     pairs: Path | None = None
     """Fixed pairs (the pairs.json of an earlier run) instead of those chosen by the seed."""
-
     pairs_only: bool = False
     """Only write OUTPUT/pairs.json and stop: what another method needs to make its frames."""
-
     backends_only: bool = False
     """Only measure the back ends themselves on clips with exact truth, write OUTPUT/backends.json and stop."""
-
     clips: int | None = None
     """Only the first so many pairs of each kind."""
-
     landmarks: Literal["mediapipe", "face-alignment", "none"] = "mediapipe"
     """What finds faces: AKD, AED, APD and the crops of CSIM. With none only picture metrics remain."""
-
     deep3d_checkpoint: Path | None = None
     """Checkpoint of Deep3DFaceRecon (epoch_20.pth): AED and APD by its coefficients instead of the bundled regressor's."""
-
     identity: str = "bundled"
     """What measures CSIM: bundled, none, an ArcFace network (.onnx), or a file of train-identity (.safetensors)."""
-
     lpips_vgg: Path | None = None
     """VGG16 weights (vgg16-397923af.pth, docs/training.md): adds LPIPS, together with --lpips-heads."""
-
     lpips_heads: Path | None = None
     """LPIPS's weights per channel (vgg.pth of the lpips package)."""
-
     save_frames: bool = False
     """Keep the frames in OUTPUT/frames, in the layout that --predictions reads."""
-
     seed: int = 0
     """Seed of the source frames and of the bootstrap."""
-
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
-
     threads: int = 0
     """Threads of the network; 0 is automatic."""
 
@@ -95,18 +82,14 @@ def evaluate_main(argv: Sequence[str]) -> int:
 def run(options: EvaluateOptions, command: list[str]) -> None:
     """Evaluate, print the tables, write the files."""
     from export3d.data import ClipDataset
+    from export3d.evaluation.metrics.bootstrap import DRAWS
     from export3d.evaluation.scores.protocol import write_pairs
     from export3d.evaluation.scores.run import choose_pairs, evaluate
     from export3d.evaluation.scores.scoring import write_frames_csv
     from export3d.evaluation.scores.tables import TITLES, make_tables, markdown, text_table, write_tables_json
     from export3d.files import write_atomically
 
-    if options.model is not None and options.predictions is not None:
-        raise UsageError("evaluate: give --model or --predictions, not both.")
-    if options.clips is not None and options.clips < 1:
-        raise UsageError(f"--clips must be at least 1; got {options.clips}.")
-    if (options.lpips_vgg is None) != (options.lpips_heads is None):
-        raise UsageError("evaluate: LPIPS needs both files; give --lpips-vgg and --lpips-heads, or neither.")
+    _check(options)
     set_threads(options.threads)
     dataset = ClipDataset(options.data, split=None if options.split == "all" else options.split)
     if options.backends_only:
@@ -120,7 +103,7 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
         return
     maker = _maker(options, dataset, pairs)
     folder = _folder(options.output)
-    with open_backends(options) as backends, progress_bar("evaluating", len(pairs)) as report:
+    with _backends(options) as backends, progress_bar("evaluating", len(pairs)) as report:
         write_pairs(folder / "pairs.json", pairs)
         result = evaluate(
             dataset,
@@ -132,7 +115,12 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
             save_frames=options.save_frames,
             on_progress=report,
         )
-        facts = _facts(options, command, dataset, pairs, maker, backends)
+        facts = _facts(options, command, dataset, backends)
+    facts["protocol"] = options.protocol
+    facts["pairs"] = {kind: sum(pair.kind == kind for pair in pairs) for kind in ("same", "cross")}
+    facts["bootstrap"] = {"draws": DRAWS, "level": 0.95, "over": "clips"}
+    facts["maker"] = maker.facts
+    facts["baselines"] = BASELINES
     facts["times"] = {
         "seconds_making": round(result.seconds_making, 3),
         "seconds_scoring": round(result.seconds_scoring, 3),
@@ -151,14 +139,23 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
     say(f"{folder}: table.md, table.json, frames.csv, pairs.json; {len(pairs)} pairs, {result.resumed} from before")
 
 
+def _check(options: EvaluateOptions) -> None:
+    if options.model is not None and options.predictions is not None:
+        raise UsageError("evaluate: give --model or --predictions, not both.")
+    if options.clips is not None and options.clips < 1:
+        raise UsageError(f"--clips must be at least 1; got {options.clips}.")
+    if (options.lpips_vgg is None) != (options.lpips_heads is None):
+        raise UsageError("evaluate: LPIPS needs both files; give --lpips-vgg and --lpips-heads, or neither.")
+
+
 def _measure_backends(options: EvaluateOptions, command: list[str], dataset: ClipDataset) -> None:
     from export3d.evaluation.metrics.backend_accuracy import measure_backends
     from export3d.files import write_atomically
 
     count = min(options.clips or len(dataset), len(dataset))
-    with open_backends(options) as backends, progress_bar("measuring back ends", count) as report:
+    with _backends(options) as backends, progress_bar("measuring back ends", count) as report:
         found = measure_backends(dataset, backends, clips=options.clips, seed=options.seed, on_progress=report)
-        facts = _common_facts(options, command, dataset, backends)
+        facts = _facts(options, command, dataset, backends)
     path = _folder(options.output) / "backends.json"
     content = {
         "format": "export3d-backend-accuracy",
@@ -195,62 +192,16 @@ def _maker(options: EvaluateOptions, dataset: ClipDataset, pairs: list[Pair]) ->
     return ModelFrames(model, dataset, {"name": path.name, "sha256": file_sha256(path)})
 
 
-@contextmanager
-def open_backends(options: EvaluateOptions) -> Iterator[Backends]:
-    """What measures faces, as the options say."""
-    from export3d.evaluation.scores.run import Backends
+def _backends(options: EvaluateOptions) -> AbstractContextManager[Backends]:
+    from export3d.evaluation.metrics.opened import open_backends
 
-    pictures = _pictures(options)
-    if options.landmarks == "none":
-        if options.identity not in ("bundled", "none"):
-            raise UsageError("--identity needs faces: leave --landmarks none out.")
-        yield Backends(pictures=pictures)
-        return
-    from export3d.evaluation.metrics.backends import TrackerBackend
-    from export3d.evaluation.metrics.remembered import RememberedFaces
-    from export3d.tracking import Tracker
-
-    coefficients = None
-    if options.deep3d_checkpoint is not None:
-        from export3d.tracking.deep3d import Deep3DModel
-
-        coefficients = Deep3DModel(options.deep3d_checkpoint)
-    with Tracker(coefficients=coefficients, choice="largest") as tracker:
-        faces: FaceBackend = TrackerBackend(tracker)
-        if options.landmarks == "face-alignment":
-            from export3d.evaluation.metrics.outside import FaceAlignmentBackend
-
-            faces = FaceAlignmentBackend(faces, device=pick_device(options.device))
-        faces = RememberedFaces(faces)
-        yield Backends(faces=faces, identities=_identity(options.identity, faces), pictures=pictures)
-
-
-def _pictures(options: EvaluateOptions) -> PictureDistance | None:
-    if options.lpips_vgg is None or options.lpips_heads is None:
-        return None
-    from export3d.evaluation.metrics.picture_distance import LPIPSDistance
-
-    return LPIPSDistance(options.lpips_vgg, options.lpips_heads, device=pick_device(options.device))
-
-
-def _identity(choice: str, faces: FaceBackend) -> IdentityBackend | None:
-    from export3d.evaluation.metrics.outside import ArcFace
-    from export3d.identity.network import IdentityNetwork, bundled_identity
-
-    if choice == "none":
-        return None
-    if choice == "bundled":
-        if not bundled_identity().is_file():
-            raise UsageError(
-                "--identity bundled: this installation has no identity network. Train one (export3d train-identity), "
-                "name an ArcFace .onnx file, or say --identity none."
-            )
-        return IdentityNetwork.load(None, faces)
-    if choice.endswith(".onnx"):
-        return ArcFace.from_onnx(choice, faces)
-    if choice.endswith(".safetensors"):
-        return IdentityNetwork.load(choice, faces)
-    raise UsageError(f"--identity: '{choice}' is not known. Expected bundled, none, FILE.onnx or FILE.safetensors.")
+    return open_backends(
+        options.landmarks,
+        options.identity,
+        device=pick_device(options.device),
+        deep3d_checkpoint=options.deep3d_checkpoint,
+        lpips=(options.lpips_vgg, options.lpips_heads) if options.lpips_vgg and options.lpips_heads else None,
+    )
 
 
 def _folder(output: Path) -> Path:
@@ -261,33 +212,7 @@ def _folder(output: Path) -> Path:
     return output
 
 
-def _facts(
-    options: EvaluateOptions,
-    command: list[str],
-    dataset: ClipDataset,
-    pairs: list[Pair],
-    maker: FrameMaker,
-    backends: Backends,
-) -> dict[str, Any]:
-    from export3d.evaluation.metrics.bootstrap import DRAWS
-
-    return {
-        **_common_facts(options, command, dataset, backends),
-        "protocol": options.protocol,
-        "pairs": {kind: sum(pair.kind == kind for pair in pairs) for kind in ("same", "cross")},
-        "bootstrap": {"draws": DRAWS, "level": 0.95, "over": "clips"},
-        "maker": maker.facts,
-        "baselines": {
-            "copy_source": "the source frame, unchanged",
-            "mean_face": "mean picture of the source frames of all clips of the split",
-            "driving": "the driving frames themselves: the upper bound",
-        },
-    }
-
-
-def _common_facts(
-    options: EvaluateOptions, command: list[str], dataset: ClipDataset, backends: Backends
-) -> dict[str, Any]:
+def _facts(options: EvaluateOptions, command: list[str], dataset: ClipDataset, backends: Backends) -> dict[str, Any]:
     import numpy as np
     import torch
 

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
-from export3d.cli.common import check_targets
+from export3d.cli.common import check_targets, stage_bars
 from export3d.data.tar_members import encode_image
 from export3d.errors import OutputError, UsageError
 from export3d.files import write_atomically
 from export3d.heads.clips.entanglement import EntanglementConfig, measure_entanglement
 from export3d.heads.clips.extractor import LinearExtractor
 from export3d.heads.clips.motion_csv import from_csv
-from export3d.heads.clips.rendering import ClipsConfig, render_clips
+from export3d.heads.clips.one_clip import ClipsConfig, ClipSettings
+from export3d.heads.clips.rendering import render_clips
 from export3d.heads.clips.sheet import clip_strip, expression_sheet, pose_sheet, random_sheet, spread_report
 from export3d.heads.look.appearance import AppearanceOptions
 from export3d.heads.look.identity import Identity
@@ -40,7 +32,7 @@ Output = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderOptions:
+class RenderOptions(ClipSettings):
     """Render clips of synthetic heads with exact labels, as the same shards that real videos become.
 
     Rerunning the same command finishes an interrupted render. The same settings give the same bytes, whatever the
@@ -49,50 +41,14 @@ class RenderOptions:
 
     output: Output
     """Folder for the clip shards."""
-
-    identities: int
-    """How many heads; one clip each."""
-
     frames: int | None = None
     """Frames of a clip; 16, or all rows of --motion-file."""
-
-    size: int = 256
-    """Side of a frame in pixels."""
-
-    seed: int = 0
-    """Position of the first identity in its split."""
-
-    split: Literal["train", "validation", "test"] = "train"
-    """Which identities. The splits share none."""
-
-    motion: Literal["independent", "wide", "trajectory"] = "independent"
-    """Frames drawn one by one (for training), or a continuous talking sequence."""
-
     motion_file: Path | None = None
     """CSV of blendshape weights (ARKit, Live Link Face) that drives every head instead."""
-
-    fps: int = 25
-    """Frames per second of a continuous sequence."""
-
     workers: int = 1
     """Processes of one thread each; more than the cores you have does not help."""
-
     head_model: Path | None = None
     """npz of `export3d heads import`. Without it: the file in $EXPORT3D_HEAD_MODEL, else a small head made in code."""
-
-    supersample: int = 2
-    """Samples per pixel along each side."""
-
-    quality: Literal["fast", "full"] = "full"
-    """`fast` takes smaller textures, fewer light directions and fewer hair layers."""
-
-    static_share: float = 0.7
-    """Share of heads whose light, body and backdrop turn with the head, which makes all views consistent."""
-
-    resting_offset: bool = True
-    """Give each head a resting face of its own."""
-    novel_views: bool = False
-    """Three more frames at the end: the middle frame's expression from yaw -30, 0, +30 degrees (export3d quality)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +57,6 @@ class ImportOptions:
 
     path: tyro.conf.Positional[Path]
     """The folder FaceXModel."""
-
     output: Output = Path("ict_facekit.npz")
     """The npz to write."""
 
@@ -112,28 +67,20 @@ class SheetOptions:
 
     output: Output = Path("sheet.png")
     """PNG or JPEG to write."""
-
     kind: Literal["random", "poses", "expressions", "clip"] = "random"
     """Many heads; or one head in several poses, with several expressions, or in a talking sequence."""
-
     seed: int = 0
     """First identity, or the one identity."""
-
     identities: int = 24
     """Heads of a `random` sheet."""
-
     columns: int = 8
     """Pictures in a row of a `random` or `clip` sheet."""
-
     size: int = 256
     """Side of a picture in pixels."""
-
     quality: Literal["fast", "full"] = "full"
     """As in `heads render`."""
-
     head_model: Path | None = None
     """As in `heads render`."""
-
     spread: bool = False
     """Also print how skin tones, ages and hair are spread over the heads."""
 
@@ -144,19 +91,14 @@ class EntanglementOptions:
 
     output: Output = Path("results/entanglement.json")
     """JSON to write: the table with the command, the seed and the date."""
-
     identities: int = 60
     """Test identities."""
-
     frames: int = 40
     """Frames of each clip, at 25 fps."""
-
     train_identities: int = 200
     """Train identities on which the regression to the true expression is learned."""
-
     seed: int = 0
     """Which identities of the splits."""
-
     head_model: Path | None = None
     """As in `heads render`."""
 
@@ -187,33 +129,18 @@ def _render(options: RenderOptions) -> None:
     frames = options.frames
     if frames is None:
         frames = 16 if options.motion_file is None else len(from_csv(options.motion_file))
-    config = ClipsConfig(
-        identities=options.identities,
-        frames=frames,
-        size=options.size,
-        seed=options.seed,
-        split=options.split,
-        motion=options.motion,
-        motion_file=None if options.motion_file is None else str(options.motion_file),
-        fps=options.fps,
-        supersample=options.supersample,
-        quality=options.quality,
-        static_share=options.static_share,
-        resting_offset=options.resting_offset,
-        novel_views=options.novel_views,
-    )
+    settings = {field.name: getattr(options, field.name) for field in fields(ClipSettings)}
+    motion_file = None if options.motion_file is None else str(options.motion_file)
+    config = ClipsConfig(**settings, frames=frames, motion_file=motion_file)
     console = Console(soft_wrap=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task({"render": "rendering heads", "pack": "writing shards"}[stage])
-            bar.update(tasks[stage], completed=done, total=total)
-
+    names = {"render": "rendering heads", "pack": "writing shards"}
+    with stage_bars(console, transient=False) as tell:
         manifest = render_clips(
-            options.output, config, head_model=options.head_model, workers=options.workers, on_progress=report
+            options.output,
+            config,
+            head_model=options.head_model,
+            workers=options.workers,
+            on_progress=lambda stage, done, total: tell(names[stage], done, total),
         )
     size_mb = sum(shard.bytes for shard in manifest.shards) / 1e6
     console.print(
@@ -248,12 +175,7 @@ def _sheet(options: SheetOptions) -> None:
 
 
 def _entanglement(options: EntanglementOptions, argv: list[str]) -> None:
-    config = EntanglementConfig(
-        identities=options.identities,
-        frames=options.frames,
-        train_identities=options.train_identities,
-        seed=options.seed,
-    )
+    config = EntanglementConfig(**{field.name: getattr(options, field.name) for field in fields(EntanglementConfig)})
     head = load_head(options.head_model)
     extractor = LinearExtractor.build(head)
     console = Console(soft_wrap=True)

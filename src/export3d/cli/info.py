@@ -22,13 +22,14 @@ PACKAGES = {
     "mediapipe": "face",
     "webdataset": "train",
     "torchmetrics": "eval",
+    "c2pa-python": "provenance",
     "ray": "cluster",
 }
 """Package -> the extra that brings it (None: always installed)."""
 
 ENVIRONMENT = {
     "EXPORT3D_HEAD_MODEL": "ICT-FaceKit head model (.npz) for synthetic heads; without it a procedural head is used",
-    "EXPORT3D_FACE_LANDMARKER": "MediaPipe's face_landmarker.task, for blendshapes; without it FaceMesh is used",
+    "EXPORT3D_FACE_LANDMARKER": "another face_landmarker.task than `export3d models get face-landmarker` fetches",
 }
 """Environment variable -> what the file it names is good for."""
 
@@ -71,6 +72,7 @@ def collect(options: InfoOptions) -> dict:
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "packages": {name: _version(name) for name in PACKAGES},
+        "renderer": _renderer(),
         "model": _describe_model(options.model),
         "files": {name: _file_state(name) for name in ENVIRONMENT},
         "presets": {name: _preset_parameters(name) for name in chosen},
@@ -92,7 +94,7 @@ def as_text(facts: dict) -> str:
         extra = PACKAGES[name]
         missing = f'not installed; get it with: pip install "export3d[{extra}]"'
         lines.append(f"  {name:<14} {version or missing}")
-    lines += ["", "Model"]
+    lines += ["", f"Renderer of films on a CPU: {facts['renderer']}", "", "Model"]
     lines += [f"  {name:<14} {value}" for name, value in facts["model"].items()]
     lines += ["", "Optional files (environment variables)"]
     for name, state in facts["files"].items():
@@ -109,6 +111,13 @@ def as_text(facts: dict) -> str:
     else:
         lines += ["", "More about one preset: export3d info --preset paper"]
     return "\n".join(lines)
+
+
+def _renderer() -> str:
+    from export3d.rendering.fused import fused_status
+
+    runs, reason = fused_status()
+    return f"compiled ({reason})" if runs else f"PyTorch (the compiled one: {reason})"
 
 
 def _version(package: str) -> str | None:

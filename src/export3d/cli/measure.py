@@ -15,6 +15,7 @@ import tyro
 
 from export3d.cli.common import parse, say, set_threads
 from export3d.errors import DataError, UsageError
+from export3d.reading import read_log
 
 if TYPE_CHECKING:
     from export3d.evaluation.scores.expression_content import CodeRow
@@ -31,39 +32,29 @@ class MeasureOptions:
 
     expression: Path
     """Run folder of `export3d pretrain` (or its expression.safetensors)."""
-
     data: Path
     """Clips of test people (`export3d heads render --split test`): pictures for the retrieval, and the extractor."""
-
     identities: int = 0
     """Measure on so many test people whose landmarks are drawn without rendering; 0 takes the people of --data."""
-
     frames: int = 34
     """Frames of each drawn person."""
-
     compare: tuple[Path, ...] = ()
     """Further runs to put in the same table."""
-
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """JSON file for the numbers, with the command, the seed and the date."""
-
     figure: Path | None = None
     """PNG or JPEG: t-SNE of beta-hat and of beta' side by side, coloured by identity."""
-
     figure_identities: int = 16
     """People in the figure, the first ones."""
-
     head_model: Path | None = None
     """As in `heads render`; needed with --identities."""
-
     seed: int = 0
     """Seed of the landmark noise of drawn people."""
-
     threads: int = 0
     """Threads; 0 is automatic."""
 
 
-def measure_main(argv: Sequence[str]) -> int:
+def measure_expression_main(argv: Sequence[str]) -> int:
     """Run `export3d measure-expression` with these arguments."""
     options = parse(MeasureOptions, argv, command="measure-expression")
     run(options, shlex.join(["export3d", "measure-expression", *argv]))
@@ -72,13 +63,10 @@ def measure_main(argv: Sequence[str]) -> int:
 
 def run(options: MeasureOptions, command: str) -> None:
     """Measure, print the table, write what was asked for."""
-    from PIL import Image
-
     from export3d.data import ClipDataset
-    from export3d.evaluation.figures.expression_figure import tsne_figure
     from export3d.evaluation.scores import expression_content as content
     from export3d.files import write_atomically
-    from export3d.heads.clips.extractor import NUM_EXPRESSION, LinearExtractor
+    from export3d.heads.clips.extractor import NUM_EXPRESSION
     from export3d.training.phases.pretrain_files import (
         FACE_NETWORK_FILE,
         check_space,
@@ -92,16 +80,7 @@ def run(options: MeasureOptions, command: str) -> None:
     dataset = ClipDataset(options.data)
     expression, notes = load_expression(options.expression)
     check_space(dataset.extractor, expression.config.space, str(options.data))
-    extractor = LinearExtractor.load(options.data / EXTRACTOR_FILE)
-    for what, sha256 in (
-        (options.data, dataset.extractor["sha256"]),
-        (options.expression, notes["extractor"]["sha256"]),
-    ):
-        if sha256 != extractor.sha256:
-            raise DataError(
-                f"{what}: its beta was made by the extractor {sha256[:12]}; {options.data / EXTRACTOR_FILE} is "
-                f"{extractor.sha256[:12]}. Measure with clips of the same head model and extractor settings."
-            )
+    extractor = _extractor(options, dataset, notes)
     others = {f"beta' of {path.name}": load_expression(path)[0] for path in options.compare}
     sample = _sample(options, dataset, extractor)
     spread = extractor.mode_spread[:NUM_EXPRESSION].numpy()
@@ -109,32 +88,21 @@ def run(options: MeasureOptions, command: str) -> None:
     chances = content.chances(sample)
     verdicts = content.verdicts(rows, chances["identity_1nn"])
     coefficients = content.lambda_of(expression, sample.beta)
-    face_network = (
-        options.expression if options.expression.is_dir() else options.expression.parent
-    ) / FACE_NETWORK_FILE
+    run_folder = options.expression if options.expression.is_dir() else options.expression.parent
+    face_network = run_folder / FACE_NETWORK_FILE
     contrast: dict[str, Any] | None = None
     if face_network.exists():
         contrast = content.measure_contrast(expression, load_face_network(face_network)[0], dataset, notes["pretrain"])
-        contrast["train_retrieval"] = _last_logged(face_network.parent / "metrics.jsonl", "retrieval")
+        contrast["train_retrieval"] = _last_logged(run_folder / "metrics.jsonl", "retrieval")
     _print(rows, chances, contrast, verdicts)
-    if options.figure is not None:
-        shown = sample.first(options.figure_identities)
-        picture, _ = tsne_figure(shown, coefficients[sample.identity < options.figure_identities])
-        buffer = BytesIO()
-        kind = "PNG" if options.figure.suffix.lower() == ".png" else "JPEG"
-        Image.fromarray(picture).save(buffer, format=kind)
-        write_atomically(options.figure, buffer.getvalue())
-        say(f"wrote {options.figure}")
+    shown = _draw(options.figure, sample, coefficients, options.figure_identities)
     if options.output is not None:
+        drawn = {"drawn_without_rendering": options.identities > 0}
         facts: dict[str, Any] = {
             "command": command,
             "date": date.today().isoformat(),
             "seed": options.seed,
-            "sample": {
-                "identities": sample.identities,
-                "frames": len(sample.beta),
-                "drawn_without_rendering": options.identities > 0,
-            },
+            "sample": {"identities": sample.identities, "frames": len(sample.beta), **drawn},
             "run": {"steps": notes["step"], "pretrain": notes["pretrain"]},
             "extractor": extractor.info,
             "chance": chances,
@@ -143,10 +111,44 @@ def run(options: MeasureOptions, command: str) -> None:
             "rows": [asdict(row) for row in rows],
             "contrast": contrast,
             "coefficient_length": content.coefficient_lengths(coefficients),
-            "figure": None if options.figure is None else {"people": shown.identities, "frames": len(shown.beta)},
+            "figure": shown,
         }
         write_atomically(options.output, (json.dumps(facts, indent=1) + "\n").encode())
         say(f"wrote {options.output}")
+
+
+def _draw(path: Path | None, sample: ExpressionSample, coefficients: Any, people: int) -> dict[str, int] | None:
+    """t-SNE of the first people; returns how many people and frames it shows."""
+    from PIL import Image
+
+    from export3d.evaluation.figures.expression_figure import tsne_figure
+    from export3d.files import write_atomically
+
+    if path is None:
+        return None
+    shown = sample.first(people)
+    picture, _ = tsne_figure(shown, coefficients[sample.identity < people])
+    buffer = BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG" if path.suffix.lower() == ".png" else "JPEG")
+    write_atomically(path, buffer.getvalue())
+    say(f"wrote {path}")
+    return {"people": shown.identities, "frames": len(shown.beta)}
+
+
+def _extractor(options: MeasureOptions, dataset: Any, notes: dict[str, Any]) -> LinearExtractor:
+    """The extractor of the clips, which must have made both their beta and that of the run."""
+    from export3d.heads.clips.extractor import LinearExtractor
+
+    file = options.data / EXTRACTOR_FILE
+    extractor = LinearExtractor.load(file)
+    made = {options.data: dataset.extractor["sha256"], options.expression: notes["extractor"]["sha256"]}
+    for what, sha256 in made.items():
+        if sha256 != extractor.sha256:
+            raise DataError(
+                f"{what}: its beta was made by the extractor {sha256[:12]}; {file} is {extractor.sha256[:12]}. Measure "
+                "with clips of the same head model and extractor settings."
+            )
+    return extractor
 
 
 def _sample(options: MeasureOptions, dataset: Any, extractor: LinearExtractor) -> ExpressionSample:
@@ -165,10 +167,7 @@ def _sample(options: MeasureOptions, dataset: Any, extractor: LinearExtractor) -
 
 def _last_logged(log: Path, name: str) -> float | None:
     """The last value of a run's log, or None without one."""
-    if not log.exists():
-        return None
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    return next((line[name] for line in reversed(lines) if name in line), None)
+    return next((entry[name] for entry in reversed(read_log(log)) if name in entry), None)
 
 
 def _print(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +19,9 @@ from export3d.cli.common import (
     say,
     set_threads,
 )
+from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.errors import UsageError
+from export3d.provenance import ProvenanceOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,9 @@ class OrbitCommand:
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
 
+    provenance: ProvenanceOptions = field(default_factory=ProvenanceOptions)
+    """Label, mark, signed manifest, consent, allowed portraits."""
+
 
 def orbit_main(argv: Sequence[str]) -> int:
     """Run `export3d orbit` with these arguments."""
@@ -84,7 +89,7 @@ def run(options: OrbitCommand) -> str:
     # Imported here: `export3d orbit --help` should not wait for PyTorch.
     from export3d.animation import Animator, VideoOptions, orbit_video
     from export3d.animation.paths import OrbitOptions
-    from export3d.animation.video_output import check_target
+    from export3d.animation.targets import check_target
     from export3d.portrait import load_model
     from export3d.tracking import Tracker
     from export3d.training.loop.memory import keep_freed_memory
@@ -104,9 +109,11 @@ def run(options: OrbitCommand) -> str:
     keep_freed_memory()
     check_target(options.output)
     refuse_overwriting_inputs(options.output, options.source)
+    allowed = allowed_sources(options.provenance)
+    finish = start_finish(options.provenance, source=options.source, model=options.model)
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice=options.face, size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker, exact=options.exact)
+        animator = Animator(model, tracker, exact=options.exact, allowed=allowed)
         animator.portrait(options.source)
         with progress_bar("turning", orbit.num_frames) as progress:
             report = orbit_video(
@@ -116,6 +123,8 @@ def run(options: OrbitCommand) -> str:
                 video=video,
                 fps=Fraction(options.fps),
                 with_depth=options.depth,
+                finish=finish,
                 progress=progress,
             )
+    warn_of_missing_manifest(finish)
     return result_line(report)

@@ -10,13 +10,12 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from export3d.cli.common import parse, say
+from export3d.cli.common import parse, say, stage_bars
+from export3d.downloads import FACE_LANDMARKER
 from export3d.errors import UsageError
 from export3d.preprocess import PrepareOptions, RunOptions, find_inputs, prepare
 from export3d.preprocess.report import Report
-from export3d.tracking.mediapipe_tracker import LANDMARKER_VARIABLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,22 +27,16 @@ class PrepareCommand:
 
     inputs: tyro.conf.Positional[tuple[Path, ...]]
     """Videos, folders (any videos, VFHQ, TalkingHead-1KH) or CSV lists."""
-
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder of the data set to make or continue."""
-
     workers: int | None = None
     """Processes; default: one for each core. 0 works in this process."""
-
     ray: str | None = None
     """Address of a Ray cluster to work on instead, e.g. auto after `ray start --head`."""
-
     clips_per_shard: int = 64
     """Clips in one tar."""
-
     dry_run: bool = False
     """List the videos that would be prepared, and do nothing."""
-
     options: Annotated[PrepareOptions, tyro.conf.arg(name="")] = field(default_factory=PrepareOptions)
 
 
@@ -57,30 +50,21 @@ def prepare_main(argv: Sequence[str]) -> None:
     if command.clips_per_shard < 1:
         raise UsageError(f"--clips-per-shard: expected at least 1; got {command.clips_per_shard}.")
     options = command.options
-    named = os.environ.get(LANDMARKER_VARIABLE)
+    named = os.environ.get(str(FACE_LANDMARKER.variable))
     if options.face_landmarker is None and named:  # so that a rerun without the variable is refused
         options = replace(options, face_landmarker=Path(named))
     if command.dry_run:
         _list(command)
         return
     workers = command.workers if command.workers is not None else len(os.sched_getaffinity(0))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(step: str, done: int, total: int, what: str) -> None:
-            if step not in tasks:
-                tasks[step] = bar.add_task(step, total=total)
-            bar.update(tasks[step], completed=done, total=total)
-
+    with stage_bars(Console(stderr=True)) as tell:
         report = prepare(
             list(command.inputs),
             command.output,
             options,
             RunOptions(workers=workers, ray=command.ray),
             clips_per_shard=command.clips_per_shard,
-            progress=tell,
+            progress=lambda step, done, total, what: tell(step, done, total),
         )
     say(_summary(report, command.output))
 

@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from export3d.cli.common import check_targets, parse, progress_bar, say, set_threads
 from export3d.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from export3d.data import ClipDataset
+    from export3d.portrait import Model
 
 COLUMNS = ("psnr", "ssim", "foreground", "mouth", "eyes", "depth", "sharpness")
 
@@ -24,28 +28,25 @@ class QualityOptions:
 
     data: Path
     """Synthetic clips (`export3d heads render --split test`)."""
-
     views: Path | None = None
     """Clips of `export3d heads render --split test --novel-views`: also score views at -30, 0 and +30 degrees."""
-
     model: str | None = None
     """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
-
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """JSON file for the scores, with the command, the data and the date."""
-
     sheet: Path | None = None
     """PNG or JPEG: source, truth, output, error, the expression at yaw -30, 0, +30 degrees, depth; first clips, unpicked."""
-
+    size: int | None = None
+    """Score pictures of so many pixels, composed with the clips' own detail (portrait model); left out, the model's own size,
+    enlarged to the clips'."""
+    brief: bool = False
+    """Score only the model itself and the copied source."""
     clips: int | None = None
     """Only the first so many clips."""
-
     rows: int = 8
     """Rows of the sheet."""
-
     seed: int = 0
     """Seed of the source frames."""
-
     threads: int = 0
     """Threads of the network; 0 is automatic."""
 
@@ -72,14 +73,17 @@ def run(options: QualityOptions, command: list[str]) -> None:
     set_threads(options.threads)
     model = load_model(options.model)
     dataset = ClipDataset(options.data)
-    if not all(dataset.has(i, "0000.mask.png") for i in range(len(dataset))):
-        raise DataError(f"{options.data}: has no masks; `quality` needs synthetic clips with exact truth.")
-    if options.clips is not None and not 1 <= options.clips <= len(dataset):
-        raise UsageError(f"--clips: expected 1 to {len(dataset)}, the clips of {options.data}; got {options.clips}.")
+    _check(options, model, dataset)
     clips = options.clips or len(dataset)
     with progress_bar("scoring", clips) as report:
         scores = score_synthetic(
-            model, dataset, seed=options.seed, clips=options.clips, on_progress=lambda done, _: report(done)
+            model,
+            dataset,
+            seed=options.seed,
+            clips=options.clips,
+            size=options.size,
+            brief=options.brief,
+            on_progress=lambda done, _: report(done),
         )
     say(f"{'variant':20s}" + "".join(f"{name:>12s}" for name in COLUMNS))
     for name, row in scores.items():
@@ -95,12 +99,10 @@ def run(options: QualityOptions, command: list[str]) -> None:
             say(f"{name:20s}" + "".join(f"{angle:>8s} {value:.2f} dB" for angle, value in row.items()))
     if options.output is not None:
         facts = {
-            "command": " ".join(command),
-            "date": date.today().isoformat(),
+            **{"command": " ".join(command), "date": date.today().isoformat(), "clips": clips, "seed": options.seed},
             "model": checkpoint_path(options.model).name,
-            "clips": clips,
+            "size": options.size or model.config.image_size,
             "frames": sum(dataset.num_frames(i) for i in range(clips)),
-            "seed": options.seed,
             "units": "psnr, foreground, mouth, eyes: dB; depth: scene units (1 = 47 cm); sharpness: share of the truth's",
             "scores": {name: asdict(row) for name, row in scores.items()},
             **({} if views is None else {"novel_views_foreground_psnr": views}),
@@ -112,3 +114,20 @@ def run(options: QualityOptions, command: list[str]) -> None:
         Image.fromarray(sheet).save(content, kinds[options.sheet.suffix.lower()], quality=90)
         write_atomically(options.sheet, content.getvalue())
         say(f"wrote {options.sheet}")
+
+
+def _check(options: QualityOptions, model: Model, dataset: ClipDataset) -> None:
+    """Refuse clips without truth, and numbers that do not fit model and clips."""
+    from export3d.portrait import PortraitModel
+
+    if not all(dataset.has(i, "0000.mask.png") for i in range(len(dataset))):
+        raise DataError(f"{options.data}: has no masks; `quality` needs synthetic clips with exact truth.")
+    if options.clips is not None and not 1 <= options.clips <= len(dataset):
+        raise UsageError(f"--clips: expected 1 to {len(dataset)}, the clips of {options.data}; got {options.clips}.")
+    if options.size is not None and (
+        options.size % 2 or not isinstance(model, PortraitModel) or not model.config.image_size <= options.size <= 1024
+    ):
+        raise UsageError(
+            f"--size: expected an even number from {model.config.image_size} to 1024, and the portrait model; got "
+            f"{options.size} and {type(model).__name__}."
+        )

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -28,20 +28,17 @@ STOPPED_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "max_minutes": 0}
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceOptions:
-    """Train every variant of Tables 3 and 4 on the same clips, score and draw them, and write the results page.
+    """Train every variant of Tables 3 and 4 on the same clips, score and draw them, and write their tables.
 
     Each stage goes on where it was stopped and is skipped when it is finished: give the same command again.
     """
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder WORK for clips, runs and scores."""
-
     scale: Literal["small", "smoke"] = "small"
     """Preset and sizes. smoke shows in a minute that all stages work; its numbers mean nothing."""
-
     stages: tuple[Stage, ...] = ("data", "pretrain", "train", "evaluate", "figures", "page")
     """Which stages to do; they are done in this order."""
-
     variants: tuple[Variant, ...] = (
         "full",
         "direct-3dmm",
@@ -52,70 +49,48 @@ class ReproduceOptions:
     )
     """Which variants to train, score and draw; with none after it, the main table and its figures alone. Tables are made of
     all that have been scored."""
-
     samples: int = 0
     """Training samples of each variant; 0 takes the scale's."""
-
     pretrain_steps: int = 0
     """Steps of CLeBS pre-training; 0 takes the scale's."""
-
     clips: int = 0
     """Pairs of each kind that are scored; 0 takes the scale's."""
-
     data: Path | None = None
     """Training clips, with --test. Heads are rendered when left out."""
-
     test: Path | None = None
     """Test clips, with --data: other people, the same extractor."""
-
     expression: Path | None = None
     """Finished run of `export3d pretrain` on such clips. One is made when left out."""
-
     runs: Path | None = None
     """Folder of finished models VARIANT/model.safetensors, which are taken as they are."""
-
     model: str | None = None
     """Model of the main table and its figures: a bundled name or a .safetensors file. The bundled one when left out."""
-
     results: Path | None = None
-    """Folder for reproduce_*.json and clebs.json; WORK/results when left out."""
-
+    """Folder for reproduce_*.json, clebs.json and tables.md; WORK/results when left out."""
     pictures: Path | None = None
-    """Folder for the figures; WORK/pictures when left out. The page results.md is written beside it."""
-
+    """Folder for the figures; WORK/pictures when left out."""
     figure_clips: int = 24
     """Rows of the figures of --model."""
-
     landmarks: Literal["scale", "mediapipe", "none"] = "scale"
     """What finds faces, as in `evaluate`; scale takes that of the scale (small: mediapipe, smoke: none)."""
-
     identity: str = "scale"
     """What measures CSIM, as in `evaluate`; scale takes that of the scale (small: bundled, smoke: none)."""
-
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of training, the same for every variant."""
-
     seed: int = 0
     """Seed of training, source frames and bootstrap."""
-
     head_model: Path | None = None
     """Head model of the rendered clips, as in `heads render`."""
-
     workers: int = 1
     """Processes that render heads."""
-
     max_minutes: float | None = None
     """Stop after this time; the same command goes on later."""
-
     cache_gb: float = 4.0
     """Memory for decoded training frames."""
-
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run."""
-
     threads: int = 0
     """Threads of the networks; 0 is automatic."""
-
     dry_run: bool = False
     """Measure a few steps of each stage and print how long everything would take; make nothing."""
 
@@ -187,57 +162,34 @@ def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str,
         if settings.variants:  # the bundled model brings no pre-training run
             _measure_expression(options, settings, results, pictures, reporter)
     else:
-        from export3d.evaluation.figures.results_page import results_page
         from export3d.files import write_atomically
+        from export3d.reproduce.page import tables_page
 
-        tables.write_results(settings, results, command, reporter)
-        page = pictures.absolute().parent / "results.md"
-        write_atomically(page, results_page(results, pictures).encode())
+        written = tables.write_results(settings, results, command, reporter)
+        page = results / "tables.md"
+        write_atomically(page, tables_page(written).encode())
         reporter.line(f"page: wrote {page}")
 
 
 def _settings(options: ReproduceOptions) -> Settings:
     from export3d.reproduce.settings import Settings
 
-    return Settings(
-        work=options.output,
-        scale=options.scale,
-        variants=options.variants,
-        samples=options.samples,
-        pretrain_steps=options.pretrain_steps,
-        clips=options.clips,
-        data=options.data,
-        test=options.test,
-        expression=options.expression,
-        runs=options.runs,
-        model=options.model,
-        seed=options.seed,
-        precision=options.precision,
-        device=pick_device(options.device),
-        figure_clips=options.figure_clips,
-        head_model=options.head_model,
-        workers=options.workers,
-        cache_gb=options.cache_gb,
-    )
+    own = {"work": options.output, "device": pick_device(options.device)}
+    same = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name not in own}
+    return Settings(**same, **own)
 
 
 def _backends(options: ReproduceOptions, settings: Settings) -> tuple[dict[str, str], OpenBackends]:
     """Names of the back ends, and what opens them."""
-    from export3d.cli.evaluate import EvaluateOptions, open_backends
+    from export3d.evaluation.metrics.opened import open_backends
 
     sizes = settings.sizes
     landmarks = sizes.landmarks if options.landmarks == "scale" else options.landmarks
     identity = sizes.identity if options.identity == "scale" else options.identity
     if landmarks == "none" and options.identity == "scale":
         identity = "none"
-    measured = EvaluateOptions(
-        data=settings.test_folder,
-        output=settings.work,
-        landmarks=landmarks,
-        identity=identity,
-        device=options.device,
-    )
-    return {"landmarks": landmarks, "identity": identity}, lambda: open_backends(measured)
+    device = pick_device(options.device)
+    return {"landmarks": landmarks, "identity": identity}, lambda: open_backends(landmarks, identity, device=device)
 
 
 def _measure_expression(
@@ -246,9 +198,9 @@ def _measure_expression(
     """Fig. 8 and its numbers, by `export3d measure-expression`."""
     from export3d.cli import measure
     from export3d.data.manifest import MANIFEST_NAME, file_sha256
-    from export3d.evaluation.figures.results_page import read_result
     from export3d.files import write_atomically
     from export3d.reproduce.settings import make_folder
+    from export3d.reproduce.tables import read_result
     from export3d.training.phases.pretrain_files import EXPRESSION_FILE
 
     if not (settings.test_folder / measure.EXTRACTOR_FILE).is_file():

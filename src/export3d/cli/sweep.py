@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,7 +18,9 @@ from export3d.cli.common import (
     say,
     set_threads,
 )
+from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.errors import DataError, UsageError
+from export3d.provenance import ProvenanceOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +67,9 @@ class SweepCommand:
     threads: int = 0
     """Threads of the network; 0 is automatic."""
 
+    provenance: ProvenanceOptions = field(default_factory=ProvenanceOptions)
+    """Label, mark, signed manifest, consent, allowed portraits."""
+
 
 def sweep_main(argv: Sequence[str]) -> int:
     """Run `export3d sweep` with these arguments."""
@@ -77,7 +81,6 @@ def sweep_main(argv: Sequence[str]) -> int:
 def run(options: SweepCommand) -> str:
     """Draw the contact sheet; returns the result line."""
     import numpy as np
-    from PIL import Image
 
     from export3d.animation import Animator
     from export3d.animation.sweep import (
@@ -89,21 +92,21 @@ def run(options: SweepCommand) -> str:
         sweep_values,
         weights_along,
     )
+    from export3d.animation.targets import is_still, write_picture
     from export3d.camera import Camera
-    from export3d.files import write_atomically
     from export3d.portrait import load_model
     from export3d.tracking import Tracker
 
-    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-    kind = kinds.get(options.output.suffix.lower())
-    if kind is None:
+    if not is_still(options.output):
         raise UsageError(f"sweep: -o must end in .png or .jpg; got {options.output}.")
     chosen = SweepOptions(
         ranges=options.ranges, vectors=options.vectors, steps=options.steps, deviations=options.deviations
     )
-    check_targets((options.output, *kinds))
+    check_targets((options.output,))
     refuse_overwriting_inputs(options.output, options.source)
     set_threads(options.threads)
+    allowed = allowed_sources(options.provenance)
+    finish = start_finish(options.provenance, source=options.source, model=options.model)
     model = load_model(options.model, device=pick_device(options.device))
     require_basis(model)
     beta = None if options.spread_from is None else _expressions(options.spread_from, model.config.expression.space)
@@ -113,15 +116,14 @@ def run(options: SweepCommand) -> str:
         mean, spread = coefficient_spread(model, beta)
     values = sweep_values(chosen, mean, spread)
     with Tracker(choice=options.face, size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker)
+        animator = Animator(model, tracker, allowed=allowed)
         animator.portrait(options.source)
         camera = Camera.look_at_head().to_vector()[0].numpy() if options.frontal else None
         with progress_bar("sweeping", len(values) * options.steps) as report:
             slope = None if beta is None else weights_along(model, beta)
             frames = sweep_frames(animator, values, slope=slope, camera=camera, on_frame=report)
-    buffer = BytesIO()
-    Image.fromarray(sweep_sheet(frames, values)).save(buffer, format=kind, quality=92)
-    write_atomically(options.output, buffer.getvalue())
+    write_picture(options.output, sweep_sheet(frames, values), finish)
+    warn_of_missing_manifest(finish)
     return f"{options.output}: {len(values)} basis vectors, {options.steps} pictures each"
 
 

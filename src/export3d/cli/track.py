@@ -38,10 +38,10 @@ class TrackCommand:
     """Average over a few frames, against trembling."""
 
     coefficients: Literal["regressor", "arkit52", "deep3d"] = "regressor"
-    """What beta is. The bundled model needs regressor; arkit52 needs --face-landmarker, deep3d --deep3d-checkpoint."""
+    """What beta is. The bundled model needs regressor; deep3d needs --deep3d-checkpoint."""
 
     face_landmarker: Path | None = None
-    """MediaPipe's face_landmarker.task; the variable EXPORT3D_FACE_LANDMARKER does the same. Not needed for regressor."""
+    """Another face_landmarker.task than `export3d models get face-landmarker` fetches."""
 
     deep3d_checkpoint: Path | None = None
     """Checkpoint of Deep3DFaceRecon (epoch_20.pth), for --coefficients deep3d."""
@@ -77,6 +77,9 @@ class TrainRegressorCommand:
 
     epochs: int = 45
     """Passes over them."""
+
+    keep_points: bool = False
+    """Keep the bundled network for 68 points and train the one for the dense mesh alone, on --data."""
 
     seed: int = 0
     """Seed of everything that is random."""
@@ -125,10 +128,12 @@ def track(options: TrackCommand) -> str:
 
 def train(options: TrainRegressorCommand, command: str) -> str:
     """Train, measure and write as asked; returns the result line. `command` is what was typed, for the report."""
-    from export3d.fitting.regressor import RegressorTraining
     from export3d.fitting.regressor_build import build_regressor
+    from export3d.fitting.samples import RegressorTraining
 
     check_targets((options.output, ".safetensors"), (options.report, ".json"))
+    if options.keep_points and not options.data:
+        raise UsageError("train-regressor: --keep-points trains on --data alone; give that too.")
     if options.test_data is not None and not options.data:
         raise UsageError("train-regressor: --test-data measures what was learned from --data; give that too.")
     if options.detections is not None and not options.detections.is_dir():
@@ -144,6 +149,7 @@ def train(options: TrainRegressorCommand, command: str) -> str:
             data=options.data,
             test_data=options.test_data,
             detections_folder=options.detections,
+            keep_points=options.keep_points,
             report_path=options.report,
             command=command,
             progress=lambda stage, done, total: progress(done),

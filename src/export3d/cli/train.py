@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +13,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from export3d.checks import check_choice
-from export3d.cli.common import refuse_overwriting_inputs
+from export3d.cli.common import refuse_overwriting_inputs, training_display
 from export3d.configs import config_to_dict
 from export3d.data import ClipDataset, ClipSource
 from export3d.errors import Export3DError, UsageError
@@ -24,9 +23,9 @@ from export3d.portrait.loading import RENAMED
 from export3d.training.loop.distributed import World, joined_world
 from export3d.training.loop.memory import keep_freed_memory
 from export3d.training.loop.run import LoopOptions, LoopResult, Task, run_loop
-from export3d.training.loop.run import Progress as LoopProgress
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
+from export3d.training.phases.detail import DetailTask
 from export3d.training.phases.pretrain import PretrainTask
 from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, PretrainConfig
 from export3d.training.phases.train import MODEL_FILE, TrainTask
@@ -73,11 +72,8 @@ class StreamOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions:
-    """Phase 0: learn the expression basis from clips by contrast within each clip (CLeBS, Sec. 3.1).
-
-    Rerunning the same command resumes.
-    """
+class RunOptions:
+    """What both commands are told besides their configuration."""
 
     data: Path | None = None
     """Folder of clip shards (export3d heads, export3d prepare)."""
@@ -92,30 +88,27 @@ class PretrainOptions:
     held_out: Path | None = None
     """Folder of other identities for sample sheets and measurements; by default the val or test clips of --data."""
     heads: StreamOptions = field(default_factory=StreamOptions)
-    config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
     loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(default_factory=LoopOptions)
     machine: Annotated[MachineOptions, tyro.conf.arg(name="")] = field(default_factory=MachineOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
+class PretrainOptions(RunOptions):
+    """Phase 0: learn the expression basis from clips by contrast within each clip (CLeBS, Sec. 3.1).
+
+    Rerunning the same command resumes.
+    """
+
+    config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(RunOptions):
     """Phases 1 and 2: reconstruct the driving frame, then also against a discriminator (Secs. 3.4, 6.3, 6.4).
 
     Rerunning the same command resumes.
     """
 
-    data: Path | None = None
-    """Folder of clip shards (export3d heads, export3d prepare)."""
-    heads_stream: int = 0
-    """Instead of --data: render this many people of the train split while training goes on."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Run folder."""
-    preset: str = "portrait"
-    """`paper`, `paper-small`, `portrait` or `tiny`; every value can be changed by its own option."""
-    split: str = "train"
-    """Clips of this split are trained on."""
-    held_out: Path | None = None
-    """Folder of other identities for sample sheets and measurements; by default the val or test clips of --data."""
     expression: Path | None = None
     """Run folder of `export3d pretrain` (or its expression.safetensors); left out, that of --start goes on. Frozen, unless
     --model.expression.no-pretrained, which starts there and trains on at --expression-rate (not the paper)."""
@@ -129,10 +122,7 @@ class TrainOptions:
     """Begin with this model's weights instead of random ones."""
     ablation: str = "full"
     """Variant of Tables 3 and 4: full, direct-3dmm, e2e-lebs-n25, e2e-lebs-n10, e2e-lebs-n5, cross-attention."""
-    heads: StreamOptions = field(default_factory=StreamOptions)
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-    loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(default_factory=LoopOptions)
-    machine: Annotated[MachineOptions, tyro.conf.arg(name="")] = field(default_factory=MachineOptions)
 
 
 def pretrain_main(argv: list[str]) -> int:
@@ -141,16 +131,10 @@ def pretrain_main(argv: list[str]) -> int:
     options = _parse(PretrainOptions, argv, default, "export3d pretrain")
     size = options.config.image_encoder.image_size
     with _world(options.machine) as world, _clips(options, size, world) as (dataset, held_out):
-        task = PretrainTask(
-            options.config,
-            dataset,
-            world,
-            held_out=held_out,
-            cache_gb=options.machine.cache_gb,
-        )
+        task = PretrainTask(options.config, dataset, world, held_out=held_out, cache_gb=options.machine.cache_gb)
         if options.machine.dry_run:
             return _print_dry_run(options.config, task, task.module, dataset, world)
-        return _run("pretrain", options.output, options.config, dataset, {}, task, options.loop, world)
+        return _run(options, task, world, command="pretrain", config=options.config, data=dataset.facts(), inputs={})
 
 
 def train_main(argv: list[str]) -> int:
@@ -164,12 +148,12 @@ def train_main(argv: list[str]) -> int:
         config, task, inputs = _train_task(options, dataset, held_out, world)
         if options.machine.dry_run:
             return _print_dry_run(config, task, task.model, dataset, world)
-        return _run("train", options.output, config, dataset, inputs, task, options.loop, world)
+        return _run(options, task, world, command="train", config=config, data=dataset.facts(), inputs=inputs)
 
 
 def _train_task(
     options: TrainOptions, dataset: ClipSource, held_out: ClipSource | None, world: World
-) -> tuple[TrainConfig, TrainTask, dict[str, Any]]:
+) -> tuple[TrainConfig, TrainTask | DetailTask, dict[str, Any]]:
     from export3d.training.phases.setup import prepare_training
     from export3d.training.phases.sheets import make_sheet
 
@@ -184,14 +168,13 @@ def _train_task(
         start=options.start,
     )
     task = setup.task(dataset, world, sheet_clips=held_out, cache_gb=options.machine.cache_gb)
-    task.make_sheet = make_sheet
+    if isinstance(task, TrainTask):
+        task.make_sheet = make_sheet
     return setup.config, task, setup.notes
 
 
 @contextmanager
-def _clips(
-    options: PretrainOptions | TrainOptions, size: int, world: World
-) -> Iterator[tuple[ClipSource, ClipSource | None]]:
+def _clips(options: RunOptions, size: int, world: World) -> Iterator[tuple[ClipSource, ClipSource | None]]:
     """The training clips and the held-out ones: from a folder, or rendered as they are needed at `size` px."""
     if (options.data is None) == (options.heads_stream == 0):
         raise UsageError("Give either --data FOLDER or --heads-stream N (people rendered while training goes on).")
@@ -201,19 +184,13 @@ def _clips(
     if options.split != "train":
         raise UsageError(f"--heads-stream renders people of the split 'train' alone; got --split {options.split}.")
     from export3d.heads.clips.extractor import LinearExtractor
-    from export3d.heads.clips.rendering import ClipsConfig
+    from export3d.heads.clips.one_clip import ClipsConfig
     from export3d.heads.clips.stream import HeadStream, HeadStreamConfig
     from export3d.heads.shape.model_file import load_head
 
     chosen = options.heads
-    clips = ClipsConfig(
-        identities=options.heads_stream,
-        frames=chosen.frames,
-        size=size,
-        seed=chosen.seed,
-        supersample=chosen.supersample,
-        quality=chosen.quality,
-    )
+    shared = {name: getattr(chosen, name) for name in ("frames", "seed", "supersample", "quality")}
+    clips = ClipsConfig(identities=options.heads_stream, size=size, **shared)
     config = HeadStreamConfig(clips=clips, pool=chosen.pool, renew_every=chosen.renew_every)
     head = load_head(chosen.model)
     extractor = LinearExtractor.build(head)
@@ -241,29 +218,29 @@ def _held_out(folder: Path, other: Path | None) -> ClipDataset | None:
 
 
 def _run(
-    command: str,
-    output: Path,
-    config: PretrainConfig | TrainConfig,
-    dataset: ClipSource,
-    inputs: dict[str, Any],
+    options: RunOptions,
     task: Task[Any],
-    loop: LoopOptions,
     world: World,
+    *,
+    command: str,
+    config: PretrainConfig | TrainConfig,
+    data: dict[str, Any],
+    inputs: dict[str, Any],
 ) -> int:
     console = Console(stderr=True)
     run = None
     if world.is_main:
-        data = {**dataset.facts(), "inputs": inputs}
-        run = RunFolder(output, command, config_to_dict(config), data)
+        run = RunFolder(options.output, command, config_to_dict(config), {**data, "inputs": inputs})
     try:
-        with _display(console, world) as show:
-            result = run_loop(task, run, loop, world, show)
+        with training_display(console, world.is_main) as show:
+            result = run_loop(task, run, options.loop, world, show)
     finally:
         if run is not None:
             run.close()
     if world.is_main:
-        console.print(_result_line(output, task, result), markup=False, highlight=False, soft_wrap=True)
-    return STOPPED_CODE + signal.Signals[result.stopped_by] if (result.stopped_by or "").startswith("SIG") else 0
+        console.print(_result_line(options.output, task, result), markup=False, highlight=False, soft_wrap=True)
+    by_signal = result.stopped_by is not None and result.stopped_by.startswith("SIG")
+    return STOPPED_CODE + signal.Signals[str(result.stopped_by)] if by_signal else 0
 
 
 def _result_line(output: Path, task: Task[Any], result: LoopResult) -> str:
@@ -271,47 +248,6 @@ def _result_line(output: Path, task: Task[Any], result: LoopResult) -> str:
     if result.finished:
         return f"{done}. Finished."
     return f"{done}. Stopped by {result.stopped_by}; the same command goes on from here."
-
-
-class _display:
-    """A progress bar in the main process, nothing in the others."""
-
-    def __init__(self, console: Console, world: World) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not world.is_main,
-        )
-        self._task = self._bar.add_task("training", total=1)
-        self._console = console
-        self._is_main = world.is_main
-        self._shown: dict[str, float] = {}
-
-    def __enter__(self) -> Callable[[LoopProgress], None]:
-        self._bar.start()
-        return self._show
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def _show(self, progress: LoopProgress) -> None:
-        if not self._is_main:
-            return
-        if progress.message is not None:
-            self._console.print(progress.message, markup=False, highlight=False)
-        self._bar.update(
-            self._task,
-            completed=progress.step,
-            total=progress.total_steps,
-            description=f"{progress.samples_per_s:.1f} samples/s",
-        )
-        if progress.metrics and progress.metrics is not self._shown:
-            self._shown = progress.metrics
-            numbers = "  ".join(f"{name} {value:.4g}" for name, value in sorted(progress.metrics.items()))
-            self._console.print(f"step {progress.step}: {numbers}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _preset(argv: list[str], presets: dict[str, Any]) -> str:
@@ -345,7 +281,7 @@ def _world(machine: MachineOptions) -> Any:
 
 def _print_dry_run(
     config: PretrainConfig | TrainConfig,
-    task: PretrainTask | TrainTask,
+    task: PretrainTask | TrainTask | DetailTask,
     module: torch.nn.Module,
     dataset: ClipSource,
     world: World,

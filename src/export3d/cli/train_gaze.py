@@ -1,4 +1,4 @@
-"""`export3d train-gaze`: the map from MediaPipe's irises to gaze (no paper section)."""
+"""`export3d train-gaze` and `export3d train-camera`: what the tracker reads from MediaPipe's mesh (no paper section)."""
 
 from __future__ import annotations
 
@@ -15,49 +15,53 @@ from export3d.errors import OutputError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainGazeOptions:
-    """Fit the tracker's gaze map on rendered heads; MediaPipe looks at them, the fit itself takes seconds."""
+class FitOptions:
+    """Fit what the tracker reads from the mesh on rendered heads; MediaPipe looks at them, the fit itself takes seconds."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Gaze file to write, .safetensors."""
-
+    """File to write, .safetensors."""
     data: tuple[Path, ...]
     """Folders of rendered clips (`export3d heads render`)."""
-
     test_data: Path | None = None
     """Rendered clips of other people to measure on. Without it every fifth person of --data is kept for that."""
-
     detections: Path | None = None
     """Folder that keeps what MediaPipe found, so that the next fit need not look again."""
-
     report: Path | None = None
-    """Write the measured R^2 to this JSON file."""
+    """Write the measured errors to this JSON file."""
 
 
 def train_gaze_main(argv: Sequence[str]) -> int:
     """Run `export3d train-gaze` with these arguments."""
-    options = parse(TrainGazeOptions, argv, command="train-gaze")
-    say(run(options, shlex.join(["export3d", "train-gaze", *argv])))
+    say(_run("train-gaze", argv))
     return 0
 
 
-def run(options: TrainGazeOptions, command: str) -> str:
-    """Fit, measure and write as asked; returns the result line. `command` is what was typed, for the report."""
+def train_camera_main(argv: Sequence[str]) -> int:
+    """Run `export3d train-camera` with these arguments."""
+    say(_run("train-camera", argv))
+    return 0
+
+
+def _run(command: str, argv: Sequence[str]) -> str:
+    """Fit, measure and write as asked; returns the result line."""
+    options = parse(FitOptions, argv, command=command)
     check_targets((options.output, ".safetensors"), (options.report, ".json"))
     if options.detections is not None and not options.detections.is_dir():
         raise OutputError(f"--detections {options.detections}: no such folder. Make it first.")
     if not options.data:
-        raise UsageError("train-gaze: --data needs at least one folder of rendered clips.")
+        raise UsageError(f"{command}: --data needs at least one folder of rendered clips.")
     from export3d.fitting.gaze import build_gaze_map
+    from export3d.fitting.head_fit import build_head_fit
 
-    with progress_bar("fitting the gaze map", None) as progress:
-        report = build_gaze_map(
+    build = build_gaze_map if command == "train-gaze" else build_head_fit
+    with progress_bar(command, None) as progress:
+        report = build(
             options.output,
             options.data,
             test_data=options.test_data,
             detections_folder=options.detections,
             report_path=options.report,
-            command=command,
+            command=shlex.join(["export3d", command, *argv]),
             progress=lambda stage, done, total: progress(done),
         )
     return report.line(options.output)

@@ -20,22 +20,16 @@ class TrainIdentityOptions:
 
     data: Path
     """Synthetic clips to train on (`export3d heads render`)."""
-
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """File to write, .safetensors; it holds its own accuracy on people it never saw."""
-
     held_out: Path | None = None
     """Clips of other people to measure on. The last 15 % of the people of --data when left out."""
-
     report: Path | None = None
     """Write the settings and the measured accuracy to this JSON file too."""
-
     epochs: int = 4
     """Passes over all frames."""
-
     seed: int = 0
     """Seed of everything that is random."""
-
     threads: int = 0
     """Threads of the network; 0 is automatic."""
 

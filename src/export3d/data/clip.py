@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from msgspec import Meta
@@ -37,13 +37,17 @@ REQUIRED_ARRAYS = ("beta", "camera", "landmarks", "confidence", "crop")
 EXTRACTOR_FIELDS = ("name", "version", "sha256", "expression_space")
 FRAME_FORMATS = ("png", "jpg")
 SPLITS = ("train", "val", "test")
+
+DEPTH_STEPS = 16384.0
+"""Stored depth per scene unit."""
+
 MAX_KEY_LENGTH = 80  # a ustar name holds 100 characters; "KEY.0000.depth.png" needs 15 more
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 ClipKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
-Split = Literal["train", "val", "test"]
-FrameFormat = Literal["png", "jpg"]
+Split = Annotated[str, Meta(pattern="^(train|val|test)$")]
+FrameFormat = Annotated[str, Meta(pattern="^(png|jpg)$")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +87,7 @@ class Clip:
         arrays: float32, names and shapes in :data:`ARRAY_SHAPES`.
         meta: the JSON member; :func:`make_meta` builds it.
         masks: ``(T, H, W)`` uint8 foreground alpha, synthetic clips only.
-        depths: ``(T, H, W)`` uint16 = distance along the ray in scene units x 16384; 0 is background.
+        depths: ``(T, H, W)`` uint16 = distance along the ray in scene units x :data:`DEPTH_STEPS`; 0 is background.
         background: ``(H, W, 3)`` uint8, the picture behind the head.
     """
 

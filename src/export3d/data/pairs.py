@@ -17,7 +17,7 @@ _PAIR_STREAM = 1
 _CONTRASTIVE_STREAM = 2
 
 NUM_CONTRASTIVE_FRAMES = 33
-"""Frames of one clip in a contrastive batch (facts: the clip's frames are each other's negatives)."""
+"""Frames of one clip in a contrastive batch (the clip's frames are each other's negatives)."""
 
 
 def counter_rng(seed: int, stream: int, step: int, index: int) -> np.random.Generator:
@@ -52,7 +52,7 @@ def pair_at(
     """
     rng = counter_rng(seed, _PAIR_STREAM, step, index_in_batch)
     clips = dataset.clips_at(step)
-    clip = int(clips[rng.integers(len(clips))])
+    clip = int(clips[int(rng.integers(len(clips)))])
     count = dataset.num_frames(clip)
     if count < 2:
         raise DataError(f"{dataset.name}: clip {dataset.keys[clip]} has one frame; a training pair needs two.")
@@ -88,7 +88,7 @@ def contrastive_clip_at(
     if not len(eligible):
         raise DataError(f"{dataset.name}: no clip has {num_frames} frames, which a contrastive batch needs.")
     rng = counter_rng(seed, _CONTRASTIVE_STREAM, step, index_in_batch)
-    clip = int(eligible[rng.integers(len(eligible))])
+    clip = int(eligible[int(rng.integers(len(eligible)))])
     edges = np.arange(num_frames + 1) * dataset.num_frames(clip) // num_frames
     return clip, rng.integers(edges[:-1], edges[1:])
 

@@ -28,7 +28,7 @@ HELD_OUT_EVERY = 5
 
 MAX_FRAMES = 12000
 FORMAT = "export3d-detections"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,8 @@ class Detections:
     """``(N, 68, 2)`` in [0, 1] of the frame, the tracker's."""
     mesh: np.ndarray
     """``(N, 478, 3)`` in units of the frame's side, the tracker's; of no rows where it gives none."""
+    scores: np.ndarray
+    """``(N, 52)`` expression scores, the tracker's; of no rows where it gives none."""
     true_landmarks: np.ndarray
     """``(N, 68, 2)`` in [0, 1] of the frame, exact."""
     true_camera: np.ndarray
@@ -117,13 +119,28 @@ def detect_or_load(
     return found
 
 
+def seen_and_unseen(
+    datasets: Sequence[ClipDataset],
+    test: ClipDataset | None,
+    tracker: FaceTracker,
+    folder: Path | None,
+    progress: Progress | None = None,
+) -> tuple[Detections, Detections]:
+    """Detections to learn from, and others to measure on: of `test`, else of every fifth person of the data sets."""
+    seen = joined([detect_or_load(dataset, tracker, folder, progress) for dataset in datasets])
+    if test is not None:
+        return seen, detect_or_load(test, tracker, folder, progress)
+    return seen.part(held_out=False), seen.part(held_out=True)
+
+
 def joined(parts: Sequence[Detections]) -> Detections:
     """Detections of several data sets as one; people keep apart."""
     values = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Detections)}
     starts = np.cumsum([0, *(int(part.clip.max()) + 1 for part in parts[:-1])])
     values["clip"] = [part.clip + start for part, start in zip(parts, starts, strict=True)]
-    if not all(part.has_mesh for part in parts):
-        values["mesh"] = [parts[0].mesh[:0]]
+    for name in ("mesh", "scores"):
+        if not all(len(part) == len(points) for part, points in zip(values[name], values["clip"], strict=True)):
+            values[name] = [values[name][0][:0]]
     return Detections(**{name: np.concatenate(columns) for name, columns in values.items()})
 
 
@@ -137,6 +154,7 @@ def detect_rendered(
     clips = np.linspace(0, len(dataset) - 1, min(len(dataset), max_frames)).astype(int)
     rows: list[tuple[np.ndarray, ...]] = []
     meshes: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
     origin: list[int] = []
     yaws, found = [], []
     for done, index in enumerate(clips):
@@ -161,6 +179,8 @@ def detect_rendered(
                 origin.append(int(index))
                 if face.mesh is not None:
                     meshes.append(face.mesh / np.float32(image.shape[1]))
+                if face.blendshapes is not None:
+                    scores.append(face.blendshapes)
         if progress:
             progress("looking at rendered heads", done + 1, len(clips))
     if not rows:
@@ -169,6 +189,7 @@ def detect_rendered(
     return Detections(
         found_landmarks=points,
         mesh=np.stack(meshes) if len(meshes) == len(rows) else np.zeros((0, 478, 3), np.float32),
+        scores=np.stack(scores) if len(scores) == len(rows) else np.zeros((0, 52), np.float32),
         true_landmarks=landmarks,
         true_camera=camera,
         true_beta=beta,

@@ -115,7 +115,7 @@ def train_identity(
             "needed. Render more heads."
         )
     pictures, labels = _load_crops(dataset, people, config, training)
-    net = _fit(pictures, labels, len(people), config, training, on_progress)
+    net = _fit(pictures, labels, config, training, on_progress)
     measured = verify(*embed_clips(net, held_out, sorted(apart)), seed=training.seed)
     facts = {
         "training": asdict(training),
@@ -239,13 +239,9 @@ def _load_crops(
 
 
 def _fit(
-    pictures: Tensor,
-    labels: Tensor,
-    num_people: int,
-    config: IdentityConfig,
-    training: IdentityTraining,
-    on_progress: Progress | None,
+    pictures: Tensor, labels: Tensor, config: IdentityConfig, training: IdentityTraining, on_progress: Progress | None
 ) -> IdentityNet:
+    num_people = int(labels.max()) + 1
     torch.manual_seed(training.seed)
     generator = torch.Generator().manual_seed(training.seed)
     net = IdentityNet(config).train()

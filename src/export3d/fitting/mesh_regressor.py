@@ -14,12 +14,16 @@ import torch
 from torch import Tensor
 
 from export3d.camera import Camera
+from export3d.fitting.crops import fold_crop
 from export3d.fitting.detections import Detections
-from export3d.fitting.regressor import fold_crop
-from export3d.heads.clips.extractor import LinearExtractor, mirror_landmarks
+from export3d.heads.clips.extractor import LinearExtractor
+from export3d.heads.clips.people import mirror_landmarks
 from export3d.tracking.alignment import Alignment, crop_squares
 from export3d.tracking.mesh_regressor import MeshConfig, MeshNet, turn_to_template
 from export3d.tracking.regressor import pose_from_camera
+
+_MIRROR_PAIRS = {33: 263, 263: 33, 61: 291, 291: 61, 234: 454, 454: 234, 1: 1, 10: 10, 152: 152}
+"""MediaPipe's outer corners of the eyes, corners of the mouth, ears, tip of the nose, forehead, chin."""
 
 CALIBRATION_EVERY = 10
 """Every tenth person of the training clips is kept for the gain."""
@@ -117,14 +121,25 @@ def mean_mesh(mesh: Tensor, rounds: int = 4) -> tuple[Tensor, Tensor]:
 
 
 def mirror_indices(template: Tensor) -> Tensor:
-    """``(478,)``: point i of the mirrored face is point [i] of the face; by nearness to the mirrored template."""
+    """``(478,)``: point i of the mirrored face is point [i] of the face; by nearness to the mirrored template.
+
+    The mean face may look aside, so the mirrored one is turned onto it first: as it is, and by MediaPipe's known pairs, which
+    a mesh of other points need not have. The nearest counts.
+    """
     flipped = template * template.new_tensor([-1.0, 1.0, 1.0])
     flipped = flipped + (template.mean(0) - flipped.mean(0))
-    partner = torch.cdist(flipped, template).argmin(1)
     uniform = torch.full((len(template),), 1.0 / len(template))
-    for _ in range(5):  # the mean face looks a little aside; turn the mirrored one onto it
-        flipped = turn_to_template(flipped[None], template[partner], uniform)[0][0]
-        partner = torch.cdist(flipped, template).argmin(1)
+    known, wanted = torch.zeros(len(template)), torch.arange(len(template))
+    known[list(_MIRROR_PAIRS)] = 1.0 / len(_MIRROR_PAIRS)
+    wanted[list(_MIRROR_PAIRS)] = torch.tensor(list(_MIRROR_PAIRS.values()))
+    by_pairs = turn_to_template(flipped[None], template[wanted], known)[0][0]
+    best, partner = float("inf"), wanted
+    for turned in (flipped, by_pairs):
+        for _ in range(6):
+            distance, found = torch.cdist(turned, template).min(1)
+            turned = turn_to_template(turned[None], template[found], uniform)[0][0]
+        if float(distance.mean()) < best:
+            best, partner = float(distance.mean()), found
     return partner
 
 

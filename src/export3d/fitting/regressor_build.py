@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +14,16 @@ import numpy as np
 from export3d.data import ClipDataset
 from export3d.errors import DataError
 from export3d.files import write_atomically
-from export3d.fitting.detections import Detections, Progress, detect_or_load, joined
+from export3d.fitting.crops import fit_points_alignment
+from export3d.fitting.detections import Detections, Progress, seen_and_unseen
 from export3d.fitting.mesh_regressor import MeshTraining, mesh_samples, train_mesh
-from export3d.fitting.regressor import (
-    RegressorTraining,
-    Samples,
-    TrackerErrors,
-    draw_samples,
-    fit_alignment,
-    fit_points_alignment,
-    make_regressor,
-    measure,
-    repeat_fit_r2,
-    train_regressor,
-)
+from export3d.fitting.regressor import make_regressor, measure, repeat_fit_r2, train_regressor
 from export3d.fitting.regressor_report import fit_probe, measure_detections
+from export3d.fitting.samples import RegressorTraining, Samples, TrackerErrors, draw_samples
 from export3d.heads.clips.extractor import LinearExtractor
 from export3d.heads.clips.splits import SPLITS
 from export3d.heads.shape.model_file import load_head
+from export3d.heads.shape.parametric import ParametricHead
 from export3d.tracking.alignment import Alignment, Crop, crop_transform
 from export3d.tracking.faces import FaceTracker
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
@@ -67,6 +60,7 @@ def build_regressor(
     detections_folder: Path | None = None,
     mesh_settings: MeshTraining | None = None,
     report_path: Path | None = None,
+    keep_points: bool = False,
     command: str = "export3d train-regressor",
     tracker: FaceTracker | None = None,
     progress: Progress | None = None,
@@ -76,39 +70,25 @@ def build_regressor(
     Args:
         data: rendered clips that the tracker looks at; the network for its mesh is trained on them.
         test_data: rendered clips of other people to measure on; without it every fifth person of `data` is kept.
-        detections_folder: keeps what the tracker found, for the next time.
-        command: what was typed, for the report.
-        tracker: default: MediaPipe.
+        keep_points: take the bundled network for 68 points and train that for the mesh alone.
+        detections_folder: keeps what the tracker (default: MediaPipe) found, for the next time.
     """
     head = load_head(head_model)
     extractor = LinearExtractor.build(head)
     tell = progress or (lambda stage, done, total: None)
     train = unseen_frames = errors = None
     if data:
-        train, unseen_frames = _detections(data, test_data, extractor, tracker, detections_folder, tell)
+        sets = [_rendered(path, extractor) for path in data]
+        test = None if test_data is None else _rendered(test_data, extractor)
+        train, unseen_frames = seen_and_unseen(sets, test, tracker or MediaPipeTracker(), detections_folder, tell)
         errors = tracker_errors(train)
-    seeds = SPLITS["train"][: settings.identities]
-    samples = draw_samples(
-        head, extractor, seeds, settings.frames, progress=lambda done, n: tell("drawing heads", done, n)
-    )
-    config = RegressorConfig(alignment=fit_alignment(samples), expression_space=extractor.info["expression_space"])
-    net = train_regressor(
-        samples, config, settings, tracker=errors, progress=lambda done, n, loss: tell("training", done, n)
-    )
-    notes: dict[str, object] = {"head_model": head.name, "extractor": extractor.info, **asdict(settings)}
-    regressor = make_regressor(net, notes, errors)
+    if keep_points:
+        regressor = LandmarkRegressor.load()
+    else:
+        regressor = _points_regressor(head, extractor, settings, errors, tell)
+    notes = regressor.notes
     if train is not None and train.has_mesh:
-        mesh_settings = mesh_settings or MeshTraining(seed=settings.seed)
-        mesh_net = train_mesh(
-            mesh_samples(train, extractor, regressor.alignment),
-            MeshConfig(),
-            mesh_settings,
-            progress=lambda done, n, loss: tell("training on meshes", done, n),
-        )
-        gain = round(float(mesh_net.get_buffer("beta_gain")[:10].mean()), 4)
-        facts = {"frames": len(train.mesh), "people": len(np.unique(train.clip)), "mean_gain_first_10": gain}
-        notes["mesh"] = {**facts, **asdict(mesh_net.config), **asdict(mesh_settings)}
-        regressor.mesh_net = mesh_net.eval().requires_grad_(False)
+        notes["mesh"] = _add_mesh(regressor, train, extractor, mesh_settings or MeshTraining(seed=settings.seed), tell)
     unseen = SPLITS["validation"][: min(HELD_OUT_HEADS, settings.identities)]
     held_out = draw_samples(head, extractor, unseen, settings.frames, noisy_fit=True)
     results: dict[str, object] = {
@@ -129,24 +109,38 @@ def build_regressor(
     return RegressorReport(results, exact.beta_r2_first_10, exact.angle_error_deg_mean)
 
 
-def _detections(
-    data: Sequence[Path],
-    test_data: Path | None,
+def _points_regressor(
+    head: ParametricHead,
     extractor: LinearExtractor,
-    tracker: FaceTracker | None,
-    folder: Path | None,
-    progress: Progress,
-) -> tuple[Detections, Detections]:
-    """What the tracker finds in the clips to learn from, and in those to measure on."""
-    datasets = [(path, ClipDataset(path)) for path in (*data, *([] if test_data is None else [test_data]))]
-    for path, dataset in datasets:
-        _check_extractor(dataset, extractor, path)
-    tracker = tracker or MediaPipeTracker()
-    parts = [detect_or_load(dataset, tracker, folder, progress) for _, dataset in datasets]
-    seen = joined(parts[: len(data)])
-    if test_data is not None:
-        return seen, parts[-1]
-    return seen.part(held_out=False), seen.part(held_out=True)
+    settings: RegressorTraining,
+    errors: TrackerErrors | None,
+    tell: Progress,
+) -> LandmarkRegressor:
+    """Draw heads and train the network for 68 points on them."""
+    seeds = SPLITS["train"][: settings.identities]
+    samples = draw_samples(head, extractor, seeds, settings.frames, progress=partial(tell, "drawing heads"))
+    alignment = fit_points_alignment(samples.landmarks.numpy())
+    config = RegressorConfig(alignment=alignment, expression_space=extractor.info["expression_space"])
+    net = train_regressor(
+        samples, config, settings, tracker=errors, progress=lambda done, n, loss: tell("training", done, n)
+    )
+    return make_regressor(net, {"head_model": head.name, "extractor": extractor.info, **asdict(settings)}, errors)
+
+
+def _add_mesh(
+    regressor: LandmarkRegressor, train: Detections, extractor: LinearExtractor, settings: MeshTraining, tell: Progress
+) -> dict[str, object]:
+    """Train the network for dense meshes, give it to the regressor; returns what the file says of it."""
+    net = train_mesh(
+        mesh_samples(train, extractor, regressor.alignment),
+        MeshConfig(),
+        settings,
+        progress=lambda done, n, loss: tell("training on meshes", done, n),
+    )
+    gain = round(float(net.get_buffer("beta_gain")[:10].mean()), 4)
+    facts = {"frames": len(train.mesh), "people": len(np.unique(train.clip)), "mean_gain_first_10": gain}
+    regressor.mesh_net = net.eval().requires_grad_(False)
+    return {**facts, **asdict(net.config), **asdict(settings)}
 
 
 def tracker_errors(detections: Detections) -> TrackerErrors:
@@ -170,13 +164,16 @@ def _held_out(regressor: LandmarkRegressor, extractor: LinearExtractor, samples:
     return {"frames": len(samples), "rows": rows, "fit_repeated_r2_per_mode": repeat_fit_r2(extractor, samples)}
 
 
-def _check_extractor(dataset: ClipDataset, extractor: LinearExtractor, folder: Path) -> None:
+def _rendered(folder: Path, extractor: LinearExtractor) -> ClipDataset:
+    """The clips of a folder, which must have been made with this extractor."""
+    dataset = ClipDataset(folder)
     made, mine = dataset.extractor.get("sha256"), extractor.info["sha256"]
     if made != mine:
         raise DataError(
             f"{folder}: its coefficients were made by the extractor {str(made)[:12]}; the head model given here makes "
             f"{mine[:12]}. Render the clips and train the regressor with the same head model."
         )
+    return dataset
 
 
 def _to_crops(found: np.ndarray, truth: np.ndarray, alignment: Alignment) -> tuple[np.ndarray, np.ndarray]:

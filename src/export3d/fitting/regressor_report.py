@@ -11,7 +11,7 @@ import torch
 from export3d.camera import Camera
 from export3d.fitting.detections import Detections
 from export3d.fitting.mesh_regressor import meshes_in_crops, within
-from export3d.fitting.regressor import REFERENCE_SIZE
+from export3d.heads.clips.people import REFERENCE_SIZE
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.tracking.alignment import crop_squares
 from export3d.tracking.regressor import LandmarkRegressor, pose_from_camera
@@ -42,7 +42,7 @@ def measure_detections(regressor: LandmarkRegressor, seen: Detections, probe: np
     for low, high in pairwise(YAW_EDGES_DEG):
         inside = (asked >= low) & (asked < high)
         if inside.any():
-            share = _rounded(seen.found[inside].mean())
+            share = rounded(seen.found[inside].mean())
             ranges[f"{low:.0f}-{high:.0f}"] = {"frames": int(inside.sum()), "found": share}
     squares = crop_squares(seen.found_landmarks, regressor.alignment)[:, None]
     found = ((seen.found_landmarks - squares[..., :2]) / squares[..., 2:] + 0.5).astype(np.float32)
@@ -54,15 +54,15 @@ def measure_detections(regressor: LandmarkRegressor, seen: Detections, probe: np
     results: dict[str, object] = {
         "frames": len(seen.found),
         "people": len(np.unique(seen.clip)),
-        "found_share": _rounded(seen.found.mean()),
+        "found_share": rounded(seen.found.mean()),
         "found_by_yaw_deg": ranges,
-        "point_error_px_before_offsets": _rounded(np.linalg.norm(found - truth, axis=-1).mean() * REFERENCE_SIZE),
-        "point_error_px_after_offsets": _rounded(
+        "point_error_px_before_offsets": rounded(np.linalg.norm(found - truth, axis=-1).mean() * REFERENCE_SIZE),
+        "point_error_px_after_offsets": rounded(
             np.linalg.norm(found - regressor.offsets - truth, axis=-1).mean() * REFERENCE_SIZE
         ),
         "read_by": {name: {**_beta(beta, seen), **_camera(p, seen)} for name, (beta, p) in answers.items()},
         "beta_r2_per_mode": {
-            name: [_rounded(v) for v in _r2(beta, seen.true_beta)] for name, (beta, _) in answers.items()
+            name: [rounded(v) for v in r2(beta, seen.true_beta)] for name, (beta, _) in answers.items()
         },
     }
     betas = {name: beta for name, (beta, _) in answers.items()} | {"clip_beta": seen.true_beta}
@@ -70,8 +70,8 @@ def measure_detections(regressor: LandmarkRegressor, seen: Detections, probe: np
     results["quantities"] = [
         {
             "quantity": name,
-            **{f"r2_{way}": _rounded(_r2(read(beta, probe), wanted)[i]) for way, beta in betas.items()},
-            **{f"slope_{way}": _rounded(_slope(read(beta, probe), wanted)[i]) for way, beta in betas.items()},
+            **{f"r2_{way}": rounded(r2(read(beta, probe), wanted)[i]) for way, beta in betas.items()},
+            **{f"slope_{way}": rounded(_slope(read(beta, probe), wanted)[i]) for way, beta in betas.items()},
         }
         for i, name in enumerate(QUANTITIES)
     ]
@@ -105,13 +105,13 @@ def _beta(beta: np.ndarray, seen: Detections) -> dict[str, object]:
     inner, inner_truth = (within(torch.from_numpy(values), person).numpy() for values in (beta, truth))
     first = slice(0, 10)
     return {
-        "beta_r2_first_10": _rounded(_r2(beta, truth)[first].mean()),
-        "beta_r2_first_10_within_person": _rounded(
+        "beta_r2_first_10": rounded(r2(beta, truth)[first].mean()),
+        "beta_r2_first_10_within_person": rounded(
             (1.0 - ((inner - inner_truth) ** 2).sum(0) / (inner_truth**2).sum(0))[first].mean()
         ),
-        "beta_slope_first_10": _rounded(_slope(beta, truth)[first].mean()),
-        "beta_slope_first_10_within_person": _rounded(_slope(inner, inner_truth)[first].mean()),
-        "beta_sd_ratio_first_10": _rounded((beta.std(0) / truth.std(0))[first].mean()),
+        "beta_slope_first_10": rounded(_slope(beta, truth)[first].mean()),
+        "beta_slope_first_10_within_person": rounded(_slope(inner, inner_truth)[first].mean()),
+        "beta_sd_ratio_first_10": rounded((beta.std(0) / truth.std(0))[first].mean()),
     }
 
 
@@ -126,15 +126,16 @@ def _camera(p: np.ndarray, seen: Detections) -> dict[str, object]:
     }
     names = ("yaw", "pitch", "roll")
     named: dict[str, object] = {
-        f"{n}_{angle}": _rounded(f(i)) for n, f in columns.items() for i, angle in enumerate(names)
+        f"{n}_{angle}": rounded(f(i)) for n, f in columns.items() for i, angle in enumerate(names)
     }
     return named | {
-        "origin_mean": [_rounded(value) for value in origin.mean(axis=0)],
-        "origin_sd": [_rounded(value) for value in origin.std(axis=0)],
+        "origin_mean": [rounded(value) for value in origin.mean(axis=0)],
+        "origin_sd": [rounded(value) for value in origin.std(axis=0)],
     }
 
 
-def _r2(told: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def r2(told: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """1 - residual / variance of each column; not finite where the truth does not vary."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return 1.0 - ((told - truth) ** 2).sum(axis=0) / ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
 
@@ -146,6 +147,6 @@ def _slope(told: np.ndarray, truth: np.ndarray) -> np.ndarray:
         return (centred * (told - told.mean(axis=0))).sum(axis=0) / (centred**2).sum(axis=0)
 
 
-def _rounded(value: float) -> float | None:
+def rounded(value: float | np.ndarray) -> float | None:
     """Four digits; None where there was nothing to measure, such as a quantity that never moves."""
     return round(float(value), 4) if np.isfinite(value) else None

@@ -72,9 +72,12 @@ class IdentityNet(nn.Module):
 
 
 class Landmarks(Protocol):
-    """What was read in T frames, as far as the crop needs it: `landmarks` (T, 68, 2), pixels of a 256-pixel image."""
+    """What was read in T frames, as far as the crop needs it."""
 
-    landmarks: np.ndarray
+    @property
+    def landmarks(self) -> np.ndarray:
+        """``(T, 68, 2)`` pixels of a 256-pixel image; NaN rows where no face was found."""
+        ...
 
 
 class LandmarkReader(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,10 @@ from export3d.model.result import Render, as_images
 from export3d.model.superres import SuperResolution
 from export3d.model.triplane import RunningMeanPlanes, sample_planes
 from export3d.rendering.rays import Window, cast_rays
-from export3d.rendering.renderer import render_rays
+from export3d.rendering.renderer import RayResult, render_rays
+
+March = Callable[..., RayResult]
+"""What `render_rays` is: field, origins, directions, `RendererConfig`, jitter -> what the rays met."""
 
 
 class Export3D(nn.Module):
@@ -62,6 +67,7 @@ class Export3D(nn.Module):
         window: Window | None = None,
         jitter: torch.Generator | None = None,
         raw_size: int | None = None,
+        march: March = render_rays,
     ) -> Render:
         """Planes seen by a camera (Eqs. 7-10, 12), then super-resolution (Sec. 3.3).
 
@@ -71,12 +77,13 @@ class Export3D(nn.Module):
             window: render only a square of the image: (top (B,), left (B,), side) in rays.
             jitter: random depths, for training; None is deterministic.
             raw_size: another number of rays along each side; then only the raw image is made (`image` is None).
+            march: another renderer that gives what `render_rays` gives.
         """
         size = raw_size or self.config.renderer.raw_size
         side = size if window is None else window[2]
         origins, directions = cast_rays(camera, size, window)  # o, d: (B, R, 3)
         with torch.autocast(residual.device.type, enabled=False):  # rays stay float32: rounded, they miss by a pixel
-            met = render_rays(self.field(residual), origins, directions, self.config.renderer, jitter)  # Eqs. 9-10
+            met = march(self.field(residual), origins, directions, self.config.renderer, jitter)  # Eqs. 9-10
         features, depth, opacity = as_images(met, side)
         features = (features * 2.0 - 1.0).contiguous(memory_format=torch.channels_last)  # an empty ray is black (EG3D)
         raw = features[:, :3]  # D-hat raw (B, 3, r, r)

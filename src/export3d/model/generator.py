@@ -27,29 +27,29 @@ class GeneratorConfig:
     image_size: int = 256
     """H = W of the portrait, pixels."""
     coordinate_channels: bool = True
-    """Two extra input channels hold x and y in [-1, 1] (decision 9.10)."""
+    """Two extra input channels hold x and y in [-1, 1]."""
     stem_channels: tuple[int, ...] = (64, 128, 256)
     """Channels of the stride-2 stages in front of the tokens; the last is h/4 at H/8 in the paper."""
     stem_kernel: int = 7
-    """Kernel of the first convolution (decision 9.8)."""
+    """Kernel of the first convolution."""
     stem_residual_blocks: int = 2
-    """Residual blocks after each stage but the first (decision 9.8)."""
+    """Residual blocks after each stage but the first."""
     hidden: int = 1024
     """h, the width of the tokens."""
     heads: int = 4
     """Attention heads in both block types (Sec. 6.2)."""
     mlp_ratio: int = 2
-    """Width of Mix-FFN over h (decision 9.6)."""
+    """Width of Mix-FFN over h."""
     blocks: int = 5
-    """EAdaLN-ViT blocks (decision 9.7)."""
+    """EAdaLN-ViT blocks."""
     conditioning: str = "eadaln"
     """`eadaln` (Eq. 5) or `cross_attention` (Table 4's ablation)."""
     eadaln_silu: bool = True
-    """SiLU before the modulation layer (decision 9.21)."""
+    """SiLU before the modulation layer."""
     final_norm: bool = False
     """LayerNorm after the last EAdaLN-ViT block."""
     lowpass_taps: int = 3
-    """Taps of the Gaussian after each pixel shuffle (decision 9.20)."""
+    """Taps of the Gaussian after each pixel shuffle."""
     lowpass_sigma_px: float = 0.8493218
     """Its sigma in pixels; with 3 taps this is [1, 2, 1] / 4."""
     up_channels: tuple[int, ...] = (128, 128)

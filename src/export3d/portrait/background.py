@@ -43,18 +43,19 @@ class SourceMatte(nn.Module):
         return self.out(self.join(torch.cat([fine, coarse], dim=1))).float()
 
 
-def fill_background(source: Tensor, foreground: Tensor) -> Tensor:
+def fill_background(source: Tensor, foreground: Tensor, reach: int = 2) -> Tensor:
     """Replace the head by colours from around it, coarse to fine (pull-push).
 
     Args:
         source: ``(B, 3, H, W)`` in [-1, 1], H and W powers of two times a small number.
         foreground: ``(B, 1, H, W)`` in [0, 1].
+        reach: pixels by which the hole is grown.
 
     Returns:
         ``(B, 3, H, W)``: the source where the foreground is 0, a smooth continuation where it is 1.
     """
     # A pixel touching the head carries its colour, so the hole is grown a little and hardened first.
-    hole = F.max_pool2d(foreground, 5, 1, 2).mul(2.0).clamp(0.0, 1.0)
+    hole = F.max_pool2d(foreground, 2 * reach + 1, 1, reach).mul(2.0).clamp(0.0, 1.0)
     weight = 1.0 - hole
     return weight * source + hole * _pull_push(source * weight, weight)
 

@@ -14,10 +14,11 @@ from export3d.face_state import FaceState
 from export3d.model.config import ModelConfig
 from export3d.model.export3d import Export3D
 from export3d.model.result import Render
+from export3d.portrait.march import march_paper
 from export3d.portrait.model import PortraitModel
 from export3d.rendering.fast import FastConfig
 from export3d.rendering.rays import Window
-from export3d.rendering.renderer import activate_density
+from export3d.rendering.renderer import activate_density, render_rays
 
 Model = Export3D | PortraitModel
 """A model of either kind."""
@@ -29,7 +30,15 @@ class Drivable(Protocol):
     @property
     def config(self) -> ModelConfig: ...
 
-    def encode(self, source: Tensor, camera: Camera, state: FaceState, true_mask: Tensor | None = None) -> Any: ...
+    def encode(
+        self,
+        source: Tensor,
+        camera: Camera,
+        state: FaceState,
+        true_mask: Tensor | None = None,
+        *,
+        photo: Tensor | None = None,
+    ) -> Any: ...
 
     def drive(self, code: Any, driving: FaceState, coefficients: Tensor | None = None) -> Any: ...
 
@@ -42,6 +51,7 @@ class Drivable(Protocol):
         jitter: torch.Generator | None = None,
         raw_size: int | None = None,
         fast: FastConfig | None = None,
+        size: int | None = None,
     ) -> Render: ...
 
     def sigma(self, driven: Any, points: Tensor) -> Tensor: ...
@@ -62,7 +72,15 @@ class PaperDriving:
     def config(self) -> ModelConfig:
         return self.model.config
 
-    def encode(self, source: Tensor, camera: Camera, state: FaceState, true_mask: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        source: Tensor,
+        camera: Camera,
+        state: FaceState,
+        true_mask: Tensor | None = None,
+        *,
+        photo: Tensor | None = None,
+    ) -> Tensor:
         """Visual tokens (B, N, h)."""
         return self.model.encode(source)
 
@@ -84,9 +102,11 @@ class PaperDriving:
         jitter: torch.Generator | None = None,
         raw_size: int | None = None,
         fast: FastConfig | None = None,
+        size: int | None = None,
     ) -> Render:
-        """See `Export3D.render`; there is no faster way than the exact one."""
-        return self.model.render(driven, camera, window=window, jitter=jitter, raw_size=raw_size)
+        """See `Export3D.render`; with `fast` the compiled renderer where it runs. There is no other size."""
+        march = render_rays if fast is None else march_paper
+        return self.model.render(driven, camera, window=window, jitter=jitter, raw_size=raw_size, march=march)
 
     def sigma(self, driven: Tensor, points: Tensor) -> Tensor:
         """Density >= 0 (1 / scene unit) of world points ``(B, P, 3)`` -> (B, P)."""

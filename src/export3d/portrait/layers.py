@@ -4,6 +4,7 @@ lookup says (not in the paper)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,30 @@ class Layers:
     opacity: Tensor
 
 
+class Choice(NamedTuple):
+    """What the last block says of the mixture; smooth enough to be enlarged (`compose.py`)."""
+
+    rgb: Tensor
+    """``(B, 3, s, s)`` the enlarged raw image in [-1, 1]."""
+    logits: Tensor
+    """``(B, 1 + K, s, s)`` of the shares of raw image and pictures, without the prior."""
+    residual: Tensor
+    """``(B, 3, s, s)`` added to the mixture."""
+    more: Tensor
+    """``(B, 1, s, s)`` added to the opacity."""
+    state: Tensor
+    """``(B, H, s, s)`` the features behind them."""
+
+
+def mixed(choice: Choice, layers: Layers) -> tuple[Tensor, Tensor]:
+    """The head's colours (B, 3, s, s) and opacity (B, 1, s, s); choice and layers are of one size."""
+    shares = torch.softmax(choice.logits + layers.prior.log(), dim=1)
+    image = choice.residual
+    for share, picture in zip(shares.split(1, dim=1), (choice.rgb, *layers.colours.unbind(1)), strict=True):
+        image = torch.addcmul(image, share, picture)
+    return image, (layers.opacity + choice.more).clamp(0.0, 1.0)
+
+
 class LayeredSuperResolution(SuperResolution):
     """A mixture of the enlarged raw image and of `layers` pictures, plus a residual, and the head's opacity at the output size.
 
@@ -46,13 +71,11 @@ class LayeredSuperResolution(SuperResolution):
         self.high_rgb = conv(high, 3 + 2 + layers, kernel=1)  # RGB; shares; opacity
         nn.init.zeros_(self.high_rgb.weight)
 
-    def choose(self, features: Tensor, rgb: Tensor, layers: Layers, share: float = 1.0) -> tuple[Tensor, Tensor]:
-        """The head's colours (B, 3, 2s, 2s) and opacity (B, 1, 2s, 2s)."""
+    def choose(self, features: Tensor, rgb: Tensor, layers: Layers, share: float = 1.0) -> Choice:
+        """The mixture of `layers`, which have the output size."""
         x, rgb = self.low_block(features, rgb, share)
-        pictures = torch.cat([rgb[:, None], layers.colours], dim=1)  # (B, 1 + K, 3, 2s, 2s)
-        x = torch.cat([x, pictures.flatten(1, 2).to(x.dtype), layers.clues.to(x.dtype)], dim=1)
-        out = self.high_rgb(F.leaky_relu(self.high_second(x), self.config.slope)).float()
-        residual, logits, more = out.split([3, 1 + self.layers, 1], dim=1)
-        shares = torch.softmax(logits + layers.prior.log(), dim=1)
-        image = (shares[:, :, None] * pictures).sum(dim=1) + residual
-        return image, (layers.opacity + more).clamp(0.0, 1.0)
+        pictures = torch.cat([rgb, layers.colours.flatten(1, 2)], dim=1)
+        x = torch.cat([x, pictures.to(x.dtype), layers.clues.to(x.dtype)], dim=1)
+        state = F.leaky_relu(self.high_second(x), self.config.slope)
+        residual, logits, more = self.high_rgb(state).float().split([3, 1 + self.layers, 1], dim=1)
+        return Choice(rgb, logits, residual, more, state)

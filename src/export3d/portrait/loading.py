@@ -16,6 +16,7 @@ from export3d.errors import CheckpointError, UsageError
 from export3d.model.config import PRESETS, ModelConfig
 from export3d.model.export3d import Export3D
 from export3d.portrait.config import PORTRAIT_PRESETS, PortraitConfig
+from export3d.portrait.detail import DetailNet
 from export3d.portrait.drivable import Model
 from export3d.portrait.model import PortraitModel
 from export3d.reading import reading, shortened
@@ -30,6 +31,8 @@ RENAMED = {"small": "portrait", "small-literal": "paper-small"}
 
 MAX_SIZE = 16384
 """Of anything in a model: blocks, channels, pixels."""
+
+_DETAIL = "detail."
 
 _CLASSES: dict[str, type[ModelConfig]] = {"paper": ModelConfig, "portrait": PortraitConfig}
 
@@ -82,8 +85,19 @@ def load_model(name_or_path: str | Path | None = None, device: str = "cpu") -> M
     config = config_of(stored.config, str(path))
     with reading(path, "no model can be built of its configuration", CheckpointError, "Copy it again."):
         model = build_model(config)
-    load_strictly(model, stored.tensors, str(path))
+    load_strictly(model, with_detail(stored.tensors, model), str(path))
     return model.eval().requires_grad_(False).to(torch.device(device))
+
+
+def with_detail(tensors: dict[str, Tensor], model: Model) -> dict[str, Tensor]:
+    """The tensors of a file from before `DetailNet`, which lacks all of it, with a network that corrects nothing yet; those of
+    any other file as they are."""
+    if not isinstance(model, PortraitModel) or any(name.startswith(_DETAIL) for name in tensors):
+        return tensors
+    with torch.random.fork_rng(devices=[]):  # its hidden layers are random, but always the same
+        torch.manual_seed(0)
+        fresh = DetailNet(model.config.detail, model.config.superres.channels[1], layers=2)
+    return {**tensors, **{_DETAIL + name: t for name, t in fresh.state_dict().items()}}
 
 
 def config_of(stored: dict[str, Any], where: str) -> ModelConfig:

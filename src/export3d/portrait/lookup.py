@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export3d.camera import Camera
-from export3d.model.superres import upsample2
-from export3d.nn.conv import ConvStack, conv
+from export3d.nn.conv import ConvStack, binomial_mean, conv
 from export3d.portrait.layers import Layers
 from export3d.portrait.state import PortraitMaps
 
@@ -60,10 +59,7 @@ class SourceLookup(nn.Module):
         """``source`` (B, 3, H, W) in [-1, 1] with its detail (itself less its 3x3 binomial mean) strengthened, in [-1, 1]."""
         if self.config.sharpen == 0.0:
             return source
-        taps = source.new_tensor([0.25, 0.5, 0.25])
-        kernel = (taps[:, None] * taps).expand(3, 1, 3, 3)
-        mean = F.conv2d(F.pad(source, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
-        return (source + self.config.sharpen * (source - mean)).clamp(-1.0, 1.0)
+        return (source + self.config.sharpen * (source - binomial_mean(source))).clamp(-1.0, 1.0)
 
     def moved(self, points: Tensor, motion: Tensor) -> Tensor:
         """Points ``(B, P, 3)`` displaced by what the motion planes say at them ``(B, P, 3)``."""
@@ -87,49 +83,56 @@ class SourceLookup(nn.Module):
         places, logits = self.guide_of(state, points)
         return torch.cat([places, torch.sigmoid(logits)], dim=-1)
 
-    def look(
-        self,
-        guide: Tensor,
-        opacity: Tensor,
-        maps: PortraitMaps,
-        *,
-        camera: Camera,
-        scale: int,
-        pose: Callable[[Tensor], Tensor],
-    ) -> tuple[Tensor, Layers]:
-        """Read the portrait.
-
-        Args:
-            guide: ``(B, GUIDE_CHANNELS, r, r)`` composited, premultiplied by the opacity.
-            opacity: ``(B, 1, r, r)``.
-            maps: of the portrait; its `features` and its `picture` are read.
-            camera: the portrait's camera.
-            scale: output pixels per ray along each side, a power of two.
-            pose: places ``(B, P, 3)`` -> where the portrait's torso has them (`Neck.posed`).
-
-        Returns:
-            features at the rays ``(B, channels, r, r)``, and the layers for the super-resolution at ``r * scale``.
-        """
+    def features(
+        self, guide: Tensor, opacity: Tensor, maps: PortraitMaps, camera: Camera, pose: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The portrait's learned features at the rays ``(B, channels, r, r)``; arguments as of `layers`."""
         # Places stay float32: rounded, they would be read a part of a pixel beside.
         with torch.autocast(guide.device.type, enabled=False):
             place, _ = _unmultiplied(guide, opacity)
-            coarse = _read(maps.features, _seen_at(camera, place, pose))
-            for _ in range(scale.bit_length() - 1):
-                guide, opacity = upsample2(guide), upsample2(opacity)
+            return _read(maps.features, _seen_at(camera, place, pose))
+
+    def layers(
+        self,
+        guide: Tensor,
+        opacity: Tensor,
+        picture: Tensor,
+        *,
+        camera: Camera,
+        size: tuple[int, int],
+        pose: Callable[[Tensor], Tensor],
+    ) -> Layers:
+        """Read the portrait at the output size.
+
+        Args:
+            guide: ``(B, GUIDE_CHANNELS, r, q)`` composited, premultiplied by the opacity.
+            opacity: ``(B, 1, r, q)``.
+            picture: ``(B, 3, H, W)`` of the portrait, of any size; channels beside the colours become clues.
+            camera: the portrait's camera.
+            size: height and width ``(h, w)`` to which the rays are enlarged.
+            pose: places ``(B, P, 3)`` -> where the portrait's torso has them (`Neck.posed`).
+        """
+        with torch.autocast(guide.device.type, enabled=False):
+            guide, opacity = enlarged(guide, size), enlarged(opacity, size)
             place, gates = _unmultiplied(guide, opacity)
             mirrored = torch.cat([-place[:, :1], place[:, 1:]], dim=1)
             seen_at = [_seen_at(camera, at, pose) for at in (place, mirrored)]
             # Between pixels a linear mean blurs; a cubic one keeps edges (and may overshoot a little).
-            own, other = (_read(maps.picture, at, "bicubic").clamp(-1.0, 1.0) for at in seen_at)
-            gates = gates * torch.cat([_inside(at, maps.picture.shape[-1]) for at in seen_at], dim=1)
+            own, other = (_read(picture, at, "bicubic").clamp(-1.0, 1.0) for at in seen_at)
+            gates = gates * torch.cat([_inside(at, picture.shape[-1]) for at in seen_at], dim=1)
             gate, other_gate = gates[:, :1], gates[:, 1:]
             prior = torch.cat([torch.full_like(gate, 0.1), gate, 0.3 * other_gate * (1.0 - gate)], dim=1)
-        return coarse, Layers(
+        return Layers(
             colours=torch.stack([own[:, :3], other[:, :3]], dim=1),
             prior=prior + 0.01,
             clues=torch.cat([gates, own[:, 3:], other[:, 3:]], dim=1),
             opacity=opacity,
         )
+
+
+def enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear ``(B, C, r, q)`` -> ``(B, C, h, w)`` (pixel centres aligned by area)."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def _unmultiplied(guide: Tensor, opacity: Tensor) -> tuple[Tensor, Tensor]:

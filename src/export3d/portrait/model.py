@@ -6,6 +6,8 @@ portrait itself), a source depth, a neck, and a background of its own; and more 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -17,18 +19,20 @@ from export3d.model.decoder import RadianceDecoder
 from export3d.model.result import Render, as_images
 from export3d.model.triplane import RunningMeanPlanes
 from export3d.portrait.background import SourceMatte, background_window
+from export3d.portrait.compose import Pass, compose_photo, compose_small, head_at
 from export3d.portrait.config import PortraitConfig
 from export3d.portrait.cues import ExpressionCues
 from export3d.portrait.depth import SourceDepth
-from export3d.portrait.fast_field import FoldedField
+from export3d.portrait.detail import DetailNet
 from export3d.portrait.field import FieldParts, PortraitField
 from export3d.portrait.generator import PortraitGenerator
 from export3d.portrait.layers import LayeredSuperResolution
 from export3d.portrait.lookup import GUIDE_CHANNELS, SourceLookup
+from export3d.portrait.march import march_portrait
 from export3d.portrait.neck import Neck
 from export3d.portrait.reader import PortraitReader
-from export3d.portrait.state import DrivenPlanes, PortraitCode
-from export3d.rendering.fast import FastConfig, render_square
+from export3d.portrait.state import DrivenPlanes, PhotoMaps, PortraitCode
+from export3d.rendering.fast import FastConfig
 from export3d.rendering.rays import Window, cast_rays
 from export3d.rendering.renderer import activate_density, render_rays
 
@@ -50,6 +54,7 @@ class PortraitModel(nn.Module):
         self.neck = Neck(config.neck)
         seen = config.decoder.colour_channels + config.source_lookup.channels
         self.superres = LayeredSuperResolution(config.superres, seen, layers=2, clues=4)  # Sec. 3.3
+        self.detail = DetailNet(config.detail, config.superres.channels[1], layers=2)  # not in the paper
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
@@ -59,7 +64,15 @@ class PortraitModel(nn.Module):
         code = self.encode(source, source_camera, source_state)
         return self.render(self.drive(code, driving), camera)
 
-    def encode(self, source: Tensor, camera: Camera, state: FaceState, true_mask: Tensor | None = None) -> PortraitCode:
+    def encode(
+        self,
+        source: Tensor,
+        camera: Camera,
+        state: FaceState,
+        true_mask: Tensor | None = None,
+        *,
+        photo: Tensor | None = None,
+    ) -> PortraitCode:
         """Once per portrait (Sec. 3.2).
 
         Args:
@@ -67,11 +80,17 @@ class PortraitModel(nn.Module):
             camera: B cameras of the portrait.
             state: the portrait's own faces.
             true_mask: ``(B, 1, H, W)`` foreground in [0, 1]; in training it replaces the model's matte.
+            photo: ``(B, 3, S, S)`` in [-1, 1], the same crop at its own size (even): `render` then makes pictures of that
+                size, with the photograph's own detail.
         """
+        if photo is not None:
+            check_shape("photo", photo, len(source), 3, photo.shape[-1], photo.shape[-1])
+            if photo.shape[-1] % 2:
+                raise ValueError(f"photo: expected an even side; got {photo.shape[-1]}")
         return PortraitCode(
             tokens=self.generator.encode(source),
             detail=self.generator.detail(source),
-            maps=self.reader(source, self.lookup, true_mask),
+            maps=self.reader(source, self.lookup, true_mask, photo),
             camera=camera,
             state=state,
         )
@@ -98,6 +117,7 @@ class PortraitModel(nn.Module):
         jitter: torch.Generator | None = None,
         raw_size: int | None = None,
         fast: FastConfig | None = None,
+        size: int | None = None,
     ) -> Render:
         """Once per camera (Eqs. 7-10, 12, Sec. 3.3).
 
@@ -108,56 +128,97 @@ class PortraitModel(nn.Module):
             jitter: random depths, for training; None is deterministic.
             raw_size: another number of rays along each side; then only the raw image is made (`image` is None).
             fast: leave out what does not show; for one whole picture without jitter and without gradients. None is exact.
+            size: side of the whole final image, even; None is the photograph's own where `encode` was given one, else the
+                model's. Another than the model's needs a photograph.
 
         Raises:
-            ValueError: `fast` together with something it cannot do.
+            ValueError: `fast` together with something it cannot do; `size` without a photograph, or odd; a window that is no
+                whole number of pixels at that size.
         """
         if fast is not None and (window is not None or jitter is not None or torch.is_grad_enabled()):
             raise ValueError(
                 "render: `fast` is for whole pictures without jitter and without gradients (inference_mode)"
             )
-        size = raw_size or self.config.renderer.raw_size
-        origins, directions = cast_rays(camera, size, window)
+        rays = raw_size or self.config.renderer.raw_size
+        met, guide = self._march(driven, camera, window=window, jitter=jitter, rays=rays, fast=fast)
+        features, depth, opacity = met
+        behind = background_window(driven.code.maps.background, rays, window)
+        raw = features[:, :3] + (1.0 - opacity) * (1.0 + behind)
+        if raw_size is not None:
+            return Render(None, raw, depth, opacity, driven.planes)
+        share = 1.0 if window is None else window[2] / rays
+        left = self._pass(features, guide, opacity, driven, share)
+        image, image_opacity = self.compose(left, driven.code, size=size, window=window)
+        return Render(image, raw, depth, opacity, driven.planes, image_opacity)
+
+    @torch.no_grad()
+    def trace(self, driven: DrivenPlanes, camera: Camera, fast: FastConfig | None = None) -> Pass:
+        """What `render` has of the whole picture before it is composed."""
+        rays = self.config.renderer.raw_size
+        met, guide = self._march(driven, camera, window=None, jitter=None, rays=rays, fast=fast)
+        return self._pass(met[0], guide, met[2], driven, 1.0)
+
+    def compose(
+        self, left: Pass, code: PortraitCode, *, size: int | None = None, window: Window | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The final image ``(B, 3, s, s)`` and the head's opacity in it ``(B, 1, s, s)`` (`compose.py`); `size` and `window`
+        as of `render`."""
+        photo, rays = code.maps.photo, self.config.renderer.raw_size
+        if photo is not None:
+            read = partial(self.head_at, photo=photo, camera=code.camera, turn=code.state.turn)
+            return compose_photo(left, photo, read, rays=rays, size=size, window=window)
+        if size not in (None, self.config.image_size):
+            raise ValueError(f"render: size {size} needs a photograph; give encode(photo=...), or leave size out")
+        return compose_small(left, code.maps, rays, window)
+
+    def head_at(
+        self, left: Pass, size: tuple[int, int], *, photo: PhotoMaps, camera: Camera, turn: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """See `compose.head_at`; `camera` and `turn` (B, 3) are the portrait's."""
+        pose = self.neck.posed(turn)
+        return head_at(left, size, photo=photo, camera=camera, pose=pose, lookup=self.lookup, detail=self.detail)
+
+    def _march(
+        self,
+        driven: DrivenPlanes,
+        camera: Camera,
+        *,
+        window: Window | None,
+        jitter: torch.Generator | None,
+        rays: int,
+        fast: FastConfig | None,
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """Features in [-1, 1], depth and opacity of the rays, and the guide, each ``(B, .., r, r)``."""
+        origins, directions = cast_rays(camera, rays, window)
         with torch.autocast(
             driven.planes.device.type, enabled=False
         ):  # rays stay float32: rounded, they miss by a pixel
             if fast is None:
                 met = render_rays(self.field(driven), origins, directions, self.config.renderer, jitter)
             else:
-                met = render_square(FoldedField(self._parts, driven), origins, directions, self.config.renderer, fast)
-        features, depth, opacity = as_images(met, size if window is None else window[2])
+                met = march_portrait(self.parts, driven, (origins, directions), self.config.renderer, fast)
+        features, depth, opacity = as_images(met, rays if window is None else window[2])
         features, guide = features.tensor_split([-GUIDE_CHANNELS], dim=1)
-        features = features * 2.0 - 1.0  # an empty ray is black (EG3D)
-        behind = background_window(driven.code.maps.background, size, window)
-        raw = features[:, :3] + (1.0 - opacity) * (1.0 + behind)
-        if raw_size is not None:
-            return Render(None, raw, depth, opacity, driven.planes)
-        image, image_opacity = self._finish(features, guide, opacity, driven, window)
-        return Render(image, raw, depth, opacity, driven.planes, image_opacity)
+        return (features * 2.0 - 1.0, depth, opacity), guide  # an empty ray is black (EG3D)
 
-    def _finish(
-        self, features: Tensor, guide: Tensor, opacity: Tensor, driven: DrivenPlanes, window: Window | None
-    ) -> tuple[Tensor, Tensor]:
-        """The final image and the head's opacity in it: looked up, enlarged, put before the background."""
-        size, maps = self.config.renderer.raw_size, driven.code.maps
-        scale = self.config.image_size // size
-        pose, _ = self._parts.joints(driven)
-        found, layers = self.lookup.look(guide, opacity, maps, camera=driven.code.camera, scale=scale, pose=pose)
+    def _pass(self, features: Tensor, guide: Tensor, opacity: Tensor, driven: DrivenPlanes, share: float) -> Pass:
+        """The portrait looked up at the model's size, and how it is to be mixed there."""
+        code, side = driven.code, opacity.shape[-1] * self.config.image_size // self.config.renderer.raw_size
+        pose, _ = self.parts.joints(driven)
+        found = self.lookup.features(guide, opacity, code.maps, code.camera, pose)
+        layers = self.lookup.layers(guide, opacity, code.maps.picture, camera=code.camera, size=(side, side), pose=pose)
         features = torch.cat([features, found], dim=1).contiguous(memory_format=torch.channels_last)
         # Colours are mixed as the surface has them; what the head does not cover is put behind afterwards.
         rgb = ((features[:, :3] + 1.0) / opacity.clamp_min(0.05) - 1.0).clamp(-1.0, 1.0)
-        share = 1.0 if window is None else window[2] / size
-        image, matte = self.superres.choose(features, rgb, layers, share)
-        full = None if window is None else (window[0] * scale, window[1] * scale, window[2] * scale)
-        behind = background_window(maps.background, self.config.image_size, full)
-        return matte * image + (1.0 - matte) * behind, matte
+        return Pass(guide, opacity, self.superres.choose(features, rgb, layers, share), layers)
 
     def field(self, driven: DrivenPlanes) -> PortraitField:
         """The radiance field of a driven portrait."""
-        return PortraitField(self._parts, driven)
+        return PortraitField(self.parts, driven)
 
     @property
-    def _parts(self) -> FieldParts:
+    def parts(self) -> FieldParts:
+        """What a point in space meets."""
         return FieldParts(
             triplane=self.config.triplane,
             mean_planes=self.mean_planes,

@@ -10,6 +10,29 @@ from export3d.camera import Camera
 from export3d.face_state import FaceState
 
 
+@dataclass(frozen=True)
+class PhotoMaps:
+    """The photograph itself, the same crop at its own size (`compose.py`); S is even.
+
+    Attributes:
+        picture: ``(B, 3, S, S)`` the photograph, sharpened, in [-1, 1].
+        background: ``(B, 3, S, S)`` in [-1, 1], the head filled in.
+        foreground: ``(B, 1, S, S)`` of the photograph in [0, 1].
+    """
+
+    picture: Tensor
+    background: Tensor
+    foreground: Tensor
+
+    def half(self) -> PhotoMaps:
+        """The same in half the memory."""
+        return PhotoMaps(self.picture.half(), self.background.half(), self.foreground.half())
+
+    def float(self) -> PhotoMaps:
+        """The same in single precision."""
+        return PhotoMaps(self.picture.float(), self.background.float(), self.foreground.float())
+
+
 @dataclass(frozen=True, kw_only=True)
 class PortraitMaps:
     """What is read off the portrait alone.
@@ -20,6 +43,7 @@ class PortraitMaps:
         picture: ``(B, 4, H, W)`` the portrait, sharpened, in [-1, 1] and its foreground in [0, 1].
         features: ``(B, C, H/2, W/2)`` learned detail (`SourceLookup.encode`).
         depth: ``(B, 2 + C, H/2, W/2)`` depth, foreground, learned channels (`SourceDepth.maps`).
+        photo: the photograph at its own size, where it was given; then pictures are composed at that size.
     """
 
     matte_logits: Tensor
@@ -27,6 +51,7 @@ class PortraitMaps:
     picture: Tensor
     features: Tensor
     depth: Tensor
+    photo: PhotoMaps | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,8 @@ VIDEO_SUFFIXES = frozenset(
 )
 """Names that a folder of videos is searched for; anything else there is listed in the report and left alone."""
 
+_MAX_CUT = 20
+
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the listed size."""
 
@@ -30,30 +32,22 @@ class Cut:
 
     name: str = ""
     """Unique in its video; goes into the clip's key and the report."""
-
     identity: str = ""
     split: str = "train"
-
     start_s: Fraction | None = None
     """First time that belongs to the cut."""
-
     end_s: Fraction | None = None
     """First time that no longer does."""
-
     first_frame: int | None = None
     last_frame: int | None = None
     """Inclusive."""
-
     box: Box | None = None
     """Fixed crop; scaled by actual size / listed size. Outside is cut off, not filled."""
-
     listed_size: tuple[int, int] | None = None
     """(width, height) that `box` and `guide` refer to; None: the source's own."""
-
     guide: bytes = b""
     """float32 ``(N, 5, 2)``: five points for each native frame of the cut that say which face is meant; in pixels of
     the listed size, before the crop. Bytes, since a data set has millions of them."""
-
     guide_fps: Fraction | None = None
     """Rate at which the guide's entries follow each other."""
 
@@ -64,18 +58,14 @@ class VideoJob:
 
     key: str
     """Letters, digits, `_`, `-`: names files and clips. Depends on the path inside the input only."""
-
     path: Path
     source: str
     """How the report names it: the path inside the input."""
-
     kind: Literal["video", "frames", "archive"] = "video"
     inside: str = ""
     """Folder inside an archive."""
-
     fps: Fraction | None = None
     """Native rate of a folder or archive of frames."""
-
     cuts: tuple[Cut, ...] = (Cut(),)
 
 
@@ -140,3 +130,11 @@ def split_of(identity: str, val_share: float, test_share: float) -> str:
     if place < test_share:
         return "test"
     return "val" if place < test_share + val_share else "train"
+
+
+def clip_key(job: VideoJob, cut: Cut, number: int) -> str:
+    """`<video>[-<cut>]-<number>`: at most 49 + 1 + 20 + 5 characters."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", cut.name)
+    if len(name) > _MAX_CUT or name != cut.name:
+        name = f"{name[: _MAX_CUT - 9]}-{hashlib.sha256(cut.name.encode()).hexdigest()[:8]}"
+    return f"{job.key}{'-' + name if name else ''}-{number:03d}"

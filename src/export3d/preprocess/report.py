@@ -139,21 +139,26 @@ def report_page(report: Report, sheet: bytes | None) -> str:
     if sheet is not None:
         picture = base64.b64encode(sheet).decode()
         parts.append(f"<p><img alt='frames of kept clips' src='data:image/jpeg;base64,{picture}'></p>")
-    parts.append("<h2>Dropped</h2>")
-    parts.append(_table(("Reason", "Frames"), list(report.frames_dropped.items())))
-    parts.append("<h2>Videos of which nothing was kept</h2>")
-    parts.append(_table(("Video", "Why"), [(entry["source"], "; ".join(entry["reasons"])) for entry in report.lost]))
-    parts.append("<h2>Dropped stretches</h2>")
-    rows = [(d["source"], d["cut"], d["start_s"], d["end_s"], d["frames"], d["reason"]) for d in report.dropped]
-    parts.append(_table(("Video", "Cut", "From (s)", "To (s)", "Frames", "Why"), rows))
-    parts.append("<h2>Damage</h2>")
-    parts.append(_table(("Video", "What"), [(entry["source"], entry["text"]) for entry in report.errors]))
-    if report.ignored:
-        parts.append("<h2>Other files, left alone</h2>")
-        parts.append(_table(("File",), [(name,) for name in report.ignored]))
-    parts.append("<h2>Speed of one core</h2>")
+    stretch = ("source", "cut", "start_s", "end_s", "frames", "reason")
     speed = [(step, *(f"{v:.1f}" for v in row.values())) for step, row in report.speed.items()]
-    parts.append(_table(("Step", "CPU seconds", "Frames", "Frames per second"), speed))
+    tables: list[tuple[str, tuple[str, ...], list[Any]]] = [
+        ("Dropped", ("Reason", "Frames"), list(report.frames_dropped.items())),
+        (
+            "Videos of which nothing was kept",
+            ("Video", "Why"),
+            [(e["source"], "; ".join(e["reasons"])) for e in report.lost],
+        ),
+        (
+            "Dropped stretches",
+            ("Video", "Cut", "From (s)", "To (s)", "Frames", "Why"),
+            [tuple(d[k] for k in stretch) for d in report.dropped],
+        ),
+        ("Damage", ("Video", "What"), [(entry["source"], entry["text"]) for entry in report.errors]),
+        *([("Other files, left alone", ("File",), [(name,) for name in report.ignored])] if report.ignored else []),
+        ("Speed of one core", ("Step", "CPU seconds", "Frames", "Frames per second"), speed),
+    ]
+    for title, head, rows in tables:
+        parts += [f"<h2>{title}</h2>", _table(head, rows)]
     return "\n".join([*parts, "</html>", ""])
 
 

@@ -1,4 +1,4 @@
-"""A whole preparation: find the work, do what is not done yet, make shards, report (issue: Prepare; Sec. 4.1)."""
+"""A whole preparation: find the work, do what is not done yet, make shards, report (Sec. 4.1; docs/data.md)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ class RunOptions:
 
     workers: int = 1
     """Processes; 0 works in this process."""
-
     ray: str | None = None
     """Address of a Ray cluster instead of processes."""
 
@@ -82,7 +81,8 @@ def prepare(
         plan = Plan.load(records)
         if plan is not None:  # the last run was stopped while it packed
             _pack(plan, folder, records, staging, tell)
-        results, losses = _prepare_videos(found, folder, options, run, tool_maker, tell)
+        place = Workplace(options, tool_maker, staging.absolute(), records.absolute())
+        results, losses = _prepare_videos(found, folder, place, run, tell)
         plan = make_plan(
             results,
             folder,
@@ -104,25 +104,19 @@ def prepare(
 
 
 def _prepare_videos(
-    found: Inputs,
-    folder: Path,
-    options: PrepareOptions,
-    run: RunOptions,
-    tool_maker: ToolMaker,
-    tell: Progress,
+    found: Inputs, folder: Path, place: Workplace, run: RunOptions, tell: Progress
 ) -> tuple[list[VideoResult], list[Loss]]:
     """Records of all videos in the order of the inputs, and videos that have none."""
-    records, staging = folder / RECORDS, folder / STAGING
     packed = Manifest.load(folder).clips if (folder / MANIFEST_NAME).exists() else ()
     done = {clip.key for clip in packed}
-    if options.first_clip_only:
+    if place.options.first_clip_only:
         done |= {clip.identity for clip in packed}
     results: dict[str, VideoResult] = {}
     losses: dict[str, str] = {}
     waiting: list[VideoJob] = []
     for job in found.jobs:
         try:
-            result = _finished(job, records, staging, done)
+            result = _finished(job, place, done)
         except OSError as error:
             losses[job.key] = f"cannot be read ({error.strerror})"
             continue
@@ -140,7 +134,6 @@ def _prepare_videos(
         tell("videos", len(results) + len(losses), total, job.source)
 
     tell("videos", len(results) + len(losses), total, "")
-    place = Workplace(options, tool_maker, staging.absolute(), records.absolute())
     if not waiting:
         pass
     elif run.ray is not None:
@@ -156,13 +149,13 @@ def _prepare_videos(
     )
 
 
-def _finished(job: VideoJob, records: Path, staging: Path, done: set[str]) -> VideoResult | None:
+def _finished(job: VideoJob, place: Workplace, done: set[str]) -> VideoResult | None:
     """The record of a video that needs no more work, or None.
 
     Args:
         done: keys of clips, and identities, that are in the data set and keep their video from being done again.
     """
-    path = records / f"{job.key}.json"
+    path = place.records / f"{job.key}.json"
     current = fingerprint(job)
     if not path.exists():
         return None
@@ -171,7 +164,7 @@ def _finished(job: VideoJob, records: Path, staging: Path, done: set[str]) -> Vi
         return result  # in a shard: a changed file no longer counts
     if result.fingerprint != current:
         return None
-    part = part_path(staging, job.key)
+    part = part_path(place.staging, job.key)
     if result.clips and not (part.exists() and part.stat().st_size == result.part_bytes):
         return None
     return result

@@ -1,4 +1,4 @@
-"""TalkingHead-1KH's layout: lists of tubes, one-minute clips, cropped clips (facts 8.2; docs/data.md)."""
+"""TalkingHead-1KH's layout: lists of tubes, one-minute clips, cropped clips (docs/data.md)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CROPPED = re.compile(r"(?P<name>.+)_S(?P<S>\d+)_E(?P<E>\d+)_L(?P<L>\d+)_T(?P<T>
 _MINUTE = re.compile(r"(?P<id>.+)_\d{4}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Tube:
     """One line `name,H,W,S,E,L,T,R,B`: a box in the frames S to E of a one-minute clip, both included."""
 
@@ -48,24 +48,17 @@ class Tube:
         height, width, first, last, left, top, right, bottom = map(int, fields[1:])
         if first > last or left >= right or top >= bottom or not height or not width:
             raise UsageError(f"{where}: expected S <= E, L < R and T < B; got '{line.strip()}'.")
-        return Tube(
-            name=fields[0],
-            height=height,
-            width=width,
-            first_frame=first,
-            last_frame=last,
-            left=left,
-            top=top,
-            right=right,
-            bottom=bottom,
-        )
+        return Tube(fields[0], height, width, first, last, left, top, right, bottom)
+
+    @property
+    def place(self) -> str:
+        """Frames and box as a name."""
+        return f"S{self.first_frame}_E{self.last_frame}_L{self.left}_T{self.top}_R{self.right}_B{self.bottom}"
 
     @property
     def cropped_name(self) -> str:
         """Stem of the cropped clip that the data set's own scripts make from this tube."""
-        return (
-            f"{self.name}_S{self.first_frame}_E{self.last_frame}_L{self.left}_T{self.top}_R{self.right}_B{self.bottom}"
-        )
+        return f"{self.name}_{self.place}"
 
 
 def identity_of(name: str) -> str:
@@ -139,7 +132,7 @@ def _tube_cut(tube: Tube, split: str, options: PrepareOptions) -> Cut:
     identity = identity_of(tube.name)
     middle = [(tube.left + tube.right) / 2, (tube.top + tube.bottom) / 2]
     return Cut(
-        name=f"S{tube.first_frame}_E{tube.last_frame}_L{tube.left}_T{tube.top}_R{tube.right}_B{tube.bottom}",
+        name=tube.place,
         identity=identity,
         split=choose_split(identity, options, split),
         first_frame=tube.first_frame,

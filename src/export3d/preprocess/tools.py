@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ class Tools:
     face_tracker: FaceTracker
     coefficients: CoefficientModel | ObservingModel
     read_gaze: Callable[[np.ndarray], np.ndarray] | None = None
-    """Dense mesh (478, 3) -> gaze (2,), NaN where the eyes are closed; None stores no gaze."""
+    """Expression scores (52,) -> gaze (2,), NaN where the eyes are closed; None stores no gaze."""
 
 
 ToolMaker = Callable[[PrepareOptions], Tools]
@@ -32,9 +31,9 @@ def make_tools(options: PrepareOptions) -> Tools:
 
     Raises:
         MissingExtraError: mediapipe is not installed.
-        UsageError, CheckpointError: A model file is missing or not what it should be.
+        DownloadError, UsageError, CheckpointError: A model file is missing or not what it should be.
     """
-    from export3d.tracking.mediapipe_tracker import LANDMARKER_VARIABLE, MediaPipeTracker
+    from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 
     tracker, gaze = MediaPipeTracker(options.face_landmarker), GazeMap.load().read
     if options.coefficients == "deep3d":
@@ -46,8 +45,6 @@ def make_tools(options: PrepareOptions) -> Tools:
     if options.coefficients == "arkit52":
         from export3d.tracking.arkit import BlendshapeModel
 
-        if options.face_landmarker is None and not os.environ.get(LANDMARKER_VARIABLE):
-            raise UsageError("--coefficients arkit52 needs --face-landmarker face_landmarker.task.")
         return Tools(tracker, BlendshapeModel(tracker.info), gaze)
     from export3d.tracking.regressor import LandmarkRegressor
 

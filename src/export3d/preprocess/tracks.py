@@ -15,7 +15,7 @@ from export3d.preprocess.quality import Quality, face_sharpness, measure
 from export3d.tracking import CoefficientModel, Crop, Face, ObservingModel
 
 FIXED_ENLARGEMENT = 1.6
-"""Side of a fixed crop / longer side of the union of the face's boxes (facts 8.3: the same author's later release)."""
+"""Side of a fixed crop / longer side of the union of the face's boxes (from the same author's later release)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def measure_clip(
         frames: with their pictures.
         coefficients: asked for all frames at once, unless it has already looked at each.
         fixed: the clip's own square if it is not the aligned crop of each frame.
-        read_gaze: dense mesh (478, 3) -> gaze (2,); see `gaze_of`.
+        read_gaze: expression scores (52,) -> gaze (2,); see `gaze_of`.
     """
     aligned = np.stack([frame.crop.to_crop(frame.face.landmarks_px) for frame in frames])  # (T, 68, 2)
     observed = [frame.observed for frame in frames if frame.observed is not None]
@@ -144,14 +144,14 @@ def measure_clip(
 
 
 def gaze_of(frames: list[TrackedFace], read_gaze: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
-    """Gaze ``(T, 2)`` of a clip, radians; None if a face has no dense mesh or the eyes are never open.
+    """Gaze ``(T, 2)`` of a clip, radians; None if a face has no scores or the eyes are never open.
 
     Closed eyes keep the gaze before them, those at the beginning have the first gaze that is known.
     """
-    meshes = [frame.face.mesh for frame in frames]
-    if any(mesh is None for mesh in meshes):
+    scores = [frame.face.blendshapes for frame in frames]
+    if any(row is None for row in scores):
         return None
-    read = np.stack([read_gaze(mesh) for mesh in meshes if mesh is not None])
+    read = np.stack([read_gaze(row) for row in scores if row is not None])
     known = np.flatnonzero(np.isfinite(read).all(axis=1))
     if not len(known):
         return None

@@ -36,7 +36,7 @@ class FastConfig:
     """A ray whose opacity stays below this, judged in the same way, has fewer fine samples."""
     faint_samples: int = 8
     """Fine samples of a faint ray, at most."""
-    fine_share: float = 0.5
+    fine_share: float = 0.7
     """Part of the renderer's fine samples that the other rays have."""
     least_share: float = 1e-3
     """Samples with a smaller share than this in their ray get no colour of their own; the others stand for them."""

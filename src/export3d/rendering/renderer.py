@@ -87,7 +87,7 @@ def render_rays(
         field: densities and colours of world points.
         origins, directions: ``(B, R, 3)``, directions of unit length.
         config: sampling.
-        jitter: random depths for training; None is deterministic (facts 9.26).
+        jitter: random depths for training; None is deterministic.
     """
     rays = origins.shape[1]
     near, far = depth_limits(origins, config)

@@ -1,149 +1,80 @@
-"""The sections of docs/results.md about a reproduction: our numbers beside what the paper says (Secs. 4.2, 4.3).
+"""tables.md of a reproduction: our numbers beside what the paper's text says about them (Secs. 4.2, 4.3).
 
-Every number comes from the result file; words without numbers are fixed.
+Every number comes from the result files of `reproduce.tables`; they hold all of them, the page the paper's own metrics.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from export3d.evaluation.figures.markdown import shown, table
-from export3d.reproduce.claims import NOT_MEASURED, NOT_TESTED
+from export3d.reproduce.tables import read_result
 
-TITLES = {"same": "Same identity", "cross": "Cross identity"}
-METHOD = "method"
-BUDGET_COLUMNS = (
-    *("samples", "share_of_the_papers_samples", "steps", "batch", "hours"),
-    *("expression", "expression_pretrained", "basis_vectors", "conditioning"),
-)
-SHOWN_METRICS = (
-    *("psnr", "ssim_gaussian", "akd", "csim_source", "aed", "apd", "lpips"),
-    *("depth_error", "camera_angle_error", "expression_error", "view_error"),
-)
-"""The paper's metrics and those against exact truth; the file holds all of them."""
-
-NO_CLAIM_TESTED = (
-    "What the paper's text says about these tables compares it with other authors' methods. This project does not hold "
-    "them, so none of it is tested here."
-)
-CLAIMS_INTRO = (
-    "What the paper's text says about these rows, one line per ordering. The metric is our reading of the words. The "
-    "difference is that of the two variants over the same clips, its sign turned so that positive agrees with the paper; "
-    "a verdict is given only where the interval lies on one side of zero. One training seed each: the intervals know of "
-    "clips, not of seeds, and are not corrected for the number of orderings. "
-    "An ordering 'no_change' agrees where the interval holds zero, which few clips make easy."
-)
-SECOND_HAND_INTRO = "Second-hand values of the paper's table, **unverified**:"
-LOW_BUDGET = (
-    "The budget of each row is below; the paper's training is much longer, and on real videos. These tables show whether "
-    "the orderings appear at this budget, not what the method can reach."
-)
-UNEQUAL = (
-    "**The rows were trained with different numbers of samples; their differences are not those of the variants.**"
-)
-UNEQUAL_TEST = "**The rows were scored on different clips or by different back ends.**"
+TITLES = {
+    "reproduce_main": "Tables 1 and 2",
+    "reproduce_table3": "Table 3: expression encoding",
+    "reproduce_table4": "Table 4: conditioning",
+}
+SHOWN_METRICS = ("psnr", "ssim_gaussian", "akd", "csim_source", "aed", "apd", "lpips")
+BUDGET_COLUMNS = ("samples", "share_of_the_papers_samples", "steps", "batch", "hours")
+UNEQUAL = {
+    "equal_budget": "**The rows were trained with different numbers of samples; their differences are not the variants'.**",
+    "equal_test": "**The rows were scored on different clips or by different back ends.**",
+}
 
 
-def reproduction_section(content: dict[str, Any]) -> list[str]:
-    """Lines of Markdown of one result file.
+def tables_page(files: Sequence[Path]) -> str:
+    """The page as Markdown.
 
     Args:
-        content: a file of `tables.write_results`.
+        files: result files of `tables.write_results`; those that are missing are left out.
+
+    Raises:
+        DataError: A file is not a JSON object.
     """
-    lines: list[str] = [LOW_BUDGET, ""]
-    if content.get("equal_budget") is False:
-        lines += [UNEQUAL, ""]
-    if content.get("equal_test") is False:
-        lines += [UNEQUAL_TEST, ""]
-    lines += _budget(content)
-    for kind, title in TITLES.items():
+    lines = ["# Tables of the reproduction", ""]
+    for path in files:
+        content = read_result(path)
+        lines += [f"## {TITLES.get(path.stem, path.stem)}", "", f"`{path.name}`: `{content['command']}`", ""]
+        lines += [*section(content), ""]
+    return "\n".join(lines if files else [*lines, "Nothing was scored yet: run the stage `evaluate` first.", ""])
+
+
+def section(content: dict[str, Any]) -> list[str]:
+    """Budget, scores with intervals, and the paper's orderings of one result file, as lines of Markdown."""
+    lines = [line for fact, warning in UNEQUAL.items() if content.get(fact) is False for line in (warning, "")]
+    budget = {
+        name: {column: facts.get(column) for column in BUDGET_COLUMNS} for name, facts in content["budget"].items()
+    }
+    lines += [*_grid(budget), ""]
+    for kind in ("same", "cross"):
         if content.get(kind):
-            pairs, level = content["pairs"][kind], content["bootstrap"]["level"]
-            lines += [
-                f"{title}, {pairs} pairs; in brackets the bootstrap interval over clips, level {shown(level)}.",
-                "",
-            ]
-            lines += [*_scores(content[kind]), ""]
-    if content.get("quality"):
-        lines += ["Against exact truth, same identity (decibels; depth in scene units):", ""]
-        lines += [*_grid(content["quality"]), ""]
-    lines += _claims(content)
-    second = content["second_hand"]
-    lines += [SECOND_HAND_INTRO, "", f"From {second['source']}", "", *_grid(second["rows"]), ""]
-    data = content["data"]
-    for name, facts in data.items():
-        if facts:
-            lines.append(
-                f"- {name} clips: {facts['people']} people, {facts['clips']} clips, {facts['frames']} frames, "
-                f"{facts['size']} px, extractor {facts['extractor']['name']}"
-            )
-    for what, info in content["backends"].items():
-        lines.append(f"- {what}: {info['name']} {info['version']}, sha256 {info['sha256'] or 'not recorded'}")
-    versions = "; ".join(f"{name} {value}" for name, value in content["versions"].items())
-    lines.append(f"- made with {versions}; scale `{content['scale']}`")
-    return lines
+            lines += [f"{kind.capitalize()} identity, {content['pairs'][kind]} pairs:", ""]
+            lines += [*_grid({method: _scores(metrics) for method, metrics in content[kind].items()}), ""]
+    return lines + table([_claim(claim) for claim in content["claims"]])
 
 
-def _budget(content: dict[str, Any]) -> list[str]:
-    paper = content["paper_budget"]
-    head = [
-        f"The paper trains on {paper['samples']} samples ({paper['steps']} steps of {paper['batch']}) before its second "
-        "phase.",
-        "",
-    ]
-    rows = {
-        member: {column: facts.get(column) for column in BUDGET_COLUMNS} for member, facts in content["budget"].items()
+def _scores(metrics: dict[str, Any]) -> dict[str, str]:
+    return {name: _interval(row) for name, row in metrics.items() if name in SHOWN_METRICS}
+
+
+def _claim(claim: dict[str, Any]) -> dict[str, str]:
+    """One ordering of the paper, as we measure it, with its verdict."""
+    sign = "as good as" if claim.get("relation") == "no_change" else "better than"
+    ordering = f"{claim.get('better')} {sign} {claim.get('worse')}"
+    return {
+        "the paper": f'{claim["source"]}: "{claim["quote"]}"',
+        "measured as": f"{claim['metric']}, {claim['protocol']}: {ordering}" if "metric" in claim else "-",
+        "difference": _interval(claim["difference"]) if claim.get("difference") else "-",
+        "verdict": claim["verdict"],
     }
-    return [*head, *_grid(rows), ""]
 
 
-def _scores(methods: dict[str, Any]) -> list[str]:
-    cells = {
-        method: {
-            metric: f"{shown(row['mean'])} [{shown(row['low'])}, {shown(row['high'])}]"
-            for metric, row in metrics.items()
-            if metric in SHOWN_METRICS
-        }
-        for method, metrics in methods.items()
-    }
-    lines = _grid(cells)
-    missing = {
-        method: max((row["missing"] for row in metrics.values()), default=0) for method, metrics in methods.items()
-    }
-    named = [f"{method} {count}" for method, count in missing.items() if count]
-    return [*lines, *(["", f"Pairs without any value of some metric: {', '.join(named)}."] if named else [])]
-
-
-def _claims(content: dict[str, Any]) -> list[str]:
-    claims = content["claims"]
-    if all(claim["verdict"] == NOT_TESTED for claim in claims):
-        return [NO_CLAIM_TESTED, "", *(f'- {c["source"]}: "{c["quote"]}"' for c in claims), ""]
-    lines = [CLAIMS_INTRO, ""]
-    if content["verdicts"]:
-        lines += ["; ".join(f"{verdict}: {count}" for verdict, count in content["verdicts"].items()) + ".", ""]
-    rows = []
-    before = None
-    for claim in claims:
-        difference = claim["difference"]
-        cell = "-"
-        if difference is not None:
-            cell = f"{shown(difference['mean'])} [{shown(difference['low'])}, {shown(difference['high'])}]"
-        sign = "as good as" if claim["relation"] == "no_change" else "better than"
-        rows.append(
-            {
-                "the paper": "as above" if claim["quote"] == before else _quote(claim),
-                "measured as": f"{claim['metric']}, {claim['protocol']} identity: {claim['better']} {sign} {claim['worse']}",
-                "difference": cell,
-                "ours": claim["verdict"] if claim["verdict"].startswith(NOT_MEASURED) else f"**{claim['verdict']}**",
-            }
-        )
-        before = claim["quote"]
-    return [*table(rows), ""]
-
-
-def _quote(claim: dict[str, Any]) -> str:
-    return f'{claim["source"]}: "{claim["quote"]}"'
+def _interval(row: dict[str, Any]) -> str:
+    return f"{shown(row['mean'])} [{shown(row['low'])}, {shown(row['high'])}]"
 
 
 def _grid(rows: dict[str, dict[str, Any]]) -> list[str]:
-    return table([{METHOD: name, **cells} for name, cells in rows.items()])
+    return table([{"method": name, **cells} for name, cells in rows.items()])

@@ -59,14 +59,11 @@ class Scores:
 def score_model(
     settings: Settings, name: str, choice: dict[str, str], open_backends: OpenBackends, report: Reporter
 ) -> None:
-    """Score a variant, or the model of the main table, into WORK/evaluation/NAME.json; skipped when it is done.
+    """Score a variant, or the model of the main table (`main`), into WORK/evaluation/NAME.json; skipped when it is done.
 
     Args:
-        settings: the reproduction.
-        name: a variant, or `main`.
         choice: names of the back ends, part of what must be the same to skip.
         open_backends: opens them.
-        report: gets progress; may raise `Stopped`.
 
     Raises:
         CheckpointError: The model is missing or damaged.
@@ -103,23 +100,18 @@ def score_model(
             on_progress=lambda done: report.advance(f"evaluate {name}", done, len(pairs)),
         )
         used = backends.facts()
-    content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "name": name,
-        "facts": {
-            "fingerprint": fingerprint,
-            "date": date.today().isoformat(),
-            "model": model_facts(path, stored.extra, stored.config),
-            "data": trained_data(dataset),
-            "backends": used,
-            "seconds_making": round(result.seconds_making, 3),
-            "seconds_scoring": round(result.seconds_scoring, 3),
-            "driving_frames": result.frames,
-        },
-        **_by_clip(result.clips),
-        "quality": _quality(model, dataset, settings, name, report),
+    facts = {
+        "fingerprint": fingerprint,
+        "date": date.today().isoformat(),
+        "model": model_facts(path, stored.extra, stored.config),
+        "data": trained_data(dataset),
+        "backends": used,
+        "seconds_making": round(result.seconds_making, 3),
+        "seconds_scoring": round(result.seconds_scoring, 3),
+        "driving_frames": result.frames,
     }
+    content = {"format": FORMAT, "version": VERSION, "name": name, "facts": facts, **_by_clip(result.clips)}
+    content["quality"] = _quality(model, dataset, settings, name, report)
     write_atomically(file, (json.dumps(finite(content), indent=1) + "\n").encode())
     report.line(f"evaluate {name}: {len(pairs)} pairs, {result.resumed} from before; wrote {file}")
 

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 
 from export3d import __version__
+from export3d.errors import DataError
 from export3d.evaluation.metrics.bootstrap import DRAWS, bootstrap_interval
 from export3d.evaluation.scores.scoring import ALL_METRICS
 from export3d.files import write_atomically
+from export3d.reading import read_json
 from export3d.reproduce.claims import (
     MAIN_CLAIMS,
     NOT_TESTED,
@@ -110,6 +112,15 @@ def result_file(settings: Settings, name: str, scores: dict[str, Scores], comman
         content["equal_test"] = len({_test_print(value) for value in scores.values()}) == 1
     content["second_hand"] = {"source": SECOND_HAND_SOURCE, "rows": SECOND_HAND[name]}
     return content
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result file.
+
+    Raises:
+        DataError: It is not a JSON object.
+    """
+    return read_json(path, "not readable as JSON", DataError, "Measure it again.")
 
 
 def intervals(values: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The per-frame five-point crop of EG3D (facts 5.3 and 5.4: 300 of 1024, centre 700; Sec. 4, data)."""
+"""The per-frame five-point crop of EG3D (300 of 1024, centre 700; Sec. 4, data)."""
 
 from __future__ import annotations
 
@@ -57,16 +57,24 @@ class Crop:
     center_x: float
     center_y: float
     side: float
+    angle: float = 0.0
+    """How the square is turned, radians, positive clockwise as one sees it: a head tilted by this stands level in it."""
 
     def to_crop(self, points_px: np.ndarray) -> np.ndarray:
         """Points ``(..., 2)`` in pixels of the frame -> float32 positions in [0, 1] of the crop."""
-        corner = np.array([self.center_x - self.side / 2.0, self.center_y - self.side / 2.0])
-        return ((np.asarray(points_px, dtype=np.float64) - corner) / self.side).astype(np.float32)
+        away = np.asarray(points_px, dtype=np.float64) - np.array([self.center_x, self.center_y])
+        return (away @ plane_turn(-self.angle).T / self.side + 0.5).astype(np.float32)
 
     def from_crop(self, points: np.ndarray) -> np.ndarray:
         """Positions ``(..., 2)`` in [0, 1] of the crop -> float32 pixels of the frame."""
-        corner = np.array([self.center_x - self.side / 2.0, self.center_y - self.side / 2.0])
-        return (np.asarray(points, dtype=np.float64) * self.side + corner).astype(np.float32)
+        away = (np.asarray(points, dtype=np.float64) - 0.5) * self.side
+        return (away @ plane_turn(self.angle).T + np.array([self.center_x, self.center_y])).astype(np.float32)
+
+
+def plane_turn(angle: float) -> np.ndarray:
+    """``(2, 2)`` turns points of a picture (y down) by an angle in radians, clockwise as one sees it."""
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return np.array([[cosine, -sine], [sine, cosine]])
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
@@ -119,6 +127,8 @@ def crop_image(frame: np.ndarray, crop: Crop, size: int = 256) -> np.ndarray:
     """
     if size < 1 or not (crop.side > 0.0 and math.isfinite(crop.side)):
         raise ValueError(f"crop_image: size must be at least 1 and the side positive; got {size} and {crop.side}")
+    if crop.angle:
+        return _turned_image(frame, crop, size)
     # Huge crops are first averaged down by a whole factor; two pixels per output pixel are left for the
     # filter.
     factor = max(1, int(crop.side / (2.0 * size)))
@@ -139,6 +149,19 @@ def crop_image(frame: np.ndarray, crop: Crop, size: int = 256) -> np.ndarray:
     x, y, side = (value / factor for value in (left - x0, top - y0, crop.side))
     box = (x, y, x + side, y + side)
     return np.asarray(canvas.resize((size, size), Image.Resampling.LANCZOS, box=box))
+
+
+def _turned_image(frame: np.ndarray, crop: Crop, size: int) -> np.ndarray:
+    """A turned crop: the upright square around it, turned in twice the resolution, then its middle."""
+    reach = abs(math.cos(crop.angle)) + abs(math.sin(crop.angle))
+    fine = 2 * size
+    wide = crop_image(frame, Crop(crop.center_x, crop.center_y, crop.side * reach), math.ceil(fine * reach))
+    scale = wide.shape[0] / (fine * reach)
+    (a, b), (c, d) = scale * plane_turn(crop.angle)
+    middle, half = wide.shape[0] / 2.0, fine / 2.0
+    affine = (a, b, middle - (a + b) * half, c, d, middle - (c + d) * half)
+    turned = Image.fromarray(wide).transform((fine, fine), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
+    return np.asarray(turned.reduce(2))
 
 
 _INVERSE = np.linalg.pinv(np.concatenate([STANDARD_POINTS, np.ones((5, 1))], axis=1))

@@ -1,4 +1,4 @@
-"""MediaPipe's blendshape scores as a coefficient model: the expression space `arkit52` (issue: face coefficients)."""
+"""MediaPipe's blendshape scores as a coefficient model: the expression space `arkit52`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class BlendshapeModel:
         """
         if face.blendshapes is None or face.matrix is None:
             raise UsageError(
-                "arkit52 coefficients need MediaPipe's Face Landmarker file, since FaceMesh gives no blendshapes. Pass "
-                "--face-landmarker face_landmarker.task, or choose --coefficients regressor."
+                "arkit52 coefficients need a face tracker that gives blendshapes, as MediaPipe's Face Landmarker does. "
+                "Choose --coefficients regressor."
             )
         beta = np.zeros(BETA_DIM, dtype=np.float32)
         beta[: len(face.blendshapes)] = face.blendshapes

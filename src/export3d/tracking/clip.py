@@ -58,7 +58,7 @@ def track_clip(
     for frame in frames:
         done = lost.num_found + lost.num_lost
         found = tracker.frame(frame.image, where=f"{name}, frame {done} at {frame.time_s:.2f} s")
-        if lost.keeps(found.found, index=done, time_s=frame.time_s):
+        if lost.keeps(found, index=done, time_s=frame.time_s):
             tracked.append(found)
             times.append(frame.time_s)
         if progress:
@@ -87,4 +87,5 @@ def _motion(tracked: list[TrackedFrame], times: list[float], fps: Fraction, trac
         extractor=tracker.info,
         crop=np.array(crops, dtype=np.float32),
         gaze=np.stack([frame.gaze for frame in held]),
+        weights=np.stack([frame.weights for frame in held]),
     )

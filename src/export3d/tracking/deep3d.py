@@ -1,4 +1,4 @@
-"""Deep3DFaceRecon as a coefficient model: its ResNet-50, its 257 numbers, its 224 crop (Sec. 4.1; facts 5).
+"""Deep3DFaceRecon as a coefficient model: its ResNet-50, its 257 numbers, its 224 crop (Sec. 4.1).
 
 The weights are not part of this package: Deep3DFaceRecon_pytorch publishes them (`epoch_20.pth`). The face model
 (BFM) is not needed, only the coefficients are. This module knows the layout of the 257 numbers; nobody else does.

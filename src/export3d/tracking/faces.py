@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from export3d.face_state import ARKIT_NAMES
 from export3d.tracking.alignment import Alignment, Crop
 
 NUM_LANDMARKS = 68
@@ -45,6 +46,18 @@ class Face:
         return float(self.box[3] - self.box[1])
 
     @property
+    def size_px(self) -> float:
+        """Longer side of the box."""
+        return float((self.box[2:] - self.box[:2]).max())
+
+    @property
+    def roll(self) -> float:
+        """How the face is turned in the picture's plane, radians from -pi to pi: the angle of the line between the eyes,
+        positive clockwise as one sees it."""
+        right, left = self.landmarks_px[42:48].mean(axis=0), self.landmarks_px[36:42].mean(axis=0)
+        return float(np.arctan2(*(right - left)[::-1]))
+
+    @property
     def area_px(self) -> float:
         """Area of the box."""
         return float(max(self.box[2] - self.box[0], 0.0) * max(self.box[3] - self.box[1], 0.0))
@@ -67,8 +80,13 @@ class FaceTracker(Protocol):
 
     info: ExtractorInfo
 
-    def detect(self, frame: np.ndarray) -> list[Face]:
-        """uint8 ``(H, W, 3)`` RGB -> the faces in it, in any order."""
+    def detect(self, frame: np.ndarray, near: Face | None = None) -> list[Face]:
+        """uint8 ``(H, W, 3)`` RGB -> the faces in it, in any order.
+
+        Args:
+            near: the face of the frame before that is followed. The tracker may look for that one first, and then gives
+                no others.
+        """
         ...
 
     def reset(self) -> None:
@@ -126,3 +144,12 @@ BLENDSHAPE_NAMES: tuple[str, ...] = (
     "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
 )  # fmt: skip
 """MediaPipe's 52 scores, in its order; Left and Right are the subject's own."""
+
+
+def arkit_weights_of(face: Face) -> np.ndarray:
+    """``(52,)`` float32: the face's scores as `FaceState.weights`, NaN for those that its tracker does not give."""
+    weights = np.full(len(ARKIT_NAMES), np.nan, dtype=np.float32)
+    if face.blendshapes is not None:
+        told = dict(zip(BLENDSHAPE_NAMES, face.blendshapes, strict=True))
+        weights[:] = [told.get(name, np.nan) for name in ARKIT_NAMES]
+    return weights

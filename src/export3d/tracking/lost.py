@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from export3d.checks import check_choice
 from export3d.errors import FaceLostError, NoFaceError
 
 POLICIES = ("hold", "skip", "abort")
+
+
+class Seen(Protocol):
+    """What is known of a frame: whether it has the face, another face, and whether another shot begins with it."""
+
+    @property
+    def found(self) -> bool: ...
+
+    @property
+    def other(self) -> bool: ...
+
+    @property
+    def cut(self) -> bool: ...
 
 
 class LostFaces:
@@ -28,25 +43,33 @@ class LostFaces:
         self.num_found = 0
         self.num_lost = 0
         self.gaps: list[tuple[int, int]] = []
-        """First and last frame of every run of frames without a face."""
+        """First and last frame of every run of frames without the face."""
+        self.num_other = 0
+        """Frames without the face that have another one."""
+        self.cuts: list[int] = []
+        """First frames of further shots."""
 
-    def keeps(self, found: bool, *, index: int, time_s: float) -> bool:
-        """Count the next frame; whether it stays in.
+    def keeps(self, frame: Seen, *, index: int, time_s: float) -> bool:
+        """Count the next frame, its cut too; whether it stays in.
 
         Raises:
             FaceLostError: A face was lost and the policy is `abort`.
         """
-        if found:
+        if frame.cut:
+            self.cuts.append(index)
+        if frame.found:
             self.num_found += 1
             return True
         self.num_lost += 1
+        self.num_other += frame.other
         if self.gaps and self.gaps[-1][1] == index - 1:
             self.gaps[-1] = (self.gaps[-1][0], index)
         else:
             self.gaps.append((index, index))
         if self.policy == "abort":
+            what = "the face that is followed is not" if frame.other else "no face"
             raise FaceLostError(
-                f"{self.name}: no face in frame {index} at {time_s:.2f} s. Cut the clip there, or use "
+                f"{self.name}: {what} in frame {index} at {time_s:.2f} s. Cut the clip there, or use "
                 "--on-lost hold (keep the last expression) or --on-lost skip (leave such frames out)."
             )
         return self.policy == "hold"

@@ -15,16 +15,16 @@ from safetensors.numpy import save
 from export3d import __version__
 from export3d.camera import camera_problem
 from export3d.errors import MotionFileError
-from export3d.face_state import FaceState
+from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.files import write_atomically
 from export3d.reading import checked, parse_json, read_rate, reading
 from export3d.tensor_files import SEAL, check_seal, content_digest, read_tensor_file
 from export3d.tracking.faces import ExtractorInfo
 
 FORMAT = "export3d-motion"
-VERSION = 3
-READABLE = ("1", "2", "3")
-"""Version 1 has no gaze; versions 1 and 2 have no checksum."""
+VERSION = 4
+READABLE = ("1", "2", "3", "4")
+"""Version 1 has no gaze, version 2 no weights; the first three have no checksum."""
 
 MAX_BETA, MAX_SECONDS = 1e4, 1e7
 """What no tracker gives and no clip lasts."""
@@ -40,10 +40,11 @@ _ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
     "time_s": (np.float64, ()),
     "crop": (np.float32, (3,)),
     "gaze": (np.float32, (2,)),
+    "weights": (np.float32, (len(ARKIT_NAMES),)),
 }
 """Name -> dtype and shape of one frame. The order is the order in the file."""
 
-_OPTIONAL = ("crop", "gaze")
+_OPTIONAL = ("crop", "gaze", "weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,8 @@ class Motion:
     gaze: np.ndarray | None = None
     """``(T, 2)`` float32 radians in the head's frame, sideways (+ to the image right) and up; a frame of NaN is unknown.
     None where the file is older or nothing was read."""
+    weights: np.ndarray | None = None
+    """``(T, 52)`` float32, order of `ARKIT_NAMES`; NaN where unknown."""
 
     def __post_init__(self) -> None:
         problem = _problem(self._arrays(), self.fps)
@@ -82,8 +85,8 @@ class Motion:
     @property
     def state(self) -> FaceState:
         """T faces, for the model; one frame's is a slice of it."""
-        gaze = None if self.gaze is None else torch.tensor(self.gaze)
-        return FaceState(beta=torch.tensor(self.beta), gaze=gaze)
+        gaze, weights = (None if a is None else torch.tensor(a) for a in (self.gaze, self.weights))
+        return FaceState(beta=torch.tensor(self.beta), gaze=gaze, weights=weights)
 
     def save(self, path: str | Path) -> None:
         """Write the file under a temporary name, then rename it.
@@ -114,7 +117,7 @@ class Motion:
         metadata, arrays = read_tensor_file(
             path, kind="motion", format_name=FORMAT, version=READABLE, error=MotionFileError, remedy=_REMEDY
         )
-        sealed = metadata["version"] not in ("1", "2")
+        sealed = metadata["version"] not in ("1", "2", "3")
         check_seal(path, metadata, arrays, required=sealed, error=MotionFileError, remedy=_REMEDY)
         damage = "the entries 'extractor' and 'fps' of the header are missing or damaged"
         with reading(path, damage, MotionFileError, _REMEDY):
@@ -127,7 +130,7 @@ class Motion:
                 f"{path}: expected the arrays {', '.join(_ARRAYS)}; missing: {', '.join(missing) or 'none'}; "
                 f"unknown: {', '.join(unknown) or 'none'}. Track the clip again: export3d track."
             )
-        problem = _problem(arrays, fps)
+        problem = _problem(arrays, fps) or _implausible(arrays)
         if problem:
             raise MotionFileError(f"{path}: {problem}. Track the clip again: export3d track.")
         return Motion(
@@ -141,6 +144,7 @@ class Motion:
             extractor=extractor,
             crop=arrays.get("crop"),
             gaze=arrays.get("gaze"),
+            weights=arrays.get("weights"),
         )
 
     def require_space(self, expression_space: str, where: str = "the motion file") -> None:
@@ -165,8 +169,15 @@ class Motion:
             "landmarks": self.landmarks,
             "time_s": self.time_s,
         }
-        more = {"crop": self.crop, "gaze": self.gaze}
+        more = {"crop": self.crop, "gaze": self.gaze, "weights": self.weights}
         return arrays | {name: array for name, array in more.items() if array is not None}
+
+
+def _implausible(arrays: dict[str, np.ndarray]) -> str | None:
+    """What no tracker gives, or None: a file from elsewhere may hold any finite number."""
+    if np.abs(arrays["beta"]).max() > MAX_BETA or np.abs(arrays["time_s"]).max() > MAX_SECONDS:
+        return f"beta or time_s is larger than {MAX_BETA:g} deviations or {MAX_SECONDS:g} seconds"
+    return camera_problem(arrays["camera"][arrays["found"]])
 
 
 def _problem(arrays: dict[str, np.ndarray], fps: Fraction) -> str | None:
@@ -181,16 +192,14 @@ def _problem(arrays: dict[str, np.ndarray], fps: Fraction) -> str | None:
         if name == "gaze":
             if (np.isnan(array).any(axis=1) != np.isnan(array).all(axis=1)).any() or np.isinf(array).any():
                 return "gaze must be two finite numbers, or two NaN where it is unknown, in every frame"
+        elif name == "weights":
+            if np.isinf(array).any():
+                return "weights must be finite, or NaN where one is unknown, in every frame"
         elif array.dtype != np.bool_ and not np.isfinite(array).all():
             bad = int(np.argmax(~np.isfinite(array).reshape(frames, -1).all(axis=1)))
             return f"{name} holds a value that is not finite, first in frame {bad}"
     if frames > 1 and (np.diff(arrays["time_s"]) <= 0.0).any():
         return "time_s does not increase"
-    bad = camera_problem(arrays["camera"][arrays["found"]])
-    if bad is not None:
-        return bad
-    if np.abs(arrays["beta"]).max() > MAX_BETA or np.abs(arrays["time_s"]).max() > MAX_SECONDS:
-        return f"beta or time_s is larger than {MAX_BETA:g} deviations or {MAX_SECONDS:g} seconds"
     if fps <= 0:
         return f"the frame rate must be positive; got {fps}"
     return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -25,10 +25,11 @@ from export3d.camera import Camera, default_intrinsics
 from export3d.checks import check_shape
 from export3d.errors import CheckpointError
 from export3d.files import write_atomically
-from export3d.reading import reading
+from export3d.reading import parse_json, reading
 from export3d.tensor_files import read_tensor_file
 from export3d.tracking.alignment import Alignment, Crop
 from export3d.tracking.faces import ExtractorInfo, Face
+from export3d.tracking.head_fit import HeadFit
 from export3d.tracking.mesh_regressor import NUM_MESH, NUM_POSE, MeshConfig, MeshNet
 
 FORMAT = "export3d-regressor"
@@ -140,12 +141,18 @@ class LandmarkRegressor:
         return self.coefficients_of_head_points(points - self.offsets)
 
     def observe(self, frame: np.ndarray, face: Face, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
-        """One face and its crop -> beta ``(64,)`` and camera p ``(25,)``, float32. The pixels are not looked at."""
+        """One face and its crop -> beta ``(64,)`` and camera p ``(25,)``, float32. The pixels are not looked at.
+
+        Of a face with a dense mesh, the camera is that of the head fit (`head_fit.py`), at any roll; beta is read with the
+        face levelled.
+        """
         if self.mesh_net is None or face.mesh is None:
             beta, camera = self.coefficients(crop.to_crop(face.landmarks_px)[None])
-        else:
-            beta, camera = self.coefficients_of_meshes(mesh_in_crop(face.mesh, crop)[None])
-        return beta[0], camera[0]
+            return beta[0], camera[0]
+        with torch.inference_mode():
+            level = torch.from_numpy(mesh_in_crop(face.mesh, replace(crop, angle=face.roll)))[None]
+            beta = self.mesh_net(level)[1][0].numpy()
+        return beta, HeadFit.load().fit(mesh_in_crop(face.mesh, crop)).camera()
 
     @torch.no_grad()
     def coefficients_of_meshes(self, meshes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -243,14 +250,14 @@ def _load(path: Path) -> LandmarkRegressor:
         framework="pt",
     )
     with reading(path, "the contents do not fit the configuration in its header", CheckpointError, "Train it again."):
-        config = RegressorConfig.from_dict(json.loads(metadata["config"]))
-        alignment = _alignment(json.loads(metadata["tracker_alignment"]))
-        notes = json.loads(metadata["notes"])
+        config = RegressorConfig.from_dict(parse_json(metadata["config"]))
+        alignment = _alignment(parse_json(metadata["tracker_alignment"]))
+        notes = parse_json(metadata["notes"])
         offsets = tensors.pop("offsets").numpy()
         of_mesh = {name: tensors.pop(name) for name in list(tensors) if name.startswith(MESH_PREFIX)}
         mesh_net = None
         if "mesh_config" in metadata:
-            mesh_net = MeshNet(MeshConfig.from_dict(json.loads(metadata["mesh_config"])))
+            mesh_net = MeshNet(MeshConfig.from_dict(parse_json(metadata["mesh_config"])))
             mesh_net.load_state_dict({name.removeprefix(MESH_PREFIX): tensor for name, tensor in of_mesh.items()})
         net = RegressorNet(config)
         net.load_state_dict(tensors)

@@ -83,8 +83,8 @@ def smooth_motion(motion: Motion, sigma_s: float = SIGMA_S) -> Motion:
         states.append(one)
         seen.append(camera)
     smooth = FaceState.cat(states)
-    gaze = None if smooth.gaze is None else smooth.gaze.numpy()
-    return replace(motion, beta=smooth.beta.numpy(), camera=torch.stack(seen).numpy(), gaze=gaze)
+    gaze, weights = (None if values is None else values.numpy() for values in (smooth.gaze, smooth.weights))
+    return replace(motion, beta=smooth.beta.numpy(), camera=torch.stack(seen).numpy(), gaze=gaze, weights=weights)
 
 
 def nearest_rotation(matrices: Tensor) -> Tensor:

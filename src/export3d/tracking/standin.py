@@ -27,7 +27,7 @@ class GivenLandmarks:
         self._faces = [[face_from_landmarks(points, confidence) for points in faces] for faces in frames]
         self._next = 0
 
-    def detect(self, frame: np.ndarray) -> list[Face]:
+    def detect(self, frame: np.ndarray, near: Face | None = None) -> list[Face]:
         """The next entry; the frame itself is not looked at."""
         faces = self._faces[self._next % len(self._faces)]
         self._next += 1

@@ -3,21 +3,27 @@ camera p)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from export3d.camera import Camera
 from export3d.errors import FaceCutOffError, FaceTooSmallError, NoFaceError
-from export3d.face_state import FaceState
+from export3d.face_state import FaceState, unknown_weights
 from export3d.tracking.alignment import Crop, crop_image, crop_transform
-from export3d.tracking.faces import CoefficientModel, ExtractorInfo, Face, FaceTracker, ObservingModel
+from export3d.tracking.faces import CoefficientModel, ExtractorInfo, Face, FaceTracker, ObservingModel, arkit_weights_of
+from export3d.tracking.following import Followed
 from export3d.tracking.gaze import GazeMap, unknown_gaze
-from export3d.tracking.selection import choose_face, follow_face, nearest_face, parse_choice
+from export3d.tracking.selection import choose_face, parse_choice
+from export3d.tracking.shots import ShotDetector
 
 MIN_FACE_PX = 40.0
 """Least height of a face in a source portrait; below it the crop is mostly made of interpolated pixels."""
+
+LEVEL_FROM_RAD = math.radians(15.0)
+"""Portraits that are tilted by more than this are levelled; the model has learned from heads that tilt less."""
 
 MAX_OUTSIDE_SHARE = 0.15
 """A face with more than this share of its 68 landmarks outside the picture is called cut off."""
@@ -38,11 +44,13 @@ class Portrait:
     crop: Crop
     gaze: np.ndarray = field(default_factory=unknown_gaze)
     """``(2,)`` float32 radians in the head's frame, sideways (+ to the image right) and up; NaN where it is unknown."""
+    weights: np.ndarray = field(default_factory=unknown_weights)
+    """``(52,)`` float32 scores of single expression weights, order of `ARKIT_NAMES`; NaN where the tracker gives none."""
 
     @property
     def state(self) -> FaceState:
         """One face, for the model; it knows nothing of the torso."""
-        return FaceState.of(beta=self.beta, gaze=self.gaze)
+        return FaceState.of(beta=self.beta, gaze=self.gaze, weights=self.weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +68,17 @@ class TrackedFrame:
     confidence: float
     gaze: np.ndarray = field(default_factory=unknown_gaze)
     """``(2,)`` float32 as in `Portrait`; while the eyes are closed, the last one of the clip."""
+    weights: np.ndarray = field(default_factory=unknown_weights)
+    """``(52,)`` float32 as in `Portrait`."""
+    cut: bool = False
+    """Whether another shot begins with this frame."""
+    other: bool = False
+    """Whether the frame has a face, but not the one that is followed."""
 
     @property
     def state(self) -> FaceState:
         """One face, for the model; it knows nothing of the torso."""
-        return FaceState.of(beta=self.beta, gaze=self.gaze)
+        return FaceState.of(beta=self.beta, gaze=self.gaze, weights=self.weights)
 
 
 class Tracker:
@@ -75,7 +89,7 @@ class Tracker:
         coefficients: default: the bundled landmark regressor.
         choice: `largest`, `left`, `right` or a number from the left, from 0 on; None refuses several faces.
         size: side of the portrait's crop in pixels.
-        gaze: default: the bundled map. Faces without a dense mesh have no gaze.
+        gaze: default: the bundled map. Faces without scores have no gaze.
     """
 
     def __init__(
@@ -99,7 +113,8 @@ class Tracker:
         self.face_tracker = face_tracker
         self.coefficients = coefficients
         self.gaze = gaze if gaze is not None else GazeMap.load()
-        self._last_box: np.ndarray | None = None
+        self._followed: Followed | None = None
+        self._shots = ShotDetector()
         self._last_gaze = unknown_gaze()
         self._num_seen = 0
 
@@ -130,7 +145,10 @@ class Tracker:
             )
         face = choose_face(faces, self.choice, where=where)
         _check_face(face, image, where)
-        crop, landmarks, beta, camera = self._measure(image, face)
+        crop = crop_transform(face.landmarks_px, self.coefficients.alignment)
+        if abs(face.roll) > LEVEL_FROM_RAD:
+            crop = replace(crop, angle=face.roll)
+        landmarks, beta, camera = self._measure(image, face, crop)
         return Portrait(
             image=crop_image(image, crop, self.size),
             beta=beta,
@@ -138,28 +156,34 @@ class Tracker:
             landmarks=landmarks,
             crop=crop,
             gaze=self._gaze_of(face),
+            weights=arkit_weights_of(face),
         )
 
     def frame(self, image: np.ndarray, where: str | None = None) -> TrackedFrame:
-        """The next frame of a clip: the same face as before, by overlap of the boxes.
+        """The next frame of a clip: the same face as before, by its place, its size and its look (`following.py`).
 
-        In the first frame with a face, `choice` picks it. A face that was lost is picked up again at the
-        place nearest to where it was.
+        In the first frame with a face, `choice` picks it. Where that face is gone, the frame is lost, whoever else is in it.
 
         Raises:
             SeveralFacesError: Several faces in the first frame with a face, and no choice.
         """
-        faces = self.face_tracker.detect(image)
         number = self._num_seen
         self._num_seen += 1
-        if not faces:
-            return lost_frame()
-        if self._last_box is None:
+        cut, followed = self._shots.is_cut(image), self._followed
+        follows = followed is not None and followed.present and not cut
+        faces = self.face_tracker.detect(image, followed.face if followed is not None and follows else None)
+        if followed is None:
+            if not faces:
+                return replace(lost_frame(), cut=cut)
             face = choose_face(faces, self.choice, where=where or f"frame {number}")
+            self._followed = Followed(face, image)
         else:
-            face = follow_face(faces, self._last_box) or nearest_face(faces, self._last_box)
-        self._last_box = face.box
-        crop, landmarks, beta, camera = self._measure(image, face)
+            found = followed.find(faces, image, cut=cut)
+            if found is None:
+                return replace(lost_frame(), cut=cut, other=bool(faces))
+            face = found
+        crop = crop_transform(face.landmarks_px, self.coefficients.alignment)
+        landmarks, beta, camera = self._measure(image, face, crop)
         gaze = self._gaze_of(face)
         self._last_gaze = gaze if np.isfinite(gaze).all() else self._last_gaze
         return TrackedFrame(
@@ -170,12 +194,15 @@ class Tracker:
             camera=camera,
             confidence=face.confidence,
             gaze=self._last_gaze,
+            weights=arkit_weights_of(face),
+            cut=cut,
         )
 
     def reset(self) -> None:
         """Start another clip."""
         self.face_tracker.reset()
-        self._last_box = None
+        self._followed = None
+        self._shots = ShotDetector()
         self._last_gaze = unknown_gaze()
         self._num_seen = 0
 
@@ -190,17 +217,16 @@ class Tracker:
         self.close()
 
     def _gaze_of(self, face: Face) -> np.ndarray:
-        return unknown_gaze() if face.mesh is None else self.gaze.read(face.mesh)
+        return unknown_gaze() if face.blendshapes is None else self.gaze.read(face.blendshapes)
 
-    def _measure(self, image: np.ndarray, face: Face) -> tuple[Crop, np.ndarray, np.ndarray, np.ndarray]:
-        crop = crop_transform(face.landmarks_px, self.coefficients.alignment)
+    def _measure(self, image: np.ndarray, face: Face, crop: Crop) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         landmarks = crop.to_crop(face.landmarks_px)
         if isinstance(self.coefficients, ObservingModel):
             beta, camera = self.coefficients.observe(image, face, crop)
         else:
             betas, cameras = self.coefficients.coefficients(landmarks[None])
             beta, camera = betas[0], cameras[0]
-        return crop, landmarks, beta, camera
+        return landmarks, beta, camera
 
 
 def lost_frame() -> TrackedFrame:

@@ -153,7 +153,7 @@ class VideoReader:
             kept = None if size == (picture.width, picture.height) else size
             image = to_upright_rgb(picture, self._stream, reformatter, kept)
             if index and image.shape != self._shape:
-                image = np.asarray(Image.fromarray(image).resize(self._shape[1::-1]))
+                image = np.asarray(Image.fromarray(image).resize((self._shape[1], self._shape[0])))
             self._shape = image.shape
             yield VideoFrame(image=image, index=index, pts=pts, time_base=self.time_base, duration=duration)
             index, previous = index + 1, pts

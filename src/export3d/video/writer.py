@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -38,6 +39,7 @@ class VideoWriter:
             the container cannot hold its codec.
         crf: constant quality, 0 (lossless) to 51 (worst).
         threads: encoder threads; 0 lets the encoder choose.
+        on_complete: called with the complete file before it gets its name; may change it.
 
     Raises:
         OutputError: Folder missing or not writable, or the disk is full.
@@ -55,10 +57,12 @@ class VideoWriter:
         crf: int = 18,
         preset: str = "veryfast",
         threads: int = 0,
+        on_complete: Callable[[Path], None] | None = None,
     ) -> None:
         self.path = Path(path)
         self.size = size
         self.num_frames = 0
+        self._on_complete = on_complete
         self._reformatter = VideoReformatter()
         self._next_pts = 0
         self.fps = Fraction(fps)
@@ -151,6 +155,8 @@ class VideoWriter:
             self._audio.copy_until(None)
         output, self._output = self._output, None
         output.close()
+        if self._on_complete is not None:
+            self._on_complete(self._temporary)
         publish(self._temporary, self.path)
         if self._audio is not None:
             self._audio.close()

@@ -85,15 +85,6 @@ def conditional_affinities(distances: np.ndarray, perplexity: float) -> np.ndarr
     return weights
 
 
-def kl_divergence(target: np.ndarray, position: np.ndarray) -> float:
-    """Kullback-Leibler divergence of the plane's Student-t affinities from `target`."""
-    kernel = 1.0 / (1.0 + _squared_distances(position))
-    np.fill_diagonal(kernel, 0.0)
-    q = kernel / kernel.sum()
-    used = target > 0
-    return float((target[used] * np.log(target[used] / np.maximum(q[used], 1e-300))).sum())
-
-
 def kl_gradient(target: np.ndarray, position: np.ndarray) -> np.ndarray:
     """Gradient of the divergence: 4 sum_j (p_ij - q_ij) (y_i - y_j) / (1 + |y_i - y_j|^2), ``(N, 2)``."""
     kernel = 1.0 / (1.0 + _squared_distances(position))

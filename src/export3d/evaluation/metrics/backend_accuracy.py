@@ -6,7 +6,7 @@ The same path as in `export3d evaluate`: a tracker follows the frames of each cl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError, UsageError
-from export3d.evaluation.metrics.backends import FaceMeasures
+from export3d.evaluation.metrics.backends import FaceBackend, FaceMeasures, IdentityBackend
 from export3d.evaluation.metrics.truth import angle_error_deg
 from export3d.evaluation.scores.expression_content import LEADING
 from export3d.evaluation.scores.run import Backends
@@ -26,13 +26,7 @@ from export3d.identity.crops import METRIC_SIZE_PX
 from export3d.landmarks import BROWS, EYES, MOUTH, NOSE
 from export3d.training.phases.expression_report import without_mean
 
-PARTS = {
-    "jaw": slice(0, 17),
-    "brows": BROWS,
-    "nose": NOSE,
-    "eyes": EYES,
-    "mouth": MOUTH,
-}
+PARTS = {"jaw": slice(0, 17), "brows": BROWS, "nose": NOSE, "eyes": EYES, "mouth": MOUTH}
 YAW_BINS_DEG = (0.0, 15.0, 30.0, 180.0)
 LEAST_VARIANCE = 1e-6
 """A column that varies less is constant up to rounding (true modes vary by 1) and has no R^2."""
@@ -56,9 +50,7 @@ def measure_backends(
     Args:
         dataset: synthetic clips of people whom no training saw.
         backends: `faces` must be there; without `identities` there is no verification.
-        clips: only the first so many.
         seed: of the pairs of the verification.
-        on_progress: called with the number of finished clips.
 
     Returns:
         JSON-ready: `faces`, `by_yaw`, `landmarks`, `pose`, `expression` (None in another expression space than the
@@ -71,40 +63,16 @@ def measure_backends(
     if backends.faces is None:
         raise UsageError("measuring back ends needs one that finds faces: leave --landmarks none out.")
     count = len(dataset) if clips is None else min(clips, len(dataset))
-    for index in range(count):
-        if dataset.meta(index)["split"] == "train":
-            raise DataError(
-                f"{dataset.folder}: clip {dataset.keys[index]} is of the train split; back ends are measured on people "
-                "whom training never saw. Render some with: export3d heads render --split test"
-            )
-        if not dataset.has(index, "true_beta.npy"):
-            raise DataError(f"{dataset.folder}: clip {dataset.keys[index]} has no true_beta; use synthetic clips.")
-    read: list[FaceMeasures] = []
-    truth: dict[str, list[np.ndarray]] = {name: [] for name in ("landmarks", "camera", "beta", "true_beta")}
-    embedded, people, clip_of = [], [], []
-    for index in range(count):
-        frames = np.stack([dataset.frame(index, t) for t in range(dataset.num_frames(index))])
-        read.append(backends.faces.measure(frames))
-        if backends.identities is not None:
-            embedded.append(backends.identities.embeddings(frames))
-        for name, values in truth.items():
-            values.append(dataset.arrays(index)[name])
-        people += [dataset.identity(index)] * len(frames)
-        clip_of += [index] * len(frames)
-        if on_progress is not None:
-            on_progress(index + 1)
-    true = {name: np.concatenate(values).astype(np.float64) for name, values in truth.items()}
-    points, expression, pose = (
-        np.concatenate([getattr(one, name) for one in read]) for name in ("landmarks", "expression", "pose")
-    )
-    found = np.isfinite(pose).all(axis=1)
+    _check_clips(dataset, count)
+    seen = _read(dataset, backends.faces, backends.identities, count, on_progress)
+    true, pose = seen.truth, seen.pose
+    found = np.asarray(np.isfinite(pose).all(axis=1))
     if not found.any():
         raise DataError(f"{dataset.folder}: no face was found in {len(found)} frames; nothing can be measured.")
-    clip = np.array(clip_of)
     same_space = backends.faces.info.expression_space == dataset.extractor["expression_space"]
-    labels = np.unique(people, return_inverse=True)[1]
-    landmark_px = np.linalg.norm(points - true["landmarks"] * METRIC_SIZE_PX, axis=-1)
-    result = {
+    labels = np.unique(seen.people, return_inverse=True)[1]
+    landmark_px = np.linalg.norm(seen.landmarks - true["landmarks"] * METRIC_SIZE_PX, axis=-1)
+    result: dict[str, Any] = {
         "faces": {
             "clips": count,
             "identities": int(labels.max()) + 1,
@@ -113,16 +81,72 @@ def measure_backends(
             "share_found": float(found.mean()),
         },
         "by_yaw": _by_yaw(found, landmark_px, pose[:, :3], true["camera"]),
-        "landmarks": landmark_errors(points[found], true["landmarks"][found] * METRIC_SIZE_PX),
+        "landmarks": landmark_errors(seen.landmarks[found], true["landmarks"][found] * METRIC_SIZE_PX),
         "pose": pose_errors(pose[found, :3], true["camera"][found]),
-        "expression": expression_r2(expression[found], true["beta"][found], true["true_beta"][found], clip[found])
-        if same_space
-        else None,
-        "identity": asdict(verify(np.concatenate(embedded), labels, seed=seed))
-        if embedded and labels.max() + 1 >= LEAST_IDENTITIES
-        else None,
+        "expression": None,
+        "identity": None,
     }
+    if same_space:
+        betas = (seen.expression[found], true["beta"][found], true["true_beta"][found])
+        result["expression"] = expression_r2(*betas, seen.clip[found])
+    if seen.embeddings is not None and labels.max() + 1 >= LEAST_IDENTITIES:
+        result["identity"] = asdict(verify(seen.embeddings, labels, seed=seed))
     return _without_nan(result)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What the back ends read in N frames, and the truth."""
+
+    landmarks: np.ndarray
+    expression: np.ndarray
+    pose: np.ndarray
+    embeddings: np.ndarray | None
+    truth: dict[str, np.ndarray]  # landmarks, camera, beta, true_beta
+    people: list[str]
+    clip: np.ndarray  # (N,) number of the clip
+
+
+def _check_clips(dataset: ClipDataset, count: int) -> None:
+    for index in range(count):
+        if dataset.meta(index)["split"] == "train":
+            raise DataError(
+                f"{dataset.folder}: clip {dataset.keys[index]} is of the train split; back ends are measured on people "
+                "whom training never saw. Render some with: export3d heads render --split test"
+            )
+        if not dataset.has(index, "true_beta.npy"):
+            raise DataError(f"{dataset.folder}: clip {dataset.keys[index]} has no true_beta; use synthetic clips.")
+
+
+def _read(
+    dataset: ClipDataset,
+    faces: FaceBackend,
+    identities: IdentityBackend | None,
+    count: int,
+    on_progress: Progress | None,
+) -> _Seen:
+    read: list[FaceMeasures] = []
+    truth: dict[str, list[np.ndarray]] = {name: [] for name in ("landmarks", "camera", "beta", "true_beta")}
+    embedded, people, clip_of = [], [], []
+    for index in range(count):
+        frames = np.stack([dataset.frame(index, t) for t in range(dataset.num_frames(index))])
+        read.append(faces.measure(frames))
+        if identities is not None:
+            embedded.append(identities.embeddings(frames))
+        for name, values in truth.items():
+            values.append(dataset.arrays(index)[name])
+        people += [dataset.identity(index)] * len(frames)
+        clip_of += [index] * len(frames)
+        if on_progress is not None:
+            on_progress(index + 1)
+    true = {name: np.concatenate(values).astype(np.float64) for name, values in truth.items()}
+    return _Seen(
+        **{name: np.concatenate([getattr(one, name) for one in read]) for name in ("landmarks", "expression", "pose")},
+        embeddings=np.concatenate(embedded) if embedded else None,
+        truth=true,
+        people=people,
+        clip=np.array(clip_of),
+    )
 
 
 def landmark_errors(points: np.ndarray, true: np.ndarray) -> dict[str, dict[str, float]]:
@@ -177,10 +201,7 @@ def expression_r2(read: np.ndarray, stored: np.ndarray, true: np.ndarray, clip: 
     Returns:
         `means` over the leading modes and over all `modes` that vary, `leading_modes` one by one, `r2_per_mode` for all.
     """
-    sides = {
-        "stored beta": (read, stored),
-        "true beta": (read[:, :NUM_EXPRESSION], true[:, :NUM_EXPRESSION]),
-    }
+    sides = {"stored beta": (read, stored), "true beta": (read[:, :NUM_EXPRESSION], true[:, :NUM_EXPRESSION])}
     per_mode: dict[str, dict[str, np.ndarray]] = {}
     for name, (ours, theirs) in sides.items():
         centred = without_mean(ours, clip), without_mean(theirs, clip)

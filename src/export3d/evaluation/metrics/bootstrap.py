@@ -16,8 +16,6 @@ class Interval:
 
     Attributes:
         mean: mean of the clips' values.
-        low: lower end.
-        high: upper end.
         clips: number of clips with a value.
         missing: number of clips without one (NaN).
     """
@@ -35,7 +33,6 @@ def bootstrap_interval(per_clip: np.ndarray, *, level: float = 0.95, draws: int 
     Args:
         per_clip: ``(N,)`` one value per clip, NaN where a clip could not be measured.
         level: coverage, in (0, 1).
-        draws: number of resampled data sets.
         seed: the same seed and values give the same interval.
 
     Returns:

@@ -26,6 +26,22 @@ SOLID = 0.9
 """Opacity below which a rendered depth means nothing: the background and the thin edges of hair."""
 
 
+@dataclass(frozen=True)
+class Surface:
+    """What B cameras see.
+
+    Attributes:
+        image: ``(B, 3, H, W)`` in [-1, 1].
+        depth: ``(B, 1, h, w)`` distance along the ray in scene units, resized to H x W if smaller; 0 or infinite where
+            there is nothing.
+        camera: B cameras.
+    """
+
+    image: Tensor
+    depth: Tensor
+    camera: Camera
+
+
 @dataclass(frozen=True, kw_only=True)
 class ViewConsistency:
     """How well two renderings of the same expression agree, per pair of views, all ``(B,)``.
@@ -41,48 +57,26 @@ class ViewConsistency:
 
 
 @torch.no_grad()
-def view_consistency(
-    image_a: Tensor,
-    depth_a: Tensor,
-    camera_a: Camera,
-    image_b: Tensor,
-    depth_b: Tensor,
-    camera_b: Camera,
-    *,
-    tolerance: float = DEPTH_TOLERANCE,
-) -> ViewConsistency:
+def view_consistency(a: Surface, b: Surface, *, tolerance: float = DEPTH_TOLERANCE) -> ViewConsistency:
     """Carry view A into view B by the rendered depth and compare the colours where both see the same point.
 
-    Each pixel of B is lifted to the world by `depth_b`, projected into A, and kept if A's own depth there agrees
-    with the distance to it within `tolerance` (else something hides it).
-
-    Args:
-        image_a: ``(B, 3, H, W)`` in [-1, 1].
-        depth_a: ``(B, 1, h, w)`` distance along the ray in scene units; resized to H x W if smaller.
-            0 or infinite = nothing there.
-        camera_a: B cameras.
-        image_b: like `image_a`.
-        depth_b: like `depth_a`.
-        camera_b: B cameras.
-        tolerance: scene units.
-
-    Returns:
-        One value per pair.
+    Each pixel of B is lifted to the world by its depth, projected into A, and kept if A's own depth there agrees
+    with the distance to it within `tolerance` (scene units; else something hides it).
     """
-    batch, _, height, width = image_a.shape
-    check_shape("image_b", image_b, batch, 3, height, width)
-    depth_a, seen_a = _at_size(depth_a, height, width)
-    depth_b, seen_b = _at_size(depth_b, height, width)
-    points = unproject(depth_b, camera_b)  # (B, H*W, 3)
-    position, in_front = camera_a.project(points)
+    batch, _, height, width = a.image.shape
+    check_shape("b.image", b.image, batch, 3, height, width)
+    depth_a, seen_a = _at_size(a.depth, height, width)
+    depth_b, seen_b = _at_size(b.depth, height, width)
+    points = unproject(depth_b, b.camera)  # (B, H*W, 3)
+    position, in_front = a.camera.project(points)
     grid = (position * 2 - 1).reshape(batch, height, width, 2)
-    distance = (points - camera_a.cam_to_world[:, None, :3, 3]).norm(dim=-1).reshape(batch, 1, height, width)
-    carried = F.grid_sample(image_a, grid, padding_mode="border", align_corners=False)
+    distance = (points - a.camera.cam_to_world[:, None, :3, 3]).norm(dim=-1).reshape(batch, 1, height, width)
+    carried = F.grid_sample(a.image, grid, padding_mode="border", align_corners=False)
     depth_there = F.grid_sample(depth_a, grid, padding_mode="border", align_corners=False)
     seen_there = F.grid_sample(seen_a, grid, padding_mode="zeros", align_corners=False)
     inside = (grid.abs() <= 1).all(dim=-1)[:, None] & (in_front.reshape(batch, 1, height, width) > 0)
     both = inside & (seen_b > 0.999) & (seen_there > 0.999) & ((depth_there - distance).abs() <= tolerance)
-    difference = (carried - image_b).abs().mean(dim=1, keepdim=True) * 127.5
+    difference = (carried - b.image).abs().mean(dim=1, keepdim=True) * 127.5
     count = both.flatten(1).sum(dim=1)
     total = (difference * both).flatten(1).sum(dim=1)
     error = torch.where(count > 0, total / count.clamp(min=1), torch.full_like(total, torch.nan))
@@ -100,9 +94,7 @@ def model_consistency(pairs: Sequence[tuple[View, View]]) -> ViewConsistency:
     Returns:
         One value per pair.
     """
-    found = [
-        view_consistency(*_surface(first), first.camera, *_surface(second), second.camera) for first, second in pairs
-    ]
+    found = [view_consistency(_surface(first), _surface(second)) for first, second in pairs]
     return ViewConsistency(
         error=np.concatenate([one.error for one in found]), shared=np.concatenate([one.shared for one in found])
     )
@@ -162,9 +154,9 @@ def excess_flicker(generated: np.ndarray, driving: np.ndarray) -> np.ndarray:
     return flicker(generated) - flicker(driving)
 
 
-def _surface(view: View) -> tuple[Tensor, Tensor]:
+def _surface(view: View) -> Surface:
     depth = torch.where(view.opacity >= SOLID, view.depth, torch.zeros_like(view.depth))
-    return to_tensor(view.image)[None], depth
+    return Surface(to_tensor(view.image)[None], depth, view.camera)
 
 
 def _at_size(depth: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

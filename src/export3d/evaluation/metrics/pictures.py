@@ -51,7 +51,6 @@ def psnr(generated: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
     Args:
         generated: uint8 ``(T, H, W, 3)``.
-        reference: uint8, same shape.
 
     Returns:
         ``(T,)`` float64.
@@ -70,7 +69,6 @@ def ssim(generated: np.ndarray, reference: np.ndarray, window: SsimWindow = "gau
 
     Args:
         generated: uint8 ``(T, H, W, 3)``, at least as large as the window.
-        reference: uint8, same shape.
         window: one of :data:`SSIM_WINDOWS`.
 
     Returns:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from export3d.camera import Camera, head_rotation
 from export3d.data import ClipDataset
+from export3d.data.clip import DEPTH_STEPS
 from export3d.evaluation.metrics.backends import FaceMeasures
-from export3d.evaluation.scores.synthetic import DEPTH_STEPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +96,7 @@ def angle_error_deg(angles: np.ndarray, camera: np.ndarray) -> np.ndarray:
     between = ours.transpose(1, 2) @ head_rotation(*true.unbind(-1))
     # The sine from the antisymmetric part keeps small angles exact, where the arc cosine loses half the digits.
     skew = torch.stack(
-        [
-            between[:, 2, 1] - between[:, 1, 2],
-            between[:, 0, 2] - between[:, 2, 0],
-            between[:, 1, 0] - between[:, 0, 1],
-        ]
+        [between[:, 2, 1] - between[:, 1, 2], between[:, 0, 2] - between[:, 2, 0], between[:, 1, 0] - between[:, 0, 1]]
     )
     trace = between.diagonal(dim1=1, dim2=2).sum(dim=1)
     out = torch.rad2deg(torch.atan2(skew.norm(dim=0), trace - 1.0)).numpy()

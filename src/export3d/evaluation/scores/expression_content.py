@@ -25,7 +25,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridge strengths, in units of the mean squared input; the best on a part of the fitting people is taken."""
 
 LEADING = 12
-"""Modes of the plain mean R^2: the later ones move the face by less than a tenth of the first."""
+"""Modes of the plain mean R^2: later ones move the face by less than a tenth of the first."""
 
 NEAR_CHANCE = 2.0
 """'Near chance' in a verdict: at most so many times chance."""
@@ -281,12 +281,9 @@ def measure_contrast(
 
 def chances(sample: ExpressionSample) -> dict[str, float]:
     """What codes without information give: 1-NN over halves, 1-NN over frames, between-identity share."""
-    frames = len(sample.beta)
-    return {
-        "identity_1nn": 1.0 / sample.identities,
-        "identity_1nn_frames": chance_1nn(sample.identity),
-        "between_identity_share": (sample.identities - 1) / (frames - 1),
-    }
+    between = (sample.identities - 1) / (len(sample.beta) - 1)
+    halves, frames = 1.0 / sample.identities, chance_1nn(sample.identity)
+    return {"identity_1nn": halves, "identity_1nn_frames": frames, "between_identity_share": between}
 
 
 def verdicts(rows: list[CodeRow], chance: float) -> dict[str, bool]:

@@ -9,8 +9,9 @@ import torch
 
 from export3d.data import ClipDataset
 from export3d.errors import DataError, UsageError
-from export3d.heads.clips.extractor import NUM_EXPRESSION, LinearExtractor, add_noise, draw_person
-from export3d.heads.clips.motion import independent
+from export3d.heads.clips.acting import independent
+from export3d.heads.clips.extractor import NUM_EXPRESSION, LinearExtractor
+from export3d.heads.clips.people import add_noise, draw_person
 from export3d.heads.clips.splits import identity_seeds
 from export3d.heads.shape.parametric import ParametricHead
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -127,12 +127,7 @@ def evaluate(
     Each pair is finished by one file in ``folder/pairs``; a later call with the same settings takes it from there.
 
     Args:
-        dataset: where sources and driving clips lie.
-        maker: makes the frames.
-        pairs: who is animated by whom.
-        backends: what measures faces and pictures.
         folder: of the results; it must exist.
-        seed: of the protocol; part of the settings that a resumed run must share.
         save_frames: keep the frames in ``folder/frames``, in the layout of predictions.
 
     Raises:
@@ -145,7 +140,7 @@ def evaluate(
         "maker": maker.facts,
         "backends": backends.facts(),
     }
-    settings = json.loads(json.dumps(finite(settings)))  # as it comes back from a file
+    settings = json.loads(json.dumps(finite(settings)))  # as a file gives it
     places = {key: index for index, key in enumerate(dataset.keys)}
     mean = mean_face(dataset, same_identity_pairs(dataset_facts(dataset), ProtocolConfig(seed=seed)))
     clips: list[ClipScores] = []
@@ -162,18 +157,9 @@ def evaluate(
             values = _score(dataset, places, pair, maker.method, made, mean, backends)
             if save_frames:
                 _save_frames(kept, made.frames)
-            finished = {
-                "format": PAIR_FORMAT,
-                "version": PAIR_VERSION,
-                "settings": settings,
-                "digest": digest,
-                "pair": asdict(pair),
-                "seconds_making": made_at - started,
-                "seconds_scoring": time.monotonic() - made_at,
-                "values": {m: {name: v.tolist() for name, v in metrics.items()} for m, metrics in values.items()},
-            }
-            _make_folder(path.parent)
-            write_atomically(path, (json.dumps(finite(finished)) + "\n").encode())
+            seconds = {"seconds_making": made_at - started, "seconds_scoring": time.monotonic() - made_at}
+            finished = {"settings": settings, "digest": digest, "pair": asdict(pair), **seconds}
+            finished = _write_pair(path, finished, values)
         else:
             resumed += 1
         for method, metrics in finished["values"].items():
@@ -185,6 +171,15 @@ def evaluate(
         if on_progress is not None:
             on_progress(done + 1)
     return Evaluation(clips=clips, resumed=resumed, seconds_making=making, seconds_scoring=scoring, frames=frames)
+
+
+def _write_pair(path: Path, facts: dict[str, Any], values: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """Write one finished pair, and return what `_read_pair` will give."""
+    rows = {method: {name: v.tolist() for name, v in metrics.items()} for method, metrics in values.items()}
+    finished = {"format": PAIR_FORMAT, "version": PAIR_VERSION, **facts, "values": rows}
+    _make_folder(path.parent)
+    write_atomically(path, (json.dumps(finite(finished)) + "\n").encode())
+    return finished
 
 
 def _score(

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
-from export3d.errors import DataError, OutputError
+from export3d.errors import DataError
 from export3d.evaluation.metrics.backends import FaceBackend, IdentityBackend, PictureDistance
 from export3d.evaluation.metrics.bootstrap import Interval, bootstrap_interval
 from export3d.evaluation.metrics.consistency import excess_flicker, flicker
 from export3d.evaluation.metrics.pictures import aed, akd, apd, csim, psnr, ssim, summarise
 from export3d.evaluation.scores.protocol import Pair
-from export3d.files import replacing
+from export3d.files import write_atomically
 
 HIGHER_IS_BETTER = {
     "psnr": True,
@@ -176,27 +176,16 @@ def write_frames_csv(path: str | Path, clips: Sequence[ClipScores]) -> None:
     """One line per frame: method, the pair, the frame's number, then every metric (empty = no value)."""
     metrics = [name for name in ALL_METRICS if any(name in clip.values for clip in clips)]
 
-    def fill(file: TextIO) -> None:
-        writer = csv.writer(file)
-        writer.writerow(["method", "kind", "source_clip", "source_frame", "driving_clip", "frame", *metrics])
-        for clip in clips:
-            pair = clip.pair
-            columns = [clip.values.get(name) for name in metrics]
-            for t in range(max(len(v) for v in clip.values.values())):
-                cells = ["" if c is None or np.isnan(c[t]) else f"{c[t]:.6g}" for c in columns]
-                who = (pair.kind, pair.source_clip, pair.source_frame, pair.driving_clip)
-                writer.writerow([clip.method, *who, t, *cells])
-
-    _write(Path(path), fill)
-
-
-def write_table_json(path: str | Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
-    """Store a table with the facts that make it repeatable (back ends with versions and hashes, seeds, times).
-
-    NaN and infinity, which JSON does not know, are stored as strings.
-    """
-    content = {"format": "export3d-scores", "version": 1, "facts": facts, "rows": [asdict(row) for row in rows]}
-    _write(Path(path), lambda file: file.write(json.dumps(finite(content), indent=1) + "\n"))
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(["method", "kind", "source_clip", "source_frame", "driving_clip", "frame", *metrics])
+    for clip in clips:
+        pair = clip.pair
+        columns = [clip.values.get(name) for name in metrics]
+        for t in range(max(len(v) for v in clip.values.values())):
+            cells = ["" if c is None or np.isnan(c[t]) else f"{c[t]:.6g}" for c in columns]
+            writer.writerow([clip.method, pair.kind, pair.source_clip, pair.source_frame, pair.driving_clip, t, *cells])
+    write_atomically(Path(path), file.getvalue().encode())
 
 
 def finite(value: Any) -> Any:
@@ -208,11 +197,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
     return value
-
-
-def _write(path: Path, fill: Callable[[TextIO], object]) -> None:
-    try:
-        with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            fill(file)
-    except OSError as error:
-        raise OutputError(f"{path}: could not be written ({error}). Check the folder and the disk.") from error

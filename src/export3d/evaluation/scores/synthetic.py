@@ -15,15 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.data import ClipDataset
+from export3d.data.clip import DEPTH_STEPS
 from export3d.evaluation.metrics.pictures import psnr, ssim
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
 from export3d.face_state import FaceState
 from export3d.landmarks import EYES, MOUTH
 from export3d.portrait import Model, PortraitModel
 from export3d.training.batches.stored_portrait import StoredPortrait, stored_camera, stored_state, to_size
-
-DEPTH_STEPS = 16384.0
-"""Stored depth per scene unit (docs/data.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +51,8 @@ def score_synthetic(
     *,
     clips: int | None = None,
     seed: int = 0,
+    size: int | None = None,
+    brief: bool = False,
     on_progress: Progress | None = None,
 ) -> dict[str, SyntheticScores]:
     """Scores of a model on clips with exact truth, by variant.
@@ -62,6 +62,8 @@ def score_synthetic(
         dataset: synthetic clips of identities that the model never saw.
         clips: only the first so many clips; None takes all.
         seed: choice of the frontal source frame and of the other identity.
+        size: pixels a side of the pictures that are scored, composed with the clips' own detail; None: the model's.
+        brief: only `model` and `copy_source`.
 
     Returns:
         `model`, `source_expression` (ignores the driving expression), `random_expression` (another frame's),
@@ -75,7 +77,7 @@ def score_synthetic(
     for done, pair in enumerate(pairs):
         index = places[pair.driving_clip]
         shuffled = np.random.default_rng([seed, done]).permutation(dataset.num_frames(index))
-        portrait = StoredPortrait(model, dataset, index, pair.source_frame)
+        portrait = StoredPortrait(model, dataset, index, pair.source_frame, size)
         clip: dict[str, list[list[float]]] = {}
         for time in range(dataset.num_frames(index)):
             if time == pair.source_frame:
@@ -87,9 +89,12 @@ def score_synthetic(
             )
             if not isinstance(model, PortraitModel):
                 del states["source_turn"]
+            if brief:
+                states = {"model": states["model"]}
             here, there = (stored_camera(dataset, index, t) for t in (time, pair.source_frame))
             shown = {name: portrait.views(state, [here])[0] for name, state in states.items() if name != "model"}
-            shown["model"], shown["source_camera"] = portrait.views(states["model"], [here, there])
+            seen = portrait.views(states["model"], [here] if brief else [here, there])
+            shown |= dict(zip(("model", "source_camera"), seen, strict=False))
             for name, view in shown.items():
                 clip.setdefault(name, []).append(truth.score(view.image, view.depth))
             clip.setdefault("copy_source", []).append(truth.score(dataset.frame(index, pair.source_frame), None))

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from export3d.errors import UsageError
-from export3d.heads.clips.extractor import LinearExtractor, add_noise, draw_person
-from export3d.heads.clips.motion import trajectory
+from export3d.heads.clips.acting import trajectory
+from export3d.heads.clips.extractor import LinearExtractor
+from export3d.heads.clips.people import add_noise, draw_person
 from export3d.heads.clips.splits import SPLITS
 from export3d.heads.shape.parametric import ParametricHead
 
@@ -67,8 +68,11 @@ def measure_entanglement(
     """The table: true beta and beta-hat, with and without the resting offset of each person."""
     rows = []
     for resting in (True, False):
-        test = _draw(head, extractor, config, SPLITS["test"], config.identities, resting)
-        train = _draw(head, extractor, config, SPLITS["train"], config.train_identities, resting)
+        sizes = {"test": config.identities, "train": config.train_identities}
+        test, train = (
+            _draw(head, extractor, SPLITS[split][config.seed : config.seed + count], config, resting_offset=resting)
+            for split, count in sizes.items()
+        )
         rows.append(_row("true beta", resting, test.true_beta))
         fitted = _row("beta-hat", resting, test.beta)
         pairs = (train.beta, train.displacement, test.beta, test.displacement)
@@ -94,28 +98,20 @@ class _Sample:
 
 
 def _draw(
-    head: ParametricHead,
-    extractor: LinearExtractor,
-    config: EntanglementConfig,
-    seeds: range,
-    count: int,
-    resting_offset: bool,
+    head: ParametricHead, extractor: LinearExtractor, seeds: range, config: EntanglementConfig, *, resting_offset: bool
 ) -> _Sample:
     shapes = head.expression_basis[:, head.vertices_of("face")].flatten(1).double()
     values, vectors = torch.linalg.eigh(shapes @ shapes.T / shapes.shape[1])
     to_displacement = vectors * values.clamp_min(0.0).sqrt()  # |w @ this|^2 = mean squared displacement
     true_beta, beta, displacement = [], [], []
-    for seed in seeds[config.seed : config.seed + count]:
+    for seed in seeds:
         person = draw_person(
-            head,
-            seed,
-            lambda s, rest: trajectory(s, config.frames, resting=rest),
-            resting_offset=resting_offset,
+            head, seed, lambda s, rest: trajectory(s, config.frames, resting=rest), resting_offset=resting_offset
         )
         rng = np.random.default_rng([config.seed, seed])
         weights = torch.from_numpy(person.motion.weights)
         noisy = add_noise(person.landmarks, rng, extractor.config.noise_px)
-        beta.append(extractor.fit(noisy, person.motion.camera()).double())
+        beta.append(extractor.fit(noisy, person.camera).double())
         true_beta.append(extractor.true_beta(weights).double())
         displacement.append(weights.double() @ to_displacement)
     return _Sample(torch.stack(true_beta), torch.stack(beta), torch.stack(displacement))

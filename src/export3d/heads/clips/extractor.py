@@ -1,4 +1,4 @@
-"""The extractor of synthetic clips: a a fit of a linear 3DMM (Eq. 11) to noisy landmarks gives beta-hat.
+"""The extractor of synthetic clips: a fit of a linear 3DMM (Eq. 11) to noisy landmarks gives beta-hat.
 
 Identity and expression bases overlap, and 68 points do not tell them apart; so the fit's expression coefficients
 carry identity, as those of real extractors do (Sec. 3.1, Fig. 8a). Nothing is injected to get that.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,9 +20,9 @@ from export3d.camera import Camera
 from export3d.checks import check_shape
 from export3d.errors import HeadModelError
 from export3d.files import write_atomically
-from export3d.heads.clips.motion import Motion, independent
-from export3d.heads.look.appearance import AppearanceOptions, draw_alpha, draw_resting, draw_traits
-from export3d.heads.look.identity import RESTING_SQUINT
+from export3d.heads.clips.acting import independent
+from export3d.heads.clips.motion import Motion
+from export3d.heads.clips.people import REFERENCE_SIZE, add_noise, draw_person
 from export3d.heads.shape.parametric import EXPRESSION_NAMES, WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
 from export3d.reading import checked, parse_json, reading
 from export3d.tensor_files import read_tensor_file
@@ -41,17 +40,7 @@ EXTRACTOR_NAME = "linear-landmark-fit"
 EXTRACTOR_VERSION = "1"
 EXPRESSION_SPACE = "ict64"
 
-# fmt: off
-MIRROR_68: tuple[int, ...] = (
-    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31,
-    45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
-    54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
-)
-"""Landmark i of the mirrored face is landmark MIRROR_68[i] of the face, with x flipped."""
-# fmt: on
-
 _STATISTICS_SEED = 7_000_000  # outside every split
-_REFERENCE_SIZE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +149,7 @@ class LinearExtractor:
         )
         noise_px = config.noise_px
         samples = [
-            (add_noise(p.landmarks, np.random.default_rng([seed, 4]), noise_px), p.motion.camera())
+            (add_noise(p.landmarks, np.random.default_rng([seed, 4]), noise_px), p.camera)
             for seed, p in zip(seeds, people, strict=True)
         ]
         raw = torch.cat([extractor.coefficients(*sample)[:, NUM_IDENTITY:] for sample in samples])
@@ -190,7 +179,7 @@ class LinearExtractor:
         frames = landmarks.shape[0]
         modes = self._modes_world.flatten(1)  # (144, 204)
         coefficients = landmarks.new_zeros(frames, modes.shape[0])
-        variance = (self.config.noise_px / _REFERENCE_SIZE) ** 2
+        variance = (self.config.noise_px / REFERENCE_SIZE) ** 2
         noise = variance * torch.eye(2 * 68, dtype=torch.float64)
         for _ in range(self.config.steps):
             points = self._mean_world + (coefficients @ modes).reshape(frames, 68, 3)
@@ -242,66 +231,6 @@ class LinearExtractor:
         ):
             config = checked(parse_json(metadata["config"]), ExtractorConfig)
             return LinearExtractor(config, tensors, metadata["sha256"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Person:
-    """A random head and its motion, without its look: all that landmarks need.
-
-    Attributes:
-        alpha: ``(80,)`` identity coefficients.
-        motion: Weights are totals, resting face included.
-        landmarks: ``(T, 68, 2)`` exact, [0, 1] of the crop.
-    """
-
-    alpha: Tensor
-    motion: Motion
-    landmarks: Tensor
-
-
-def draw_person(
-    head: ParametricHead, seed: int, move: Callable[[int, np.ndarray], Motion], *, resting_offset: bool = True
-) -> Person:
-    """Draw a person as :class:`Identity` does, with resting face and resting lids, but without its look.
-
-    Args:
-        head: The head model.
-        seed: Identity seed.
-        move: Seed and resting weights ``(53,)`` -> motion.
-        resting_offset: Whether the person has a resting face of its own.
-    """
-    options = AppearanceOptions(resting_offset=resting_offset)
-    traits = draw_traits(seed, options)
-    alpha, residual = draw_alpha(head, seed, traits.femininity)
-    motion = move(seed, draw_resting(head, seed, options).numpy())
-    weights = torch.from_numpy(motion.weights).clone()
-    for side in "LR":
-        blink, squint = (head.expression_index[f"{name}_{side}"] for name in ("eyeBlink", "eyeSquint"))
-        weights[:, blink] = weights[:, blink] * (1.0 - traits.resting_blink) + traits.resting_blink
-        weights[:, squint] += RESTING_SQUINT
-    landmarks = project_landmarks(head, torch.cat([alpha, residual]), weights, motion.camera())
-    return Person(alpha=alpha, motion=motion, landmarks=landmarks)
-
-
-def project_landmarks(head: ParametricHead, identity: Tensor, weights: Tensor, camera: Camera) -> Tensor:
-    """Exact landmarks of Eq. 11: identity ``(K,)``, weights ``(T, 53)`` -> ``(T, 68, 2)`` in [0, 1] of the crop."""
-    points = head.landmark_vertices
-    neutral = head.vertices[points] + torch.tensordot(identity, head.identity_basis[: len(identity), points], 1)
-    shape_cm = neutral + torch.tensordot(weights, head.expression_basis[:, points], 1)
-    return camera.project((shape_cm - torch.tensor(WORLD_ORIGIN_CM)) * WORLD_SCALE)[0]
-
-
-def add_noise(landmarks: Tensor, rng: np.random.Generator, noise_px: float) -> Tensor:
-    """Landmarks as a detector would see them: Gaussian noise of `noise_px` pixels of a 256-pixel crop."""
-    noise = rng.normal(scale=noise_px / _REFERENCE_SIZE, size=tuple(landmarks.shape))
-    return landmarks + torch.from_numpy(noise).to(landmarks)
-
-
-def mirror_landmarks(landmarks: Tensor) -> Tensor:
-    """``(T, 68, 2)`` in [0, 1] -> the landmarks of the left-right mirrored picture."""
-    mirrored = landmarks[:, list(MIRROR_68)].clone()
-    mirrored[..., 0] = 1.0 - mirrored[..., 0]
-    return mirrored
 
 
 def _sorted_metadata(content: bytes) -> bytes:

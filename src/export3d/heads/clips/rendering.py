@@ -16,26 +16,18 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 
-from export3d.checks import check_choice
-from export3d.data import Clip, ClipDataset, Manifest, ShardWriter, make_meta
+from export3d.data import Clip, ClipDataset, Manifest, ShardWriter
 from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError, OutputError, UsageError
 from export3d.files import clear_leftovers, only_user, write_atomically
-from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor, add_noise, mirror_landmarks
-from export3d.heads.clips.motion import Motion, independent, trajectory
+from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
 from export3d.heads.clips.motion_csv import from_csv
-from export3d.heads.clips.splits import identity_seeds
-from export3d.heads.clips.surface import surface_points
-from export3d.heads.look.appearance import AppearanceOptions
-from export3d.heads.look.identity import Identity
-from export3d.heads.look.render import render_frames
+from export3d.heads.clips.one_clip import ClipsConfig, clip_key, render_clip
 from export3d.heads.shape.model_file import load_head
 from export3d.heads.shape.parametric import ParametricHead
 from export3d.reading import read_json, reading, shortened
@@ -44,66 +36,10 @@ from export3d.stopping import ignore_stop_signals
 Progress = Callable[[str, int, int], None]
 """Called with the stage ("render" or "pack"), how many identities are done, and how many there are."""
 
-DEPTH_STEPS = 16384.0
-"""Stored depth per scene unit."""
-
-NOVEL_VIEWS_DEG = (-30.0, 0.0, 30.0)
-"""Yaw of the frames that `novel_views` adds; a clip's `extra` names them."""
-
 _RENDER_FILE = "render.json"
 _EXTRACTOR_FILE = "extractor.safetensors"
 _WORK_FOLDER = ".work"
 _RENDERER_VERSION = 2  # raise it when pictures change, so that no half-rendered folder mixes two renderers
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipsConfig:
-    """What is rendered. Everything but the number of identities is the same in all clips of a folder."""
-
-    identities: int
-    """Heads, one clip each."""
-    frames: int
-    """Frames of a clip."""
-    size: int = 256
-    """Side of a frame in pixels."""
-    seed: int = 0
-    """Position of the first identity in its split: runs with other positions share no identity."""
-    split: Literal["train", "validation", "test"] = "train"
-    motion: Literal["independent", "wide", "trajectory"] = "independent"
-    """Frames drawn one by one; the same with lids, brows and gaze at their ends (training); or a continuous sequence."""
-    motion_file: str | None = None
-    """A CSV of blendshape weights that drives every head instead; see :func:`from_csv`."""
-    fps: int = 25
-    supersample: int = 2
-    """Rendered at this many times the size, then averaged."""
-    quality: Literal["fast", "full"] = "full"
-    """`fast` halves textures, light directions and hair layers."""
-    static_share: float = 0.7
-    """Share of heads whose light, body and backdrop are fixed to the head (exactly consistent views); the
-    others turn in front of a fixed light and body, as people in real videos do."""
-    resting_offset: bool = True
-    """Give each head a resting face of its own."""
-    novel_views: bool = False
-    """Three more frames at the end: the expression of the middle frame seen from yaw -30, 0 and +30 degrees."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("frames", 1), ("size", 16), ("fps", 1), ("supersample", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"--{name}: expected at least {least}; got {getattr(self, name)}.")
-        if not 0.0 <= self.static_share <= 1.0:
-            raise UsageError(f"--static-share: expected a share in 0..1; got {self.static_share}.")
-        check_choice("--motion", self.motion, ("independent", "wide", "trajectory"))
-        check_choice("--quality", self.quality, ("fast", "full"))
-        identity_seeds(self.split, self.seed, self.identities)
-
-    def seeds(self) -> list[int]:
-        """The identity seeds, in the order of the clips."""
-        return identity_seeds(self.split, self.seed, self.identities)
-
-
-def clip_key(split: str, seed: int) -> str:
-    """Key and identity name of a synthetic clip."""
-    return f"head-{split}-{seed:07d}"
 
 
 def render_clips(
@@ -121,11 +57,7 @@ def render_clips(
     holds the finished data set of the same settings, nothing is done.
 
     Args:
-        folder: Made if missing.
-        head_model: See :func:`load_head`.
         workers: Processes of one thread each; 1 renders in this process.
-        extractor_config: Settings of the extractor that makes beta-hat.
-        on_progress: Called after each identity.
 
     Raises:
         DataError: The folder holds clips of other settings or of another head model.
@@ -165,146 +97,35 @@ def _render_into(
     missing = [seed for seed in config.seeds() if not _is_finished(folder, config, seed)]
     done = config.identities - len(missing)
     report("render", done, config.identities)
-    for _ in _render_all(folder, config, head, extractor, head_model, missing, workers):
+    for _ in _render_all(_Job(folder, config, head, extractor), head_model, missing, workers):
         done += 1
         report("render", done, config.identities)
     return _pack(folder, config, report)
 
 
-def render_clip(head: ParametricHead, extractor: LinearExtractor, seed: int, config: ClipsConfig) -> Clip:
-    """Render one identity: a pure function of its arguments, on one thread.
+@dataclass(frozen=True)
+class _Job:
+    """What renders identities; a worker process keeps one between them."""
 
-    Returns:
-        The clip with every synthetic member of the format (docs/data.md).
-    """
-    identity, motion = _draw(head, seed, config)
-    static = static_scene(seed, config)
-    camera = motion.camera()
-    weights = torch.from_numpy(motion.weights)
-    gaze = torch.from_numpy(motion.gaze)
-    rendered = render_frames(
-        identity, weights, gaze, camera, size=config.size, supersample=config.supersample, static_scene=static
-    )
-    masks = _to_uint8(rendered.alpha)
-    depths = (rendered.depth * DEPTH_STEPS).round().clamp(0, 65535).cpu().numpy()
-    key = clip_key(config.split, seed)
-    split = "val" if config.split == "validation" else config.split
-    return Clip(
-        key=key,
-        frames=_to_uint8(rendered.color.movedim(1, -1)),
-        masks=masks,
-        depths=np.where(masks == 0, 0, depths).astype(np.uint16),  # a trace of hair that the mask rounds away is none
-        background=_to_uint8(identity.background(config.size, config.supersample).movedim(0, -1)),
-        arrays=_arrays(identity, extractor, motion, _rng(seed, "landmark noise")),
-        meta=make_meta(
-            key=key,
-            num_frames=len(motion),
-            size=config.size,
-            fps=Fraction(config.fps),
-            identity=key,
-            source="export3d heads render",
-            extractor=extractor.info,
-            split=split,
-            extra={
-                "seed": seed,
-                "motion": "file" if config.motion_file else config.motion,
-                "static_scene": static,
-                **({"novel_views_deg": list(NOVEL_VIEWS_DEG)} if config.novel_views else {}),
-                "head": head.name,
-                "style": identity.style,
-                "age": round(identity.traits.age, 1),
-                "melanin": round(identity.traits.melanin, 3),
-                "femininity": round(identity.traits.femininity, 3),
-            },
-        ),
-    )
+    folder: Path
+    config: ClipsConfig
+    head: ParametricHead
+    extractor: LinearExtractor
+
+    def do(self, seed: int) -> int:
+        """Render one identity into the work folder."""
+        _store(self.folder, render_clip(self.head, self.extractor, seed, self.config))
+        return seed
 
 
-def static_scene(seed: int, config: ClipsConfig) -> bool:
-    """Whether light and torso are fixed to the head in the clip of this identity."""
-    return bool(_rng(seed, "scene").random() < config.static_share)
-
-
-def clip_arrays(
-    head: ParametricHead, extractor: LinearExtractor, seed: int, config: ClipsConfig
-) -> dict[str, np.ndarray]:
-    """The arrays of :func:`render_clip` without its pictures."""
-    identity, motion = _draw(head, seed, config)
-    return _arrays(identity, extractor, motion, _rng(seed, "landmark noise"))
-
-
-def _draw(head: ParametricHead, seed: int, config: ClipsConfig) -> tuple[Identity, Motion]:
-    options = AppearanceOptions(quality=config.quality, resting_offset=config.resting_offset)
-    identity = Identity.create(head, seed, options)
-    return identity, _motion_of(seed, config, identity.resting_weights.cpu().numpy())
-
-
-def _motion_of(seed: int, config: ClipsConfig, resting: np.ndarray) -> Motion:
-    motion = _frames_of(seed, config, resting)
-    return motion.with_views(config.frames // 2, np.radians(NOVEL_VIEWS_DEG)) if config.novel_views else motion
-
-
-def _frames_of(seed: int, config: ClipsConfig, resting: np.ndarray) -> Motion:
-    if config.motion_file is not None:
-        motion = from_csv(config.motion_file)
-        if len(motion) < config.frames:
-            raise UsageError(f"--frames: {config.motion_file} has {len(motion)} rows; got {config.frames}.")
-        return motion.first(config.frames, resting=resting)
-    if config.motion != "trajectory":
-        return independent(seed, config.frames, resting=resting, wide=config.motion == "wide")
-    return trajectory(seed, config.frames, config.fps, resting=resting)
-
-
-def _arrays(
-    identity: Identity,
-    extractor: LinearExtractor,
-    motion: Motion,
-    rng: np.random.Generator,
-) -> dict[str, np.ndarray]:
-    """Every array of the clip. Noise is drawn anew for the mirrored picture, as a detector would err anew."""
-    camera = motion.camera()
-    weights, gaze = torch.from_numpy(motion.weights), torch.from_numpy(motion.gaze)
-    landmarks = camera.project(identity.landmarks_world(weights.to(identity.rest.device)).cpu())[0]
-    noise_px = extractor.config.noise_px
-    beta = extractor.fit(add_noise(landmarks, rng, noise_px), camera)
-    mirrored = extractor.fit(add_noise(mirror_landmarks(landmarks), rng, noise_px), camera.mirrored())
-    tensors = {
-        "beta": beta,
-        "camera": camera.to_vector(),
-        "landmarks": landmarks,
-        "confidence": torch.ones(len(motion)),
-        "crop": torch.zeros(len(motion), 3),
-        "true_beta": extractor.true_beta(weights),
-        "weights": weights,
-        "alpha": identity.alpha,
-        "gaze": gaze,
-        "beta_mirror": mirrored,
-        "surface": surface_points(identity, weights.to(identity.rest.device), gaze.to(identity.rest.device)),
-    }
-    return {name: np.ascontiguousarray(tensor.float().cpu().numpy()) for name, tensor in tensors.items()}
-
-
-def _to_uint8(values: torch.Tensor) -> np.ndarray:
-    return np.ascontiguousarray((values * 255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy())
-
-
-def _render_all(
-    folder: Path,
-    config: ClipsConfig,
-    head: ParametricHead,
-    extractor: LinearExtractor,
-    head_model: str | Path | None,
-    seeds: list[int],
-    workers: int,
-) -> Iterator[int]:
+def _render_all(job: _Job, head_model: str | Path | None, seeds: list[int], workers: int) -> Iterator[int]:
     """Render the seeds into the work folder, yielding each one when it is finished, in any order."""
     if workers == 1 or len(seeds) <= 1:
         with _one_thread():
             for seed in seeds:
-                _store(folder, render_clip(head, extractor, seed, config))
-                yield seed
+                yield job.do(seed)
         return
-    arguments = (folder, config, None if head_model is None else str(head_model))
+    arguments = (job.folder, job.config, None if head_model is None else str(head_model))
     pool = ProcessPoolExecutor(
         min(workers, len(seeds)),
         mp_context=multiprocessing.get_context("spawn"),
@@ -313,28 +134,18 @@ def _render_all(
     )
     try:
         jobs = [pool.submit(_work, seed) for seed in seeds]
-        for job in as_completed(jobs):
-            yield job.result()
+        for done in as_completed(jobs):
+            yield done.result()
     except BrokenProcessPool as error:
         raise OutputError(
-            f"{folder}: a rendering worker died (out of memory?). What is finished is kept: run the same command "
+            f"{job.folder}: a rendering worker died (out of memory?). What is finished is kept: run the same command "
             "again, with fewer --workers."
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-@dataclass
-class _Worker:
-    """What a worker process keeps between identities."""
-
-    folder: Path
-    config: ClipsConfig
-    head: ParametricHead
-    extractor: LinearExtractor
-
-
-_worker: _Worker | None = None
+_worker: _Job | None = None
 
 
 def _start_worker(folder: Path, config: ClipsConfig, head_model: str | None) -> None:
@@ -342,7 +153,7 @@ def _start_worker(folder: Path, config: ClipsConfig, head_model: str | None) -> 
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     ignore_stop_signals()  # Ctrl-C reaches the parent, which ends the pool
-    _worker = _Worker(folder, config, load_head(head_model), LinearExtractor.load(folder / _EXTRACTOR_FILE))
+    _worker = _Job(folder, config, load_head(head_model), LinearExtractor.load(folder / _EXTRACTOR_FILE))
 
 
 def _end_with_parent() -> None:
@@ -355,8 +166,7 @@ def _end_with_parent() -> None:
 
 def _work(seed: int) -> int:
     assert _worker is not None, "the pool starts each worker with _start_worker"
-    _store(_worker.folder, render_clip(_worker.head, _worker.extractor, seed, _worker.config))
-    return seed
+    return _worker.do(seed)
 
 
 def _store(folder: Path, clip: Clip) -> None:
@@ -429,7 +239,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _rng(seed: int, purpose: str) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence([seed, *purpose.encode()]))

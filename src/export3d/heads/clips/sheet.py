@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from export3d.camera import Camera
-from export3d.heads.clips.motion import Motion, trajectory
+from export3d.heads.clips.acting import trajectory
+from export3d.heads.clips.motion import Motion
 from export3d.heads.look.appearance import AppearanceOptions, draw_traits
 from export3d.heads.look.identity import Identity
 from export3d.heads.look.render import render_frames
@@ -41,7 +42,6 @@ def contact_sheet(images: Tensor, columns: int, gap: int = 0) -> np.ndarray:
     Args:
         images: ``(N, 3, H, W)`` in [0, 1].
         columns: Pictures in a row; the last row is filled with white.
-        gap: White pixels between pictures.
 
     Returns:
         uint8 RGB.

@@ -16,7 +16,7 @@ from export3d.camera import Camera
 from export3d.data import Clip
 from export3d.errors import UsageError
 from export3d.heads.clips.extractor import LinearExtractor
-from export3d.heads.clips.rendering import ClipsConfig, clip_arrays, clip_key, render_clip, static_scene
+from export3d.heads.clips.one_clip import ClipsConfig, clip_arrays, clip_key, render_clip, static_scene
 from export3d.heads.shape.model_file import load_head
 from export3d.heads.shape.parametric import ParametricHead
 
@@ -53,7 +53,6 @@ class HeadStream:
     few clips that come next are rendered ahead. Memory: about ``pool * frames * size^2 * 6`` bytes.
 
     Args:
-        config: What is rendered.
         head: The head model; None looks for one as :func:`load_head` does.
         extractor: Makes beta-hat; None builds the standard one of the head.
         device: Where heads are prepared and rendered. Clips are handed out as arrays in main memory.
@@ -167,21 +166,15 @@ class HeadStream:
 
     def mask(self, index: int, time: int) -> np.ndarray:
         """Foreground alpha: ``(H, W)`` uint8."""
-        masks = self.clip(index).masks
-        assert masks is not None
-        return masks[time]
+        return self._truth(index, "masks")[time]
 
     def depth(self, index: int, time: int) -> np.ndarray:
-        """``(H, W)`` uint16, scene units x 16384; 0 is background."""
-        depths = self.clip(index).depths
-        assert depths is not None
-        return depths[time]
+        """``(H, W)`` uint16, scene units x `DEPTH_STEPS`; 0 is background."""
+        return self._truth(index, "depths")[time]
 
     def background(self, index: int) -> np.ndarray:
         """Clean background: ``(H, W, 3)`` uint8."""
-        background = self.clip(index).background
-        assert background is not None
-        return background
+        return self._truth(index, "background")
 
     def has(self, index: int, member: str) -> bool:
         """Whether a clip has a member: pictures of the truth always, arrays by name."""
@@ -203,6 +196,11 @@ class HeadStream:
     def close(self) -> None:
         """Stop rendering; the stream cannot be read afterwards."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _truth(self, index: int, name: str) -> np.ndarray:
+        found = getattr(self.clip(index), name)
+        assert found is not None
+        return found
 
     def _visit(self, index: int) -> None:
         """Keep a clip outside the pool until `_VISITORS` others were asked for. The caller holds the lock."""

@@ -67,7 +67,6 @@ def surface_points(identity: Identity, weights: Tensor, gaze: Tensor) -> Tensor:
     """``(T, NUM_POINTS, 3)`` places of the surface points in scene units (the head's frame).
 
     Args:
-        identity: Who.
         weights: ``(T, 53)`` total expression weights.
         gaze: ``(T, 2)`` radians, as in :meth:`Identity.vertices`.
     """

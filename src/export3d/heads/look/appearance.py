@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,21 +20,7 @@ NUM_ALPHA = 80
 NUM_RESIDUAL = 11
 """Identity modes 81-91, which the linear extractor shows in beta (expression space `ict64`)."""
 
-HAIR_STYLES = (
-    "bald",
-    "buzz",
-    "short",
-    "quiff",
-    "sidepart",
-    "fringe",
-    "curly",
-    "bob",
-    "bobfringe",
-    "long",
-    "wavy",
-    "updo",
-    "afro",
-)
+HAIR_STYLES = tuple("bald buzz short quiff sidepart fringe curly bob bobfringe long wavy updo afro".split())
 
 HAIR_COLORS = {
     "black": (0.012, 0.010, 0.009),
@@ -46,6 +33,8 @@ HAIR_COLORS = {
     "grey": (0.27, 0.26, 0.25),
     "white": (0.55, 0.53, 0.51),
 }
+
+T = TypeVar("T")
 
 _IRISES = ((0.05, 0.022, 0.010), (0.10, 0.05, 0.02), (0.10, 0.11, 0.05), (0.08, 0.15, 0.24), (0.16, 0.22, 0.26))
 _LIPSTICKS = ((0.45, 0.05, 0.06), (0.55, 0.14, 0.14), (0.50, 0.10, 0.14), (0.38, 0.12, 0.09), (0.30, 0.03, 0.05))
@@ -144,22 +133,17 @@ def draw_traits(seed: int, options: AppearanceOptions) -> Traits:
     def uniform(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 
-    tone = (0.31 + seed * _TONE_STEP) % 1.0
-    melanin = 0.12 + 1.38 * tone**1.3
-    melanin = options.melanin if options.melanin is not None else melanin
+    melanin = _given(options.melanin, 0.12 + 1.38 * ((0.31 + seed * _TONE_STEP) % 1.0) ** 1.3)
     haemoglobin = uniform(0.28, 0.5)
-    years = 18.0 + 60.0 * ((0.57 + seed * _AGE_STEP) % 1.0)
-    age = options.age if options.age is not None else years
+    age = _given(options.age, 18.0 + 60.0 * ((0.57 + seed * _AGE_STEP) % 1.0))
     side = 1.0 if rng.random() < 0.5 else -1.0
-    femininity = side * uniform(0.55, 1.25)
-    femininity = options.femininity if options.femininity is not None else femininity
+    femininity = _given(options.femininity, side * uniform(0.55, 1.25))
     feminine = femininity > 0.0
-    name = _draw_hair_color(rng, melanin, age)
-    name = options.hair_color if options.hair_color is not None else name
+    name = _given(options.hair_color, _draw_hair_color(rng, melanin, age))
     shade = uniform(0.8, 1.25)
     style = options.style if options.style is not None else _draw_style(rng, feminine, melanin, age)
     beard = float(rng.choice([0.0, 0.25, 0.6, 1.0], p=[0.35, 0.3, 0.2, 0.15]))
-    beard = 0.0 if feminine else beard
+    beard = _given(options.beard, 0.0 if feminine else beard)
     iris = _IRISES[0 if melanin > 0.8 else int(rng.integers(0, len(_IRISES)))]
     iris_shade = uniform(0.8, 1.3)
     lipstick = _LIPSTICKS[int(rng.integers(0, len(_LIPSTICKS)))] if rng.random() < 0.5 else None
@@ -167,8 +151,8 @@ def draw_traits(seed: int, options: AppearanceOptions) -> Traits:
     has_glasses = rng.random() < 0.08 + 0.10 * (age > 45)
     earring_kind = str(rng.choice(["stud", "hoop"]))
     has_earrings = rng.random() < (0.35 if feminine else 0.04)
-    has_glasses = has_glasses and options.accessories if options.glasses is None else options.glasses
-    has_earrings = has_earrings and options.accessories if options.earrings is None else options.earrings
+    has_glasses = _given(options.glasses, has_glasses and options.accessories)
+    has_earrings = _given(options.earrings, has_earrings and options.accessories)
     color = HAIR_COLORS[name]
     return Traits(
         seed=seed,
@@ -179,7 +163,7 @@ def draw_traits(seed: int, options: AppearanceOptions) -> Traits:
         style=style,
         hair_color_name=name,
         hair_color=(color[0] * shade, color[1] * shade, color[2] * shade),
-        beard=beard if options.beard is None else options.beard,
+        beard=beard,
         iris=(iris[0] * iris_shade, iris[1] * iris_shade, iris[2] * iris_shade),
         lipstick=lipstick if feminine else None,
         lipstick_strength=uniform(0.35, 0.85),
@@ -187,6 +171,10 @@ def draw_traits(seed: int, options: AppearanceOptions) -> Traits:
         glasses=glasses_kind if has_glasses else None,
         earrings=earring_kind if has_earrings else None,
     )
+
+
+def _given(option: T | None, drawn: T) -> T:
+    return drawn if option is None else option
 
 
 def draw_alpha(head: ParametricHead, seed: int, femininity: float) -> tuple[Tensor, Tensor]:

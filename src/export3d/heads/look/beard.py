@@ -9,8 +9,7 @@ from torch import Tensor
 
 from export3d.heads.look.appearance import Traits
 from export3d.heads.look.atlas import BEARD, STRAND
-from export3d.heads.look.shading import sample_bilinear
-from export3d.heads.raster.fields import smoothstep
+from export3d.heads.raster.fields import sample_bilinear, smoothstep
 from export3d.heads.shape.parametric import ParametricHead
 
 _SHELLS = 4

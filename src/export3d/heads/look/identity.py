@@ -11,22 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.checks import check_shape
-from export3d.heads.look.appearance import (
-    AppearanceOptions,
-    Traits,
-    draw_alpha,
-    draw_resting,
-    draw_traits,
-)
-from export3d.heads.look.atlas import ALBEDO, canvas, paint
+from export3d.heads.hair.volume import HairPatch, build_hair
+from export3d.heads.look.appearance import AppearanceOptions, Traits, draw_alpha, draw_resting, draw_traits
+from export3d.heads.look.atlas import ALBEDO, canvas
 from export3d.heads.look.beard import Beard, build_beard
 from export3d.heads.look.eyes import blink_scale, eye_uv, gaze_rotation, paint_eye
-from export3d.heads.look.hair import HairPatch, build_hair
-from export3d.heads.look.hair_colour import STYLES, hairline, parting, parting_side, recession_of, spherical
 from export3d.heads.look.props import Props, build_props
 from export3d.heads.look.scene import Clothes, build_background, build_clothes, cloth_triangles
+from export3d.heads.look.skin import paint, paint_scalp
 from export3d.heads.look.transfer import light_transfer
-from export3d.heads.raster.fields import face_gather, smoothstep
+from export3d.heads.raster.fields import face_gather
 from export3d.heads.raster.light import Lights, draw_lights
 from export3d.heads.shape.parametric import WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
 
@@ -34,7 +28,7 @@ RESTING_SQUINT = 0.15
 """Weight of eyeSquint in every resting face; without it and a little eyeBlink people stare (design/heads.md)."""
 
 _EXPOSURE = 0.40
-_SKIN_PARTS = ("face", "head_neck")
+_SKIN_PARTS, _EYES = ("face", "head_neck"), ("sclera_left", "sclera_right")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,9 +36,6 @@ class Identity:
     """Everything about a person that does not change from frame to frame. Made by :meth:`create`.
 
     Attributes:
-        head: The parametric head.
-        seed: What it was drawn from.
-        traits: Its look in plain numbers.
         alpha: ``(80,)`` identity coefficients of Eq. 11.
         residual: ``(11,)`` coefficients of identity modes 81-91.
         resting_weights: ``(53,)`` resting expression; motion adds it, the weights given to the renderer are totals.
@@ -54,10 +45,6 @@ class Identity:
         atlas: ``(size, 2 size, 10)`` skin atlas.
         eye_texture: ``(n, n, 3)`` linear albedo of an eyeball around its axis, +-1.3 rad.
         eye_uv: ``(V, 2)`` place of each eyeball vertex in `eye_texture`.
-        hair: Patches of hair.
-        beard: Shells of a full beard.
-        props: Glasses, earrings.
-        clothes: The garment.
         lights: In the frame of the room.
         transfer: ``(V + C, 3, 9)`` light transfer of head and garment, one set for each colour (light scatters in skin).
         hair_transfer: ``(G, 9)`` for each patch.
@@ -110,7 +97,6 @@ class Identity:
         Args:
             head: Any parametric head; its device is used for everything.
             seed: The same seed gives the same person, byte for byte.
-            options: How to draw; see :class:`AppearanceOptions`.
             alpha: ``(80,)`` coefficients to use instead of the drawn ones.
             residual: ``(11,)`` coefficients to use instead of the drawn ones.
         """
@@ -122,22 +108,16 @@ class Identity:
         residual = (drawn_residual if residual is None else residual).to(device)
         check_shape("alpha", alpha, drawn_alpha.shape[0])
         check_shape("residual", residual, drawn_residual.shape[0])
-        blink = traits.resting_blink if options.resting_lids else 0.0
-        squint = RESTING_SQUINT if options.resting_lids else 0.0
+        blink, squint = (traits.resting_blink, RESTING_SQUINT) if options.resting_lids else (0.0, 0.0)
         lids = head.weights(eyeBlink=blink, eyeSquint=squint)
         neutral = head.shape(torch.cat([alpha, residual])[None], torch.zeros_like(lids)[None])[0]
         rest = neutral + torch.tensordot(lids, head.expression_basis, 1)
-        eyes = [head.vertices_of("sclera_left"), head.vertices_of("sclera_right")]
-        shift = torch.stack([(neutral - head.vertices)[eye].mean(0) for eye in eyes])
-        eye_centers = head.eye_centers + shift
+        moved = neutral - head.vertices
+        eye_centers = head.eye_centers + torch.stack([moved[head.vertices_of(eye)].mean(0) for eye in _EYES])
         hair = build_hair(head, rest, traits, options)
         clothes = build_clothes(head, rest, seed)
-        rng = np.random.default_rng([seed, 8])
-        lights = draw_lights(rng, _EXPOSURE).to(device)
         transfer, hair_transfer = light_transfer(head, rest, clothes, hair, options)
-        atlas = paint(head, traits, options.atlas_size)
-        atlas = _paint_scalp(head, atlas, traits, options)
-        triangles, part, triangle_uv, uv, culled = _drawn(head, rest, clothes)
+        atlas = paint_scalp(head, paint(head, traits, options.atlas_size), traits)
         return Identity(
             head=head,
             seed=seed,
@@ -156,22 +136,18 @@ class Identity:
             beard=build_beard(head, atlas, traits),
             props=build_props(head, rest, eye_centers, traits),
             clothes=clothes,
-            lights=lights,
+            lights=draw_lights(np.random.default_rng([seed, 8]), _EXPOSURE).to(device),
             transfer=transfer,
             hair_transfer=hair_transfer,
             background_linear=build_background(seed).to(device),
-            triangles=triangles,
-            triangle_part=part,
-            triangle_uv=triangle_uv,
-            uv=uv,
-            culled=culled,
+            **_drawn(head, rest, clothes),
         )
 
     @functools.cached_property
     def surface(self) -> tuple[Tensor, Tensor]:
         """All triangles of head and garment, and the operator that gathers them around vertices, for normals."""
         triangles = torch.cat([self.head.triangles, self.clothes.triangles + self.rest.shape[0]])
-        return triangles, _face_gather(self.head, len(self.clothes.vertices), len(self.clothes.triangles))
+        return triangles, _face_gather(self.head, len(self.clothes.vertices))
 
     @functools.cached_property
     def lid_color(self) -> Tensor:
@@ -213,7 +189,7 @@ class Identity:
         if gaze is None:
             return moved
         check_shape("gaze", gaze, weights.shape[0], 2)
-        for eye, part in enumerate(("sclera_left", "sclera_right")):
+        for eye, part in enumerate(_EYES):
             index = head.vertices_of(part).nonzero()[:, 0]
             toe_in = -0.075 if eye == 0 else 0.075  # the neutral axes of the eyes diverge; people converge
             turn = gaze_rotation(gaze[:, 0] + toe_in, -gaze[:, 1])
@@ -253,40 +229,13 @@ def develop(linear: Tensor, exposure: float) -> Tensor:
 
 
 @functools.lru_cache(maxsize=4)
-def _face_gather(head: ParametricHead, num_cloth_vertices: int, num_cloth_triangles: int) -> Tensor:
+def _face_gather(head: ParametricHead, num_cloth_vertices: int) -> Tensor:
     """The normals' operator for head and garment; every garment has the same grid, so one per head is enough."""
-    start = head.vertices.shape[0]
-    cloth = cloth_triangles(head.vertices.device)
-    assert len(cloth) == num_cloth_triangles
+    start, cloth = head.vertices.shape[0], cloth_triangles(head.vertices.device)
     return face_gather(torch.cat([head.triangles, cloth + start]), start + num_cloth_vertices)
 
 
-def _paint_scalp(head: ParametricHead, atlas: Tensor, traits: Traits, options: AppearanceOptions) -> Tensor:
-    """Darken the scalp under the hair, fading out over the hairline."""
-    style = STYLES[traits.style]
-    if style is None:
-        return atlas
-    c = canvas(head, options.atlas_size)
-    x, y, _ = c.position.unbind(1)
-    azimuth, polar = spherical(c.position)
-    recession = 0.0 if style.curtain is not None or style.fringe > 0.2 else recession_of(traits)
-    line = hairline(azimuth, traits.femininity, recession) + 0.5 * style.shift
-    line = line + parting(azimuth, style, parting_side(traits.seed))
-    cropped = traits.style == "buzz"
-    amount = smoothstep(0.10, -0.10, polar - line + 0.06 * c.middle[:, 0] + 0.04 * c.strands[:, 1])
-    ear = (x.abs() > 7.4) & (y < 6.5) & (y > -3)
-    amount = amount * (0.72 if cropped else 0.9) * (~ear) * (0.85 + 0.15 * c.fine[:, 0].clamp(-1, 1))
-    flat = atlas.reshape(-1, atlas.shape[2]).clone()
-    under = flat[c.texel]
-    k = amount.clamp(0, 0.95)[:, None]
-    under[:, ALBEDO] = under[:, ALBEDO] * (1 - k) + k * (under.new_tensor(traits.hair_color) * 0.8 + 0.008)
-    under[:, 3] = under[:, 3] * (1 - k[:, 0])
-    flat[c.texel] = under
-    flat[c.fill_to] = under[c.fill_from]
-    return flat.reshape(atlas.shape)
-
-
-def _drawn(head: ParametricHead, rest: Tensor, clothes: Clothes) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _drawn(head: ParametricHead, rest: Tensor, clothes: Clothes) -> dict[str, Tensor]:
     """The opaque triangles of head and garment, their parts, texture indices, and which are one-sided."""
     corner = rest[head.triangles]
     skin = head.triangles_of(*_SKIN_PARTS)
@@ -295,10 +244,12 @@ def _drawn(head: ParametricHead, rest: Tensor, clothes: Clothes) -> tuple[Tensor
     hidden |= skin & (corner[..., 0].abs().amin(1) > clothes.collar_x) & (highest < -9.0)
     keep = ~hidden & ~head.triangles_of("lashes_left", "lashes_right")
     num_cloth = clothes.triangles.shape[0]
-    triangles = torch.cat([head.triangles[keep], clothes.triangles + rest.shape[0]])
     cloth_part = head.triangle_part.new_full((num_cloth,), len(head.part_names))
-    part = torch.cat([head.triangle_part[keep], cloth_part])
-    triangle_uv = torch.cat([head.triangle_uv[keep], clothes.triangles + head.uv.shape[0]])
-    one_sided = head.triangles_of(*_SKIN_PARTS, "teeth", "sclera_left", "sclera_right")[keep]
-    culled = torch.cat([one_sided, one_sided.new_zeros(num_cloth)])
-    return triangles, part, triangle_uv, torch.cat([head.uv, clothes.uv]), culled
+    one_sided = head.triangles_of(*_SKIN_PARTS, "teeth", *_EYES)[keep]
+    return {
+        "triangles": torch.cat([head.triangles[keep], clothes.triangles + rest.shape[0]]),
+        "triangle_part": torch.cat([head.triangle_part[keep], cloth_part]),
+        "triangle_uv": torch.cat([head.triangle_uv[keep], clothes.triangles + head.uv.shape[0]]),
+        "uv": torch.cat([head.uv, clothes.uv]),
+        "culled": torch.cat([one_sided, one_sided.new_zeros(num_cloth)]),
+    }

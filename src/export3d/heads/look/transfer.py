@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from export3d.heads.hair.volume import HairPatch
 from export3d.heads.look.appearance import AppearanceOptions
-from export3d.heads.look.hair import HairPatch
 from export3d.heads.look.scene import Clothes
 from export3d.heads.raster.fields import csr_matrix, vertex_normals
 from export3d.heads.raster.light import COSINE_LOBE, harmonics9, shadow_transfer
@@ -61,8 +61,8 @@ def light_transfer(
         torch.cat(normals),
         torch.cat(casters),
         torch.cat(caster_triangles),
-        options.shadow_directions,
-        options.shadow_map_size,
+        num_directions=options.shadow_directions,
+        map_size=options.shadow_map_size,
     )
     blur = _smoothing(head)
     sharp = blur @ total[:num_head]

@@ -1,4 +1,4 @@
-"""Small numeric fields that paint a head: lattice noise, smooth steps, distances to curves, mesh normals (no paper section)."""
+"""Small numeric fields that paint a head: noise, smooth steps, curves, mesh normals, lookups (no paper section)."""
 
 from __future__ import annotations
 
@@ -145,3 +145,25 @@ def interpolate_table(x: Tensor, xs: tuple[float, ...], ys: tuple[float, ...]) -
     k = torch.bucketize(x.contiguous(), knots).clamp(1, len(xs) - 1)
     t = ((x - knots[k - 1]) / (knots[k] - knots[k - 1])).clamp(0.0, 1.0)
     return values[k - 1] + t * (values[k] - values[k - 1])
+
+
+def sample_bilinear(texture: Tensor, column: Tensor, row: Tensor) -> Tensor:
+    """Bilinear lookup with clamped borders.
+
+    Args:
+        texture: ``(H, W, C)``.
+        column: ``(N,)`` position in texels; 0 is the centre of the first column.
+        row: ``(N,)`` position in texels.
+
+    Returns:
+        ``(N, C)``.
+    """
+    height, width, _ = texture.shape
+    flat = texture.reshape(height * width, -1)
+    column, row = column.clamp(0, width - 1), row.clamp(0, height - 1)
+    left, top = column.floor().clamp(max=width - 2), row.floor().clamp(max=height - 2)
+    fx, fy = (column - left)[:, None], (row - top)[:, None]
+    first = top.long() * width + left.long()
+    upper = torch.lerp(flat.index_select(0, first), flat.index_select(0, first + 1), fx)
+    lower = torch.lerp(flat.index_select(0, first + width), flat.index_select(0, first + width + 1), fx)
+    return torch.lerp(upper, lower, fy)

@@ -26,6 +26,21 @@ _MAP_CENTER_CM = (0.0, -3.0, 0.0)
 
 
 @dataclass(frozen=True)
+class HeadLight:
+    """The light of B frames in the head's frame; of one where it does not turn.
+
+    Attributes:
+        harmonics: ``(B, 3, 9)``.
+        directions: ``(B, L, 3)`` unit vectors towards the lights.
+        colors: ``(L, 3)`` linear radiance.
+    """
+
+    harmonics: Tensor
+    directions: Tensor
+    colors: Tensor
+
+
+@dataclass(frozen=True)
 class Lights:
     """Directional lights and an ambient term, in the frame of the room.
 
@@ -40,6 +55,10 @@ class Lights:
     colors: Tensor
     ambient: Tensor
     exposure: float
+
+    def in_head(self, room_to_head: Tensor) -> HeadLight:
+        """The light in the head's frame, for ``(B, 3, 3)`` rotations."""
+        return HeadLight(self.harmonics(room_to_head), self.turned(room_to_head), self.colors)
 
     def harmonics(self, room_to_head: Tensor) -> Tensor:
         """``(B, 3, 9)`` harmonics of the light in the head's frame, for ``(B, 3, 3)`` rotations."""
@@ -131,13 +150,49 @@ def sphere_directions(count: int) -> Tensor:
     return torch.stack(spread, 1).float()
 
 
+def highlights(
+    normal: Tensor, view: Tensor, light: HeadLight, image: Tensor, *, lobes: tuple[float, ...], f0: float
+) -> list[Tensor]:
+    """Blinn-Phong highlights with Schlick's Fresnel.
+
+    Args:
+        normal, view: ``(N, 3)`` unit.
+        light: Of B images, or one for all.
+        image: ``(N,)`` image of each point.
+        lobes: Exponents.
+        f0: Reflectance at normal incidence.
+
+    Returns:
+        For each exponent, ``(N, 3)``.
+    """
+    totals = [torch.zeros_like(normal) for _ in lobes]
+    directions = light.directions
+    for k in range(len(light.colors)):
+        toward = directions[0, k].expand_as(normal) if directions.shape[0] == 1 else directions[image, k]
+        half = F.normalize(view + toward, dim=1)
+        facing = (normal * toward).sum(1).clamp(min=0)
+        near = (normal * half).sum(1).clamp(min=1e-4).log()
+        grazing = 1.0 - (view * half).sum(1).clamp(0, 1)
+        squared = grazing * grazing
+        fresnel = (f0 + (1 - f0) * squared * squared * grazing) * facing
+        for lobe, total in zip(lobes, totals, strict=True):
+            total.addcmul_(((near * lobe).exp() * fresnel * ((lobe + 2) / 8))[:, None], light.colors[k][None])
+    return totals
+
+
+def quadratic_irradiance(normal: Tensor, matrix: Tensor, image: Tensor) -> Tensor:
+    """``(N, 3)`` irradiance of unit normals from the ``(B, 4, 4, 3)`` forms of :func:`irradiance_matrix`."""
+    ones = torch.ones_like(normal[:, :1])
+    n = torch.cat([normal, ones], 1)
+    if matrix.shape[0] == 1:
+        rows = (n @ matrix[0].reshape(4, 12)).reshape(-1, 4, 3)
+    else:
+        rows = torch.bmm(n[:, None], matrix.reshape(-1, 4, 12)[image]).reshape(-1, 4, 3)
+    return (rows * n[..., None]).sum(1)
+
+
 def shadow_transfer(
-    vertices: Tensor,
-    normals: Tensor,
-    occluders: Tensor,
-    triangles: Tensor,
-    num_directions: int,
-    map_size: int,
+    vertices: Tensor, normals: Tensor, occluders: Tensor, triangles: Tensor, *, num_directions: int, map_size: int
 ) -> Tensor:
     """Transfer of the 9 harmonics to each vertex, with soft shadows from depth maps in many directions.
 

@@ -64,7 +64,7 @@ class _Hits(NamedTuple):
 
 
 def rasterize(
-    points_px: Tensor, depth: Tensor, triangles: Tensor, height: int, width: int, cull: Tensor | None = None
+    points_px: Tensor, depth: Tensor, triangles: Tensor, size: tuple[int, int], cull: Tensor | None = None
 ) -> Fragments:
     """Find the nearest triangle of every pixel.
 
@@ -72,20 +72,19 @@ def rasterize(
         points_px: ``(B, V, 2)`` float32 image positions, x right, y down; the centre of pixel i is i + 0.5.
         depth: ``(B, V)`` float32 z-depth; triangles with a corner at depth <= 0 are dropped.
         triangles: ``(F, 3)`` int64, shared by all images.
-        height: Rows.
-        width: Columns.
+        size: Rows and columns.
         cull: optional ``(F,)`` bool; these triangles are drawn only where they face the camera. A triangle faces the
             camera when its corners run counter-clockwise for the eye (clockwise in x right, y down).
 
     Returns:
         Fragments, in the order of images and triangles.
     """
-    hits = _cover(points_px, depth, triangles, height, width, cull)
+    hits = _cover(points_px, depth, triangles, size, cull)
     inverse = hits.weights / hits.corner_depth.index_select(0, hits.row)  # w_i / z_i; their sum is 1 / z
     inverse_depth = inverse.sum(1)
     # Positive floats sort like their bits, so the low half can carry the triangle.
     key = (inverse_depth.reciprocal().view(torch.int32).long() << 32) | hits.triangle
-    nearest = torch.full((points_px.shape[0] * height * width,), _EMPTY, dtype=torch.int64, device=key.device)
+    nearest = torch.full((points_px.shape[0] * size[0] * size[1],), _EMPTY, dtype=torch.int64, device=key.device)
     nearest.scatter_reduce_(0, hits.pixel, key, "amin")
     seen = (nearest.index_select(0, hits.pixel) == key).nonzero()[:, 0]
     weights = inverse.index_select(0, seen) / inverse_depth.index_select(0, seen)[:, None]
@@ -102,15 +101,16 @@ def depth_maps(points_px: Tensor, depth: Tensor, triangles: Tensor, size: int) -
         triangles: ``(F, 3)`` int64.
         size: Rows and columns.
     """
-    hits = _cover(points_px, depth, triangles, size, size, None)
+    hits = _cover(points_px, depth, triangles, (size, size), None)
     value = (hits.weights * hits.corner_depth.index_select(0, hits.row)).sum(1)
     maps = torch.full((points_px.shape[0] * size * size,), torch.inf, device=value.device)
     maps.scatter_reduce_(0, hits.pixel, value, "amin")
     return maps.reshape(-1, size, size)
 
 
-def _cover(points_px: Tensor, depth: Tensor, triangles: Tensor, height: int, width: int, cull: Tensor | None) -> _Hits:
+def _cover(points_px: Tensor, depth: Tensor, triangles: Tensor, size: tuple[int, int], cull: Tensor | None) -> _Hits:
     """All pixel centres inside all triangles."""
+    height, width = size
     check_shape("points_px", points_px, None, None, 2)
     check_shape("depth", depth, points_px.shape[0], points_px.shape[1])
     check_shape("triangles", triangles, None, 3)

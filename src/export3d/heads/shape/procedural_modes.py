@@ -12,6 +12,9 @@ from export3d.heads.shape.parametric import EXPRESSION_NAMES
 LID_RADIUS = 1.62
 """The lids lie on a sphere a little larger than the eyeball (cm), so that they never cut into it."""
 
+EYES = np.array([[3.1, 3.45, 7.95], [-3.1, 3.45, 7.95]])
+"""Centres of the eyeballs (cm), left (image right) first."""
+
 NUM_IDENTITY_MODES = 100
 
 _JAW_ANGLE = 0.36  # radians that the jaw turns for jawOpen = 1
@@ -144,6 +147,17 @@ def expression_modes(points: np.ndarray, tags: SkinTags | None, jaw: np.ndarray 
     return np.array([modes.get(name, none) for name in EXPRESSION_NAMES])
 
 
+def _jaw_weight(points: np.ndarray, tags: SkinTags) -> np.ndarray:
+    """``(n,)`` how far the skin follows the jaw."""
+    ax, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
+    below = tags.below_mouth
+    beside = smoothstep(1.8, 3.6, ax)
+    rim = np.clip(ax / 2.2, 0.0, 1.0) * np.exp(-(((y + 3.4) / 1.1) ** 2))  # at the corners both lips follow by half
+    lip = below * (1.0 - 0.5 * rim**3) + (1.0 - below) * 0.5 * rim**4 * smoothstep(-1.3, -2.4, y)
+    weight = (1.0 - beside) * lip + beside * smoothstep(-1.0, -6.0, y)
+    return weight * smoothstep(-12.5, -8.4, y) * smoothstep(-1.5, 4.5, z) * (y < 0.5)
+
+
 def _skin_modes(points: np.ndarray, tags: SkinTags) -> dict[str, np.ndarray]:
     ax, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
     out = np.sign(points[:, :1])  # away from the midline
@@ -160,12 +174,7 @@ def _skin_modes(points: np.ndarray, tags: SkinTags) -> dict[str, np.ndarray]:
     lower, upper = below[:, None], above[:, None]
     corner = near(2.4, -3.4, 1.4, 1.3)
     lips = near(0.0, -3.4, 2.6, 1.4)
-    smooth = smoothstep(-1.0, -6.0, y)
-    beside = smoothstep(1.8, 3.6, ax)
-    rim = np.clip(ax / 2.2, 0.0, 1.0) * np.exp(-(((y + 3.4) / 1.1) ** 2))  # at the corners both lips follow by half
-    lip = below * (1.0 - 0.5 * rim**3) + above * 0.5 * rim**4 * smoothstep(-1.3, -2.4, y)
-    weight = (1.0 - beside) * lip + beside * smooth
-    weight = weight * smoothstep(-12.5, -8.4, y) * smoothstep(-1.5, 4.5, z) * (y < 0.5)
+    weight = _jaw_weight(points, tags)
     modes = jaw_modes(points, weight)
     # Both lips then follow the jaw by the same share, which closes the mouth again.
     turned = jaw_modes(points, np.ones(len(points)))["jawOpen"]
@@ -226,8 +235,7 @@ def _lid_modes(points: np.ndarray, tags: SkinTags) -> dict[str, np.ndarray]:
     def move(x_shift: np.ndarray | float, y_shift: np.ndarray) -> np.ndarray:
         shift = np.stack([np.broadcast_to(x_shift, y.shape), y_shift, 0.0 * y], 1)
         target = points + shift
-        centres = np.array([[3.1, 3.45, 7.95], [-3.1, 3.45, 7.95]])
-        return np.where((np.abs(shift).sum(1) > 1e-9)[:, None], lift_off_eyes(target, centres) - points, 0.0)
+        return np.where((np.abs(shift).sum(1) > 1e-9)[:, None], lift_off_eyes(target, EYES) - points, 0.0)
 
     moving = upper + lower
     inwards = -np.sign(points[:, 0]) * 0.12 * moving

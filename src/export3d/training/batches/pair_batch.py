@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -99,6 +100,18 @@ class PairBatch:
         parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, value in parts.items():
             parts[name] = None if value is None else value[index]
+        return PairBatch(**parts)
+
+    @staticmethod
+    def joined(batches: Sequence[PairBatch]) -> PairBatch:
+        """Several batches as one; what one of them lacks is left out of all."""
+        parts: dict[str, Any] = {}
+        for field in fields(PairBatch):
+            values = [getattr(batch, field.name) for batch in batches]
+            if any(value is None for value in values):
+                parts[field.name] = None
+            else:
+                parts[field.name] = FaceState.cat(values) if isinstance(values[0], FaceState) else torch.cat(values)
         return PairBatch(**parts)
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from export3d.camera import Camera
+from export3d.data.clip import DEPTH_STEPS
 from export3d.data.pairs import counter_rng, pair_at
 from export3d.face_state import FaceState
 from export3d.landmarks import EYES, MOUTH, mirror_points
@@ -29,9 +30,6 @@ _WEIGHTS_STREAM = 18
 
 _MOVED = 0.003
 """Scene units (1.4 mm): a point that moved so far is half as likely to be drawn as one that moved very far."""
-
-DEPTH_UNITS = 16384.0
-"""Stored depth levels per scene unit (docs/architecture.md, clip shards)."""
 
 
 def pair_batch(
@@ -90,7 +88,7 @@ def _pair(
         noisy = source_image + rng.normal(0.0, change.noise, source_image.shape)
         source_image = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
     landmarks = mirror_points(arrays["landmarks"][driving], change.mirrored)
-    top, left = _window(landmarks, stream(_WINDOW_STREAM), sampling)
+    top, left = window_at(landmarks, stream(_WINDOW_STREAM), sampling)
     leaked = _leaked(store, drawn, stream(_LEAK_STREAM), augment)
     return {
         "source": source_image,
@@ -138,7 +136,7 @@ def _masks(store: FrameStore, drawn: Drawn, with_truth: bool) -> dict[str, np.nd
         return {"mask": None, "source_mask": None, "depth": None}
     kept = store.mask(drawn.clip, drawn.driving), store.mask(drawn.clip, drawn.source)
     mask, source_mask = (np.ascontiguousarray(drawn.flipped(k)) for k in kept)
-    depth = drawn.flipped(store.depth(drawn.clip, drawn.driving)).astype(np.float32) / np.float32(DEPTH_UNITS)
+    depth = drawn.flipped(store.depth(drawn.clip, drawn.driving)).astype(np.float32) / np.float32(DEPTH_STEPS)
     return {"mask": mask, "source_mask": source_mask, "depth": depth}
 
 
@@ -179,7 +177,7 @@ def _surface(
     return {
         "surface": points[drawn.driving, chosen] * sign,
         "source_surface": points[drawn.source, chosen] * sign,
-        "source_depth": depth.astype(np.float32) / np.float32(DEPTH_UNITS),
+        "source_depth": depth.astype(np.float32) / np.float32(DEPTH_STEPS),
     }
 
 
@@ -219,7 +217,7 @@ def _space(
     if not sampling.space_points or not store.has_truth(drawn.clip):
         return {"space": None, "solid": None}
     points, solid = space_points(
-        store.depth(drawn.clip, drawn.driving).astype(np.float32) / np.float32(DEPTH_UNITS),
+        store.depth(drawn.clip, drawn.driving).astype(np.float32) / np.float32(DEPTH_STEPS),
         store.mask(drawn.clip, drawn.driving),
         store.arrays(drawn.clip)["camera"][drawn.driving],
         sampling.space_points,
@@ -228,7 +226,7 @@ def _space(
     return {"space": points * np.array([drawn.side, 1.0, 1.0], dtype=np.float32), "solid": solid}
 
 
-def _window(landmarks: np.ndarray, rng: np.random.Generator, sampling: PairSampling) -> tuple[int, int]:
+def window_at(landmarks: np.ndarray, rng: np.random.Generator, sampling: PairSampling) -> tuple[int, int]:
     """First row and column of the window of rays: near mouth, eyes or face, or anywhere."""
     size = sampling.window
     if size is None or size >= sampling.raw_size:

@@ -22,7 +22,7 @@ class View:
     """One rendered picture.
 
     Attributes:
-        image: uint8 ``(H, H, 3)`` at the model's size.
+        image: uint8 ``(H, H, 3)`` at the model's size, or the one asked for.
         raw: uint8 ``(h, h, 3)``, the raw image.
         depth: ``(1, 1, h, h)`` float32 on the CPU, distance along the ray in scene units.
         opacity: ``(1, 1, h, h)`` float32 on the CPU, in [0, 1].
@@ -44,18 +44,21 @@ class StoredPortrait:
         dataset: where the frame, its camera and the driving frames lie.
         index: number of the clip.
         time: number of the frame.
+        size: side of the pictures, composed with the frame's own detail; None is the model's, without it.
 
     Attributes:
         code: what the model keeps of the frame.
     """
 
     @torch.inference_mode()
-    def __init__(self, model: Model, dataset: ClipSource, index: int, time: int) -> None:
+    def __init__(self, model: Model, dataset: ClipSource, index: int, time: int, size: int | None = None) -> None:
         self._model, self._dataset = drivable(model), dataset
         self._device = next(model.parameters()).device
-        image = fit_size(to_tensor(dataset.frame(index, time))[None], model.config.image_size)
+        frame = to_tensor(dataset.frame(index, time))[None].to(self._device)
+        image = fit_size(frame, model.config.image_size)
+        photo = None if size is None else fit_size(frame, size)
         camera, state = stored_camera(dataset, index, time), stored_state(dataset, index, time)
-        self.code = self._model.encode(image.to(self._device), camera.to(self._device), state.to(self._device))
+        self.code = self._model.encode(image, camera.to(self._device), state.to(self._device), photo=photo)
 
     def drive(self, index: int, time: int) -> View:
         """The portrait with the stored face and camera of frame `time` of clip `index`."""

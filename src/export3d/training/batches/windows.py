@@ -13,7 +13,7 @@ _INSIDE_SHARE = 0.75  # a pixel of the shrunk depth counts if this share of it i
 
 
 def resize(image: Tensor, size: int) -> Tensor:
-    """Antialiased bilinear resize of ``(B, C, H, W)`` to a square of `size` (decision 9.19)."""
+    """Antialiased bilinear resize of ``(B, C, H, W)`` to a square of `size`."""
     if image.shape[-1] == size:
         return image
     return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,14 +12,13 @@ import torch
 from torch import Tensor
 
 from export3d.errors import TrainingError
-from export3d.stopping import stop_signals
 from export3d.training.batches.prefetch import Prefetcher
 from export3d.training.loop.distributed import World
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.loop.state import state_path
+from export3d.training.loop.stopping import noted_signals, wants_to_stop
 
 B = TypeVar("B")
-_CHECK_STOP_EVERY = 10  # steps between agreements about stopping when there are several processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,30 +121,20 @@ def run_loop(
     """
     step = _resume(task, run, world, on_progress)
     first, start, last_state = step, time.monotonic(), time.monotonic()
-    total = task.total_steps
-    meter = _Meter()
+    total, meter = task.total_steps, _Meter()
     writer = _tensorboard(run) if options.tensorboard and run is not None else None
-    if run is not None and first and options.export_every and first % options.export_every == 0:
-        if _lacks_model(task, run, first, numbered=True):  # the run died between this state and its numbered model
-            task.export(run, first, numbered=True)
+    if options.export_every and first % options.export_every == 0:
+        _export(task, run, first, numbered=True)  # the run may have died between this state and its numbered model
     batches = Prefetcher(task.load_batch, step, total)
-    stopped_by: str | None = None
-    saved_at = step
+    stopped_by, saved_at = None, step
     latest: dict[str, float] = {}
     try:
-        signals = _Signals()
-        with stop_signals(signals):
+        with noted_signals() as signals:
             while step < total:
                 before = time.monotonic()
                 batch = batches.next()
                 waited = time.monotonic() - before
-                try:
-                    metrics = task.step(step, batch)
-                except TrainingError:
-                    if run is not None:
-                        run.save_bad_batch(step, batch)
-                    _save(task, run, step, options)  # the state before the step that failed
-                    raise
+                metrics = _step(task, run, step, batch, options)
                 step += 1
                 meter.add(metrics, waited)
                 if step % options.log_every == 0 or step == total:
@@ -154,31 +142,42 @@ def run_loop(
                     _log(run, writer, step, task.samples_per_step, latest)
                 if options.sheet_every and (step % options.sheet_every == 0 or step == total):
                     measured = task.report(step, run) if run is not None else {}
-                    if measured:
-                        _log(run, writer, step, task.samples_per_step, measured)
+                    _log(run, writer, step, task.samples_per_step, measured)
                     world.barrier()
                 now = time.monotonic()
                 if on_progress is not None:
                     rate = (step - first) * task.samples_per_step / max(now - start, 1e-9)
                     on_progress(Progress(step=step, total_steps=total, samples_per_s=rate, metrics=latest))
-                stopped_by = _wants_to_stop(signals, options, now - start, step, world)
+                out_of_time = options.max_minutes is not None and now - start >= 60.0 * options.max_minutes
+                stopped_by = wants_to_stop(signals, out_of_time, step, world)
                 due = step % options.state_every == 0 or now - last_state > 60.0 * options.state_minutes
                 if due or stopped_by is not None or step == total:
                     _save(task, run, step, options)
                     last_state, saved_at = now, step
-                if run is not None and options.export_every and step % options.export_every == 0:
-                    task.export(run, step, numbered=True)
+                if options.export_every and step % options.export_every == 0:
+                    _export(task, run, step, numbered=True)
                 if stopped_by is not None:
                     break
     finally:
         batches.close()
         if writer is not None:
             writer.close()
-    if run is not None and saved_at == step and _lacks_model(task, run, step):
-        task.export(run, step, numbered=False)
+    if saved_at == step:
+        _export(task, run, step, numbered=False)
     world.barrier()
     rate = (step - first) * task.samples_per_step / max(time.monotonic() - start, 1e-9)
     return LoopResult(step=step, finished=step >= total, stopped_by=stopped_by, samples_per_s=rate)
+
+
+def _step(task: Task[B], run: RunFolder | None, step: int, batch: B, options: LoopOptions) -> dict[str, Tensor]:
+    """One step; if it fails, the batch and the state before it are kept."""
+    try:
+        return task.step(step, batch)
+    except TrainingError:
+        if run is not None:
+            run.save_bad_batch(step, batch)
+        _save(task, run, step, options)
+        raise
 
 
 def require_finite(values: dict[str, Tensor], step: int) -> None:
@@ -234,26 +233,6 @@ class _Meter:
         return result
 
 
-class _Signals:
-    """Remembers the stop signal: the loop ends after its step, with a state."""
-
-    received: str | None = None
-
-    def __call__(self, number: signal.Signals) -> None:
-        self.received = number.name
-
-
-def _wants_to_stop(signals: _Signals, options: LoopOptions, elapsed: float, step: int, world: World) -> str | None:
-    reason = signals.received
-    if reason is None and options.max_minutes is not None and elapsed >= 60.0 * options.max_minutes:
-        reason = "max_minutes"
-    if world.size == 1:
-        return reason
-    if step % _CHECK_STOP_EVERY:
-        return None
-    return (reason or "another process") if world.any(reason is not None) else None
-
-
 def _resume(
     task: Task[Any], run: RunFolder | None, world: World, on_progress: Callable[[Progress], None] | None
 ) -> int:
@@ -279,12 +258,15 @@ def _resume(
     return step
 
 
-def _lacks_model(task: Task[Any], run: RunFolder, step: int, *, numbered: bool = False) -> bool:
-    """Whether a model file of this step is missing or older than the state it should be made of."""
+def _export(task: Task[Any], run: RunFolder | None, step: int, numbered: bool) -> None:
+    """Write the model of this step, unless its files are there and not older than the state they are made of."""
+    if run is None or step == 0:
+        return
     state = state_path(run.path, step)
-    made = state.stat().st_mtime_ns if state.exists() else 0
+    made = state.stat().st_mtime_ns if state.exists() else math.inf
     files = [run.path / name for name in task.model_files(step if numbered else None)]
-    return step > 0 and not all(file.is_file() and file.stat().st_mtime_ns >= made for file in files)
+    if not all(file.is_file() and file.stat().st_mtime_ns >= made for file in files):
+        task.export(run, step, numbered=numbered)
 
 
 def _save(task: Task[Any], run: RunFolder | None, step: int, options: LoopOptions) -> None:
@@ -293,7 +275,7 @@ def _save(task: Task[Any], run: RunFolder | None, step: int, options: LoopOption
 
 
 def _log(run: RunFolder | None, writer: Any, step: int, samples_per_step: int, values: dict[str, float]) -> None:
-    if run is not None:
+    if run is not None and values:
         run.log({"step": step, "samples": step * samples_per_step, **values})
     if writer is not None:
         for name, value in values.items():

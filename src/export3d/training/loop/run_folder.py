@@ -12,7 +12,7 @@ import torch
 
 from export3d.errors import TrainingError
 from export3d.files import clear_leftovers, only_user, replacing, write_atomically, write_error
-from export3d.reading import parse_json, read_json, reading
+from export3d.reading import read_json, read_log
 from export3d.training.loop.state import drop_old_states, newest_readable_state, save_state
 
 RUN_FORMAT = "export3d-run"
@@ -88,18 +88,9 @@ class RunFolder:
     def forget_metrics_after(self, step: int) -> None:
         """Drop logged lines beyond `step`: those steps will be done again."""
         path = self.path / "metrics.jsonl"
-        if not path.is_file():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                with reading(path, "a damaged line", TrainingError):
-                    entry = parse_json(line)
-                    if int(entry.get("step", 0)) <= step:
-                        kept.append(line)
-            except TrainingError:
-                continue  # a line that was cut off when the process was killed
-        write_atomically(path, "".join(line + "\n" for line in kept).encode())
+        if path.is_file():
+            kept = [json.dumps(entry) + "\n" for entry in read_log(path) if entry.get("step", 0) <= step]
+            write_atomically(path, "".join(kept).encode())
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -60,7 +60,7 @@ def save_state(folder: Path, step: int, content: dict[str, Any]) -> Path:
     try:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             sealing = _Sealing(file)
-            torch.save(whole, sealing)
+            torch.save(whole, cast(IO[bytes], sealing))
             file.write(_SEAL + sealing.digest.hexdigest().encode())
     # PyTorch's zip writer reports a failed write as RuntimeError.
     except (OSError, RuntimeError) as error:

@@ -48,7 +48,7 @@ class VGG16Features(nn.Module):
 
 
 class LPIPS(nn.Module):
-    """Learned perceptual image patch similarity on VGG16 (Zhang et al. 2018), the paper's choice (decision 9.18).
+    """Learned perceptual image patch similarity on VGG16 (Zhang et al. 2018), the paper's choice.
 
     Features of both images are scaled to unit length at each pixel; squared differences are weighted per channel by
     non-negative heads, averaged over the image and summed over the five stages.

@@ -17,7 +17,7 @@ from export3d.errors import UsageError
 from export3d.expression.lebs import LeBS
 from export3d.fitting.face_shapes import fit_face_shapes
 from export3d.portrait.drivable import Model
-from export3d.portrait.loading import build_model, save_model
+from export3d.portrait.loading import build_model, save_model, with_detail
 from export3d.portrait.model import PortraitModel
 from export3d.precision import uses_bf16
 from export3d.training.batches.frame_store import FrameStore
@@ -74,7 +74,9 @@ class TrainTask:
         self._notes = {"extractor": dataset.extractor, "train": config_to_dict(config), **(notes or {})}
         self._store = FrameStore(dataset, int(cache_gb * 2**30))
         self.sheet_clips = sheet_clips or dataset
-        self.model = _first_model(config, dataset, expression, start).to(world.device)
+        self.model = first_model(config, dataset, expression, start).to(world.device)
+        if isinstance(self.model, PortraitModel):
+            self.model.detail.requires_grad_(False)  # learns afterwards, alone (`detail.py`)
         self._autocast = uses_bf16(config.precision, world.device)
         if config.compile:
             self.model.generator.compile()
@@ -257,7 +259,7 @@ def _parts(batch: PairBatch, count: int) -> list[PairBatch]:
     return [batch[start : start + size] for start in range(0, len(batch), size)]
 
 
-def _first_model(
+def first_model(
     config: TrainConfig, dataset: ClipSource, expression: LeBS | None, start: dict[str, Tensor] | None
 ) -> Model:
     """The model before its first step: seeded, with the expression encoder, the starting weights and fitted maps."""
@@ -265,7 +267,7 @@ def _first_model(
     model = build_model(config.model)
     install_expression(model, expression)
     if start is not None:
-        model.load_state_dict(start)
+        model.load_state_dict(with_detail(start, model))
     for part in model.cues.shapes if isinstance(model, PortraitModel) else ():
         if not part.is_fitted:
             part.set_map(*fit_face_shapes(dataset, part.names))

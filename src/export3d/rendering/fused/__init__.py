@@ -1,0 +1,6 @@
+"""Fused renderer for CPUs (not in the paper): the exact renderer's samples and sums in one compiled loop over the rays."""
+
+from export3d.rendering.fused.binding import fused_status
+from export3d.rendering.fused.render import EVERYTHING, FusedDepth, FusedJoint, FusedScene, Layer, render_fused
+
+__all__ = ["EVERYTHING", "FusedDepth", "FusedJoint", "FusedScene", "Layer", "fused_status", "render_fused"]

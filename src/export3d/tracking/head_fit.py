@@ -1,0 +1,232 @@
+"""The camera from the dense mesh: a weighted fit of a mean head, in perspective, then a linear correction (Sec. 3.3).
+
+The mean head's 478 points lie in the head model's world, so what is fitted is the camera of the synthetic clips itself: how
+the head is turned, and where it lies in the crop and how far. The fit works at any roll. What one face differs from the
+mean by moves the answer; the correction reads that off the residual face, turned to the front, and takes it out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+from export3d import __version__
+from export3d.camera import FOCAL
+from export3d.errors import CheckpointError
+from export3d.files import write_atomically
+from export3d.tensor_files import read_tensor_file
+from export3d.tracking.alignment import Crop
+
+FORMAT = "export3d-head-fit"
+VERSION = 1
+NUM_MESH = 478
+NUM_PLACE = 5
+"""Numbers of :func:`place_features`."""
+
+STEPS = 3
+"""Gauss-Newton steps: the first guess is within some degrees, the third step within 0.02."""
+
+_FLIP = np.diag([1.0, -1.0, -1.0])
+_INTRINSICS = np.array([FOCAL, 0.0, 0.5, 0.0, FOCAL, 0.5, 0.0, 0.0, 1.0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadPose:
+    """How a head lies before the camera of a square picture."""
+
+    rotation: np.ndarray
+    """``(3, 3)`` world to camera (OpenCV axes)."""
+    origin: np.ndarray
+    """``(3,)`` the world origin in camera coordinates, scene units."""
+
+    def camera(self) -> np.ndarray:
+        """Camera p ``(25,)`` float32."""
+        world = np.eye(4)
+        world[:3, :3] = self.rotation.T
+        world[:3, 3] = -self.rotation.T @ self.origin
+        return np.concatenate([world.reshape(-1), _INTRINSICS]).astype(np.float32)
+
+    @staticmethod
+    def of_camera(camera: np.ndarray) -> HeadPose:
+        """The inverse of :meth:`camera`; the intrinsics are the fixed ones."""
+        world = np.asarray(camera[:16], dtype=np.float64).reshape(4, 4)
+        rotation = world[:3, :3].T
+        return HeadPose(rotation=rotation, origin=-rotation @ world[:3, 3])
+
+    def seen_in(self, crop: Crop, window: Crop) -> HeadPose:
+        """The pose that shows the same in `window` as this one in `crop`, two upright squares of one frame.
+
+        Lens and picture size stay as they are: the head goes nearer or farther by the ratio of the sides, and turns with
+        the line of sight as it goes aside.
+        """
+        nearer = crop.side / window.side
+        centre = np.array([crop.center_x - window.center_x, crop.center_y - window.center_y]) / window.side
+        seen = centre + nearer * FOCAL * self.origin[:2] / self.origin[2]
+        depth = self.origin[2] / nearer
+        origin = np.append(seen * depth / FOCAL, depth)
+        return HeadPose(rotation=smallest_turn(self.origin, origin) @ self.rotation, origin=origin)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadFit:
+    """The mean head and the correction."""
+
+    template: np.ndarray
+    """``(478, 3)`` float32, the mean head's points in the world, scene units."""
+    weight: np.ndarray
+    """``(478,)`` float32, sum 1: how much each point is trusted."""
+    mean: np.ndarray
+    """``(1434,)`` float32, the mean turned face (:meth:`turned`)."""
+    correction: np.ndarray
+    """``(1434 + 5, 6)`` float32: turned face minus the mean, then :func:`place_features`, to a rotation vector in the
+    head's axes (3), a shift of the origin (2), and the logarithm of the factor on its distance (1)."""
+
+    def __post_init__(self) -> None:
+        for name, shape in _SHAPES.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != np.float32 or not np.isfinite(array).all():
+                raise ValueError(f"HeadFit: {name} must be finite float32 of shape {shape}; got {array.shape}")
+
+    def fit(self, mesh: np.ndarray) -> HeadPose:
+        """Mesh ``(478, 3)`` in units of the crop's side, x and y from its corner -> pose in the crop."""
+        pose = self.fit_mean(mesh)
+        features = np.concatenate([self.turned(mesh, pose) - self.mean, place_features(pose)])
+        return corrected(pose, features @ self.correction.astype(np.float64))
+
+    def fit_mean(self, mesh: np.ndarray) -> HeadPose:
+        """The same without the correction: least squares of the weighted distances in the picture."""
+        if mesh.shape != (NUM_MESH, 3) or not np.isfinite(mesh).all():
+            raise ValueError(f"mesh must be finite and of shape ({NUM_MESH}, 3); got {mesh.shape}")
+        points = mesh[:, :2].T.astype(np.float64) - 0.5
+        template, weight = self.template.T.astype(np.float64), self.weight.astype(np.float64)
+        rotation, origin = self._first_guess(mesh)
+        for _ in range(STEPS):
+            x, y, z = turned = rotation @ template
+            depth = z + origin[2]
+            across, down = (x + origin[0]) / depth, (y + origin[1]) / depth
+            lens, nothing = FOCAL / depth, np.zeros_like(depth)
+            normal, right = np.zeros((6, 6)), np.zeros(6)
+            for slope, missing in (
+                ((lens, nothing, -lens * across), points[0] - FOCAL * across),
+                ((nothing, lens, -lens * down), points[1] - FOCAL * down),
+            ):
+                # A small turn v moves a turned point q by v x q, so the slope s gives s . (v x q) = v . (q x s).
+                rows = np.stack([*_cross(turned, slope), *slope])
+                normal += (rows * weight) @ rows.T
+                right += (rows * weight) @ missing
+            step = np.linalg.solve(normal, right)
+            rotation, origin = rotation_of(step[:3]) @ rotation, origin + step[3:]
+        return HeadPose(rotation=rotation, origin=origin)
+
+    def turned(self, mesh: np.ndarray, pose: HeadPose) -> np.ndarray:
+        """``(1434,)`` the mesh in scene units, turned to the front, about its weighted centre."""
+        scaled = mesh.astype(np.float64) * (pose.origin[2] / FOCAL)
+        centred = scaled - self.weight.astype(np.float64) @ scaled
+        flat: np.ndarray = (centred @ pose.rotation).reshape(-1)
+        return flat
+
+    def save(self, path: str | Path) -> str:
+        """Write a safetensors file under a temporary name, rename it, and return its SHA-256."""
+        metadata = {"format": FORMAT, "version": str(VERSION), "created_by": f"export3d {__version__}"}
+        content = save({name: np.ascontiguousarray(getattr(self, name)) for name in _SHAPES}, metadata)
+        write_atomically(Path(path), content)
+        return hashlib.sha256(content).hexdigest()
+
+    @staticmethod
+    def load(path: str | Path | None = None) -> HeadFit:
+        """Read a file of :meth:`save`; None is the bundled one.
+
+        Raises:
+            CheckpointError: Missing, damaged, another format or version, or arrays of wrong names or shapes.
+        """
+        return _load_bundled() if path is None else _load(Path(path))
+
+    def _first_guess(self, mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rotation and origin from the mesh's own depth, without perspective."""
+        weight = self.weight.astype(np.float64)
+        goal, given = self.template.astype(np.float64), mesh.astype(np.float64)
+        middle, centre = weight @ goal, weight @ given
+        moved, wanted = given - centre, goal - middle
+        left, size, right = np.linalg.svd((moved * weight[:, None]).T @ wanted)
+        sign = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
+        rotation = (left * sign) @ right
+        scale = (size * sign).sum() / (weight @ (wanted**2).sum(axis=1))  # sides of the crop per scene unit
+        depth = FOCAL / max(float(scale), 1e-6)
+        seen = np.append((centre[:2] - 0.5) * depth / FOCAL, depth)
+        return rotation, seen - rotation @ middle
+
+
+_SHAPES: dict[str, tuple[int, ...]] = {
+    "template": (NUM_MESH, 3),
+    "weight": (NUM_MESH,),
+    "mean": (3 * NUM_MESH,),
+    "correction": (3 * NUM_MESH + NUM_PLACE, 6),
+}
+
+
+def _cross(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """a x b, component by component; `np.cross` is many times slower."""
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+def place_features(pose: HeadPose) -> np.ndarray:
+    """``(5,)``: from where the face is seen, sideways and from above, their squares, and one. How the picture is turned
+    in its plane changes nothing."""
+    x, y, _ = pose.rotation.T @ pose.origin / np.linalg.norm(pose.origin)
+    return np.array([x, y, x**2, y**2, 1.0])
+
+
+def in_plane(pose: HeadPose) -> np.ndarray:
+    """``(2, 2)`` the rotation of the picture's plane that levels the head."""
+    x, y = pose.rotation[:2, 0] / max(float(np.hypot(*pose.rotation[:2, 0])), 1e-12)
+    return np.array([[x, y], [-y, x]])
+
+
+def corrected(pose: HeadPose, step: np.ndarray) -> HeadPose:
+    """A pose after a correction ``(6,)`` as `HeadFit.correction` gives it; the shift is given for a level head."""
+    origin = np.append(pose.origin[:2] + in_plane(pose).T @ step[3:5], pose.origin[2] * np.exp(step[5]))
+    return HeadPose(rotation=pose.rotation @ rotation_of(step[:3]), origin=origin)
+
+
+def rotation_of(vector: np.ndarray) -> np.ndarray:
+    """Rotation vector ``(3,)`` -> matrix ``(3, 3)`` (Rodrigues)."""
+    angle = float(np.linalg.norm(vector))
+    x, y, z = vector / max(angle, 1e-12)
+    skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    turned: np.ndarray = np.eye(3) + np.sin(angle) * skew + (1.0 - np.cos(angle)) * (skew @ skew)
+    return turned
+
+
+def smallest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The smallest rotation ``(3, 3)`` that takes the direction of one vector ``(3,)`` to that of another; they must not
+    be opposite."""
+    axis = np.cross(start, end)
+    length = float(np.linalg.norm(axis))
+    angle = np.arctan2(length, float(start @ end))
+    return rotation_of(axis / max(length, 1e-12) * angle)
+
+
+@cache
+def _load_bundled() -> HeadFit:
+    return _load(Path(__file__).resolve().parent.parent / "assets" / "head_fit.safetensors")
+
+
+def _load(path: Path) -> HeadFit:
+    _, arrays = read_tensor_file(
+        path,
+        kind="head fit",
+        format_name=FORMAT,
+        version=str(VERSION),
+        error=CheckpointError,
+        remedy="Install export3d again, or run: export3d train-camera",
+    )
+    try:
+        return HeadFit(**arrays)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not the arrays of a head fit ({error}). Make it again.") from error

@@ -1,0 +1,72 @@
+"""Single expression weights: the portrait's own, moved as the driver's scores move from rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from export3d.animation.weights import STRENGTH, WeightTransfer
+from export3d.face_state import ARKIT_NAMES, FaceState
+
+BROW, JAW, BLINK, WINK = (ARKIT_NAMES.index(n) for n in ("browInnerUp", "jawOpen", "eyeBlinkLeft", "mouthSmileLeft"))
+
+
+def state(**scores: float) -> FaceState:
+    weights = torch.zeros(1, len(ARKIT_NAMES))
+    for name, value in scores.items():
+        weights[0, ARKIT_NAMES.index(name)] = value
+    return FaceState(beta=torch.zeros(1, 64), weights=weights)
+
+
+def moved(transfer: WeightTransfer, driver: FaceState, found: bool = True) -> torch.Tensor:
+    weights = transfer(driver, found).weights
+    assert weights is not None
+    return weights[0]
+
+
+def test_a_driver_at_rest_leaves_the_portrait_its_own_weights() -> None:
+    transfer = WeightTransfer(state(browInnerUp=0.3, jawOpen=0.1))
+    weights = moved(transfer, state(browInnerUp=0.4))  # his brows are always that high
+    assert weights[[BROW, JAW]].tolist() == pytest.approx([0.3, 0.1])
+
+
+def test_a_raised_brow_moves_the_portraits_by_the_change_times_the_gain() -> None:
+    transfer = WeightTransfer(state(browInnerUp=0.3))
+    for _ in range(9):
+        moved(transfer, state(browInnerUp=0.1))
+    weights = moved(transfer, state(browInnerUp=0.3, jawOpen=0.2))
+    assert weights[BROW].item() == pytest.approx(0.3 + STRENGTH * 0.2)
+    assert weights[JAW].item() == pytest.approx(STRENGTH * 0.2 / 0.78)
+
+
+def test_weights_end_at_0_and_1_and_lids_are_left_to_beta() -> None:
+    transfer = WeightTransfer(state(browInnerUp=0.9))
+    for _ in range(9):
+        moved(transfer, state())
+    weights = moved(transfer, state(browInnerUp=0.9, eyeBlinkLeft=1.0))
+    assert weights[BROW].item() == 1.0 and weights[BLINK].isnan()
+
+
+def test_one_side_moves_alone() -> None:
+    transfer = WeightTransfer(state())
+    for _ in range(9):
+        moved(transfer, state())
+    weights = moved(transfer, state(mouthSmileLeft=0.3))
+    assert weights[WINK].item() == pytest.approx(STRENGTH * 0.3 / 0.75)
+    assert weights[ARKIT_NAMES.index("mouthSmileRight")].item() == 0.0
+
+
+def test_without_weights_of_either_the_model_is_told_none() -> None:
+    assert WeightTransfer(replace(state(), weights=None))(state(), True).weights is None
+    assert WeightTransfer(state())(replace(state(), weights=None), True).weights is None
+
+
+def test_frames_without_a_face_do_not_set_the_rest() -> None:
+    transfer = WeightTransfer(state())
+    assert transfer(state(browInnerUp=1.0), False).weights is None
+    for _ in range(9):
+        moved(transfer, state(browInnerUp=0.5))
+    transfer(state(), False)
+    assert moved(transfer, state(browInnerUp=0.5))[BROW].item() == pytest.approx(0.0)

@@ -1,0 +1,214 @@
+"""portrait/compose.py and portrait/detail.py: pictures at the photograph's own size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from export3d.camera import Camera
+from export3d.checkpoint import write_checkpoint
+from export3d.configs import config_to_dict
+from export3d.errors import CheckpointError
+from export3d.face_state import FaceState
+from export3d.portrait import PortraitModel, load_model
+from export3d.portrait.detail import DetailConfig, DetailNet
+from export3d.portrait.layers import Choice, Layers, mixed
+from export3d.portrait.state import DrivenPlanes
+
+Make = Callable[..., PortraitModel]
+States = Callable[..., FaceState]
+
+
+def _silent(model: PortraitModel) -> PortraitModel:
+    for tensor in (model.detail.out.weight, model.detail.out.bias):
+        assert tensor is not None
+        tensor.data.zero_()
+    return model
+
+
+def _driven(model: PortraitModel, make_state: States, photo: Tensor, batch: int = 1) -> tuple[DrivenPlanes, Camera]:
+    """A portrait whose 32-pixel source is the photograph made small, driven."""
+    source = F.interpolate(photo, size=(32, 32), mode="area")
+    yaw = torch.linspace(-0.2, 0.3, batch)
+    code = model.encode(source, Camera.look_at_head(yaw), make_state(1, batch), photo=photo)
+    return model.drive(code, make_state(2, batch)), Camera.look_at_head(-yaw, 0.1 + 0.0 * yaw)
+
+
+def _photo(size: int, batch: int = 1) -> Tensor:
+    return torch.rand(batch, 3, size, size) * 2 - 1
+
+
+@torch.no_grad()
+def test_at_the_models_own_size_a_photograph_changes_nothing_without_the_network(
+    make_model: Make, make_state: States
+) -> None:
+    model = _silent(make_model())
+    driven, camera = _driven(model, make_state, _photo(32, 2), 2)
+    without = replace(driven, code=replace(driven.code, maps=replace(driven.code.maps, photo=None)))
+    with_photo, plain = model.render(driven, camera), model.render(without, camera)
+    for name in ("image", "raw", "image_opacity"):
+        assert torch.allclose(getattr(with_photo, name), getattr(plain, name), atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [32, 48, 50, 64, 96])
+def test_a_picture_has_the_photographs_size_or_the_one_asked_for(
+    make_model: Make, make_state: States, size: int
+) -> None:
+    model = make_model()
+    driven, camera = _driven(model, make_state, _photo(64))
+    own, other = model.render(driven, camera), model.render(driven, camera, size=size)
+    assert own.image is not None and own.image.shape == (1, 3, 64, 64)
+    assert other.image is not None and other.image.shape == (1, 3, size, size)
+    assert other.image_opacity is not None and other.image_opacity.shape == (1, 1, size, size)
+    assert torch.isfinite(other.image).all() and 0.0 <= other.image_opacity.min() <= other.image_opacity.max() <= 1.0
+
+
+@torch.no_grad()
+def test_a_window_shows_what_the_whole_picture_shows_there(make_model: Make, make_state: States) -> None:
+    model = _silent(make_model())  # the network sees beyond a window's edge
+    driven, camera = _driven(model, make_state, _photo(64, 2), 2)
+    whole = model.render(driven, camera).image
+    top, left = torch.tensor([2, 1]), torch.tensor([4, 0])
+    part = model.render(driven, camera, window=(top, left, 12)).image
+    assert whole is not None and part is not None and part.shape == (2, 3, 48, 48)
+    for b, (t, s) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
+        there = whole[b, :, 4 * t : 4 * t + 48, 4 * s : 4 * s + 48]
+        # Near the edge enlarging and the super-resolution miss what lies beside the window.
+        assert torch.allclose(part[b, :, 20:-20, 20:-20], there[:, 20:-20, 20:-20], atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [48, 64, 80])
+def test_composing_only_where_the_head_is_gives_the_same_picture(
+    make_model: Make, make_state: States, size: int
+) -> None:
+    model = _silent(make_model())
+    driven, camera = _driven(model, make_state, _photo(64))
+    left = model.trace(driven, camera)
+    left.opacity[:, :, :5] = 0.0
+    left.opacity[..., 11:] = 0.0
+    left.choice.more.clamp_(max=0.0)
+    boxed, opacity = model.compose(left, driven.code, size=size)
+    with torch.enable_grad():  # then all of it is composed
+        whole, whole_opacity = model.compose(left, driven.code, size=size)
+    assert opacity[0, 0, : size // 8].max() == 0.0 < opacity.max()
+    # What was left out is less than half a level.
+    assert (boxed - whole).abs().max() < 2 / 255 and (opacity - whole_opacity).abs().max() < 1 / 256
+
+
+@torch.no_grad()
+def test_without_a_head_the_photographs_background_is_shown(make_model: Make, make_state: States) -> None:
+    model = make_model()
+    driven, camera = _driven(model, make_state, _photo(64))
+    model.superres.high_rgb.bias.data[-1] = -100.0  # type: ignore[union-attr]  # opacity 0 everywhere
+    render = model.render(driven, camera)
+    photo = driven.code.maps.photo
+    assert photo is not None and render.image is not None and render.image_opacity is not None
+    assert torch.equal(render.image, photo.background) and not render.image_opacity.any()
+
+
+@torch.no_grad()
+def test_fine_detail_of_the_photograph_is_in_the_picture(make_model: Make, make_state: States) -> None:
+    model = _silent(make_model(scale=0.0))
+    model.superres.high_rgb.bias.data[4] = 30.0  # type: ignore[union-attr]  # the portrait's own colours alone
+    model.superres.high_rgb.bias.data[-1] = 100.0  # type: ignore[union-attr]  # all of it is head
+    stripes = torch.where(torch.arange(128) % 4 < 2, 1.0, -1.0).expand(1, 3, 128, 128)
+    camera, state = Camera.look_at_head(0.0), make_state(1)
+    driven = model.drive(model.encode(torch.zeros(1, 3, 32, 32), camera, state, photo=stripes), state)
+    with torch.enable_grad():
+        image = model.render(driven, camera).image
+    assert image is not None and image[..., 40:80, 40:80].detach().std() > 0.5
+
+
+def test_refused_sizes_are_named(make_model: Make, make_state: States) -> None:
+    model, corner = make_model(), torch.zeros(1, dtype=torch.int64)
+    driven, camera = _driven(model, make_state, _photo(64))
+    bare = replace(driven, code=replace(driven.code, maps=replace(driven.code.maps, photo=None)))
+    with torch.no_grad():
+        with pytest.raises(ValueError, match="size 64 needs a photograph"):
+            model.render(bare, camera, size=64)
+        with pytest.raises(ValueError, match="size must be even; got 63"):
+            model.render(driven, camera, size=63)
+        with pytest.raises(ValueError, match="multiple of the 16 rays; got 40"):
+            model.render(driven, camera, size=40, window=(corner, corner, 8))
+        with pytest.raises(ValueError, match="photo: expected an even side; got 33"):
+            model.encode(torch.zeros(1, 3, 32, 32), camera, make_state(1), photo=_photo(33))
+
+
+# ----- the network --------------------------------------------------------------------------------------------------
+
+
+def _choice(size: int, state: int) -> tuple[Choice, Layers]:
+    rgb, logits, residual, more = (torch.randn(1, n, size, size) for n in (3, 3, 3, 1))
+    choice = Choice(rgb, logits, residual, more, torch.randn(1, 5, state, state))
+    return choice, Layers(
+        colours=torch.randn(1, 2, 3, size, size),
+        prior=torch.rand(1, 3, size, size) + 0.01,
+        clues=torch.rand(1, 4, size, size),
+        opacity=torch.rand(1, 1, size, size),
+    )
+
+
+def test_a_new_network_corrects_nothing_and_a_trained_one_everything_but_the_raw_image() -> None:
+    net, (choice, layers) = DetailNet(DetailConfig(width=4, state=2), 5, layers=2), _choice(16, 8)
+    same, as_read = net(choice, layers)
+    assert net.is_silent and all(torch.equal(a, b) for a, b in zip(same, choice, strict=True))
+    assert torch.equal(as_read.colours, layers.colours)
+    torch.nn.init.normal_(net.out.weight)
+    mended, sharper = net(choice, layers)
+    changed = [not torch.equal(a, b) for a, b in zip(mended, choice, strict=True)]
+    assert not net.is_silent and changed == [False, True, True, True, False]
+    assert [torch.equal(sharper.colours[:, k], layers.colours[:, k]) for k in range(2)] == [False, True]
+
+
+def test_the_network_invents_no_pattern_of_pixels_where_all_that_it_sees_is_flat() -> None:
+    net, (choice, layers) = DetailNet(DetailConfig(width=4, state=2), 5, layers=2), _choice(32, 16)
+    torch.nn.init.normal_(net.out.weight)
+    flat = Choice(*(torch.full_like(x, 0.3) for x in choice))  # type: ignore[call-arg]
+    even = Layers(*(torch.full_like(x, 0.4) for x in (layers.colours, layers.prior, layers.clues, layers.opacity)))
+    mended, sharper = net(flat, even)
+    for x in (mended.logits, mended.residual, mended.more, sharper.colours[:, 0]):
+        inner = x[..., 10:-10, 10:-10]  # beside the border the convolutions see it
+        assert torch.allclose(inner, inner[..., :1, :1].expand_as(inner), atol=1e-4)
+
+
+def test_the_mixture_is_the_sum_of_shares_and_the_residual() -> None:
+    choice, layers = _choice(4, 4)
+    image, opacity = mixed(choice, layers)
+    weights = choice.logits[0, :, 1, 2].exp() * layers.prior[0, :, 1, 2]
+    weights = weights / weights.sum()
+    pictures = torch.stack([choice.rgb[0, :, 1, 2], layers.colours[0, 0, :, 1, 2], layers.colours[0, 1, :, 1, 2]])
+    assert torch.allclose(image[0, :, 1, 2], weights @ pictures + choice.residual[0, :, 1, 2], atol=1e-5)
+    assert torch.equal(opacity, (layers.opacity + choice.more).clamp(0.0, 1.0))
+
+
+# ----- files from before it -----------------------------------------------------------------------------------------
+
+
+def _write(path: Path, model: PortraitModel, missing: tuple[str, ...]) -> None:
+    tensors = {name: t for name, t in model.state_dict().items() if not name.startswith(missing)}
+    config = {"model": "portrait", **config_to_dict(model.config)}
+    write_checkpoint(path, tensors, kind="export3d", config=config)
+
+
+def test_a_file_from_before_the_network_loads_with_one_that_corrects_nothing(tmp_path: Path, make_model: Make) -> None:
+    model = make_model()
+    _write(tmp_path / "old.safetensors", model, ("detail.",))
+    first, second = (load_model(tmp_path / "old.safetensors") for _ in range(2))
+    assert isinstance(first, PortraitModel) and first.detail.is_silent and bool(first.detail.first.weight.any())
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("missing", [("detail.first.weight",), ("detail.", "neck", "lookup.guide.bias")])
+def test_nothing_else_may_be_missing(tmp_path: Path, make_model: Make, missing: tuple[str, ...]) -> None:
+    _write(tmp_path / "m.safetensors", make_model(), missing)
+    with pytest.raises(CheckpointError, match=f"missing '{missing[-1]}'"):
+        load_model(tmp_path / "m.safetensors")

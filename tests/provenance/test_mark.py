@@ -1,0 +1,184 @@
+"""The invisible mark: what is written is read, after every attack, and nothing is read where nothing was written."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from export3d.provenance import detect, mark
+from export3d.provenance.detect import MarkDetector, score_threshold
+from export3d.provenance.mark import BAND, TILE, Marker, new_payload, places_of, tile
+from pictures import a_picture, a_video, resized, through_h264
+
+PAYLOAD = 0xE3ABCDEF
+
+
+def read(frames: list[np.ndarray]) -> int | None:
+    detector = MarkDetector()
+    for frame in frames:
+        detector.add(frame)
+    found = detector.read()
+    return None if found is None else found.payload
+
+
+@pytest.fixture(scope="module")
+def marked() -> list[np.ndarray]:
+    marker = Marker(PAYLOAD)
+    return [marker(frame) for frame in a_video()]
+
+
+def test_the_tile_holds_only_the_middle_frequencies_each_with_the_same_strength() -> None:
+    strength = np.abs(np.fft.fft2(tile(PAYLOAD)))
+    y, x = np.meshgrid(np.fft.fftfreq(TILE, 1 / TILE), np.fft.fftfreq(TILE, 1 / TILE), indexing="ij")
+    inside = (np.hypot(y, x) >= BAND[0]) & (np.hypot(y, x) <= BAND[1])
+    assert strength[~inside].max() < 1e-6
+    assert np.ptp(strength[inside]) < 1e-6 * strength[inside].mean()
+
+
+def test_the_tile_is_the_same_on_every_machine() -> None:
+    """The key, not a library's random numbers: a change here makes old videos unreadable."""
+    assert np.round(tile(0xE3000001)[:2, :3], 4).tolist() == TILE_CORNER
+
+
+TILE_CORNER = [[-0.1001, -1.0244, -1.4357], [-0.0884, -1.2172, -1.892]]
+
+
+def test_places_say_the_payload_and_its_checksum() -> None:
+    """CRC-16/CCITT of 'e3000000' worked out bit by bit."""
+    crc = 0xFFFF
+    for byte in (0xE3, 0, 0, 0):
+        crc ^= byte << 8
+        for _ in range(8):
+            crc = (crc << 1 ^ (0x1021 if crc & 0x8000 else 0)) & 0xFFFF
+    word = 0xE3000000 << 16 | crc
+    expected = [[(word >> s) % 4096 // 64 * 2, (word >> s) % 64 * 2] for s in (36, 24, 12, 0)]
+    assert places_of(0xE3000000).tolist() == expected
+
+
+def test_a_payload_of_more_than_32_bits_is_refused() -> None:
+    with pytest.raises(ValueError, match="32 bits"):
+        places_of(2**32)
+
+
+def test_new_payloads_carry_the_project_and_differ() -> None:
+    payloads = {new_payload() for _ in range(50)}
+    assert len(payloads) > 45 and {p >> 24 for p in payloads} == {mark.PROJECT}
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (512, 512), (256, 768), (130, 97), (17, 40)])
+def test_the_change_is_small_and_alike_in_all_channels(shape: tuple[int, int]) -> None:
+    image = np.clip(a_picture(1, max(shape)), 16, 239)[: shape[0], : shape[1]]
+    change = Marker(PAYLOAD)(image).astype(int) - image
+    assert (
+        change.shape == image.shape
+        and (change[..., 0] == change[..., 1]).all()
+        and (change[..., 0] == change[..., 2]).all()
+    )
+    assert 10 * np.log10(255**2 / np.mean(change**2)) > 41.9
+    assert np.abs(change).max() > 0
+
+
+def test_black_and_white_do_not_wrap_round() -> None:
+    for value in (0, 255):
+        image = np.full((128, 128, 3), value, dtype=np.uint8)
+        assert np.abs(Marker(PAYLOAD)(image).astype(int) - value).max() < 16
+
+
+def test_frames_are_marked_for_themselves() -> None:
+    """The same frame gets the same mark, whatever came before it and whatever its size was."""
+    marker, frames = Marker(PAYLOAD), a_video(num_frames=3)
+    first = marker(frames[0])
+    marker(a_picture(3, 128))
+    assert (marker(frames[0]) == first).all()
+
+
+def test_lively_places_change_more_than_flat_ones() -> None:
+    image = np.full((256, 256, 3), 128, dtype=np.uint8)
+    image[:, 128:] = np.random.default_rng(0).integers(60, 200, (256, 128, 3))
+    change = Marker(PAYLOAD)(image).astype(float) - image
+    assert change[:, 144:].std() > 1.5 * change[:, :112].std()
+
+
+ATTACKS = {
+    "unchanged": lambda frames, path: frames,
+    "H.264 at CRF 23": lambda frames, path: through_h264(path, frames, 23),
+    "H.264 at CRF 28": lambda frames, path: through_h264(path, frames, 28),
+    "half size and back": lambda frames, path: resized(resized(frames, 128, 128), 256, 256),
+    "a crop of 10 %": lambda frames, path: [f[13:243, 13:243] for f in frames],
+    "a crop of 10 %, made as large as before": lambda frames, path: resized(
+        [f[13:243, 13:243] for f in frames], 256, 256
+    ),
+    "brighter, more contrast": lambda frames, path: [np.clip(f * 1.32 - 2, 0, 255).astype(np.uint8) for f in frames],
+    "darker, less contrast": lambda frames, path: [(f * 0.72 + 4).astype(np.uint8) for f in frames],
+    "JPEG 75": lambda frames, path: [_jpeg(f) for f in frames],
+    "one frame alone": lambda frames, path: frames[5:6],
+    "mirrored": lambda frames, path: [f[:, ::-1] for f in frames],
+    "1.9 times as large": lambda frames, path: resized(frames, 486, 486),
+}
+
+
+def _jpeg(frame: np.ndarray) -> np.ndarray:
+    content = io.BytesIO()
+    Image.fromarray(frame).save(content, "JPEG", quality=75)
+    return np.asarray(Image.open(content))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_payload_survives(name: str, marked: list[np.ndarray], tmp_path: Path) -> None:
+    assert read(ATTACKS[name](marked, tmp_path / "video.mp4")[::4]) == PAYLOAD
+
+
+def test_nothing_is_found_in_unmarked_videos() -> None:
+    assert [read(a_video(seed, 4)) for seed in range(2)] == [None] * 2
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_nothing_is_found_in_an_empty_picture(value: int) -> None:
+    assert read([np.full((64, 64, 3), value, dtype=np.uint8)]) is None
+
+
+def test_scores_of_unmarked_pictures_stay_under_the_bound() -> None:
+    """For random phases a score of one hypothesis has deviation 1, so the best of 4096 places stays under 6."""
+    generator = np.random.default_rng(0)
+    count = len(mark.waves().y)
+    for _ in range(20):
+        phases = np.exp(2j * np.pi * generator.random(count)).astype(np.complex64)
+        fits = detect.match(phases).fits
+        assert fits.max() < 6 / np.sqrt(mark.NUM_PATTERNS) * 1.05
+        assert abs(fits.std() * np.sqrt(mark.NUM_PATTERNS) - 1) < 0.1
+
+
+def test_the_threshold_keeps_the_risk_for_all_hypotheses_together() -> None:
+    poses = 1 + 2 * (len(detect.all_scales()) + 30)
+    hypotheses = 2**24 * 128 * 128 * poses
+    assert hypotheses * np.exp(-(score_threshold() ** 2) / 2) == pytest.approx(1e-6, rel=1e-6)
+
+
+def test_a_mark_of_another_project_is_not_ours() -> None:
+    assert read([Marker(0x11ABCDEF)(frame) for frame in a_video(num_frames=2)]) is None
+
+
+def test_the_time_limit_ends_the_search() -> None:
+    detector = MarkDetector()
+    detector.add(a_picture())
+    assert detector.read(deadline=0.0) is None
+
+
+def test_a_detector_without_frames_says_so() -> None:
+    with pytest.raises(RuntimeError, match="add a frame"):
+        MarkDetector().read()
+
+
+def test_spectrum_agrees_with_a_slow_sum_at_a_crooked_size() -> None:
+    values = np.random.default_rng(0).normal(size=(9, 7)).astype(np.float32)
+    keyed, scale = mark.waves(), 1.37
+    y, x = np.mgrid[0:9, 0:7]
+    slow = [
+        np.sum(values * np.exp(-2j * np.pi * (keyed.y[k] * y + keyed.x[k] * x) / (128 * scale)))
+        for k in range(0, 500, 97)
+    ]
+    assert np.allclose(detect.spectrum(values, scale)[:500:97], slow, atol=1e-3)
