@@ -161,7 +161,9 @@ def _csv(folder: Path) -> Path:
     return _text("a.csv", "Timecode,jawOpen,eyeBlinkLeft,HeadYaw\n" + "0,0.5,0.1,0.2\n" * 4)(folder)
 
 
-FACTS = [ClipFacts(key=key, identity=key, head_angles=np.zeros((3, 3)), usable=np.ones(3, bool)) for key in ("k1", "k2")]
+FACTS = [
+    ClipFacts(key=key, identity=key, head_angles=np.zeros((3, 3)), usable=np.ones(3, bool)) for key in ("k1", "k2")
+]
 
 
 def _pairs(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -91,16 +92,16 @@ class AudioCopy:
         while True:
             try:
                 packet = next(packets, None)
-                if packet is None:
-                    break
-                if not self._copy:
+            except av.error.FFmpegError:  # the container itself cannot be read on
+                packet = None
+            if packet is None:
+                break
+            if not self._copy:
+                with suppress(av.error.FFmpegError):
                     yield from self._encode(self._source.decode(packet if packet.size else None))
-                elif packet.size and packet.dts is not None and self._retime(packet):
-                    packet.stream = self._target
-                    yield packet
-            except av.error.FFmpegError:
-                if packets.gi_frame is None:  # the container itself cannot be read on
-                    break
+            elif packet.size and packet.dts is not None and self._retime(packet):
+                packet.stream = self._target
+                yield packet
         if not self._copy:
             yield from self._encode([None])
             yield from self._target.encode(None)

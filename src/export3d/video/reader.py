@@ -164,22 +164,22 @@ class VideoReader:
     def _pictures(self) -> Iterator[Any]:
         """Decoded pictures; what cannot be decoded is counted."""
         packets = self._container.demux()
-        while True:
+        while self._num_damaged < MAX_DAMAGED:
             try:
                 packet = next(packets, None)
-                if packet is None:
-                    return
-                self._note_end(packet)
-                if packet.stream.index == self._stream.index:
-                    yield from self._stream.decode(packet if packet.size else None)
             except (av.error.FFmpegError, ValueError) as error:
+                self.problems.append(f"the rest cannot be read ({getattr(error, 'strerror', None) or error})")
+                return
+            if packet is None:
+                return
+            self._note_end(packet)
+            if packet.stream.index != self._stream.index:
+                continue
+            try:
+                yield from self._stream.decode(packet if packet.size else None)
+            except (av.error.FFmpegError, ValueError):
                 self._num_damaged += 1
-                if packets.gi_frame is None:  # the container itself cannot be read on
-                    self.problems.append(f"the rest cannot be read ({getattr(error, 'strerror', None) or error})")
-                    return
-                if self._num_damaged >= MAX_DAMAGED:
-                    self.problems.append("too much of it is damaged to go on")
-                    return
+        self.problems.append("too much of it is damaged to go on")
 
     def _exact_pts(self, pts: int | None, index: int) -> int:
         """Time of a frame on the clock that is handed out."""

@@ -19,7 +19,7 @@ from export3d.files import publish, temporary_beside, write_error
 from export3d.video.audio import AudioCopy
 from export3d.video.target import check_video_target
 
-_BEST_CRF = 0.5
+_BEST_CRF = 1
 """x264 takes 0 for lossless, in a profile that many players do not know."""
 
 
