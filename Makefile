@@ -63,5 +63,11 @@ docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict --quiet --site-dir out/site
 	@echo "out/site/index.html"
 
+# Damaged files through every reader; for hours: make fuzz FILES=500000 SEED=1
+FILES ?= 5000
+SEED ?= 0
+fuzz: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/attack.py --files $(FILES) --seed $(SEED)
+
 clean:
 	rm -rf $(VENV) out build dist src/*.egg-info

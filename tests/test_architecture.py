@@ -22,6 +22,8 @@ LEAVES = (
     "images",
     "video",
     "files",
+    "reading",
+    "stopping",
     "tensor_files",
     "checkpoint",
     "landmarks",

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from export3d import checkpoint
-from export3d.checkpoint import load_strictly, read_checkpoint, tensors_digest, write_checkpoint
+from export3d.checkpoint import load_strictly, read_checkpoint, write_checkpoint
 from export3d.errors import CheckpointError, OutputError
+from export3d.tensor_files import arrays_digest
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(7), "b": torch.ones(4).half()}
 
@@ -25,6 +26,11 @@ def _write(path: Path, **changes: Any) -> Path:
     settings: dict[str, Any] = {"kind": "export3d", "config": {"hidden": 8}, **changes}
     write_checkpoint(path, settings.pop("tensors", TENSORS), **settings)
     return path
+
+
+def _as_version_1(path: Path) -> Path:
+    """The first versions sealed the tensors alone."""
+    return _with_header(path, version="1", sha256=arrays_digest(TENSORS))
 
 
 def _with_header(path: Path, **changes: str | None) -> Path:
@@ -54,17 +60,22 @@ def test_a_checkpoint_gives_back_tensors_config_and_facts(tmp_path: Path) -> Non
 def test_the_digest_is_returned_stored_and_depends_on_every_byte(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     digest = write_checkpoint(path, TENSORS, kind="x", config={})
-    assert read_checkpoint(path, kind="x").sha256 == digest == tensors_digest(TENSORS)
+    assert (
+        read_checkpoint(path, kind="x").sha256
+        == digest
+        != write_checkpoint(path, TENSORS, kind="x", config={"near": 0.1})
+    )
+    digest = arrays_digest(TENSORS)
     changed = {**TENSORS, "a.count": torch.tensor(8)}
     renamed = {("c" if n == "b" else n): t for n, t in TENSORS.items()}
     reshaped = {**TENSORS, "a.weight": TENSORS["a.weight"].reshape(3, 2)}
-    assert len({digest, *(tensors_digest(t) for t in (changed, renamed, reshaped))}) == 4
+    assert len({digest, *(arrays_digest(t) for t in (changed, renamed, reshaped))}) == 4
 
 
 def test_the_digest_ignores_the_order_of_tensors_and_their_strides() -> None:
     turned = {n: TENSORS[n] for n in reversed(TENSORS)}
     turned["a.weight"] = TENSORS["a.weight"].T.contiguous().T
-    assert tensors_digest(turned) == tensors_digest(TENSORS)
+    assert arrays_digest(turned) == arrays_digest(TENSORS)
 
 
 def test_writing_twice_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -86,19 +97,18 @@ def test_a_model_file_has_the_permissions_that_the_umask_gives(tmp_path: Path) -
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _write(tmp_path / "m.safetensors")
 
-    def disk_full(tensors: dict[str, Tensor], target: Path, metadata: dict[str, str]) -> None:
-        Path(target).write_bytes(b"half of it")
+    def disk_full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", disk_full)
-    with pytest.raises(OutputError, match=r"could not be written .*No space left on device.*Check the folder"):
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(OutputError, match=r"cannot be written .*No space left on device.*Free some disk space"):
         _write(path, config={"hidden": 9})
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
     assert read_checkpoint(path, kind="export3d").config == {"hidden": 8}
 
 
 def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"gone/m\.safetensors: the checkpoint could not be written"):
+    with pytest.raises(OutputError, match=r"gone/m\.safetensors: cannot be written"):
         _write(tmp_path / "gone" / "m.safetensors")
 
 
@@ -110,14 +120,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 100])
 def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match="damaged or not a safetensors file"):
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         read_checkpoint(tmp_path / "m.safetensors", kind="export3d")
 
 
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     path = _write(tmp_path / "m.safetensors")
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(CheckpointError, match="damaged or not a safetensors file"):
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         read_checkpoint(path, kind="export3d")
 
 
@@ -132,13 +142,17 @@ def test_one_flipped_bit_is_found_by_the_checksum(tmp_path: Path) -> None:
 
 def test_a_safetensors_file_from_elsewhere_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "m.safetensors")
-    with pytest.raises(CheckpointError, match=r"not an Export3D checkpoint \(format 'None', expected"):
+    with pytest.raises(
+        CheckpointError, match=r"expected format 'export3d-checkpoint', version 1 or 2 or 3; got 'none'"
+    ):
         read_checkpoint(tmp_path / "m.safetensors", kind="export3d")
 
 
 def test_a_newer_version_says_which_and_what_to_do(tmp_path: Path) -> None:
-    path = _with_header(_write(tmp_path / "m.safetensors"), version="3")
-    with pytest.raises(CheckpointError, match=r"has version 3, this export3d reads 1-2; upgrade export3d"):
+    path = _with_header(_write(tmp_path / "m.safetensors"), version="4")
+    with pytest.raises(
+        CheckpointError, match=r"version 1 or 2 or 3; got 'export3d-checkpoint', version 4\. Upgrade export3d"
+    ):
         read_checkpoint(path, kind="export3d")
 
 
@@ -149,7 +163,7 @@ def test_a_newer_version_says_which_and_what_to_do(tmp_path: Path) -> None:
 )
 def test_a_broken_header_is_a_checkpoint_error_not_a_crash(tmp_path: Path, change: dict[str, str | None]) -> None:
     path = _with_header(_write(tmp_path / "m.safetensors"), **change)
-    with pytest.raises(CheckpointError, match=r"m\.safetensors: .*header"):
+    with pytest.raises(CheckpointError, match=r"m\.safetensors: .*(header|version (none|one))"):
         read_checkpoint(path, kind="export3d")
 
 
@@ -162,9 +176,7 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
 def test_old_files_pass_through_every_migration_of_their_kind_in_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = {
-        kind: _with_header(_write(tmp_path / f"{kind}.safetensors", kind=kind), version="1") for kind in ("a", "b")
-    }
+    files = {kind: _as_version_1(_write(tmp_path / f"{kind}.safetensors", kind=kind)) for kind in ("a", "b")}
 
     def one_to_two(tensors: dict[str, Tensor], config: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {n.replace("a.", "first."): t for n, t in tensors.items()}, {**config, "path": [1]}
@@ -191,7 +203,7 @@ def test_a_migration_that_fails_names_the_file(tmp_path: Path, monkeypatch: pyte
         raise CheckpointError("a part is missing")
 
     monkeypatch.setitem(checkpoint.MIGRATIONS, ("a", 1), refuse)
-    path = _with_header(_write(tmp_path / "m.safetensors", kind="a"), version="1")
+    path = _as_version_1(_write(tmp_path / "m.safetensors", kind="a"))
     with pytest.raises(CheckpointError, match=r"m\.safetensors: a part is missing"):
         read_checkpoint(path, kind="a")
 

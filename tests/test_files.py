@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import export3d
-from export3d.errors import OutputError
-from export3d.files import TEMPORARY_GLOB, publish, replacing, temporary_beside, write_atomically
+from export3d.errors import DataError, OutputError
+from export3d.files import (
+    TEMPORARY_GLOB,
+    only_user,
+    publish,
+    replacing,
+    temporary_beside,
+    write_atomically,
+    write_error,
+)
 
 SOURCE = Path(export3d.__file__).parent
 
@@ -59,7 +70,7 @@ def test_a_full_disk_at_the_last_moment_is_a_typed_error_with_advice(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        OutputError, match=r"a\.bin: cannot be written \(No space left on device\)\. Sweep up\."
+        OutputError, match=r"a\.bin: cannot be written \(No space left on device\)\. Free some disk space"
     ) as caught:
         write_atomically(path, b"new", "Sweep up.")
     assert caught.value.exit_code == 30
@@ -68,7 +79,7 @@ def test_a_full_disk_at_the_last_moment_is_a_typed_error_with_advice(
 
 
 def test_a_missing_folder_and_a_file_as_folder_are_typed_errors(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"gone/a: cannot be written .* Check folder and disk space"):
+    with pytest.raises(OutputError, match=r"gone/a: cannot be written .* Check the folder and its rights"):
         write_atomically(tmp_path / "gone" / "a", b"")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="file/a: cannot be written"):
@@ -106,3 +117,47 @@ def test_no_other_module_renames_files_itself() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
                 assert ast.unparse(node) not in ("os.replace", "os.rename", "tempfile.mkstemp"), path
+
+
+def test_an_existing_file_keeps_its_rights_and_a_link_stays_a_link(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.json", tmp_path / "link.json"
+    real.write_bytes(b"old")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    write_atomically(link, b"new")
+    assert link.is_symlink() and real.read_bytes() == b"new"
+    assert real.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_name_of_255_bytes_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 255)
+    write_atomically(path, b"new")
+    assert names(tmp_path) == ["n" * 255]
+
+
+def test_the_next_write_clears_what_a_dead_process_left_but_not_what_a_living_one_writes(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    code = (
+        "import os; from pathlib import Path; from export3d.files import temporary_beside\n"
+        f"temporary_beside(Path({str(path)!r})).touch(); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (left,) = tmp_path.glob(TEMPORARY_GLOB)
+    ours = temporary_beside(path)
+    assert not left.exists()
+    ours.touch()
+    write_atomically(path, b"new")
+    assert names(tmp_path) == sorted([ours.name, "a.bin"])
+
+
+@pytest.mark.parametrize(("number", "advice"), [(errno.ENOSPC, "Free some disk space"), (errno.EACCES, "rights")])
+def test_the_disk_is_blamed_only_where_it_is_full(number: int, advice: str) -> None:
+    assert advice in str(write_error(Path("a"), OSError(number, os.strerror(number))))
+
+
+def test_a_folder_has_one_user_at_a_time(tmp_path: Path) -> None:
+    with only_user(tmp_path, DataError):
+        with pytest.raises(DataError, match="another run is working"), only_user(tmp_path, DataError):
+            pass
+    with only_user(tmp_path, DataError):
+        pass

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from export3d.errors import ImageSizeError, UnreadableImageError
-from export3d.images import read_image, to_tensor, to_uint8
+from export3d.images import is_moving, read_image, to_tensor, to_uint8
 
 
 def test_every_8_bit_value_survives_the_round_trip() -> None:
@@ -141,3 +142,43 @@ def test_an_absurdly_large_image_is_refused_before_it_is_decoded(tmp_path: Path,
 def test_a_folder_is_not_an_image(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match="no such image file"):
         read_image(tmp_path)
+
+
+def test_a_phones_mpo_and_the_pages_of_a_tiff_are_stills_and_a_gif_is_a_film(tmp_path: Path) -> None:
+    picture, small = Image.new("RGB", (64, 48), "red"), Image.new("RGB", (40, 40))
+    exif = Image.Exif()
+    exif[0x010F] = "Phone"
+    picture.save(tmp_path / "a.tiff", save_all=True, append_images=[small])
+    picture.save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (64, 48), "blue")])
+    # The last one: saving it leaves options in the pictures that other formats stumble over.
+    picture.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[small], exif=exif)
+    (tmp_path / "a.txt").write_text("words")
+    moving = [is_moving(tmp_path / name) for name in ("a.jpg", "a.tiff", "a.gif", "a.txt")]
+    assert moving == [False, False, True, None]
+    assert read_image(tmp_path / "a.jpg").shape == (48, 64, 3)
+
+
+def test_a_program_in_a_pictures_clothes_is_not_started(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\nshowpage\n")
+    with pytest.raises(UnreadableImageError):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_heic_picture_is_named_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+    with pytest.raises(UnreadableImageError, match="pip install pillow-heif"):
+        read_image(tmp_path / "a.heic")
+
+
+def test_a_colour_profile_is_applied(tmp_path: Path) -> None:
+    """An image whose profile is sRGB itself stays; a profile that is damaged is ignored."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    colour = Image.new("RGB", (40, 40), (200, 80, 30))
+    colour.save(tmp_path / "a.png", icc_profile=profile)
+    colour.save(tmp_path / "b.png", icc_profile=b"not a profile")
+    for name in ("a.png", "b.png"):
+        assert np.abs(read_image(tmp_path / name)[0, 0].astype(int) - (200, 80, 30)).max() <= 1
+    grey = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    colour.save(tmp_path / "c.png", icc_profile=grey)
+    assert read_image(tmp_path / "c.png").shape == (40, 40, 3)

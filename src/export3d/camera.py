@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,9 @@ RADIUS = 2.7
 
 FOCAL = 2985.29 / 700.0
 """Normalised focal length, 4.2647 (EG3D: the 224 crop's focal length carried over to the 700 crop)."""
+
+_MAX_CAMERA_VALUE = 1e4
+_ROTATION_TOLERANCE = 0.05
 
 _CAMERA_FLIP = (1.0, -1.0, -1.0)
 
@@ -212,3 +216,14 @@ def _rotation(angle: Tensor, first: int, second: int) -> Tensor:
     out[:, first, second] = -sin
     out[:, second, first] = sin
     return out
+
+
+def camera_problem(vectors: np.ndarray) -> str | None:
+    """What keeps camera vectors ``(T, 25)`` from being cameras, or None: no rotation, no focal length, or absurdly far."""
+    pose, intrinsics = vectors[:, :16].reshape(-1, 4, 4).astype(np.float64), vectors[:, 16:].reshape(-1, 3, 3)
+    good = (np.abs(vectors) < _MAX_CAMERA_VALUE).all(axis=1) & (intrinsics[:, 0, 0] > 0) & (intrinsics[:, 1, 1] > 0)
+    turn = np.where(good[:, None, None], pose[:, :3, :3], np.eye(3))
+    good &= np.abs(turn @ turn.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2), initial=0.0) < _ROTATION_TOLERANCE
+    if good.all():
+        return None
+    return f"camera of frame {int(np.argmin(good))} is no camera (no rotation, no focal length, or absurdly large)"

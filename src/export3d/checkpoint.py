@@ -1,12 +1,11 @@
 """Model files: safetensors + JSON configuration + format version; strict, atomic, checksummed.
 
 The header of the file holds `format`, `version`, `kind`, `config` (JSON), `extra` (JSON), `created_by` and `sha256`, a
-digest over names, dtypes, shapes and bytes of all tensors.
+digest over the rest of the header and names, dtypes, shapes and bytes of all tensors (before version 3 of the tensors alone).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from export3d.errors import CheckpointError, OutputError
-from export3d.files import replacing
+from export3d.errors import CheckpointError
+from export3d.files import write_atomically
+from export3d.reading import parse_json, reading, shortened
+from export3d.tensor_files import arrays_digest, content_digest, read_tensor_file
 
 FORMAT = "export3d-checkpoint"
-VERSION = 2
+VERSION = 3
+READABLE = ("1", "2", "3")
 
 Migration = Callable[[dict[str, Tensor], dict[str, Any]], tuple[dict[str, Tensor], dict[str, Any]]]
 
@@ -69,7 +70,6 @@ def write_checkpoint(
 
     path = Path(path)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    digest = tensors_digest(plain)
     header = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -77,18 +77,9 @@ def write_checkpoint(
         "config": json.dumps(config, sort_keys=True),
         "extra": json.dumps(extra or {}, sort_keys=True),
         "created_by": f"export3d {__version__}",
-        "sha256": digest,
     }
-    try:
-        with replacing(path) as temporary:
-            temporary.touch()
-            mode = temporary.stat().st_mode  # what the umask gives; safetensors would leave a file for its owner only
-            save_file(plain, temporary, metadata=header)
-            temporary.chmod(mode)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"{path}: the checkpoint could not be written ({error}). Check the folder and the disk."
-        ) from error
+    header["sha256"] = digest = content_digest(header, plain)
+    write_atomically(path, save(plain, metadata=header))
     return digest
 
 
@@ -99,31 +90,31 @@ def read_checkpoint(path: str | Path, kind: str, device: str = "cpu") -> Checkpo
         CheckpointError: Missing, damaged, of another format, kind or a newer version.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file.")
-    try:
-        with safe_open(path, framework="pt", device=device) as opened:
-            header = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: the checkpoint is damaged or not a safetensors file ({error}).") from error
-    if header.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: not an Export3D checkpoint (format '{header.get('format')}', expected '{FORMAT}')."
-        )
-    try:
+    header, tensors = read_tensor_file(
+        path,
+        kind="checkpoint",
+        format_name=FORMAT,
+        version=READABLE,
+        error=CheckpointError,
+        remedy="Copy it again, or use the export3d that wrote it.",
+        framework="pt",
+        device=device,
+    )
+    with reading(path, "the header of the checkpoint is damaged", CheckpointError, "Copy it again."):
         version, kind_there, digest = int(header["version"]), header["kind"], header["sha256"]
-        config, extra = json.loads(header["config"]), json.loads(header["extra"])
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: the header of the checkpoint is damaged ({error!r}). Copy it again.") from error
-    if version > VERSION:
-        raise CheckpointError(f"{path}: has version {version}, this export3d reads 1-{VERSION}; upgrade export3d.")
+        config, extra = parse_json(header["config"]), parse_json(header["extra"])
     if kind_there != kind:
-        raise CheckpointError(f"{path}: holds a '{kind_there}' model; expected '{kind}'.")
-    if digest != tensors_digest(tensors):
+        raise CheckpointError(f"{path}: holds a '{shortened(kind_there, 40)}' model; expected '{kind}'.")
+    # The first versions sealed the tensors alone.
+    if digest != (arrays_digest(tensors) if version < 3 else content_digest(header, tensors)):
         raise CheckpointError(
-            f"{path}: the tensors do not match the stored checksum; the file is damaged. Copy it again."
+            f"{path}: the contents do not match the stored checksum; the file is damaged. Copy it again."
         )
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"{path}: '{shortened(name)}' holds NaN or infinity. Train it again, or take an earlier one."
+            )
     for old in range(version, VERSION):
         if (migrate := MIGRATIONS.get((kind, old))) is not None:
             try:
@@ -151,13 +142,3 @@ def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], where: st
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise CheckpointError(f"{where}: the checkpoint does not fit the model: {shown}.")
     module.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
-
-
-def tensors_digest(tensors: dict[str, Tensor]) -> str:
-    """sha256 over names, dtypes, shapes and bytes of the tensors, in order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -8,6 +8,7 @@ import typing
 from typing import Any, TypeVar
 
 from export3d.errors import UsageError
+from export3d.reading import checked, reading
 
 T = TypeVar("T")
 
@@ -34,10 +35,10 @@ def config_from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T
             raise UsageError(f"configuration: unknown option '{place}'.{hint}")
         hint_type = hints[name]
         if dataclasses.is_dataclass(hint_type) and isinstance(value, dict):
-            value = config_from_dict(hint_type, value, place)  # type: ignore[arg-type]
-        elif isinstance(value, list):
-            value = tuple(value)
-        given[name] = value
+            given[name] = config_from_dict(hint_type, value, place)  # type: ignore[arg-type]
+            continue
+        with reading("configuration", f"option '{place}' has a value of the wrong kind", UsageError):
+            given[name] = checked(value, typing.cast(type, hint_type))
     return cls(**given)
 
 

@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
 import os
+import platform
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from export3d.errors import OutputError
+from export3d.errors import Export3DError, OutputError
 
 TEMPORARY_GLOB = ".*.tmp*"
 """What finds the temporary files of killed processes in a folder."""
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new hidden name in the same folder; no two calls give the same one."""
-    return path.with_name(f".{path.name}.tmp{uuid.uuid4().hex[:8]}")
+    """A new short hidden name in the folder of the file that `path` (perhaps a link) stands for; never the same twice.
+
+    What a dead process left of the same file is removed.
+    """
+    real = Path(os.path.realpath(path))
+    target = f".{hashlib.sha256(os.fsencode(real.name)).hexdigest()[:10]}.tmp"
+    with suppress(OSError):
+        clear_leftovers(real.parent, f"{target}*")
+    return real.with_name(f"{target}-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def clear_leftovers(folder: Path, pattern: str = TEMPORARY_GLOB) -> None:
+    """Remove the temporary files of processes of this machine that are no more."""
+    for path in folder.glob(pattern):
+        parts = path.name.split("-")
+        if len(parts) == 4 and parts[1] == _machine() and parts[2].isdigit() and not _is_alive(int(parts[2])):
+            path.unlink(missing_ok=True)
 
 
 def publish(temporary: Path, path: Path) -> None:
     """Flush a finished file to disk and give it its name, in place of what was there.
 
+    It gets the rights of the file that it replaces, else those of any new file. A link stays a link to the new file.
+
     Raises:
         OSError: As of the operating system; the temporary file is then left to the caller.
     """
+    real = Path(os.path.realpath(path))
+    with suppress(FileNotFoundError):
+        os.chmod(temporary, real.stat().st_mode & 0o777)
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    os.replace(temporary, real)
 
 
 @contextmanager
@@ -45,11 +69,43 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: bytes, advice: str = "Check folder and disk space.") -> None:
+@contextmanager
+def only_user(folder: Path, error: type[Export3DError]) -> Iterator[None]:
+    """Hold a lock on a folder; it ends with the process, however that ends.
+
+    Raises:
+        Export3DError: Of the given type: another process works in this folder.
+        OutputError: The folder cannot be opened.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as problem:
+        raise write_error(folder, problem) from problem
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as problem:
+            raise error(
+                f"{folder}: another run is working in this folder. Wait for it to end, or stop it."
+            ) from problem
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_error(path: Path, error: BaseException, advice: str = "Check the folder and its rights.") -> OutputError:
+    """What to say of a failed write: the disk is blamed only where it is full."""
+    reason = getattr(error, "strerror", None) or str(error)
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in reason:
+        advice = "Free some disk space or choose another folder."
+    return OutputError(f"{path}: cannot be written ({reason}). {advice}")
+
+
+def write_atomically(path: Path, content: bytes, advice: str = "Check the folder and its rights.") -> None:
     """Write a whole file.
 
     Args:
-        advice: the error's last sentence.
+        advice: the error's last sentence, unless the disk is full.
 
     Raises:
         OutputError: The folder is missing or cannot be written, or the disk is full.
@@ -58,4 +114,18 @@ def write_atomically(path: Path, content: bytes, advice: str = "Check folder and
         with replacing(path) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}). {advice}") from error
+        raise write_error(path, error, advice) from error
+
+
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

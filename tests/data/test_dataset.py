@@ -94,7 +94,7 @@ def test_an_aborted_writer_leaves_no_manifest_and_no_temporary_file(tmp_path: Pa
     with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path) as writer:
         writer.write(make_clip("x"))
         (temporary,) = tmp_path.iterdir()
-        assert temporary.match(TEMPORARY_GLOB) and temporary.name.startswith(".clips-000000.tar.")
+        assert temporary.match(TEMPORARY_GLOB)
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="no manifest; expected a folder of clip shards"):
@@ -114,7 +114,7 @@ def test_mixed_extractors_are_refused_with_both_names(tmp_path: Path, make_clip)
     [
         ({"key": "a.b"}, "letters, digits"),
         ({"num_frames": 7}, r"'frames' must be uint8 \(7, 24, 24, 3\); got uint8 \(6, 24, 24, 3\)"),
-        ({"split": "dev"}, "split 'dev'; expected one of train, val, test"),
+        ({"split": "dev"}, "matching regex .*train\|val\|test.* - at `.\.split`"),
         ({"version": 2}, "version 2; this export3d reads version 1"),
         ({"format": "other"}, "expected format 'export3d-clip'; got 'other'"),
     ],

@@ -19,6 +19,7 @@ from export3d.face_state import FaceState
 from export3d.model import Export3D
 from export3d.model.config import TINY
 from export3d.portrait import PortraitModel, load_model, save_model
+from export3d.tensor_files import arrays_digest
 
 OLD_NAMES = {
     "cues.own_expression": "source_expression",
@@ -80,6 +81,7 @@ def write_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         path = tmp_path / "old.safetensors"
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, "VERSION", 1)
+            patch.setattr(checkpoint, "content_digest", lambda header, tensors: arrays_digest(tensors))
             write_checkpoint(path, tensors, kind="export3d", config=config)
         return path
 

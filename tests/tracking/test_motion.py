@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from export3d.camera import Camera
 from export3d.errors import MotionFileError, OutputError
+from export3d.tensor_files import SEAL, content_digest
 from export3d.tracking.faces import ExtractorInfo
 from export3d.tracking.motion import Motion
 
@@ -18,7 +20,7 @@ def motion() -> Motion:
     frames = 7
     return Motion(
         beta=rng.normal(size=(frames, 64)).astype(np.float32),
-        camera=rng.normal(size=(frames, 25)).astype(np.float32),
+        camera=np.repeat(Camera.look_at_head().to_vector().numpy(), frames, axis=0),
         confidence=rng.random(frames).astype(np.float32),
         found=np.array([True, True, False, True, True, True, True]),
         landmarks=rng.random((frames, 68, 2)).astype(np.float32),
@@ -27,6 +29,11 @@ def motion() -> Motion:
         extractor=ExtractorInfo("test", "3", "abc", "ict64"),
         crop=rng.random((frames, 3)).astype(np.float32),
     )
+
+
+def resealed(arrays, path, header):
+    """Write other contents with a valid checksum, as another program would."""
+    save_file(arrays, path, {**header, SEAL: content_digest(header, arrays)})
 
 
 def metadata(path):
@@ -53,7 +60,7 @@ def test_gaze_comes_back_with_its_unknown_frames(tmp_path, motion):
 def test_a_file_of_version_1_has_no_gaze_and_stays_readable(tmp_path, motion):
     path = tmp_path / "m.safetensors"
     motion.save(path)  # without gaze the arrays are those of version 1
-    save_file(load_file(path), path, {**metadata(path), "version": "1"})
+    resealed(load_file(path), path, {**metadata(path), "version": "1"})
     back = Motion.load(path)
     assert back.gaze is None and np.array_equal(back.beta, motion.beta)
 
@@ -93,7 +100,7 @@ def check_refused(path, text):
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
-    check_refused(tmp_path / "none.safetensors", "no such motion file. Make one with: export3d track")
+    check_refused(tmp_path / "none.safetensors", "no such motion file. Track the clip again: export3d track")
 
 
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
@@ -112,14 +119,14 @@ def test_a_truncated_file_is_refused(tmp_path, motion):
 def test_another_format_is_refused(tmp_path):
     path = tmp_path / "m.safetensors"
     save_file({"weight": np.zeros(3, np.float32)}, path, {"format": "export3d-model"})
-    check_refused(path, "expected the format 'export3d-motion'; got 'export3d-model'")
+    check_refused(path, "expected format 'export3d-motion', version 1 or 2 or 3 or 4; got 'export3d-model'")
 
 
 def test_a_newer_version_is_refused(tmp_path, motion):
     path = tmp_path / "m.safetensors"
     motion.save(path)
-    save_file(load_file(path), path, {**metadata(path), "version": "4"})
-    check_refused(path, "the motion file has version 4; this export3d reads versions 1 and 2 and 3")
+    resealed(load_file(path), path, {**metadata(path), "version": "5"})
+    check_refused(path, "version 1 or 2 or 3 or 4; got 'export3d-motion', version 5. Upgrade export3d")
 
 
 def test_missing_and_unknown_arrays_are_named(tmp_path, motion):
@@ -128,7 +135,7 @@ def test_missing_and_unknown_arrays_are_named(tmp_path, motion):
     header, arrays = metadata(path), load_file(path)
     del arrays["camera"]
     arrays["mood"] = np.zeros(7, np.float32)
-    save_file(arrays, path, header)
+    resealed(arrays, path, header)
     check_refused(path, "missing: camera; unknown: mood")
 
 
@@ -147,7 +154,7 @@ def test_wrong_contents_are_named_in_the_file_and_in_memory(tmp_path, motion, na
         replace(motion, **{name: value})
     path = tmp_path / "m.safetensors"
     motion.save(path)
-    save_file(load_file(path) | {name: value}, path, metadata(path))
+    resealed(load_file(path) | {name: value}, path, metadata(path))
     check_refused(path, text)
 
 
@@ -160,7 +167,7 @@ def test_a_damaged_header_is_refused(tmp_path, motion, fps):
         del header["extractor"]
     else:
         header["fps"] = fps
-    save_file(load_file(path), path, header)
+    resealed(load_file(path), path, header)
     check_refused(path, "of the header are missing or damaged")
 
 

@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from export3d import files
+from export3d.checkpoint import read_checkpoint
 from export3d.configs import config_to_dict
 from export3d.data import ClipDataset
 from export3d.errors import CheckpointError, OutputError, TrainingError
 from export3d.expression.lebs import LeBS
 from export3d.portrait import load_model
+from export3d.portrait.loading import KIND
 from export3d.training.loop.distributed import World
 from export3d.training.loop.run import LoopOptions, run_loop
 from export3d.training.loop.run_folder import RunFolder
@@ -189,7 +191,7 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
     first = open_run(tmp_path)
-    with pytest.raises(TrainingError, match="another process is training in this folder"):
+    with pytest.raises(TrainingError, match="another run is working in this folder"):
         open_run(tmp_path)
     first.close()
     open_run(tmp_path).close()
@@ -271,3 +273,26 @@ def test_killing_with_9_and_sigterm_loses_at_most_the_steps_since_the_last_state
     a, b = (load_state(list_states(tmp_path / name)[-1]) for name in ("straight", "killed"))
     assert a["step"] == b["step"] == steps
     assert_same_state(a, b)
+
+
+@pytest.mark.parametrize("late", ["missing", "older"])
+def test_a_finished_run_whose_model_was_lost_gets_it_from_its_state(
+    clip_folder: Path, tmp_path: Path, late: str
+) -> None:
+    """The run died, or the disk was full, between the last state and the model."""
+    run = open_run(tmp_path / "run")
+    options = replace(QUIET, export_every=train_task(clip_folder).total_steps)
+    finished = run_loop(train_task(clip_folder), run, options, World())
+    models = sorted(run.path.glob("model*.safetensors"))
+    assert len(models) == 2
+    contents = [read_checkpoint(path, KIND).sha256 for path in models]
+    for path in models:
+        if late == "missing":
+            path.unlink()
+        else:
+            path.write_bytes(b"of an earlier state")
+            os.utime(path, ns=(1, 1))
+    again = run_loop(train_task(clip_folder), run, options, World())
+    run.close()
+    assert again.finished and again.step == finished.step
+    assert [read_checkpoint(path, KIND).sha256 for path in models] == contents

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from export3d.errors import UnreadableVideoError
 from export3d.face_state import FaceState
-from export3d.images import read_image
+from export3d.images import is_moving, read_image
 from export3d.tracking import Crop, Motion, Tracker
 from export3d.video import VideoReader
 
@@ -62,6 +61,8 @@ class Driver(Protocol):
     time_base: Fraction
     num_frames_hint: int | None
     audio: Path | None
+    problems: tuple[str, ...]
+    """What of the file was damaged and left out; complete after the last frame."""
 
     def __iter__(self) -> Iterator[DrivingFrame]: ...
 
@@ -79,6 +80,7 @@ class ClipDriver:
         self.time_base = self._reader.time_base
         self.num_frames_hint = self._reader.num_frames_hint
         self.audio: Path | None = Path(path) if self._reader.has_audio else None
+        self.problems: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[DrivingFrame]:
         self._tracker.reset()
@@ -97,6 +99,7 @@ class ClipDriver:
                 cut=tracked.cut,
                 other=tracked.other,
             )
+        self.problems = tuple(self._reader.problems)
 
     def close(self) -> None:
         """Release the file."""
@@ -107,6 +110,7 @@ class MotionDriver:
     """Plays a motion file: the clip itself is not needed, so there is no picture and no sound."""
 
     audio: Path | None = None
+    problems: tuple[str, ...] = ()
 
     def __init__(self, motion: Motion, *, name: str = "the motion file") -> None:
         self.name = name
@@ -139,6 +143,7 @@ class PhotoDriver:
     """A single picture: one frame, or `seconds` of it as a still video."""
 
     audio: Path | None = None
+    problems: tuple[str, ...] = ()
 
     def __init__(self, image: np.ndarray, tracker: Tracker, *, name: str, seconds: float = 0.0) -> None:
         self.name = name
@@ -190,17 +195,7 @@ def open_driver(
         return MotionDriver(motion, name=str(path))
     if not path.is_file():
         raise UnreadableVideoError(f"{path}: no such file. --driving takes a video, a photo or a motion file.")
-    if is_still_image(path):
+    moving = is_moving(path)
+    if moving is False:
         return PhotoDriver(read_image(path), make_tracker(), name=str(path), seconds=still_seconds)
     return ClipDriver(path, make_tracker(), threads=threads)
-
-
-def is_still_image(path: Path) -> bool:
-    """Whether Pillow knows the file as a picture of one frame (a moving GIF or WebP is a video)."""
-    try:
-        with Image.open(path) as opened:
-            return getattr(opened, "n_frames", 1) == 1
-    except Image.DecompressionBombError:
-        return True  # `read_image` refuses it with the right words
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return False

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-from export3d.errors import Export3DError, MissingExtraError, UsageError
+from export3d.errors import Export3DError, MissingExtraError, OutputError, UsageError
+from export3d.files import write_error
+from export3d.stopping import StoppedBySignal, stop_signals
 
 
 @dataclass(frozen=True)
@@ -56,18 +61,27 @@ BROKEN_PIPE_CODE = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `export3d <command> ...`; returns the exit code. User errors are one clear message on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _repair_streams()
     try:
-        return _run(arguments)
+        with stop_signals():
+            code = _run(arguments)
+            sys.stdout.flush()
+            return code
     except Export3DError as error:
         _complain(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         _complain("Stopped. No unfinished file was left behind.")
-        return INTERRUPTED_CODE
+        return stop.exit_code if isinstance(stop, StoppedBySignal) else INTERRUPTED_CODE
     except BrokenPipeError:
         # The reader of our output (for example `head`) has gone; keep Python from complaining again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         return BROKEN_PIPE_CODE
+    except OSError as error:
+        # What the parts write they report themselves: here it is stdout, on a full disk.
+        _forget_stdout()
+        _complain(str(write_error(Path("the output"), error, "Give the program another place to print to.")))
+        return OutputError.exit_code
 
 
 def help_text() -> str:
@@ -130,6 +144,25 @@ def _missing_module(command: str, error: ModuleNotFoundError) -> Export3DError |
 def _complain(message: str) -> None:
     from rich.console import Console
 
-    console = Console(stderr=True, soft_wrap=True)
-    console.print("[bold red]error:[/bold red] ", end="")
-    console.print(message, markup=False, highlight=False)
+    with suppress(OSError):  # with stderr closed or full the exit code has to say it alone
+        console = Console(stderr=True, soft_wrap=True)
+        console.print("[bold red]error:[/bold red] ", end="")
+        console.print(message, markup=False, highlight=False)
+
+
+def _repair_streams() -> None:
+    """Output never fails for a letter that the terminal lacks, nor for a stream that was closed."""
+    for name, descriptor in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # else the next file that is opened would get its place, and the messages of libraries
+            os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if descriptor == 0 else "w"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _forget_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

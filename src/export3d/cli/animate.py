@@ -17,6 +17,7 @@ from export3d.cli.common import (
     result_line,
     say,
     set_threads,
+    warn_of_damage,
     warn_of_gaps,
 )
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
@@ -162,6 +163,7 @@ def run(options: AnimateOptions) -> str:
                 )
         finally:
             driver.close()
+    warn_of_damage(options.driving, driver.problems)
     warn_of_gaps(report, options.on_lost)
     warn_of_missing_manifest(finish)
     return result_line(report)

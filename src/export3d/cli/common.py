@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from export3d.errors import OutputError, UsageError
+from export3d.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,18 +123,26 @@ def _some(words: list[str]) -> str:
     return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
 
 
-def check_targets(*targets: tuple[Path | None, str]) -> None:
-    """Fail before the work, not after it: each file's name must end in its suffix, and its folder must exist.
+def warn_of_damage(path: Path, problems: Sequence[str]) -> None:
+    """Say on stderr what of a clip was damaged, and that the frame before it stays in its place."""
+    if problems:
+        print(f"warning: {path}: {'; '.join(problems)}. The frame before a damaged one stays longer.", file=sys.stderr)
+
+
+def check_targets(*targets: tuple[Any, ...]) -> None:
+    """Fail before the work, not after it: each file's name must end in one of its suffixes, and be a place to write to.
 
     Raises:
         UsageError: Another suffix.
-        OutputError: No such folder.
+        OutputError: No such folder, a folder in its place, or it cannot be written.
     """
-    for path, suffix in targets:
-        if path is not None and path.suffix.lower() != suffix:
-            raise UsageError(f"{path}: the file's name must end in {suffix}.")
-        if path is not None and not path.absolute().parent.is_dir():
-            raise OutputError(f"{path}: the folder {path.absolute().parent} does not exist. Make it first.")
+    from export3d.video.target import check_writable
+
+    for path, *suffixes in targets:
+        if path is not None and suffixes and path.suffix.lower() not in suffixes:
+            raise UsageError(f"{path}: the file's name must end in {' or '.join(suffixes)}.")
+        if path is not None:
+            check_writable(path)
 
 
 def refuse_overwriting_inputs(output: Path, *inputs: Path) -> None:

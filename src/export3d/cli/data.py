@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from export3d.checks import check_choice
-from export3d.cli.common import parse, say, stage_bars
+from export3d.cli.common import check_targets, parse, say, stage_bars
 from export3d.data import ClipDataset
 from export3d.data.check import check_dataset
 from export3d.data.export import export_clip
@@ -128,6 +128,7 @@ def _show(options: ShowOptions) -> None:
         if value < 1:
             raise UsageError(f"{name}: expected at least 1; got {value}.")
     suffix = check_choice("--output ending", options.output.suffix.lower(), (".png", ".jpg", ".jpeg"))
+    check_targets((options.output,))
     sheet = contact_sheet(
         ClipDataset(options.folder, split=options.split),
         max_clips=options.clips,

@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from export3d.cli.common import stage_bars
+from export3d.cli.common import check_targets, stage_bars
 from export3d.data.tar_members import encode_image
 from export3d.errors import OutputError, UsageError
 from export3d.files import write_atomically
@@ -153,6 +153,7 @@ def _sheet(options: SheetOptions) -> None:
     frame_format = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}.get(options.output.suffix.lower())
     if frame_format is None:
         raise UsageError(f"{options.output}: a sheet is a .png or .jpg file; choose such a name with -o.")
+    check_targets((options.output,))
     head = load_head(options.head_model)
     appearance = AppearanceOptions(quality=options.quality)
     seeds = range(options.seed, options.seed + options.identities)

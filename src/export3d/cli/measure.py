@@ -15,6 +15,7 @@ import tyro
 
 from export3d.cli.common import parse, say, set_threads
 from export3d.errors import DataError, UsageError
+from export3d.reading import read_log
 
 if TYPE_CHECKING:
     from export3d.evaluation.scores.expression_content import CodeRow
@@ -166,10 +167,7 @@ def _sample(options: MeasureOptions, dataset: Any, extractor: LinearExtractor) -
 
 def _last_logged(log: Path, name: str) -> float | None:
     """The last value of a run's log, or None without one."""
-    if not log.exists():
-        return None
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    return next((line[name] for line in reversed(lines) if name in line), None)
+    return next((entry[name] for entry in reversed(read_log(log)) if name in entry), None)
 
 
 def _print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from export3d.cli.common import parse, progress_bar, say, set_threads
+from export3d.cli.common import check_targets, parse, progress_bar, say, set_threads
 from export3d.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def run(options: QualityOptions, command: list[str]) -> None:
     from export3d.files import write_atomically
     from export3d.portrait.loading import checkpoint_path, load_model
 
+    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+    check_targets((options.output,), (options.sheet, *kinds))
     set_threads(options.threads)
     model = load_model(options.model)
     dataset = ClipDataset(options.data)
@@ -107,7 +110,9 @@ def run(options: QualityOptions, command: list[str]) -> None:
         write_atomically(options.output, (json.dumps(facts, indent=1) + "\n").encode())
     if options.sheet is not None:
         sheet = same_identity_sheet(model, dataset, clips=options.rows, seed=options.seed)
-        Image.fromarray(sheet).save(options.sheet, quality=90)
+        content = io.BytesIO()
+        Image.fromarray(sheet).save(content, kinds[options.sheet.suffix.lower()], quality=90)
+        write_atomically(options.sheet, content.getvalue())
         say(f"wrote {options.sheet}")
 
 

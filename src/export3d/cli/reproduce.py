@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Stage = Literal["data", "pretrain", "train", "evaluate", "figures", "page"]
 Variant = Literal["full", "direct-3dmm", "e2e-lebs-n25", "e2e-lebs-n10", "e2e-lebs-n5", "cross-attention"]
 
-STOPPED_CODES = {"SIGINT": 130, "SIGTERM": 143, "max_minutes": 0}
+STOPPED_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "max_minutes": 0}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from export3d.cli.common import parse, pick_device, progress_bar, refuse_overwriting_inputs, say, set_threads
+from export3d.cli.common import (
+    check_targets,
+    parse,
+    pick_device,
+    progress_bar,
+    refuse_overwriting_inputs,
+    say,
+    set_threads,
+)
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.errors import DataError, UsageError
 from export3d.provenance import ProvenanceOptions
@@ -94,6 +102,7 @@ def run(options: SweepCommand) -> str:
     chosen = SweepOptions(
         ranges=options.ranges, vectors=options.vectors, steps=options.steps, deviations=options.deviations
     )
+    check_targets((options.output,))
     refuse_overwriting_inputs(options.output, options.source)
     set_threads(options.threads)
     allowed = allowed_sources(options.provenance)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from export3d.cli.common import check_targets, parse, progress_bar, refuse_overwriting_inputs, say
+from export3d.cli.common import check_targets, parse, progress_bar, refuse_overwriting_inputs, say, warn_of_damage
 from export3d.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def track(options: TrackCommand) -> str:
                 motion = track_clip(
                     tracker, reader, reader.fps, on_lost=options.on_lost, name=str(options.clip), progress=progress
                 )
+        warn_of_damage(options.clip, reader.problems)
     if options.smooth:
         motion = smooth_motion(motion)
     motion.save(options.output)

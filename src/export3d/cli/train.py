@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ import tyro
 from rich.console import Console
 
 from export3d.checks import check_choice
-from export3d.cli.common import training_display
+from export3d.cli.common import refuse_overwriting_inputs, training_display
 from export3d.configs import config_to_dict
 from export3d.data import ClipDataset, ClipSource
 from export3d.errors import Export3DError, UsageError
@@ -27,9 +28,10 @@ from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
 from export3d.training.phases.detail import DetailTask
 from export3d.training.phases.pretrain import PretrainTask
 from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, PretrainConfig
-from export3d.training.phases.train import TrainTask
+from export3d.training.phases.train import MODEL_FILE, TrainTask
 
-SIGTERM_CODE = 143
+STOPPED_CODE = 128
+"""And the signal's number: what shells say of a program that a signal ended."""
 O = TypeVar("O")
 
 
@@ -139,6 +141,8 @@ def train_main(argv: list[str]) -> int:
     """Entry point of `export3d train`; returns the exit code."""
     default = TrainOptions(output=tyro.MISSING, config=TRAIN_PRESETS[_preset(argv, TRAIN_PRESETS)])
     options = _parse(TrainOptions, argv, default, "export3d train")
+    if options.start is not None:
+        refuse_overwriting_inputs(options.output / MODEL_FILE, options.start)
     size = options.config.model.image_size
     with _world(options.machine) as world, _clips(options, size, world) as (dataset, held_out):
         config, task, inputs = _train_task(options, dataset, held_out, world)
@@ -235,9 +239,8 @@ def _run(
             run.close()
     if world.is_main:
         console.print(_result_line(options.output, task, result), markup=False, highlight=False, soft_wrap=True)
-    if result.stopped_by == "SIGTERM":
-        return SIGTERM_CODE
-    return 130 if result.stopped_by == "SIGINT" else 0
+    by_signal = result.stopped_by is not None and result.stopped_by.startswith("SIG")
+    return STOPPED_CODE + signal.Signals[str(result.stopped_by)] if by_signal else 0
 
 
 def _result_line(output: Path, task: Task[Any], result: LoopResult) -> str:

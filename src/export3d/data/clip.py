@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 
+from export3d.camera import camera_problem
 from export3d.errors import DataError
+from export3d.reading import Frames, Name, Side, checked, read_rate, reading, shortened
 
 CLIP_FORMAT = "export3d-clip"
 CLIP_VERSION = 1
@@ -41,6 +44,37 @@ DEPTH_STEPS = 16384.0
 MAX_KEY_LENGTH = 80  # a ustar name holds 100 characters; "KEY.0000.depth.png" needs 15 more
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+ClipKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
+Split = Annotated[str, Meta(pattern="^(train|val|test)$")]
+FrameFormat = Annotated[str, Meta(pattern="^(png|jpg)$")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractorFields:
+    """What a clip must say of the extractor that made its coefficients."""
+
+    name: Name
+    version: Name
+    sha256: Name
+    expression_space: Name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipMeta:
+    """The bounds of a clip's JSON member (:func:`make_meta`); `format` and `version` are looked at first."""
+
+    key: ClipKey
+    num_frames: Frames
+    size: Side
+    fps: list[Any]
+    frame_format: FrameFormat
+    identity: Name
+    source: Name
+    extractor: ExtractorFields
+    split: Split
+    quality: dict[str, Any]
+    extra: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,40 +185,25 @@ def check_array(key: str, name: str, array: np.ndarray, num_frames: int) -> None
     _expect(key, name, array, np.dtype(np.float32), shape)
     if not np.isfinite(array).all():
         raise DataError(f"clip {key}: array '{name}' holds NaN or infinity. Drop those frames before writing.")
+    problem = camera_problem(array) if name == "camera" else None
+    if problem is not None:
+        raise DataError(f"clip {key}: {problem}. Drop those frames before writing.")
 
 
 def check_meta(meta: Mapping[str, Any], key: str) -> None:
     """Raise `DataError` unless the JSON member is of this format and version and complete."""
     if meta.get("format") != CLIP_FORMAT:
-        raise DataError(f"clip {key}: expected format '{CLIP_FORMAT}'; got '{meta.get('format')}'.")
+        raise DataError(f"clip {key}: expected format '{CLIP_FORMAT}'; got '{shortened(meta.get('format'))}'.")
     if meta.get("version") != CLIP_VERSION:
         raise DataError(
-            f"clip {key}: version {meta.get('version')}; this export3d reads version {CLIP_VERSION}. "
+            f"clip {key}: version {shortened(meta.get('version'))}; this export3d reads version {CLIP_VERSION}. "
             "Prepare the data again or use the export3d that wrote it."
         )
-    wanted = make_meta(
-        key=key,
-        num_frames=1,
-        size=1,
-        fps=1,
-        identity="",
-        source="",
-        extractor=dict.fromkeys(EXTRACTOR_FIELDS, ""),
-    )
-    missing = [field for field in wanted if field not in meta]
-    if missing:
-        raise DataError(f"clip {key}: the JSON member lacks {', '.join(missing)}.")
-    lacking = [field for field in EXTRACTOR_FIELDS if field not in meta["extractor"]]
-    if lacking:
-        raise DataError(f"clip {key}: the extractor entry lacks {', '.join(lacking)}.")
+    with reading(f"clip {key}", "the JSON member has a wrong or missing field", DataError, "Prepare the clip again."):
+        checked(meta, ClipMeta)
+        read_rate(meta["fps"])
     if meta["key"] != key:
-        raise DataError(f"clip {key}: the JSON member names another clip, '{meta['key']}'.")
-    if meta["split"] not in SPLITS:
-        raise DataError(f"clip {key}: split '{meta['split']}'; expected one of {', '.join(SPLITS)}.")
-    if meta["frame_format"] not in FRAME_FORMATS:
-        raise DataError(f"clip {key}: frame format '{meta['frame_format']}'; expected png or jpg.")
-    if meta["num_frames"] < 1 or meta["size"] < 1:
-        raise DataError(f"clip {key}: {meta['num_frames']} frames of {meta['size']} px; expected at least one of each.")
+        raise DataError(f"clip {key}: the JSON member names another clip, '{shortened(meta['key'])}'.")
 
 
 def _expect(key: str, name: str, array: np.ndarray, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:

@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from export3d.data.clip import ClipKey, FrameFormat, Split
 from export3d.errors import DataError
 from export3d.files import write_atomically
+from export3d.reading import Count, Digest, FileName, Frames, Name, Side, checked, read_json, reading, shortened
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "export3d-clips"
@@ -21,40 +23,45 @@ MANIFEST_VERSION = 1
 class ShardEntry:
     """One tar file: its name, size in bytes and SHA-256."""
 
-    name: str
-    bytes: int
-    sha256: str
+    name: FileName
+    bytes: Count
+    sha256: Digest
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipEntry:
     """One clip: its shard, the byte range of its members there, frame count, identity and split."""
 
-    key: str
-    shard: str
-    offset: int
-    bytes: int
-    frames: int
-    identity: str
-    split: str
+    key: ClipKey
+    shard: FileName
+    offset: Count
+    bytes: Count
+    frames: Frames
+    identity: Name
+    split: Split
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """All of a data set's bookkeeping. The file is written last: where it is, the set is complete."""
 
-    size: int
-    frame_format: str
-    extractor: dict[str, str]
+    size: Side
+    frame_format: FrameFormat
+    extractor: dict[str, Name]
     shards: tuple[ShardEntry, ...]
     clips: tuple[ClipEntry, ...]
 
     def __post_init__(self) -> None:
+        places = {shard.name: shard.bytes for shard in self.shards}
         seen: set[str] = set()
         for clip in self.clips:
             if clip.key in seen:
                 raise DataError(f"clip key '{clip.key}' appears twice; keys must be unique in a data set.")
             seen.add(clip.key)
+            if clip.offset + clip.bytes > places.get(clip.shard, 0):
+                raise DataError(
+                    f"clip '{clip.key}': lies beyond the end of shard '{clip.shard}', or the shard is not listed."
+                )
 
     def save(self, folder: Path) -> Path:
         """Write `manifest.json` atomically."""
@@ -77,28 +84,16 @@ class Manifest:
                 "is written "
                 "last: if preparing was interrupted, run the same command again."
             )
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"{path}: the manifest is not valid JSON ({error}).") from error
-        if not isinstance(content, dict) or content.get("format") != MANIFEST_FORMAT:
-            given = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise DataError(f"{path}: expected format '{MANIFEST_FORMAT}'; got '{given}'.")
+        content = read_json(path, "the manifest is not valid JSON", DataError)
+        if content.get("format") != MANIFEST_FORMAT:
+            raise DataError(f"{path}: expected format '{MANIFEST_FORMAT}'; got '{shortened(content.get('format'))}'.")
         if content.get("version") != MANIFEST_VERSION:
             raise DataError(
-                f"{path}: version {content.get('version')}; this export3d reads version {MANIFEST_VERSION}. "
+                f"{path}: version {shortened(content.get('version'))}; this export3d reads version {MANIFEST_VERSION}. "
                 "Prepare the data again or use the export3d that wrote it."
             )
-        try:
-            return Manifest(
-                size=int(content["size"]),
-                frame_format=str(content["frame_format"]),
-                extractor={str(k): str(v) for k, v in content["extractor"].items()},
-                shards=tuple(ShardEntry(**entry) for entry in content["shards"]),
-                clips=tuple(ClipEntry(**entry) for entry in content["clips"]),
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise DataError(f"{path}: the manifest lacks or misnames a field ({error!r}); see docs/data.md.") from error
+        with reading(path, "the manifest lacks or misnames a field", DataError, "See docs/data.md."):
+            return checked(content, Manifest)
 
 
 def require_same_extractor(first: Mapping[str, Any], second: Mapping[str, Any], where: str) -> None:

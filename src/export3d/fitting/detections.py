@@ -16,6 +16,7 @@ from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError
 from export3d.files import write_atomically
+from export3d.reading import reading
 from export3d.tensor_files import read_tensor_file
 from export3d.tracking.faces import FaceTracker
 
@@ -93,10 +94,8 @@ class Detections:
         )
         if metadata.get("origin") != origin:
             raise DataError(f"{path}: it holds detections of other clips or by another tracker. Remove or rename it.")
-        try:
+        with reading(path, "not all arrays of detections are there", DataError, "Remove it."):
             return Detections(**tensors)
-        except TypeError as error:
-            raise DataError(f"{path}: not all arrays of detections are there ({error}). Remove it.") from error
 
 
 def origin_of(dataset: ClipDataset, tracker: FaceTracker, max_frames: int = MAX_FRAMES) -> str:

@@ -19,6 +19,7 @@ from export3d.portrait.config import PORTRAIT_PRESETS, PortraitConfig
 from export3d.portrait.detail import DetailNet
 from export3d.portrait.drivable import Model
 from export3d.portrait.model import PortraitModel
+from export3d.reading import reading, shortened
 
 KIND = "export3d"
 
@@ -27,6 +28,9 @@ BUNDLED = {"portrait": "portrait.safetensors"}
 
 RENAMED = {"small": "portrait", "small-literal": "paper-small"}
 """Names of version 0.1 -> names of today."""
+
+MAX_SIZE = 16384
+"""Of anything in a model: blocks, channels, pixels."""
 
 _DETAIL = "detail."
 
@@ -78,7 +82,9 @@ def load_model(name_or_path: str | Path | None = None, device: str = "cpu") -> M
     """
     path = checkpoint_path(name_or_path)
     stored = read_checkpoint(path, kind=KIND)
-    model = build_model(config_of(stored.config, str(path)))
+    config = config_of(stored.config, str(path))
+    with reading(path, "no model can be built of its configuration", CheckpointError, "Copy it again."):
+        model = build_model(config)
     load_strictly(model, with_detail(stored.tensors, model), str(path))
     return model.eval().requires_grad_(False).to(torch.device(device))
 
@@ -103,11 +109,23 @@ def config_of(stored: dict[str, Any], where: str) -> ModelConfig:
     values = dict(stored)
     name = values.pop("model", None)
     if name not in _CLASSES:
-        raise CheckpointError(f"{where}: holds the model '{name}'; expected one of: {', '.join(_CLASSES)}.")
+        raise CheckpointError(f"{where}: holds the model '{shortened(name)}'; expected one of: {', '.join(_CLASSES)}.")
+    if _largest(values) > MAX_SIZE:
+        raise CheckpointError(
+            f"{where}: its configuration names a size over {MAX_SIZE}; the file is damaged. Copy it again."
+        )
     try:
         return config_from_dict(_CLASSES[name], values)
     except (UsageError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{where}: its configuration does not fit the model '{name}': {error}") from error
+        text = shortened(error, 400)
+        raise CheckpointError(f"{where}: its configuration does not fit the model '{name}': {text}") from error
+
+
+def _largest(value: Any) -> float:
+    """The largest number in plain values: nothing is built before it is looked at."""
+    if isinstance(value, dict | list):
+        return max((_largest(item) for item in (value.values() if isinstance(value, dict) else value)), default=0)
+    return value if isinstance(value, int | float) else 0
 
 
 def checkpoint_path(name_or_path: str | Path | None = None) -> Path:

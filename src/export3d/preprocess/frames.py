@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
-from export3d.errors import ImageSizeError, UnreadableVideoError
+from export3d.errors import ImageSizeError, UnreadableImageError, UnreadableVideoError
+from export3d.images import open_picture
 from export3d.preprocess.jobs import Cut, VideoJob
 from export3d.preprocess.vfhq import FRAME_SUFFIXES, archive_members
+from export3d.reading import reading
 from export3d.video import VideoReader
 
 MIN_BOX_PX = 32
@@ -41,6 +40,8 @@ def read_frames(job: VideoJob) -> Iterator[SourceFrame]:
             for frame in reader:
                 size = (frame.image.shape[1], frame.image.shape[0])
                 yield SourceFrame(frame.image, frame.index, frame.pts * frame.time_base, size)
+            if reader.problems:  # what came before is kept, and the report says the rest
+                raise UnreadableVideoError(f"{job.path}: {'; '.join(reader.problems)}.")
         return
     if job.fps is None:
         raise ValueError("a job of single frames needs its native frame rate")
@@ -48,10 +49,10 @@ def read_frames(job: VideoJob) -> Iterator[SourceFrame]:
     first_shape: tuple[int, ...] | None = None
     for index, (name, content) in enumerate(contents):
         try:
-            with Image.open(io.BytesIO(content)) as picture:
+            with open_picture(content, name) as picture:
                 image = np.array(picture.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UnreadableVideoError(f"{name}: the frame cannot be decoded ({error}).") from error
+        except UnreadableImageError as error:
+            raise UnreadableVideoError(str(error)) from error
         if first_shape is None:
             first_shape = image.shape
         if image.shape != first_shape:
@@ -214,10 +215,14 @@ def _folder_frames(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _archive_frames(path: Path, inside: str) -> Iterator[tuple[str, bytes]]:
-    try:
-        for name, content in archive_members(path):
+    members = archive_members(path)
+    while True:
+        with reading(path, "the archive is damaged", UnreadableVideoError):
+            name, content = next(members, ("", None))
+            if content is None:
+                return
             inner = PurePosixPath(name)
-            if inner.parent.as_posix() == inside and inner.suffix.lower() in FRAME_SUFFIXES:
-                yield f"{path}:{name}", content()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise UnreadableVideoError(f"{path}: the archive is damaged ({error}).") from error
+            wanted = inner.parent.as_posix() == inside and inner.suffix.lower() in FRAME_SUFFIXES
+            picture = content() if wanted else None
+        if picture is not None:
+            yield f"{path}:{name}", picture

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from export3d.data.manifest import MANIFEST_NAME, ClipEntry, Manifest, ShardEntry, file_sha256, require_same_extractor
 from export3d.data.tar_members import END_OF_ARCHIVE
@@ -17,6 +16,7 @@ from export3d.data.writer import ShardFile, shard_name
 from export3d.errors import DataError
 from export3d.files import write_atomically
 from export3d.preprocess.results import VideoResult, part_path
+from export3d.reading import Count, FileName, checked, read_json, reading
 
 PLAN_NAME = "plan.json"
 
@@ -26,8 +26,8 @@ class PlannedClip:
     """A clip's way from a part file into a shard."""
 
     entry: ClipEntry
-    part: str
-    part_offset: int
+    part: FileName
+    part_offset: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +49,10 @@ class Plan:
         path = folder / PLAN_NAME
         if not path.exists():
             return None
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        shards = tuple(
-            tuple(PlannedClip(**{**clip, "entry": ClipEntry(**clip["entry"])}) for clip in shard)
-            for shard in content["shards"]
-        )
-        return Plan(**{**content, "shards": shards})
+        problem, remedy = "the plan of an interrupted packing is damaged", "Remove it and run again."
+        content = read_json(path, problem, DataError, remedy)
+        with reading(path, problem, DataError, remedy):
+            return checked(content, Plan)
 
 
 def packed_keys(folder: Path) -> set[str]:

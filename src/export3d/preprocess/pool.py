@@ -21,6 +21,8 @@ from export3d.preprocess.one_video import prepare_video
 from export3d.preprocess.options import PrepareOptions
 from export3d.preprocess.results import VideoResult
 from export3d.preprocess.tools import ToolMaker
+from export3d.reading import shortened
+from export3d.stopping import ignore_stop_signals
 
 MAX_ATTEMPTS = 2
 """A video whose worker died this often is given up."""
@@ -45,7 +47,14 @@ def run_here(jobs: Iterable[VideoJob], place: Workplace, report: Outcome) -> Non
     tools = place.make_tools(place.options)
     try:
         for job in jobs:
-            report(job, prepare_video(job, place.options, tools, place.staging, place.records), "")
+            try:
+                result = prepare_video(job, place.options, tools, place.staging, place.records)
+            except Export3DError:
+                raise
+            except Exception as error:  # as a worker that dies of it: only this video is lost
+                report(job, None, f"{type(error).__name__}: {shortened(error)}")
+            else:
+                report(job, result, "")
     finally:
         tools.face_tracker.close()
 
@@ -146,6 +155,7 @@ def _work(pipe: Connection, place: Workplace) -> None:
     """A worker process: videos in, records out, until the pipe closes."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    ignore_stop_signals()
     try:
         tools = place.make_tools(place.options)
         pipe.send("ready")

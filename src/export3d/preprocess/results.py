@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from export3d.data.clip import ClipKey, Split
 from export3d.errors import DataError
 from export3d.files import write_atomically
 from export3d.preprocess.jobs import VideoJob
+from export3d.reading import Count, Frames, checked, read_json, reading
 
 RESULT_FORMAT = "export3d-prepared-video"
 RESULT_VERSION = 1
@@ -19,13 +21,13 @@ RESULT_VERSION = 1
 class KeptClip:
     """A clip in a video's part file."""
 
-    key: str
+    key: ClipKey
     cut: str
-    frames: int
+    frames: Frames
     identity: str
-    split: str
-    offset: int
-    bytes: int
+    split: Split
+    offset: Count
+    bytes: Count
     start_s: float
     end_s: float
     quality: dict[str, Any]
@@ -61,7 +63,7 @@ class VideoResult:
     drops: tuple[Drop, ...]
     errors: tuple[str, ...]
     """Texts of what went wrong while reading."""
-    part_bytes: int
+    part_bytes: Count
     seconds: dict[str, float] = field(default_factory=dict)
     """CPU time spent in each step, all threads of the process together."""
 
@@ -77,23 +79,12 @@ class VideoResult:
         Raises:
             DataError: Not a result of this version.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if (content.pop("format"), content.pop("version")) != (RESULT_FORMAT, RESULT_VERSION):
-                raise DataError(f"{path}: made by another version of export3d. Prepare into a new folder.")
-            content["clips"] = tuple(_clip(entry) for entry in content["clips"])
-            content["drops"] = tuple(Drop(**entry) for entry in content["drops"])
-            content["errors"] = tuple(content["errors"])
-            return VideoResult(**content)
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{path}: damaged record of a prepared video ({error}). Remove it and run again."
-            ) from error
-
-
-def _clip(entry: dict[str, Any]) -> KeptClip:
-    counts = {name: tuple(entry[name]) for name in ("yaw_counts", "pitch_counts")}
-    return KeptClip(**{**entry, **counts})
+        problem, remedy = "damaged record of a prepared video", "Remove it and run again."
+        content = read_json(path, problem, DataError, remedy)
+        if (content.get("format"), content.get("version")) != (RESULT_FORMAT, RESULT_VERSION):
+            raise DataError(f"{path}: made by another version of export3d. Prepare into a new folder.")
+        with reading(path, problem, DataError, remedy):
+            return checked(content, VideoResult)
 
 
 def fingerprint(job: VideoJob) -> str:

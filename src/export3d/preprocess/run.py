@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 from export3d import __version__
 from export3d.data.manifest import MANIFEST_NAME, Manifest
 from export3d.errors import DataError, OutputError, UsageError
-from export3d.files import TEMPORARY_GLOB, write_atomically
+from export3d.files import clear_leftovers, only_user, write_atomically
 from export3d.preprocess.cluster import run_on_ray
 from export3d.preprocess.jobs import Inputs, Loss, VideoJob
 from export3d.preprocess.layouts import find_inputs
@@ -24,6 +22,7 @@ from export3d.preprocess.pool import Workplace, run_here, run_in_processes
 from export3d.preprocess.report import Report, make_report, write_report
 from export3d.preprocess.results import VideoResult, fingerprint, part_path
 from export3d.preprocess.tools import ToolMaker, make_tools
+from export3d.reading import read_json, shortened
 
 RECORDS = "prepare"
 """Folder of the records inside the data set; kept, so that a rerun knows what is done."""
@@ -73,13 +72,12 @@ def prepare(
         staging.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: the folder cannot be made ({error.strerror or error}).") from error
-    with _only_run(records):
+    with only_user(records, UsageError):
         if (folder / MANIFEST_NAME).exists() and not (records / CONFIG_NAME).exists():
             raise DataError(f"{folder}: already holds a data set that was not made by prepare. Choose another folder.")
         _keep_config(records, options, clips_per_shard)
         for place in (folder, records, staging):
-            for path in place.glob(TEMPORARY_GLOB):
-                path.unlink()
+            clear_leftovers(place)
         plan = Plan.load(records)
         if plan is not None:  # the last run was stopped while it packed
             _pack(plan, folder, records, staging, tell)
@@ -198,12 +196,9 @@ def _keep_config(records: Path, options: PrepareOptions, clips_per_shard: int) -
     if not path.exists():
         write_atomically(path, json.dumps({**wanted, "created_by": f"export3d {__version__}"}, indent=1).encode())
         return
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: not valid JSON ({error}). Prepare into a new folder.") from error
+    stored = read_json(path, "not valid JSON", DataError, "Prepare into a new folder.")
     changes = [
-        f"--{name.replace('_', '-')} was {stored.get(name)!r}, now {value!r}"
+        f"--{name.replace('_', '-')} was {shortened(repr(stored.get(name)))}, now {value!r}"
         for name, value in wanted.items()
         if stored.get(name) != value
     ]
@@ -216,21 +211,3 @@ def _keep_config(records: Path, options: PrepareOptions, clips_per_shard: int) -
 
 def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, Path) else value
-
-
-@contextmanager
-def _only_run(records: Path) -> Iterator[None]:
-    """Hold a lock on the records' folder; it ends with the process, however that ends.
-
-    Raises:
-        UsageError: Another run works in this folder.
-    """
-    descriptor = os.open(records, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"{records.parent}: another run is working in this folder. Wait for it to end.") from error
-        yield
-    finally:
-        os.close(descriptor)

@@ -9,18 +9,24 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
 
+from export3d.errors import DataError
 from export3d.preprocess.folder import choose_split, walk_files
 from export3d.preprocess.jobs import VIDEO_SUFFIXES, Cut, Inputs, Loss, VideoJob, display_name, make_key
 from export3d.preprocess.options import PrepareOptions
 from export3d.preprocess.vfhq_meta import ClipName, MetaInfo, exact_fps
+from export3d.reading import reading, shortened
 
 FRAME_SUFFIXES = frozenset((".png", ".jpg", ".jpeg"))
 ARCHIVE_SUFFIXES = frozenset((".zip", ".tar"))
 TEST_FOLDER = "VFHQ-Test"
 """Clips below a folder of this name are the official test split of 50."""
+
+MAX_MEMBER_BYTES = 1 << 28
+"""Of a picture or a list in an archive, unpacked."""
 
 
 def read_vfhq(root: Path, options: PrepareOptions) -> Inputs:
@@ -95,11 +101,10 @@ def _search(root: Path) -> _Found:
             found.metas[path.stem] = MetaInfo.parse(text, display_name(path))
         elif suffix in ARCHIVE_SUFFIXES:
             try:
-                _search_archive(path, is_test, found)
-            except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError) as error:
-                found.losses.append(
-                    Loss(source=display_name(path.relative_to(root)), reason=f"damaged archive ({error})")
-                )
+                with reading(display_name(path.relative_to(root)), "damaged archive", DataError):
+                    _search_archive(path, is_test, found)
+            except DataError as error:
+                found.losses.append(Loss(source=display_name(path.relative_to(root)), reason=str(error)))
         elif suffix in VIDEO_SUFFIXES:
             found.videos[path.stem] = path
         else:
@@ -125,18 +130,33 @@ def archive_members(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Names of the files in a zip or tar, each with a function that reads it while the iteration stands there."""
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
-            for name in sorted(archive.namelist()):
-                if not name.endswith("/"):
-                    yield name, partial(archive.read, name)
+            for info in sorted(archive.infolist(), key=lambda info: info.filename):
+                if not info.is_dir():
+                    yield info.filename, partial(_read_member, partial(archive.open, info))
     else:
         with tarfile.open(path) as archive:
-            for member in sorted((m for m in archive.getmembers() if m.isfile()), key=lambda m: m.name):
-                yield member.name, partial(_read_member, archive, member)
+            for member in sorted(_tar_files(archive), key=lambda member: member.name):
+                yield member.name, partial(_read_member, partial(archive.extractfile, member))
 
 
-def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    stream = archive.extractfile(member)
-    return stream.read() if stream is not None else b""
+def _tar_files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The plain files; a size below zero would lead the search back to where it was, for ever."""
+    for member in archive:
+        if member.size < 0:
+            raise ValueError(f"the size of the member '{shortened(member.name)}' is {member.size}")
+        if member.isfile():
+            yield member
+
+
+def _read_member(open_member: Callable[[], IO[bytes] | None]) -> bytes:
+    stream = open_member()
+    if stream is None:
+        return b""
+    with stream:
+        content = stream.read(MAX_MEMBER_BYTES + 1)
+    if len(content) > MAX_MEMBER_BYTES:
+        raise ValueError(f"a member has more than {MAX_MEMBER_BYTES} bytes")
+    return content
 
 
 def _frames_job(source: PurePosixPath, meta: MetaInfo | None, place: _Place, fps: Fraction, cut: Cut) -> VideoJob:

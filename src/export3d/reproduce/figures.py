@@ -29,6 +29,7 @@ from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pai
 from export3d.files import write_atomically
 from export3d.portrait import Model, load_model
 from export3d.portrait.loading import checkpoint_path
+from export3d.reading import read_json
 from export3d.reproduce.settings import TABLE3, TABLE4, Reporter, Settings, make_folder
 from export3d.tracking import Crop, Tracker
 from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
@@ -178,8 +179,4 @@ def _save(path: Path, picture: np.ndarray) -> None:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}). Remove it; the figures are drawn again.") from error
-    return content if isinstance(content, dict) else {}
+    return read_json(path, "not readable as JSON", DataError, "Remove it; the figures are drawn again.")

@@ -25,6 +25,7 @@ from export3d.evaluation.scores.synthetic import score_synthetic
 from export3d.evaluation.scores.tables import without_source
 from export3d.files import write_atomically
 from export3d.portrait.loading import checkpoint_path, load_model
+from export3d.reading import read_json, reading
 from export3d.reproduce.settings import MAIN, Reporter, Settings, make_folder
 from export3d.reproduce.training import trained_data, training_hours
 from export3d.training.phases.config import TrainConfig
@@ -198,12 +199,10 @@ def _short(fingerprint: dict[str, Any]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if (content["format"], content["version"]) != (FORMAT, VERSION):
-            raise DataError(f"{path}: written by another version of export3d. Remove the file and evaluate again.")
-        if not isinstance(content["facts"]["fingerprint"], dict):
-            raise TypeError("fingerprint")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: the scores are damaged ({error!r}). Remove the file and evaluate again.") from error
+    remedy = "Remove the file and evaluate again."
+    content = read_json(path, "the scores are damaged", DataError, remedy)
+    if (content.get("format"), content.get("version")) != (FORMAT, VERSION):
+        raise DataError(f"{path}: written by another version of export3d. {remedy}")
+    with reading(path, "the scores are damaged", DataError, remedy):
+        dict(content["facts"]["fingerprint"])
     return content

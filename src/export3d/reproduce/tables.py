@@ -19,6 +19,7 @@ from export3d.errors import DataError
 from export3d.evaluation.metrics.bootstrap import DRAWS, bootstrap_interval
 from export3d.evaluation.scores.scoring import ALL_METRICS
 from export3d.files import write_atomically
+from export3d.reading import read_json
 from export3d.reproduce.claims import (
     MAIN_CLAIMS,
     NOT_TESTED,
@@ -119,13 +120,7 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         DataError: It is not a JSON object.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}). Measure it again.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object; got {type(content).__name__}. Measure it again.")
-    return content
+    return read_json(path, "not readable as JSON", DataError, "Measure it again.")
 
 
 def intervals(values: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Any]]:

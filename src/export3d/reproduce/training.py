@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from export3d.data import ClipDataset
 from export3d.errors import CheckpointError, UsageError
 from export3d.heads.clips.one_clip import ClipsConfig
 from export3d.heads.clips.rendering import render_clips
+from export3d.reading import read_log
 from export3d.reproduce.settings import Reporter, Settings, Stopped
 from export3d.training.loop.distributed import World
 from export3d.training.loop.run import LoopOptions, Task, run_loop
@@ -152,14 +152,8 @@ def train(settings: Settings, variant: str, report: Reporter) -> None:
 def training_hours(folder: Path) -> float | None:
     """Hours that a run's logged steps took, over all its sittings; None without a log."""
     path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return None
     seconds, last = 0.0, 0
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # cut off when the process was killed
+    for entry in read_log(path):
         if "seconds_per_step" in entry:
             seconds += entry["seconds_per_step"] * (entry["step"] - last)
             last = entry["step"]

@@ -7,7 +7,6 @@ The weights are not part of this package: Deep3DFaceRecon_pytorch publishes them
 from __future__ import annotations
 
 import hashlib
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 from export3d.camera import Camera
 from export3d.checks import check_choice, check_shape
 from export3d.errors import CheckpointError
+from export3d.reading import shortened
+from export3d.tensor_files import read_weights
 from export3d.tracking.alignment import EG3D_ALIGNMENT, Alignment, Crop, crop_transform
 from export3d.tracking.faces import ExtractorInfo, Face
 
@@ -166,12 +167,9 @@ def load_network(path: Path) -> ReconstructionNetwork:
             f"{path}: no such Deep3DFaceRecon checkpoint. Get epoch_20.pth from the authors of Deep3DFaceRecon_pytorch "
             "and pass its path with --deep3d-checkpoint."
         )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint that can be read safely ({error}).") from error
-    if not isinstance(content, dict) or not isinstance(content.get(_STATE_KEY), dict):
-        keys = ", ".join(sorted(map(str, content))[:8]) if isinstance(content, dict) else type(content).__name__
+    content = read_weights(path, "a PyTorch checkpoint", CheckpointError)
+    if not isinstance(content.get(_STATE_KEY), dict):
+        keys = shortened(", ".join(sorted(map(str, content))[:8]))
         raise CheckpointError(
             f"{path}: expected a Deep3DFaceRecon checkpoint with an entry '{_STATE_KEY}'; got {keys}."
         )

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from export3d import __version__
 from export3d.errors import CheckpointError
 from export3d.files import write_atomically
+from export3d.reading import reading
 from export3d.tensor_files import read_tensor_file
 from export3d.tracking.faces import BLENDSHAPE_NAMES
 
@@ -97,7 +98,5 @@ def _load(path: Path) -> GazeMap:
         error=CheckpointError,
         remedy="Install export3d again, or run: export3d train-gaze",
     )
-    try:
+    with reading(path, "not the arrays of a gaze map", CheckpointError, "Make it again."):
         return GazeMap(**arrays)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: not the arrays of a gaze map ({error}). Make it again.") from error

@@ -10,19 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from export3d import __version__
+from export3d.camera import camera_problem
 from export3d.errors import MotionFileError
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.files import write_atomically
+from export3d.reading import checked, parse_json, read_rate, reading
+from export3d.tensor_files import SEAL, check_seal, content_digest, read_tensor_file
 from export3d.tracking.faces import ExtractorInfo
 
 FORMAT = "export3d-motion"
-VERSION = 3
-READABLE = ("1", "2", "3")
-"""Version 1 has no gaze, version 2 no weights."""
+VERSION = 4
+READABLE = ("1", "2", "3", "4")
+"""Version 1 has no gaze, version 2 no weights; the first three have no checksum."""
+
+MAX_BETA, MAX_SECONDS = 1e4, 1e7
+"""What no tracker gives and no clip lasts."""
+
+_REMEDY = "Track the clip again: export3d track."
 
 _ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
     "beta": (np.float32, (64,)),
@@ -100,7 +107,8 @@ class Motion:
             "created_by": f"export3d {__version__}",
         }
         arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
-        write_atomically(path, save(arrays, metadata=metadata), "Choose another place with -o, or free disk space.")
+        metadata[SEAL] = content_digest(metadata, arrays)
+        write_atomically(path, save(arrays, metadata=metadata), "Choose another place with -o.")
 
     @staticmethod
     def load(path: str | Path) -> Motion:
@@ -110,18 +118,15 @@ class Motion:
             MotionFileError: Missing, damaged, not a motion file, another version, or of wrong contents.
         """
         path = Path(path)
-        if not path.is_file():
-            raise MotionFileError(f"{path}: no such motion file. Make one with: export3d track CLIP -o {path}")
-        try:
-            with safe_open(path, framework="numpy") as opened:
-                metadata = opened.metadata() or {}
-                _check_kind(path, metadata)
-                arrays = {name: opened.get_tensor(name) for name in opened.keys()}
-        except (SafetensorError, OSError) as error:
-            raise MotionFileError(
-                f"{path}: not a readable safetensors file ({error}). Track the clip again: export3d track."
-            ) from error
-        extractor, fps = _read_metadata(path, metadata)
+        metadata, arrays = read_tensor_file(
+            path, kind="motion", format_name=FORMAT, version=READABLE, error=MotionFileError, remedy=_REMEDY
+        )
+        sealed = metadata["version"] not in ("1", "2", "3")
+        check_seal(path, metadata, arrays, required=sealed, error=MotionFileError, remedy=_REMEDY)
+        damage = "the entries 'extractor' and 'fps' of the header are missing or damaged"
+        with reading(path, damage, MotionFileError, _REMEDY):
+            extractor = checked(parse_json(metadata["extractor"]), ExtractorInfo)
+            fps = read_rate(metadata["fps"])
         unknown = sorted(set(arrays) - set(_ARRAYS))
         missing = sorted(set(_ARRAYS) - set(arrays) - set(_OPTIONAL))
         if unknown or missing:
@@ -129,7 +134,7 @@ class Motion:
                 f"{path}: expected the arrays {', '.join(_ARRAYS)}; missing: {', '.join(missing) or 'none'}; "
                 f"unknown: {', '.join(unknown) or 'none'}. Track the clip again: export3d track."
             )
-        problem = _problem(arrays, fps)
+        problem = _problem(arrays, fps) or _implausible(arrays)
         if problem:
             raise MotionFileError(f"{path}: {problem}. Track the clip again: export3d track.")
         return Motion(
@@ -170,6 +175,13 @@ class Motion:
         return arrays | {name: array for name, array in more.items() if array is not None}
 
 
+def _implausible(arrays: dict[str, np.ndarray]) -> str | None:
+    """What no tracker gives, or None: a file from elsewhere may hold any finite number."""
+    if np.abs(arrays["beta"]).max() > MAX_BETA or np.abs(arrays["time_s"]).max() > MAX_SECONDS:
+        return f"beta or time_s is larger than {MAX_BETA:g} deviations or {MAX_SECONDS:g} seconds"
+    return camera_problem(arrays["camera"][arrays["found"]])
+
+
 def _problem(arrays: dict[str, np.ndarray], fps: Fraction) -> str | None:
     """What is wrong with the contents, or None."""
     frames = len(arrays["beta"]) if arrays["beta"].ndim else 0
@@ -193,28 +205,3 @@ def _problem(arrays: dict[str, np.ndarray], fps: Fraction) -> str | None:
     if fps <= 0:
         return f"the frame rate must be positive; got {fps}"
     return None
-
-
-def _check_kind(path: Path, metadata: dict[str, str]) -> None:
-    if metadata.get("format") != FORMAT:
-        raise MotionFileError(
-            f"{path}: expected the format '{FORMAT}'; got '{metadata.get('format', 'none')}'. "
-            "This is another kind of file; motion files are made by: export3d track."
-        )
-    if metadata.get("version") not in READABLE:
-        raise MotionFileError(
-            f"{path}: the motion file has version {metadata.get('version', 'none')}; this export3d reads versions "
-            f"{' and '.join(READABLE)}. Upgrade export3d, or track the clip again."
-        )
-
-
-def _read_metadata(path: Path, metadata: dict[str, str]) -> tuple[ExtractorInfo, Fraction]:
-    try:
-        extractor = ExtractorInfo(**json.loads(metadata["extractor"]))
-        fps = Fraction(metadata["fps"])
-    except (KeyError, ValueError, TypeError, ZeroDivisionError) as error:
-        raise MotionFileError(
-            f"{path}: the entries 'extractor' and 'fps' of the header are missing or damaged ({error!r}). "
-            "Track the clip again: export3d track."
-        ) from error
-    return extractor, fps

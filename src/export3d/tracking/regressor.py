@@ -25,6 +25,7 @@ from export3d.camera import Camera, default_intrinsics
 from export3d.checks import check_shape
 from export3d.errors import CheckpointError
 from export3d.files import write_atomically
+from export3d.reading import parse_json, reading
 from export3d.tensor_files import read_tensor_file
 from export3d.tracking.alignment import Alignment, Crop
 from export3d.tracking.faces import ExtractorInfo, Face
@@ -248,22 +249,18 @@ def _load(path: Path) -> LandmarkRegressor:
         remedy="Install export3d again, or run: export3d train-regressor",
         framework="pt",
     )
-    try:
-        config = RegressorConfig.from_dict(json.loads(metadata["config"]))
-        alignment = _alignment(json.loads(metadata["tracker_alignment"]))
-        notes = json.loads(metadata["notes"])
+    with reading(path, "the contents do not fit the configuration in its header", CheckpointError, "Train it again."):
+        config = RegressorConfig.from_dict(parse_json(metadata["config"]))
+        alignment = _alignment(parse_json(metadata["tracker_alignment"]))
+        notes = parse_json(metadata["notes"])
         offsets = tensors.pop("offsets").numpy()
         of_mesh = {name: tensors.pop(name) for name in list(tensors) if name.startswith(MESH_PREFIX)}
         mesh_net = None
         if "mesh_config" in metadata:
-            mesh_net = MeshNet(MeshConfig.from_dict(json.loads(metadata["mesh_config"])))
+            mesh_net = MeshNet(MeshConfig.from_dict(parse_json(metadata["mesh_config"])))
             mesh_net.load_state_dict({name.removeprefix(MESH_PREFIX): tensor for name, tensor in of_mesh.items()})
         net = RegressorNet(config)
         net.load_state_dict(tensors)
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: the contents do not fit the configuration in its header ({error}). Train it again."
-        ) from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     info = ExtractorInfo(NAME, str(VERSION), digest, config.expression_space)
     return LandmarkRegressor(net, info, offsets, alignment, notes, mesh_net)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ from typing import Any
 import av
 import av.error
 
-from export3d.errors import UnreadableVideoError
-from export3d.video.source import audio_stream, open_input, start_time
+from export3d.video.source import CLOCK_RESTART_S, audio_stream, open_input, start_time
 
 COPYABLE_AUDIO = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac", "mp2"},
@@ -44,6 +44,7 @@ class AudioCopy:
         self._start = start_time(container)
         self._num_samples: int | None = None  # written so far by re-encoding, the start offset included
         self._copy = copy
+        self._shift, self._end = 0, None  # of copied packets, in ticks of their clock
         self._resampler = None
         if not copy:
             codec = target.codec_context
@@ -86,25 +87,38 @@ class AudioCopy:
         self._container.close()
 
     def _demux(self) -> Iterator[Any]:
-        try:
-            for packet in self._container.demux(self._source):
-                if self._copy:
-                    if packet.size and packet.dts is not None:
-                        offset = round(self._start / packet.time_base)
-                        packet.pts = packet.dts - offset if packet.pts is None else packet.pts - offset
-                        packet.dts -= offset
-                        packet.stream = self._target
-                        yield packet
-                else:
+        """Packets for the output. What is damaged is left out: a film is not given up for its sound."""
+        packets = self._container.demux(self._source)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError:  # the container itself cannot be read on
+                packet = None
+            if packet is None:
+                break
+            if not self._copy:
+                with suppress(av.error.FFmpegError):
                     yield from self._encode(self._source.decode(packet if packet.size else None))
-        except av.error.FFmpegError as error:
-            name = self._container.name
-            raise UnreadableVideoError(
-                f"{name}: the sound track is damaged ({error.strerror}). Export it again."
-            ) from error
+            elif packet.size and packet.dts is not None and self._retime(packet):
+                packet.stream = self._target
+                yield packet
         if not self._copy:
             yield from self._encode([None])
             yield from self._target.encode(None)
+
+    def _retime(self, packet: Any) -> bool:
+        """Put a packet on the film's clock; false where joined recordings overlap and it comes a second time."""
+        offset = round(self._start / packet.time_base) - self._shift
+        lead = 0 if packet.pts is None else packet.pts - packet.dts
+        dts = packet.dts - offset
+        if self._end is not None and dts < self._end:
+            if (self._end - dts) * packet.time_base <= CLOCK_RESTART_S:
+                return False
+            self._shift += self._end - dts  # the clock began anew: the sound goes on without a gap
+            dts = self._end
+        packet.dts, packet.pts = dts, dts + lead
+        self._end = dts + max(packet.duration or 0, 1)
+        return True
 
     def _encode(self, sounds: list[Any]) -> Iterator[Any]:
         """Resample and encode; times are counted in samples, since decoders' own times may jump."""

@@ -10,24 +10,35 @@ from av.video.reformatter import Colorspace, VideoReformatter
 
 _UNSPECIFIED_COLORSPACE = 2
 _HD_HEIGHT_PX = 720
+_MAX_ASPECT = 16
+_QUARTER_TURNS = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
 
 
-def to_upright_rgb(picture: Any, stream: Any, reformatter: VideoReformatter) -> np.ndarray:
-    """uint8 ``(H, W, 3)`` of a decoded picture; the reformatter is kept between frames, making one is slow."""
-    width = None
+def to_upright_rgb(
+    picture: Any, stream: Any, reformatter: VideoReformatter, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """uint8 ``(H, W, 3)`` of a decoded picture; the reformatter is kept between frames, making one is slow.
+
+    Args:
+        size: width and height before turning: of the first picture, for films whose size changes.
+    """
+    width, height = size or (None, None)
     aspect = stream.sample_aspect_ratio
-    if aspect and aspect > 0 and aspect != 1:
+    if size is None and aspect and 1 / _MAX_ASPECT < aspect < _MAX_ASPECT and aspect != 1:
         width = max(2, round(picture.width * aspect))
     colorspace = None
     if picture.colorspace == _UNSPECIFIED_COLORSPACE and picture.height >= _HD_HEIGHT_PX:
         colorspace = Colorspace.ITU709  # what players assume for untagged HD
-    rgb = reformatter.reformat(picture, format="rgb24", width=width, src_colorspace=colorspace)
+    rgb = reformatter.reformat(picture, format="rgb24", width=width, height=height, src_colorspace=colorspace)
     return np.ascontiguousarray(apply_display_matrix(rgb.to_ndarray(), _display_matrix(picture)))
 
 
 def _display_matrix(picture: Any) -> tuple[int, int, int, int] | None:
     """(a, b, c, d) of the display matrix, each -1, 0 or 1: shown x = a p + c q, y = b p + d q (y down)."""
-    side_data = picture.side_data.get("DISPLAYMATRIX")
+    try:
+        side_data = picture.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV has no name for another kind of side data beside it, such as a phone's EXIF
+        return _QUARTER_TURNS.get(round(picture.rotation) % 360)
     if side_data is None:
         return None
     numbers = struct.unpack("<9i", bytes(side_data)[:36])

@@ -13,13 +13,17 @@ import av
 import av.error
 import numpy as np
 from av.video.reformatter import VideoReformatter
+from PIL import Image
 
 from export3d.errors import UnreadableVideoError
 from export3d.video.orientation import to_upright_rgb
 from export3d.video.source import (
+    CLOCK_RESTART_S,
+    MAX_PIXELS,
     audio_stream,
-    check_index_inside_file,
     check_size,
+    frame_rate,
+    index_problem,
     open_input,
     start_time,
     stream_duration_s,
@@ -28,6 +32,9 @@ from export3d.video.source import (
 
 FALLBACK_FPS = Fraction(25)
 """Used only where a file names no frame rate at all."""
+
+MAX_DAMAGED = 10_000
+"""Packets; a file that goes on giving nothing else is given up."""
 
 _COARSE_CLOCK = Fraction(1, 1000)  # Matroska counts whole milliseconds
 
@@ -67,10 +74,11 @@ class VideoReader:
         width, height: of the upright frames, pixels.
         num_frames_hint: number of frames by the file's header or its duration; None where unknown.
         has_audio, audio_duration_s: the first sound track.
+        problems: what is damaged or missing, complete after the last frame. Damaged packets are left out: the frame before
+            them stays longer.
 
     Raises:
-        UnreadableVideoError: Not a video, truncated or damaged, no video stream, or no frame. Damage and some
-            missing ends are noticed only while iterating.
+        UnreadableVideoError: Not a video, no video stream, or not one frame that can be decoded.
         ImageSizeError: Frames under 32 pixels on a side or over 67 megapixels.
     """
 
@@ -82,11 +90,13 @@ class VideoReader:
             self._stream.codec_context.thread_count = threads
             self._stream.thread_type = "AUTO"
             check_size(self.path, self._stream.codec_context.width, self._stream.codec_context.height)
-            check_index_inside_file(self._stream, self.path)
+            self._stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            cut_off = index_problem(self._stream, self.path)
+            self.problems: list[str] = [] if cut_off is None else [cut_off]
             audio = audio_stream(self._container)
             self.has_audio = audio is not None
             self.audio_duration_s = stream_duration_s(audio, self._container) if audio is not None else None
-            self.fps: Fraction = self._stream.average_rate or self._stream.guessed_rate or FALLBACK_FPS
+            self.fps: Fraction = frame_rate(self._stream) or FALLBACK_FPS
             self._clock: Fraction = self._stream.time_base or 1 / self.fps
             self.time_base = _finer_clock(self._clock, self.fps)
             self._start = start_time(self._container)
@@ -94,10 +104,15 @@ class VideoReader:
                 stream_duration_s(self._stream, self._container), self.fps
             )
             self._last_packet_end = Fraction(0)
+            self._num_damaged = 0
+            self._shape: tuple[int, ...] = ()
             self._frames = self._decode()
             first = next(self._frames, None)
             if first is None:
-                raise UnreadableVideoError(f"{self.path}: the video holds no frame. Export the clip again.")
+                why = f" ({'; '.join(self.problems)})" if self.problems else ""
+                raise UnreadableVideoError(
+                    f"{self.path}: the video holds no frame that can be decoded{why}. Export or download it again."
+                )
         except BaseException:
             self._container.close()
             raise
@@ -121,28 +136,50 @@ class VideoReader:
         self._container.close()
 
     def _decode(self) -> Iterator[VideoFrame]:
-        index, previous_pts = 0, None
+        index, shift, previous, size = 0, 0, None, None
         reformatter = VideoReformatter()
-        try:
-            for packet in self._container.demux():
-                self._note_end(packet)
-                if packet.stream.index != self._stream.index:
-                    continue
-                for picture in self._stream.decode(packet if packet.size else None):
-                    pts = self._exact_pts(picture.pts, index)
-                    if previous_pts is not None and pts <= previous_pts:
-                        pts = previous_pts + 1  # a broken clock must not cost frames
-                    length = self._on_grid((picture.duration or 0) * self._clock) or 1 / self.fps
-                    duration = max(round(length / self.time_base), 1)
-                    image = to_upright_rgb(picture, self._stream, reformatter)
-                    yield VideoFrame(image=image, index=index, pts=pts, time_base=self.time_base, duration=duration)
-                    index, previous_pts = index + 1, pts
-        except av.error.FFmpegError as error:
-            at = f" after {index} frames" if index else ""
-            raise UnreadableVideoError(
-                f"{self.path}: the video is damaged or truncated{at} ({error.strerror}). Export or download it again."
-            ) from error
+        for picture in self._pictures():
+            given = self._exact_pts(picture.pts, index)
+            length = self._on_grid((picture.duration or 0) * self._clock) or 1 / self.fps
+            duration = max(round(length / self.time_base), 1)
+            pts = given + shift
+            if previous is not None and pts <= previous:  # a broken clock must not cost frames
+                if (previous - pts) * self.time_base > CLOCK_RESTART_S:
+                    shift = previous + duration - given
+                    pts = previous + duration
+                else:
+                    pts = previous + 1
+            size = size or (picture.width, picture.height)
+            kept = None if size == (picture.width, picture.height) else size
+            image = to_upright_rgb(picture, self._stream, reformatter, kept)
+            if index and image.shape != self._shape:
+                image = np.asarray(Image.fromarray(image).resize((self._shape[1], self._shape[0])))
+            self._shape = image.shape
+            yield VideoFrame(image=image, index=index, pts=pts, time_base=self.time_base, duration=duration)
+            index, previous = index + 1, pts
+        if self._num_damaged:
+            self.problems.append(f"{self._num_damaged} damaged packets were left out")
         self._check_reached_end(index)
+
+    def _pictures(self) -> Iterator[Any]:
+        """Decoded pictures; what cannot be decoded is counted."""
+        packets = self._container.demux()
+        while self._num_damaged < MAX_DAMAGED:
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, ValueError) as error:
+                self.problems.append(f"the rest cannot be read ({getattr(error, 'strerror', None) or error})")
+                return
+            if packet is None:
+                return
+            self._note_end(packet)
+            if packet.stream.index != self._stream.index:
+                continue
+            try:
+                yield from self._stream.decode(packet if packet.size else None)
+            except (av.error.FFmpegError, ValueError):
+                self._num_damaged += 1
+        self.problems.append("too much of it is damaged to go on")
 
     def _exact_pts(self, pts: int | None, index: int) -> int:
         """Time of a frame on the clock that is handed out."""
@@ -169,9 +206,9 @@ class VideoReader:
         announced = Fraction(self._container.duration, av.time_base)
         missing = announced - self._last_packet_end
         if missing > 1 and missing > announced / 20:
-            raise UnreadableVideoError(
-                f"{self.path}: the file is truncated: it announces {float(announced):.2f} s but ends after "
-                f"{float(self._last_packet_end):.2f} s ({num_frames} frames). Download or export it again."
+            self.problems.append(
+                f"the file is truncated: it announces {float(announced):.2f} s but ends after "
+                f"{float(self._last_packet_end):.2f} s ({num_frames} frames)"
             )
 
 

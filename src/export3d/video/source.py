@@ -18,6 +18,11 @@ MIN_SIDE_PX = 32
 MAX_PIXELS = 8192 * 8192
 """Larger frames are refused before they are decoded."""
 
+MAX_FPS = 1000
+
+CLOCK_RESTART_S = Fraction(1, 2)
+"""A jump back by more is a clock that began anew (joined recordings): the film goes on without a gap."""
+
 _NOT_VIDEO_FORMATS = {
     "tty",
     "hls",
@@ -51,8 +56,13 @@ def open_input(path: Path) -> Any:
 def video_stream(container: Any, path: Path) -> Any:
     for stream in container.streams.video:
         attached = stream.disposition & Disposition.attached_pic  # the cover picture of a music file
-        if not attached:
-            return stream
+        if attached:
+            continue
+        if stream.codec_context is None:
+            raise UnreadableVideoError(
+                f"{path}: its codec is not known to this FFmpeg. Convert the clip, for example to H.264 in an mp4."
+            )
+        return stream
     raise UnreadableVideoError(f"{path}: the file has no video stream (is it sound only?). Give a clip with a picture.")
 
 
@@ -73,17 +83,20 @@ def check_size(path: Path, width: int, height: int) -> None:
         )
 
 
-def check_index_inside_file(stream: Any, path: Path) -> None:
+def index_problem(stream: Any, path: Path) -> str | None:
     """An mp4 lists the place of every sample: one beyond the end of the file proves that it was cut off."""
     entries = getattr(stream, "index_entries", ())  # PyAV 17 and later
     size = path.stat().st_size
     if "mp4" in stream.container.format.name and len(entries):
         beyond = sum(1 for entry in entries if entry.pos + entry.size > size)
         if beyond:
-            raise UnreadableVideoError(
-                f"{path}: the file is truncated: {beyond} of its {len(entries)} frames lie beyond its end. "
-                "Download or export it again."
-            )
+            return f"the file is truncated: {beyond} of its {len(entries)} frames lie beyond its end"
+    return None
+
+
+def frame_rate(stream: Any) -> Fraction | None:
+    """The average rate, else a guess; None where a file names none that a film can have."""
+    return next((rate for rate in (stream.average_rate, stream.guessed_rate) if rate and 0 < rate <= MAX_FPS), None)
 
 
 def start_time(container: Any) -> Fraction:

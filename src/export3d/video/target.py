@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from pathlib import Path
 
 from export3d.errors import OutputError, UsageError
+from export3d.files import temporary_beside, write_error
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Output suffix -> container; all hold H.264."""
@@ -31,17 +32,17 @@ def check_writable(path: Path) -> None:
     Raises:
         OutputError: The folder is missing or not writable, or the target is a folder.
     """
-    folder = path.absolute().parent
+    real = Path(os.path.realpath(path))  # of a link the file that it stands for is written
+    folder = real.parent
     if not folder.is_dir():
         raise OutputError(f"{path}: the folder {folder} does not exist. Make it first, or choose another name.")
     if path.is_dir():
         raise OutputError(f"{path}: this is a folder; give the name of a file.")
-    probe = folder / f".{path.stem}.{uuid.uuid4().hex[:8]}.probe"
     try:
+        if len(os.fsencode(real.name)) > os.pathconf(folder, "PC_NAME_MAX"):
+            raise OutputError(f"{path}: the name is too long for this folder. Choose a shorter one.")
+        probe = temporary_beside(real)
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OutputError(
-            f"{path}: the folder {folder} cannot be written ({error.strerror}). "
-            "Choose another folder or change its rights."
-        ) from error
+        raise write_error(path, error, f"Choose another folder than {folder}, or change its rights.") from error

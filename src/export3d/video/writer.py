@@ -15,9 +15,12 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from export3d.errors import Export3DError, OutputError, UsageError
-from export3d.files import publish, temporary_beside
+from export3d.files import publish, temporary_beside, write_error
 from export3d.video.audio import AudioCopy
 from export3d.video.target import check_video_target
+
+_BEST_CRF = 1
+"""x264 takes 0 for lossless, in a profile that many players do not know."""
 
 
 class VideoWriter:
@@ -73,7 +76,8 @@ class VideoWriter:
         try:
             options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
             self._output = av.open(f"file:{self._temporary.absolute()}", "w", format=container, options=options)
-            stream = self._output.add_stream("libx264", rate=self.fps, options={"crf": str(crf), "preset": preset})
+            quality = {"crf": str(crf or _BEST_CRF), "preset": preset}
+            stream = self._output.add_stream("libx264", rate=self.fps, options=quality)
             width, height = size
             stream.width, stream.height = width + width % 2, height + height % 2
             stream.pix_fmt = "yuv420p"
@@ -172,11 +176,7 @@ class VideoWriter:
             raise
 
     def _output_error(self, error: BaseException) -> OutputError:
-        reason = getattr(error, "strerror", None) or str(error)
-        return OutputError(
-            f"{self.path}: writing the video failed ({reason}). Free some disk space or choose another "
-            "folder. No file was left behind."
-        )
+        return OutputError(f"{write_error(self.path, error)} No file was left behind.")
 
     def _discard(self) -> None:
         output, self._output = self._output, None

@@ -19,6 +19,7 @@ import numpy as np
 from export3d.data import ClipDataset
 from export3d.errors import DataError
 from export3d.files import write_atomically
+from export3d.reading import checked, read_json, reading, shortened
 
 FORMAT = "export3d-pairs"
 VERSION = 1
@@ -138,34 +139,25 @@ def read_pairs(path: str | Path, clips: Sequence[ClipFacts]) -> list[Pair]:
         DataError: Not a list of pairs, another version, an unknown clip, or a frame that the clip does not have.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        is_ours = content["format"] == FORMAT
-        version = content["version"]
-        rows = [
-            (str(p["kind"]), str(p["source_clip"]), int(p["source_frame"]), str(p["driving_clip"]))
-            for p in content["pairs"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a readable list of pairs ({error!r}). Write it again.") from error
-    if not is_ours or version != VERSION:
+    remedy = "Write it again."
+    content = read_json(path, "not a readable list of pairs", DataError, remedy)
+    if content.get("format") != FORMAT or content.get("version") != VERSION:
         raise DataError(
-            f"{path}: format '{content['format']}' version {version}; expected '{FORMAT}' version {VERSION}."
+            f"{path}: format '{shortened(content.get('format'))}' version {shortened(content.get('version'))}; expected "
+            f"'{FORMAT}' version {VERSION}."
         )
+    with reading(path, "not a readable list of pairs", DataError, remedy):
+        rows = checked(content.get("pairs"), list[Pair])
     known = {clip.key: clip for clip in clips}
-    pairs = []
-    for kind, source, frame, driving in rows:
-        missing = [key for key in (source, driving) if key not in known]
+    for pair in rows:
+        missing = [key for key in (pair.source_clip, pair.driving_clip) if key not in known]
         if missing:
-            raise DataError(f"{path}: clip '{missing[0]}' is not in the data set.")
-        if kind not in ("same", "cross") or not 0 <= frame < len(known[source].head_angles):
-            raise DataError(f"{path}: '{kind}' pair with frame {frame} of clip '{source}' does not exist.")
-        pairs.append(
-            Pair(
-                kind="same" if kind == "same" else "cross", source_clip=source, source_frame=frame, driving_clip=driving
+            raise DataError(f"{path}: clip '{shortened(missing[0])}' is not in the data set.")
+        if not 0 <= pair.source_frame < len(known[pair.source_clip].head_angles):
+            raise DataError(
+                f"{path}: '{pair.kind}' pair with frame {pair.source_frame} of clip '{pair.source_clip}' does not exist."
             )
-        )
-    return pairs
+    return rows
 
 
 def _sorted(clips: Sequence[ClipFacts]) -> list[ClipFacts]:

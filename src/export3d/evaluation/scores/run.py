@@ -31,6 +31,7 @@ from export3d.evaluation.scores.protocol import (
 )
 from export3d.evaluation.scores.scoring import ClipScores, finite, score_clip
 from export3d.files import write_atomically
+from export3d.reading import read_json, reading
 
 PAIR_FORMAT = "export3d-pair-scores"
 PAIR_VERSION = 2
@@ -219,13 +220,12 @@ def _read_pair(path: Path, pair: Pair, settings: dict[str, Any], digest: str) ->
     """A finished pair, or None where it must be scored (again)."""
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if (content["format"], content["version"]) != (PAIR_FORMAT, PAIR_VERSION):
-            raise OutputError(f"{path}: made by another version of export3d. Choose another -o folder.")
-        stored, stored_digest, stored_pair = content["settings"], content["digest"], content["pair"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{path}: the file is damaged ({error!r}). Remove it and run again.") from error
+    remedy = "Remove it and run again."
+    content = read_json(path, "the file is damaged", OutputError, remedy)
+    if (content.get("format"), content.get("version")) != (PAIR_FORMAT, PAIR_VERSION):
+        raise OutputError(f"{path}: made by another version of export3d. Choose another -o folder.")
+    with reading(path, "the file is damaged", OutputError, remedy):
+        stored, stored_digest, stored_pair = dict(content["settings"]), content["digest"], content["pair"]
     different = sorted(name for name in settings if stored.get(name) != settings[name])
     if different or stored_pair != asdict(pair):
         what = ", ".join(different) or "source frame"

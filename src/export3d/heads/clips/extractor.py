@@ -24,6 +24,7 @@ from export3d.heads.clips.acting import independent
 from export3d.heads.clips.motion import Motion
 from export3d.heads.clips.people import REFERENCE_SIZE, add_noise, draw_person
 from export3d.heads.shape.parametric import EXPRESSION_NAMES, WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
+from export3d.reading import checked, parse_json, reading
 from export3d.tensor_files import read_tensor_file
 
 NUM_IDENTITY = 80
@@ -225,7 +226,11 @@ class LinearExtractor:
             remedy="Render the clips anew, which makes it.",
             framework="pt",
         )
-        return LinearExtractor(ExtractorConfig(**json.loads(metadata["config"])), tensors, metadata["sha256"])
+        with reading(
+            path, "not the contents of an extractor", HeadModelError, "Render the clips anew, which makes it."
+        ):
+            config = checked(parse_json(metadata["config"]), ExtractorConfig)
+            return LinearExtractor(config, tensors, metadata["sha256"])
 
 
 def _sorted_metadata(content: bytes) -> bytes:

@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,12 +24,14 @@ import torch
 from export3d.data import Clip, ClipDataset, Manifest, ShardWriter
 from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError, OutputError, UsageError
-from export3d.files import write_atomically
+from export3d.files import clear_leftovers, only_user, write_atomically
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
 from export3d.heads.clips.motion_csv import from_csv
 from export3d.heads.clips.one_clip import ClipsConfig, clip_key, render_clip
 from export3d.heads.shape.model_file import load_head
 from export3d.heads.shape.parametric import ParametricHead
+from export3d.reading import read_json, reading, shortened
+from export3d.stopping import ignore_stop_signals
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage ("render" or "pack"), how many identities are done, and how many there are."""
@@ -71,13 +72,27 @@ def render_clips(
         (folder / _WORK_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: the folder cannot be made ({error.strerror or error}).") from error
+    with only_user(folder, DataError):
+        return _render_into(folder, config, head_model, workers, extractor_config, report)
+
+
+def _render_into(
+    folder: Path,
+    config: ClipsConfig,
+    head_model: str | Path | None,
+    workers: int,
+    extractor_config: ExtractorConfig | None,
+    report: Progress,
+) -> Manifest:
+    clear_leftovers(folder)
     with _one_thread():
         head = load_head(head_model)
         extractor = LinearExtractor.build(head, extractor_config)
     _check_same_run(folder, config, head, extractor)
     if (folder / MANIFEST_NAME).exists():
         shutil.rmtree(folder / _WORK_FOLDER, ignore_errors=True)
-        return Manifest.load(folder)
+        with closing(ClipDataset(folder)) as finished:  # every shard there, of the right length
+            return finished.manifest
     extractor.save(folder / _EXTRACTOR_FILE)
     missing = [seed for seed in config.seeds() if not _is_finished(folder, config, seed)]
     done = config.identities - len(missing)
@@ -137,7 +152,7 @@ def _start_worker(folder: Path, config: ClipsConfig, head_model: str | None) -> 
     global _worker
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool
+    ignore_stop_signals()  # Ctrl-C reaches the parent, which ends the pool
     _worker = _Job(folder, config, load_head(head_model), LinearExtractor.load(folder / _EXTRACTOR_FILE))
 
 
@@ -164,13 +179,16 @@ def _store(folder: Path, clip: Clip) -> None:
 
 
 def _is_finished(folder: Path, config: ClipsConfig, seed: int) -> bool:
-    return (folder / _WORK_FOLDER / clip_key(config.split, seed) / MANIFEST_NAME).is_file()
+    place = folder / _WORK_FOLDER / clip_key(config.split, seed)
+    try:
+        with closing(ClipDataset(place)):  # its shard is there too, of the right length
+            return True
+    except DataError:
+        return False
 
 
 def _pack(folder: Path, config: ClipsConfig, report: Progress) -> Manifest:
     """Copy the finished clips into shards in seed order, then drop the work folder."""
-    for leftover in folder.glob(".clips-*"):  # of a run that was killed while packing
-        leftover.unlink()
     with ShardWriter(folder) as writer:
         for number, seed in enumerate(config.seeds()):
             with closing(ClipDataset(folder / _WORK_FOLDER / clip_key(config.split, seed))) as finished:
@@ -199,13 +217,12 @@ def _check_same_run(folder: Path, config: ClipsConfig, head: ParametricHead, ext
             raise DataError(f"{folder}: already holds another data set. Choose another folder.")
         write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
         return
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not readable as JSON ({error}). Choose another folder or remove this one.") from error
+    problem, remedy = "not readable as JSON", "Choose another folder or remove this one."
+    earlier = read_json(path, problem, DataError, remedy)
     changed = [key for key in ("format", "version", "head", "extractor") if earlier.get(key) != settings[key]]
-    before = earlier.get("settings", {})
-    changed += [f"{key} {before.get(key)} -> {new}" for key, new in chosen.items() if before.get(key) != new]
+    with reading(path, problem, DataError, remedy):
+        before = dict(earlier.get("settings", {}))
+    changed += [f"{key} {shortened(before.get(key))} -> {new}" for key, new in chosen.items() if before.get(key) != new]
     if changed:
         raise DataError(
             f"{folder}: holds a render of other settings ({', '.join(changed)}). Run the first command again to finish "

@@ -3,6 +3,7 @@ the one in code."""
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -11,14 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export3d.data.tar_members import load_npy
 from export3d.errors import HeadModelError
-from export3d.files import replacing
+from export3d.files import write_atomically
 from export3d.heads.shape.parametric import EYE_AXES, EYE_CENTERS_CM, ParametricHead
 from export3d.heads.shape.procedural import procedural_head
+from export3d.reading import reading
 
 HEAD_MODEL_VARIABLE = "EXPORT3D_HEAD_MODEL"
 
 _FORMAT = "export3d-head"
+MAX_BYTES = 1 << 30
+"""A full head has about 100 MB."""
 _BASIS_SCALE = 1.0 / 2048.0  # cm per step of the stored int16 bases; the largest rounding error is 0.00025 cm
 
 
@@ -45,12 +50,20 @@ def read_head(path: str | Path) -> ParametricHead:
     path = Path(path)
     if not path.is_file():
         raise HeadModelError(f"head model: no file {path}; give the npz that `export3d heads import` writes.")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise HeadModelError(f"head model: {path} is not a readable npz file ({error}).") from error
-    return head_from_arrays(arrays, str(path))
+    with reading(f"head model: {path}", "is not a readable npz file", HeadModelError):
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > MAX_BYTES:
+                raise ValueError(f"it would unpack to more than {MAX_BYTES} bytes")
+            arrays = {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
+    with reading(f"head model: {path}", "its arrays do not make a head; see docs/data.md", HeadModelError):
+        return head_from_arrays(arrays, str(path))
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as file:
+        content = file.read(member.file_size + 1)
+    return load_npy(io.BytesIO(content), len(content))
 
 
 def write_head(path: str | Path, head: ParametricHead) -> None:
@@ -77,8 +90,9 @@ def write_head(path: str | Path, head: ParametricHead) -> None:
         "eye_axes": head.eye_axes.cpu().numpy(),
         "name": np.array(head.name),
     }
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, content.getvalue())
 
 
 def head_from_arrays(arrays: dict[str, np.ndarray], where: str) -> ParametricHead:

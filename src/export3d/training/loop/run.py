@@ -15,7 +15,8 @@ from export3d.errors import TrainingError
 from export3d.training.batches.prefetch import Prefetcher
 from export3d.training.loop.distributed import World
 from export3d.training.loop.run_folder import RunFolder
-from export3d.training.loop.stopping import stop_signals, wants_to_stop
+from export3d.training.loop.state import state_path
+from export3d.training.loop.stopping import noted_signals, wants_to_stop
 
 B = TypeVar("B")
 
@@ -73,6 +74,10 @@ class Task(Protocol[B]):
         """Write sample sheets or measure on held-out clips; returns numbers to log."""
         ...
 
+    def model_files(self, step: int | None) -> tuple[str, ...]:
+        """Names of the files that `export` writes: with the number of a step, or without."""
+        ...
+
     def export(self, run: RunFolder, step: int, numbered: bool) -> None:
         """Write the model for use."""
         ...
@@ -85,7 +90,7 @@ class LoopResult:
     step: int
     finished: bool
     stopped_by: str | None
-    """`SIGTERM`, `SIGINT`, `max_minutes`, or None."""
+    """`SIGTERM`, `SIGINT`, `SIGHUP`, `max_minutes`, or None."""
     samples_per_s: float
     """Mean over this call."""
 
@@ -116,15 +121,15 @@ def run_loop(
     """
     step = _resume(task, run, world, on_progress)
     first, start, last_state = step, time.monotonic(), time.monotonic()
-    total = task.total_steps
-    meter = _Meter()
+    total, meter = task.total_steps, _Meter()
     writer = _tensorboard(run) if options.tensorboard and run is not None else None
+    if options.export_every and first % options.export_every == 0:
+        _export(task, run, first, numbered=True)  # the run may have died between this state and its numbered model
     batches = Prefetcher(task.load_batch, step, total)
-    stopped_by: str | None = None
-    saved_at = step
+    stopped_by, saved_at = None, step
     latest: dict[str, float] = {}
     try:
-        with stop_signals() as signals:
+        with noted_signals() as signals:
             while step < total:
                 before = time.monotonic()
                 batch = batches.next()
@@ -149,16 +154,16 @@ def run_loop(
                 if due or stopped_by is not None or step == total:
                     _save(task, run, step, options)
                     last_state, saved_at = now, step
-                if run is not None and options.export_every and step % options.export_every == 0:
-                    task.export(run, step, numbered=True)
+                if options.export_every and step % options.export_every == 0:
+                    _export(task, run, step, numbered=True)
                 if stopped_by is not None:
                     break
     finally:
         batches.close()
         if writer is not None:
             writer.close()
-    if run is not None and saved_at == step and step > 0:  # also where a finished run died before its export
-        task.export(run, step, numbered=False)
+    if saved_at == step:
+        _export(task, run, step, numbered=False)
     world.barrier()
     rate = (step - first) * task.samples_per_step / max(time.monotonic() - start, 1e-9)
     return LoopResult(step=step, finished=step >= total, stopped_by=stopped_by, samples_per_s=rate)
@@ -251,6 +256,17 @@ def _resume(
     if run is not None:
         run.forget_metrics_after(step)
     return step
+
+
+def _export(task: Task[Any], run: RunFolder | None, step: int, numbered: bool) -> None:
+    """Write the model of this step, unless its files are there and not older than the state they are made of."""
+    if run is None or step == 0:
+        return
+    state = state_path(run.path, step)
+    made = state.stat().st_mtime_ns if state.exists() else math.inf
+    files = [run.path / name for name in task.model_files(step if numbered else None)]
+    if not all(file.is_file() and file.stat().st_mtime_ns >= made for file in files):
+        task.export(run, step, numbered=numbered)
 
 
 def _save(task: Task[Any], run: RunFolder | None, step: int, options: LoopOptions) -> None:

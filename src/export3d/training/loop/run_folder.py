@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
-from export3d.errors import OutputError, TrainingError
-from export3d.files import write_atomically
+from export3d.errors import TrainingError
+from export3d.files import clear_leftovers, only_user, replacing, write_atomically, write_error
+from export3d.reading import read_json, read_log
 from export3d.training.loop.state import drop_old_states, newest_readable_state, save_state
 
 RUN_FORMAT = "export3d-run"
@@ -35,15 +36,22 @@ class RunFolder:
 
     def __init__(self, folder: str | Path, command: str, config: dict[str, Any], data: dict[str, Any]) -> None:
         self.path = Path(folder)
-        self._lock: TextIO | None = None
+        self._lock = ExitStack()
         wanted = {"format": RUN_FORMAT, "version": RUN_VERSION, "command": command, "config": config, "data": data}
         wanted = json.loads(json.dumps(wanted))  # tuples become lists, as in the file
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "w")
         except OSError as error:
-            raise OutputError(f"{self.path}: the run folder cannot be written ({error.strerror}).") from error
-        self._take_lock()
+            raise write_error(self.path, error) from error
+        self._lock.enter_context(only_user(self.path, TrainingError))
+        clear_leftovers(self.path)
+        try:
+            self._keep_config(wanted)
+        except BaseException:
+            self.close()
+            raise
+
+    def _keep_config(self, wanted: dict[str, Any]) -> None:
         existing = self._read_config()
         if existing is None:
             text = json.dumps(wanted, indent=1, ensure_ascii=False) + "\n"
@@ -51,7 +59,6 @@ class RunFolder:
         else:
             differences = json_difference(existing, wanted)
             if differences:
-                self.close()
                 shown = "\n  ".join(differences[:20])
                 raise TrainingError(
                     f"{self.path}: the folder holds a run with another configuration or data (there -> now):\n  {shown}\n"
@@ -66,7 +73,11 @@ class RunFolder:
         """Keep the batch (a dataclass of tensors, maybe in dataclasses of its own) of a step that gave NaN or infinity."""
         content = asdict(batch)
         path = self.path / f"bad-batch-{step:08d}.pt"
-        torch.save(content, path)
+        try:
+            with replacing(path) as temporary, open(temporary, "wb") as file:
+                torch.save(content, file)
+        except (OSError, RuntimeError) as error:
+            raise write_error(path, error) from error
         return path
 
     def save_state(self, step: int, content: dict[str, Any], keep: int) -> None:
@@ -77,17 +88,9 @@ class RunFolder:
     def forget_metrics_after(self, step: int) -> None:
         """Drop logged lines beyond `step`: those steps will be done again."""
         path = self.path / "metrics.jsonl"
-        if not path.is_file():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # a line that was cut off when the process was killed
-            if entry.get("step", 0) <= step:
-                kept.append(line)
-        write_atomically(path, "".join(line + "\n" for line in kept).encode())
+        if path.is_file():
+            kept = [json.dumps(entry) + "\n" for entry in read_log(path) if entry.get("step", 0) <= step]
+            write_atomically(path, "".join(kept).encode())
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -95,32 +98,17 @@ class RunFolder:
             with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
-            raise OutputError(f"{self.path}/metrics.jsonl: cannot be written ({error.strerror}).") from error
+            raise write_error(self.path / "metrics.jsonl", error) from error
 
     def close(self) -> None:
         """Let another process use the folder."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def _take_lock(self) -> None:
-        assert self._lock is not None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self.close()
-            raise TrainingError(
-                f"{self.path}: another process is training in this folder; wait for it or stop it."
-            ) from error
+        self._lock.close()
 
     def _read_config(self) -> dict[str, Any] | None:
         path = self.path / "config.json"
         if not path.is_file():
             return None
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise TrainingError(f"{path}: cannot be read ({error}). Use another output folder.") from error
+        content = read_json(path, "cannot be read", TrainingError, "Use another output folder.")
         if content.get("format") != RUN_FORMAT or content.get("version") != RUN_VERSION:
             raise TrainingError(f"{path}: not a run of this export3d version. Use another output folder.")
         return content

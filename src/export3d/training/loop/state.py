@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-import pickle
+import hashlib
+import io
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
 from export3d.errors import CheckpointError, OutputError
-from export3d.files import replacing
+from export3d.files import replacing, write_error
+from export3d.reading import reading, shortened
 
 STATE_FORMAT = "export3d-training-state"
-STATE_VERSION = 1
+STATE_VERSION = 2
+"""Version 1 had no seal at its end."""
+
+_SEAL = b"sha256:"
+_SEAL_BYTES = len(_SEAL) + 64
 
 
 def state_path(folder: Path, step: int) -> Path:
     """`state-00001000.pt`: sorted by name is sorted by step."""
     return folder / f"state-{step:08d}.pt"
+
+
+class _Sealing:
+    """A file to write to that remembers the digest of what was written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def list_states(folder: Path) -> list[Path]:
@@ -38,14 +59,14 @@ def save_state(folder: Path, step: int, content: dict[str, Any]) -> Path:
     whole = {"format": STATE_FORMAT, "version": STATE_VERSION, "step": step, **content}
     try:
         with replacing(path) as temporary, open(temporary, "wb") as file:
-            torch.save(whole, file)
+            sealing = _Sealing(file)
+            torch.save(whole, cast(IO[bytes], sealing))
+            file.write(_SEAL + sealing.digest.hexdigest().encode())
     # PyTorch's zip writer reports a failed write as RuntimeError.
     except (OSError, RuntimeError) as error:
         kept = list_states(folder)
         hint = f"The last good state is {kept[-1].name}." if kept else "No earlier state exists."
-        raise OutputError(
-            f"{path}: the training state cannot be written ({error}). {hint} Free space and rerun."
-        ) from error
+        raise OutputError(f"{write_error(path, error)} {hint} Then run the same command again.") from error
     return path
 
 
@@ -55,17 +76,23 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: Damaged, not a training state, or of another version.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: the training state is damaged ({type(error).__name__}: {error}).") from error
+    with reading(path, "the training state is damaged", CheckpointError):
+        whole = path.read_bytes()
+        body, seal = whole[:-_SEAL_BYTES], whole[-_SEAL_BYTES:]
+        sealed = seal.startswith(_SEAL)
+        if sealed and seal != _SEAL + hashlib.sha256(body).hexdigest().encode():
+            raise ValueError("its contents do not match the checksum at its end")
+        content = torch.load(io.BytesIO(body if sealed else whole), map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or content.get("format") != STATE_FORMAT:
         raise CheckpointError(f"{path}: not a training state of export3d.")
-    if content.get("version") != STATE_VERSION:
+    version = content.get("version")
+    if version not in (1, STATE_VERSION) or not isinstance(content.get("step"), int):
         raise CheckpointError(
-            f"{path}: version {content.get('version')}; this export3d reads version {STATE_VERSION}. "
+            f"{path}: version {shortened(version)}; this export3d reads version {STATE_VERSION}. "
             "Finish the run with the export3d that began it."
         )
+    if version == STATE_VERSION and not sealed:
+        raise CheckpointError(f"{path}: the training state is damaged (the checksum at its end is missing).")
     return content
 
 

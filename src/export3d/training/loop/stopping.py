@@ -5,40 +5,28 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
+from export3d.stopping import stop_signals
 from export3d.training.loop.distributed import World
 
 _CHECK_STOP_EVERY = 10  # steps between agreements about stopping when there are several processes
 
 
 class Signals:
-    """The first SIGTERM or SIGINT is remembered; a second one interrupts at once."""
+    """Remembers the stop signal: the loop ends after its step, with a state."""
 
-    def __init__(self) -> None:
-        self.received: str | None = None
+    received: str | None = None
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
+    def __call__(self, number: signal.Signals) -> None:
+        self.received = number.name
 
 
 @contextmanager
-def stop_signals() -> Iterator[Signals]:
-    """Catch SIGTERM and SIGINT while the block runs."""
+def noted_signals() -> Iterator[Signals]:
+    """Note stop signals while the block runs, instead of ending it."""
     signals = Signals()
-    previous = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            previous[number] = signal.signal(number, signals)
-    except ValueError:  # not the main thread: signals cannot be caught here
-        pass
-    try:
+    with stop_signals(signals):
         yield signals
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def wants_to_stop(signals: Signals, out_of_time: bool, step: int, world: World) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from export3d.data.manifest import file_sha256
 from export3d.errors import CheckpointError
 from export3d.expression.image_encoder import ImageEncoder
+from export3d.tensor_files import read_weights
 
 _VGG_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _VGG_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # places of the convolutions in torchvision's list
@@ -148,13 +148,7 @@ def _fill(target: Tensor, tensors: dict[str, Tensor], name: str, path: Path) -> 
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: damaged or not a PyTorch weight file ({error}).") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds {type(content).__name__}; expected a dictionary of tensors.")
-    return content
+    return read_weights(path, "a PyTorch weight file", CheckpointError)
 
 
 def _sha256(path: Path) -> str:

@@ -244,8 +244,11 @@ class DetailTask:
         """Nothing is measured beside the terms; `export3d quality --size` does that."""
         return {}
 
+    def model_files(self, step: int | None) -> tuple[str, ...]:
+        return (MODEL_FILE if step is None else f"model-{step:08d}.safetensors",)
+
     def export(self, run: RunFolder, step: int, numbered: bool) -> None:
-        name = MODEL_FILE if not numbered else f"model-{step:08d}.safetensors"
+        (name,) = self.model_files(step if numbered else None)
         model = copy.deepcopy(self.model)
         if self.weight_mean is not None:
             model.detail.load_state_dict(self.weight_mean.averaged_state(model.detail))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -166,18 +167,19 @@ class PretrainTask:
         fit = expression_table(expression, self._store.dataset, _REPORT_CLIPS)
         return measured | expression_report(table, fit)
 
+    def model_files(self, step: int | None) -> tuple[str, ...]:
+        suffix = "" if step is None else f"-{step:08d}"
+        names = (Path(EXPRESSION_FILE), Path(FACE_NETWORK_FILE))
+        return tuple(f"{name.stem}{suffix}{name.suffix}" for name in names)
+
     def export(self, run: RunFolder, step: int, numbered: bool) -> None:
-        suffix = f"-{step:08d}" if numbered else ""
         extra = {"extractor": self._extractor, "step": step, "pretrain": config_to_dict(self.config)}
         expression = self.module.expression.frozen(self.coefficient_scale())
         encoder = self.module.image_encoder
-        for name, kind, part in (
-            (EXPRESSION_FILE, EXPRESSION_KIND, expression),
-            (FACE_NETWORK_FILE, FACE_NETWORK_KIND, encoder),
-        ):
-            path = run.path / name
+        parts = ((EXPRESSION_KIND, expression), (FACE_NETWORK_KIND, encoder))
+        for name, (kind, part) in zip(self.model_files(step if numbered else None), parts, strict=True):
             write_checkpoint(
-                path.with_name(path.stem + suffix + path.suffix),
+                run.path / name,
                 part.state_dict(),
                 kind=kind,
                 config=config_to_dict(part.config),

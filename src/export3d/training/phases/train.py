@@ -204,8 +204,11 @@ class TrainTask:
     def report(self, step: int, run: RunFolder) -> dict[str, float]:
         return self.make_sheet(self, self.model_for_use(), run, step) if self.make_sheet is not None else {}
 
+    def model_files(self, step: int | None) -> tuple[str, ...]:
+        return (MODEL_FILE if step is None else f"model-{step:08d}.safetensors",)
+
     def export(self, run: RunFolder, step: int, numbered: bool) -> None:
-        name = MODEL_FILE if not numbered else f"model-{step:08d}.safetensors"
+        (name,) = self.model_files(step if numbered else None)
         extra = {**self._notes, "step": step, "samples": step * self.config.batch}
         save_model(run.path / name, self.model_for_use(), extra=extra)
 
