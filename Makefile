@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: demo check test format types lint fast docs wheel clean
+.PHONY: demo check test fuzz format types lint fast docs wheel clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

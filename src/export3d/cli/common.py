@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -109,13 +109,13 @@ def warn_of_gaps(report: VideoReport, on_lost: str) -> None:
     """Say on stderr in which frames the face was lost, what was done about it, and where another shot begins."""
     if report.cuts:
         shown = _some([str(index) for index in report.cuts])
-        print(f"warning: another shot begins with frame {shown} of the driving clip", file=sys.stderr)
+        warn(f"warning: another shot begins with frame {shown} of the driving clip")
     if not report.gaps:
         return
     shown = _some([str(first) if first == last else f"{first}-{last}" for first, last in report.gaps])
     done = "were left out" if on_lost == "skip" else "show the last expression before them"
     other = f" ({report.others} of them have another face, which is not followed)" if report.others else ""
-    print(f"warning: no face in {report.lost} frames{other}, which {done}: {shown}", file=sys.stderr)
+    warn(f"warning: no face in {report.lost} frames{other}, which {done}: {shown}")
 
 
 def _some(words: list[str]) -> str:
@@ -126,7 +126,7 @@ def _some(words: list[str]) -> str:
 def warn_of_damage(path: Path, problems: Sequence[str]) -> None:
     """Say on stderr what of a clip was damaged, and that the frame before it stays in its place."""
     if problems:
-        print(f"warning: {path}: {'; '.join(problems)}. The frame before a damaged one stays longer.", file=sys.stderr)
+        warn(f"warning: {path}: {'; '.join(problems)}. The frame before a damaged one stays longer.")
 
 
 def check_targets(*targets: tuple[Any, ...]) -> None:
@@ -169,6 +169,12 @@ def pick_device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch sees no CUDA GPU here. Use --device cpu, or leave it out.")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def warn(line: str) -> None:
+    """Print on stderr, if it takes anything: a warning must not cost what was made."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def say(line: str) -> None:
