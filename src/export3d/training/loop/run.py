@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -263,10 +264,12 @@ def _export(task: Task[Any], run: RunFolder | None, step: int, numbered: bool) -
     if run is None or step == 0:
         return
     state = state_path(run.path, step)
-    made = state.stat().st_mtime_ns if state.exists() else math.inf
+    made = state.stat().st_mtime_ns if state.exists() else None
     files = [run.path / name for name in task.model_files(step if numbered else None)]
-    if not all(file.is_file() and file.stat().st_mtime_ns >= made for file in files):
+    if made is None or not all(file.is_file() and file.stat().st_mtime_ns >= made for file in files):
         task.export(run, step, numbered=numbered)
+        for file in files if made is not None else ():  # a clock set back must not make a model look old
+            os.utime(file, ns=(max(made, file.stat().st_mtime_ns),) * 2)
 
 
 def _save(task: Task[Any], run: RunFolder | None, step: int, options: LoopOptions) -> None:
