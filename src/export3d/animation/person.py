@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from export3d.downloads import PERSON_SEGMENTATION
 from export3d.errors import UsageError
 from export3d.portrait.background import fill_background
 from export3d.tracking import Crop
-from export3d.tracking.person import PERSON_VARIABLE, find_person
+from export3d.tracking.person import find_person
 
 HOLE_FROM = 0.1
 """From this share on a pixel belongs to the hole that the person leaves."""
