@@ -68,11 +68,11 @@ def test_a_missing_or_damaged_file_is_named(head: ParametricHead, tmp_path: Path
         read_head(tmp_path / "absent.npz")
     assert error.value.exit_code == 25
     (tmp_path / "text.npz").write_text("not a head")
-    with pytest.raises(HeadModelError, match=r"text\.npz is not a readable npz"):
+    with pytest.raises(HeadModelError, match=r"text\.npz: not a readable npz"):
         read_head(tmp_path / "text.npz")
     write_head(tmp_path / "whole.npz", head)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:5000])
-    with pytest.raises(HeadModelError, match=r"cut\.npz is not a readable npz"):
+    with pytest.raises(HeadModelError, match=r"cut\.npz: not a readable npz"):
         read_head(tmp_path / "cut.npz")
 
 

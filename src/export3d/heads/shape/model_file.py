@@ -50,7 +50,7 @@ def read_head(path: str | Path) -> ParametricHead:
     path = Path(path)
     if not path.is_file():
         raise HeadModelError(f"head model: no file {path}; give the npz that `export3d heads import` writes.")
-    with reading(f"head model: {path}", "is not a readable npz file", HeadModelError):
+    with reading(f"head model: {path}", "not a readable npz file", HeadModelError):
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > MAX_BYTES:
