@@ -33,11 +33,12 @@ others."""
 GROWTH, RIM = 0.02, 0.01
 """The hole of the old head is so much wider than its matte, and its rim so soft, as shares of the crop's side."""
 
-HAIR = 0.15
+HAIR = 0.1
 """What is farther from the rendered head, as a share of the crop's side, is not its hair but somebody else."""
 
-HEAD, CHIN = 0.55, 0.8
-"""Down to the first height of the crop all of a person is their head, below the second all is their body."""
+HAIRLINE, HEAD, JAW, CHIN = 0.35, 0.55, 0.66, 0.8
+"""Between the first two heights of the crop less and less of what is not rendered is head, between the last two of what is;
+below all is body."""
 
 _HAZE = 0.03
 """Opacity below it is noise of the matte and shows nothing."""
@@ -154,9 +155,14 @@ def pasteboard(
     rows, columns = slice(y0, y1), slice(x0, x1)
     grid = places[None] * 2.0 - 1.0
     rendered = F.grid_sample(own[None], grid, "bilinear", "zeros", align_corners=False)[0]
-    hole = _hole(_at(person.own, photo), rendered, places[None, ..., 1], side)
+    down = places[None, ..., 1]
+    hole = _hole(_at(person.own, photo), rendered, down, side)
     rim = max(round(RIM * side), 1)
     weight = F.avg_pool2d(hole[None], 2 * rim + 1, 1, rim, count_include_pad=False)[0]
+    # Long hair beside the neck stays with the body: no line where the one ends and the other begins.
+    sure = grown((rendered > 0.5).float(), max(round(GROWTH * side), 2) + rim)
+    beside, below = (((end - down) / (end - start)).clamp(0.0, 1.0) for start, end in ((HAIRLINE, HEAD), (JAW, CHIN)))
+    weight = weight * torch.maximum(sure * below, beside)
     if backdrop is None:
         whole = planes(photo)
         anybody = grown((_at(person.share, photo) > HOLE_FROM / 2.0).float(), max(round(GROWTH * side), 2))

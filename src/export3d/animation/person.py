@@ -73,7 +73,7 @@ def person_apart(
     share = find_person(image, crop) if opacity is None else opacity.astype(np.float32) / 255.0
     if share is None or not _holds_face(share, crop):
         share = _share_of(matte(), image.shape, crop)
-    own = share * _nearest(image.shape, crop, others)
+    own = own_share(share, crop, others)
     wide, moved = continued(image, crop)
     beyond = _beyond(image.shape, crop)
     inside = np.pad(own, beyond, mode="edge")[..., None]
@@ -161,8 +161,9 @@ def _holds_face(share: np.ndarray, crop: Crop) -> bool:
     return float(share[y.clip(0, height - 1), x.clip(0, width - 1)].mean()) > 0.5
 
 
-def _nearest(shape: tuple[int, ...], crop: Crop, others: Sequence[Crop]) -> np.ndarray:
-    """bool ``(H, W)``: the pixels that are nearer to this head than to another one, larger heads reaching farther."""
-    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32) + 0.5
+def own_share(share: np.ndarray, crop: Crop, others: Sequence[Crop]) -> np.ndarray:
+    """The share of persons ``(H, W)`` where a pixel is nearer to this head than to another one, larger heads reaching
+    farther; else 0."""
+    y, x = np.mgrid[: share.shape[0], : share.shape[1]].astype(np.float32) + 0.5
     own, *away = (np.hypot(x - c.center_x, y - c.center_y) - c.side / 4.0 for c in (crop, *others))
-    return np.all([own <= other for other in away], axis=0) if away else np.ones(shape[:2], dtype=bool)
+    return share * np.all([own <= other for other in away], axis=0) if away else share
