@@ -47,6 +47,8 @@ class DrivingFrame:
     image: np.ndarray | None = None
     crop: Crop | None = None
     """The square of the driver's frame that the camera belongs to; None where nothing is known of it."""
+    landmarks: np.ndarray | None = None
+    """``(68, 2)`` in [0, 1] of the crop; of clips only."""
     cut: bool = False
     """Whether another shot begins with this frame."""
     other: bool = False
@@ -96,6 +98,7 @@ class ClipDriver:
                 duration=frame.duration,
                 image=frame.image,
                 crop=tracked.crop,
+                landmarks=tracked.landmarks,
                 cut=tracked.cut,
                 other=tracked.other,
             )
