@@ -21,6 +21,7 @@ from export3d.animation.lost import hold_lost
 from export3d.animation.parallel import in_order, one_thread_each
 from export3d.animation.paste import Pasteboard, pasteboard
 from export3d.animation.paths import OrbitOptions, orbit_cameras
+from export3d.animation.regions import BetaReading
 from export3d.animation.targets import check_target, is_still, write_picture
 from export3d.animation.transfer import TransferOptions, transfer
 from export3d.errors import UsageError
@@ -31,7 +32,6 @@ from export3d.tracking import LostFaces
 from export3d.video import VideoWriter
 
 Item = TypeVar("Item")
-
 
 MAX_SIZE_PX = 4096
 
@@ -132,7 +132,8 @@ def animate_video(
     started = time.perf_counter()
     lost = LostFaces(on_lost, name=driver.name)
     held = hold_lost(driver, lost, subject.state, subject.camera)
-    frames = transfer(held, motion, own=subject.state, camera=subject.camera, time_base=driver.time_base)
+    portrait = {"own": subject.state, "camera": subject.camera, "reading": BetaReading.of(animator.model)}
+    frames = transfer(held, motion, time_base=driver.time_base, **portrait)
     board = _board(animator, video) if video.framing == "photo" else None
     source = subject.picture(video.size or animator.image_size) if board is None else board.photo
     picture = partial(_driven_picture, video=video, source=source, board=board, name=driver.name)
