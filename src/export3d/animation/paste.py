@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +97,21 @@ class Pasteboard:
         made = self.photo.copy()
         made[self.rows, self.columns] = part.round_().clamp_(0.0, 255.0).permute(1, 2, 0).byte().numpy()
         return made if len(part) == 3 else as_picture(planes(made))
+
+    def emptied(self, onto: np.ndarray) -> np.ndarray:
+        """A picture uint8 ``(H, W, 3)`` of this photograph, in which other heads may be driven, without this old head."""
+        return self._changed(onto, lambda part: torch.where(self.hole, part + self.share * (self.behind - part), part))
+
+    def lay(self, head: HeadLayer, onto: np.ndarray) -> np.ndarray:
+        """A picture uint8 ``(H, W, 3)`` as large as the photograph with this head before all that is in it."""
+        light, opacity = self._warped(head)
+        return self._changed(onto, lambda part: part + self.share * (light - opacity * part))
+
+    def _changed(self, onto: np.ndarray, change: Callable[[Tensor], Tensor]) -> np.ndarray:
+        made = onto.copy()
+        part = change(planes(onto[self.rows, self.columns]))
+        made[self.rows, self.columns] = part.round().clamp(0.0, 255.0).permute(1, 2, 0).byte().numpy()
+        return made
 
     def changing(self, head: HeadLayer) -> np.ndarray:
         """bool ``(H, W)``: the pixels that `paste` may change."""

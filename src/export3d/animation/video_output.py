@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,10 +22,10 @@ from export3d.animation.framing import Scene, anchored
 from export3d.animation.lost import hold_lost
 from export3d.animation.parallel import in_order, one_thread_each
 from export3d.animation.paths import OrbitOptions, orbit_cameras
+from export3d.animation.regions import BetaReading
 from export3d.animation.targets import check_target, finished, is_still, write_picture
 from export3d.animation.transfer import TransferOptions, transfer
 from export3d.errors import UsageError
-from export3d.face_state import FaceState
 from export3d.images import to_uint8
 from export3d.model import Render
 from export3d.provenance import Facts, Finish
@@ -33,7 +33,6 @@ from export3d.tracking import LostFaces
 from export3d.video import VideoWriter
 
 Item = TypeVar("Item")
-
 
 MAX_SIZE_PX = 4096
 
@@ -133,11 +132,7 @@ def animate_video(
     check_target(path, transparent=video.backdrop is not None and video.backdrop.picture is None)
     started = time.perf_counter()
     lost = LostFaces(on_lost, name=driver.name)
-    held = hold_lost(driver, lost, subject.state, subject.camera)
-    frames = transfer(held, motion, own=subject.state, camera=subject.camera, time_base=driver.time_base)
-    if subject.whole and not motion.relative:
-        frames = anchored(frames, subject.camera)
-    frames = (replace(frame, state=_turned(frame, video.rigid)) for frame in frames)
+    frames = driven_frames(animator, driver, lost, motion=motion, rigid=video.rigid)
     scene = Scene.of(animator, subject, size=video.size, backdrop=video.backdrop, beside=video.side_by_side)
     picture = partial(scene.picture, name=driver.name)
     finish = finish or Finish(facts=Facts(composite=video.side_by_side))
@@ -153,8 +148,19 @@ def animate_video(
     return output.report(started, lost)
 
 
-def _turned(frame: DrivingFrame, rigid: bool) -> FaceState:
-    return replace(frame.state, turn=None) if rigid else turned_by(frame.state, frame.camera)
+def driven_frames(
+    animator: Animator, driver: Driver, lost: LostFaces, *, motion: TransferOptions, rigid: bool
+) -> Iterator[DrivingFrame]:
+    """A driver's frames with the face and camera that the animator's portrait takes."""
+    subject = _subject(animator, "driven_frames")
+    held = hold_lost(driver, lost, subject.state, subject.camera)
+    portrait = {"own": subject.state, "camera": subject.camera, "reading": BetaReading.of(animator.model)}
+    frames = transfer(held, motion, time_base=driver.time_base, **portrait)
+    if subject.whole and not motion.relative:
+        frames = anchored(frames, subject.camera)
+    for frame in frames:
+        turned = replace(frame.state, turn=None) if rigid else turned_by(frame.state, frame.camera)
+        yield replace(frame, state=turned)
 
 
 def orbit_video(
@@ -252,8 +258,20 @@ def _subject(animator: Animator, caller: str) -> Subject:
     return animator.subject
 
 
+class Worker(Protocol):
+    """What makes pictures, and can be had once more for another thread."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def twin(self) -> Any: ...
+
+
+Maker = TypeVar("Maker", bound=Worker)
+
+
 def made_beside(
-    animator: Animator, items: Iterable[Item], picture: Callable[[Item, Animator], np.ndarray], workers: int
+    animator: Maker, items: Iterable[Item], picture: Callable[[Item, Maker], np.ndarray], workers: int
 ) -> Iterator[tuple[Item, np.ndarray]]:
     """Each item with its picture, in order; made side by side on a CPU, one after the other on an accelerator."""
     workers = (workers or torch.get_num_threads()) if animator.device.type == "cpu" else 1

@@ -1,0 +1,165 @@
+"""What `export3d animate` drives: the face of a photo, several faces of one, or the face of a film."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from export3d.errors import UsageError
+from export3d.images import is_moving
+
+if TYPE_CHECKING:
+    from export3d.animation import Animator, Driver, TransferOptions, VideoReport
+    from export3d.cli.animate import AnimateOptions
+
+EVERYONE = "all"
+
+
+class Source:
+    """One face of a photo; the base of the other kinds.
+
+    Attributes:
+        strengths: of each region.
+        choice: which face the animator's tracker takes.
+        detail, framing: see `Animator`.
+    """
+
+    name = "one face of a photo (--face all or 0,2 takes several)"
+    regions: str | None = None
+    """What follows the driver when nothing else is said; None is all."""
+
+    def __init__(self, options: AnimateOptions) -> None:
+        self.options = options
+        self.strengths = options.strengths(default=self.regions)
+        options.neutral_time()  # what is wrong with options is said before any work
+        self.choice, self.detail = options.face, options.size
+        self.framing: Literal["photo", "face"] | None = options.framing
+        for option, given in self.refused().items():
+            if given:
+                raise UsageError(f"{option} is not for {self.name} as --source; leave it out.")
+
+    def refused(self) -> dict[str, bool]:
+        """Option -> whether it was given, of those that have no meaning here."""
+        return {
+            "--source-until": self.options.source_until is not None,
+            "--sound driving": self.options.sound == "driving",
+            "--driving with several files": len(self.options.driving) > 1,
+        }
+
+    def prepare(self, animator: Animator) -> Sequence[str]:
+        """Read the source; returns warnings."""
+        self.animator = animator
+        return animator.portrait(self.options.source).warnings
+
+    def animate(self, drivers: Sequence[Driver], motion: Sequence[TransferOptions], **how: Any) -> VideoReport:
+        """Make the output; `how` is what all kinds of videos take."""
+        from export3d.animation import animate_video
+
+        return animate_video(self.animator, drivers[0], self.options.output, motion=motion[0], **how)
+
+
+class Faces(Source):
+    """Several faces of one photo, put back into it."""
+
+    name = "several faces"
+
+    def __init__(self, options: AnimateOptions) -> None:
+        super().__init__(options)
+        words = (options.face or EVERYONE).split(",")
+        self.chosen = None if words == [EVERYONE] else [int(word) for word in words]
+        if self.chosen is not None and len(set(self.chosen)) < len(self.chosen):
+            raise UsageError(f"--face {options.face}: a face is named twice.")
+        self.choice, self.framing = None, "photo"
+
+    def refused(self) -> dict[str, bool]:
+        options = self.options
+        return {
+            "--source-until": options.source_until is not None,
+            "--sound driving": options.sound == "driving",
+            "--side-by-side": options.side_by_side,
+            "--background": options.background != "keep",
+            "--framing face": options.framing == "face",
+        }
+
+    def prepare(self, animator: Animator) -> Sequence[str]:
+        from export3d.animation.group import check_drivers, find_everyone
+
+        self.animators, warnings = find_everyone(animator, self.options.source, self.chosen)
+        check_drivers(len(self.animators), len(self.options.driving))
+        return warnings
+
+    def animate(self, drivers: Sequence[Driver], motion: Sequence[TransferOptions], **how: Any) -> VideoReport:
+        from export3d.animation.group import animate_group
+
+        return animate_group(self.animators, drivers, self.options.output, motion=motion, **how)
+
+
+class Film(Source):
+    """A film, of whose face parts are changed."""
+
+    name = "a film"
+    regions = "lips,jaw"
+
+    def __init__(self, options: AnimateOptions) -> None:
+        from export3d.animation.film import DubOptions
+        from export3d.animation.paste import DETAIL_PX
+
+        super().__init__(options)
+        self.detail, self.framing = DETAIL_PX, "face"
+        sound = options.sound == "driving"
+        self.dub = DubOptions(strengths=self.strengths, until=options.source_until, driver_sound=sound)
+
+    def refused(self) -> dict[str, bool]:
+        options = self.options
+        return {
+            "--driving with several files": len(options.driving) > 1,
+            "--face with several faces": is_several(options.face),
+            "--side-by-side": options.side_by_side,
+            "--background": options.background != "keep",
+            "--framing": options.framing is not None,
+            "--size": options.size is not None,
+            "--rigid": options.rigid,
+            "a still as -o": options.output.suffix.lower() in (".png", ".jpg", ".jpeg"),
+        }
+
+    def prepare(self, animator: Animator) -> Sequence[str]:
+        from export3d.tracking import Tracker
+
+        self.animator = animator
+        # The driver's faces are followed at the same time, by the animator's tracker.
+        self.tracker = Tracker(coefficients=animator.tracker.coefficients, choice=self.choice, size=animator.image_size)
+        return ()
+
+    def animate(self, drivers: Sequence[Driver], motion: Sequence[TransferOptions], **how: Any) -> VideoReport:
+        from export3d.animation import ClipDriver
+        from export3d.animation.film import dub_video
+
+        film = partial(ClipDriver, self.options.source, self.tracker, threads=self.options.threads)
+        with self.tracker:
+            return dub_video(
+                self.animator, film, drivers[0], self.options.output, dub=self.dub, motion=motion[0], **how
+            )
+
+
+def source_of(options: AnimateOptions) -> Source:
+    """The kind of source that the options ask for.
+
+    Raises:
+        UsageError: Options that have no meaning for it, or exclude each other.
+    """
+    kind = Film if is_film(options.source) else Faces if is_several(options.face) else Source
+    return kind(options)
+
+
+def is_several(face: str | None) -> bool:
+    """Whether `--face` names several faces."""
+    return face == EVERYONE or (face is not None and "," in face and face.replace(",", "").isdecimal())
+
+
+def is_film(path: Path) -> bool:
+    """Whether a source is a film, by its name and because it is no picture."""
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    return kind.startswith("video/") and path.is_file() and is_moving(path) is None
