@@ -14,12 +14,14 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
 	$(PIP) -e ".[face,provenance]"
 	$(BIN)/export3d models get face-landmarker
+	$(BIN)/export3d models get person-segmentation
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
 	$(PIP) -e ".[face,train,eval,cluster,provenance,dev]"
 	$(BIN)/export3d models get face-landmarker
+	$(BIN)/export3d models get person-segmentation
 	touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python

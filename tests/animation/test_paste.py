@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from clips import make_clip
+from cutouts import CROPS, a_disc, a_head, a_person, a_photo, share_in
 from export3d.animation import Animator, ClipDriver, TransferOptions, animate_video
 from export3d.animation import person as person_module
 from export3d.animation.paste import FULL_HD, HeadLayer, Pasteboard, pasteboard, sized
@@ -22,46 +23,14 @@ from export3d.errors import UsageError
 from export3d.portrait import PortraitModel, build_model, preset
 from export3d.provenance import Finish, ProvenanceOptions
 from export3d.tracking import Crop, Tracker
-from export3d.tracking.person import PERSON_VARIABLE, find_person
+from export3d.tracking.person import find_person
 
 MakeTracker = Callable[..., Tracker]
-
-CROPS = {
-    "upright": Crop(120.0, 90.0, 80.0),
-    "tilted": Crop(120.0, 90.0, 80.0, math.radians(35.0)),
-    "beyond": Crop(30.0, 20.0, 100.0),
-    "beyond and tilted": Crop(215.0, 150.0, 100.0, math.radians(-20.0)),
-}
-
-
-def a_photo(height: int = 180, width: int = 240) -> np.ndarray:
-    """Noise on a slope: no two pixels agree by chance."""
-    noise = np.random.default_rng(3).integers(0, 60, (height, width, 3))
-    return (noise + np.linspace(60, 180, width)[None, :, None]).astype(np.uint8)
-
-
-def a_disc(size: int, radius: float, x: float = 0.5) -> torch.Tensor:
-    """``(1, size, size)``: 1 within a circle of the crop, hard."""
-    place = (torch.arange(size) + 0.5) / size
-    return (torch.hypot(place[None] - x, place[:, None] - 0.4) < radius).float()[None]
-
-
-def a_head(size: int = 64, radius: float = 0.25, x: float = 0.5) -> HeadLayer:
-    """A green head."""
-    opacity = a_disc(size, radius, x)
-    return HeadLayer(opacity * torch.tensor([20.0, 230.0, 40.0])[:, None, None], opacity)
-
-
-def share_in(photo: np.ndarray, crop: Crop, radius: float = 0.2) -> np.ndarray:
-    """The person of a photograph: a circle around the face."""
-    y, x = np.mgrid[: photo.shape[0], : photo.shape[1]]
-    away = np.hypot(*(crop.to_crop(np.stack([x, y], -1) + 0.5) - np.array([0.5, 0.4], np.float32)).transpose(2, 0, 1))
-    return (away < radius).astype(np.float32)
 
 
 def a_board(crop: Crop, photo: np.ndarray | None = None) -> Pasteboard:
     photo = a_photo() if photo is None else photo
-    return pasteboard(photo, crop, share_in(photo, crop), a_disc(64, 0.2))
+    return pasteboard(photo, crop, a_person(share_in(photo, crop)), a_disc(64, 0.2))
 
 
 @pytest.mark.parametrize("name", CROPS)
@@ -103,6 +72,30 @@ def test_the_old_head_is_gone_where_the_new_one_is_not() -> None:
     assert np.abs(a_board(crop, photo).paste(nobody).astype(int) - 90).max() <= 2
 
 
+def test_long_hair_beside_the_neck_leaves_with_the_head_little_by_little() -> None:
+    photo, crop = np.full((180, 240, 3), 90, dtype=np.uint8), CROPS["upright"]
+    person = np.zeros((180, 240), dtype=np.float32)
+    person[:, 90:150] = 1.0  # from the top of the photo to its bottom; of it only the disc is rendered
+    photo[:, 90:150] = 250
+    board = pasteboard(photo, crop, a_person(person), a_disc(64, 0.2))
+    column = board.empty()[:, 96, 0].astype(int)  # beside the disc
+    assert column[70] < 110 and column[100] == 250
+    assert np.abs(np.diff(column[60:110])).max() < 30
+
+
+def test_nobody_else_is_erased_with_the_head() -> None:
+    crop, other = CROPS["upright"], Crop(158.0, 88.0, 60.0)
+    photo = a_photo()
+    share = np.maximum(share_in(photo, crop), share_in(photo, other))
+    own = person_module.own_share(share, crop, [other])
+    board = pasteboard(photo, crop, a_person(share, own), a_disc(64, 0.2))
+    theirs = share_in(photo, other, 0.1) > 0.0
+    np.testing.assert_array_equal(board.empty()[theirs], photo[theirs])
+    assert own[80, 118] == 1.0 and own[80, 158] == 0.0
+    far = pasteboard(photo, crop, a_person(share), a_disc(64, 0.2))  # a body without a face that was found
+    assert (far.empty()[:, 140:] == photo[:, 140:]).mean() > 0.95
+
+
 def test_a_layer_is_the_head_without_what_is_behind_it() -> None:
     opacity = torch.tensor([0.0, 0.01, 0.5, 1.0]).reshape(1, 2, 2)
     head, behind = torch.full((3, 2, 2), 0.6), torch.full((3, 2, 2), -0.2)
@@ -138,13 +131,14 @@ def test_without_the_segmentation_the_models_matte_serves_and_a_wild_one_is_refu
     photo, crop = a_photo(), CROPS["upright"]
     share = person_apart(photo, crop, lambda: a_disc(64, 0.2)).share
     assert np.abs(share - share_in(photo, crop)).mean() < 0.005
-    with pytest.raises(UsageError, match=f"cannot tell the person from the background.*{PERSON_VARIABLE}"):
+    with pytest.raises(UsageError, match=r"cannot be told from the background.*models get person-segmentation"):
         person_apart(photo, crop, lambda: torch.ones(1, 64, 64))
 
 
 def test_a_segmentation_that_is_not_there_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(PERSON_VARIABLE, str(tmp_path / "none.tflite"))
-    with pytest.raises(UsageError, match=f"none.tflite: no such file .{PERSON_VARIABLE}.") as caught:
+    monkeypatch.setenv("EXPORT3D_PERSON_MODEL", str(tmp_path / "none.tflite"))
+    words = r"none.tflite: no such file .*EXPORT3D_PERSON_MODEL.*models get person-segmentation"
+    with pytest.raises(UsageError, match=words) as caught:
         find_person(a_photo(), CROPS["upright"])
     assert caught.value.exit_code == 2
 
@@ -155,7 +149,7 @@ def whole(
 ) -> Animator:
     """An animator that keeps the photograph's detail."""
     monkeypatch.setattr(person_module, "find_person", lambda image, crop: share_in(image, crop))
-    made = Animator(tiny_model, make_tracker(), detail=64, apart=True)
+    made = Animator(tiny_model, make_tracker(), framing="photo")
     made.portrait(photo)
     return made
 
@@ -168,7 +162,7 @@ def test_every_frame_of_a_film_keeps_the_photograph(
     finish = Finish(ProvenanceOptions(no_mark=True, no_manifest=True))
     finish.frame = lambda image: frames.append(image) or image  # type: ignore[method-assign, func-returns-value]
     driver = ClipDriver(make_clip(tmp_path / "clip.mp4", fps=Fraction(25), num_frames=6), make_tracker(6))
-    options = VideoOptions(framing="photo", side_by_side=beside)
+    options = VideoOptions(side_by_side=beside)
     try:
         report = animate_video(
             whole, driver, tmp_path / "out.mp4", video=options, motion=TransferOptions(), finish=finish
@@ -189,8 +183,8 @@ def test_every_frame_of_a_film_keeps_the_photograph(
 
 def test_the_papers_model_has_no_head_apart(make_tracker: MakeTracker) -> None:
     model = build_model(preset("tiny"))
-    with pytest.raises(UsageError, match="--framing photo needs a model that tells the head"):
-        Animator(model, make_tracker(), detail=64, apart=True)
+    with pytest.raises(UsageError, match="--framing photo and --background need a model that tells the head"):
+        Animator(model, make_tracker(), framing="photo")
 
 
 def test_an_unknown_framing_names_the_choices(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from export3d.animation.paste import LARGEST_PX, HeadLayer
-from export3d.animation.person import Person, person_apart
+from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_larger
+from export3d.animation.paste import DETAIL_PX, LARGEST_PX, HeadLayer
+from export3d.animation.person import Person, continued, person_apart
+from export3d.animation.subject import Subject
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
-from export3d.images import read_image, to_tensor, to_uint8
+from export3d.images import read_cutout, to_tensor, to_uint8
 from export3d.model import Render
 from export3d.portrait import FastConfig, Model, PortraitModel, drivable
 from export3d.precision import uses_bf16
@@ -26,53 +28,8 @@ from export3d.tracking import Crop, Tracker, crop_image
 from export3d.tracking.alignment import plane_turn
 from export3d.tracking.head_fit import HeadPose
 
-LEVEL_ENOUGH_RAD = math.radians(8.0)
-"""A photo this near to a quarter turn is turned back by the quarter turn alone."""
-
 NECK_ROLL_RAD = math.radians(30.0)
 """A neck bends a head sideways no further; what a driver's head is tilted beyond that, the whole person is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A portrait that is ready to be driven.
-
-    Attributes:
-        image: uint8 ``(H, W, 3)``, the photo as it was given.
-        crop: the square of the photo that the network sees.
-        state: the portrait's own face (B = 1) with the turn of its head.
-        camera: ``(25,)`` float32, the portrait's own camera.
-        code: what the network keeps of the portrait.
-        person: apart from the background, where pictures have the photograph's own detail.
-    """
-
-    image: np.ndarray
-    crop: Crop
-    state: FaceState
-    camera: np.ndarray
-    code: Any
-    person: Person | None = None
-
-    def picture(self, size: int) -> np.ndarray:
-        """The aligned portrait as uint8 ``(size, size, 3)``, as the photo stands."""
-        return crop_image(self.image, replace(self.crop, angle=0.0), size)
-
-    def turned_back(self, picture: np.ndarray) -> np.ndarray:
-        """A uint8 ``(S, S, 3)`` picture of the levelled person, turned to where the photo stands; quarter turns are exact.
-
-        Corners that stay empty show the photo.
-        """
-        if not self.crop.angle:
-            return picture
-        quarters = round(self.crop.angle / (math.pi / 2.0))
-        rest = self.crop.angle - quarters * math.pi / 2.0
-        if abs(rest) < LEVEL_ENOUGH_RAD:
-            return np.ascontiguousarray(np.rot90(picture, -quarters))
-        turned = Image.fromarray(picture).convert("RGBA")
-        turned = turned.rotate(-math.degrees(self.crop.angle), Image.Resampling.BICUBIC)
-        behind = Image.fromarray(self.picture(picture.shape[0]))
-        behind.paste(turned.convert("RGB"), mask=turned.getchannel("A"))
-        return np.asarray(behind)
 
 
 def turned_by(state: FaceState, camera: np.ndarray) -> FaceState:
@@ -104,12 +61,15 @@ class Animator:
             not show (`rendering/fast.py`), and its networks around the renderer calculate in bf16 where that is faster
             (`precision.py`).
         allowed: the only portraits that are taken; all when None.
-        detail: pictures have the photograph's own detail, in as many pixels as the crop has there but at most so many along
-            each side; None: the model's own size, without it.
-        apart: the person is told from the background in the whole photograph (`person.py`), for `--framing photo`.
+        detail: pictures of the face have the photograph's own detail, in as many pixels as the crop has there but at most so
+            many along each side; None: the model's own size, without it. Heads in a whole photograph always have it.
+        framing: films show the whole photograph or the square around the face; None: the photograph where it is larger than
+            the square and its person can be told from the background.
+        apart: the person is told from the background whatever the framing, for another background.
 
     Raises:
-        UsageError: The tracker's coefficients are not in the model's expression space; `apart` with the paper's model.
+        UsageError: The tracker's coefficients are not in the model's expression space; `framing` photo or `apart` with the
+            paper's model.
     """
 
     def __init__(
@@ -120,15 +80,16 @@ class Animator:
         exact: bool = False,
         allowed: AllowedSources | None = None,
         detail: int | None = None,
+        framing: Framing | None = "face",
         apart: bool = False,
     ) -> None:
-        if apart and not isinstance(model, PortraitModel):
+        if (apart or framing == "photo") and not isinstance(model, PortraitModel):
             raise UsageError(
-                "--framing photo needs a model that tells the head from what is behind it; the paper's model does not. "
-                "Use the bundled model, or --framing face."
+                "--framing photo and --background need a model that tells the head from what is behind it; the paper's "
+                "model does not. Use the bundled model, or --framing face."
             )
         self.model = model
-        self.detail, self.apart = detail, apart
+        self.detail, self.framing, self.apart = detail, framing, apart
         self.allowed = allowed
         self.tracker = tracker if tracker is not None else Tracker(size=model.config.image_size)
         given, wanted = self.tracker.info.expression_space, model.config.expression.space
@@ -176,38 +137,84 @@ class Animator:
             NoFaceError, SeveralFacesError, FaceTooSmallError, FaceCutOffError: The face cannot be used.
             SourceNotAllowedError: It is not one of the allowed portraits.
         """
-        path = None if isinstance(image, np.ndarray) else Path(image)
+        path, opacity = None, None
         if not isinstance(image, np.ndarray):
-            where = where or str(image)
-            image = read_image(image)
+            path, where = Path(image), where or str(image)
+            image, opacity = read_cutout(path)
         if self.allowed is not None:
             self.allowed.check(image, path, where or "the source image")
         found = self.tracker.portrait(image, where=where or "the source image")
-        return self.encode(image, found.crop, found.state, found.camera)
+        return self.encode(image, found.crop, found.state, found.camera, others=found.others, opacity=opacity)
 
-    def encode(self, image: np.ndarray, crop: Crop, state: FaceState, camera: np.ndarray) -> Subject:
+    def encode(
+        self,
+        image: np.ndarray,
+        crop: Crop,
+        state: FaceState,
+        camera: np.ndarray,
+        *,
+        others: Sequence[Crop] = (),
+        opacity: np.ndarray | None = None,
+    ) -> Subject:
         """Encode a portrait whose crop, face (B = 1) and camera ``(25,)`` are known already, and make it the current one.
 
-        Where the turn of its head is unknown, its torso is taken to face the camera.
+        Where the turn of its head is unknown, its torso is taken to face the camera. `others` are the crops of bystanders,
+        `opacity` uint8 ``(H, W)`` that of a cutout.
         """
         state = turned_by(state, camera) if state.turn is None else state
         if isinstance(self.model, PortraitModel):  # a still's scores have no resting value to be measured from
             with torch.inference_mode():
                 state = replace(state, weights=self.model.cues.weights(state.beta.to(self.device)).cpu())
-        person, seen, photo = None, (image, crop), None
-        if self.apart:
-            person = person_apart(image, crop, lambda: self._matte(image, crop))
-            seen = (person.plain, person.crop)
-        if self.detail is not None and isinstance(self.model, PortraitModel):
-            fine = 2 * round(min(crop.side, self.detail, LARGEST_PX) / 2.0)
-            whole = seen if person is None else (person.spread, person.crop)
-            photo = self._crop(*whole, fine) if fine > self.image_size else None
+        person, warnings = self._apart(image, crop, others, opacity)
+        whole = person is not None and (
+            self.framing == "photo" or (self.framing is None and is_larger(image.shape, crop))
+        )
+        seen = continued(image, crop) if person is None else (person.plain, person.crop)
+        photo, detail = None, DETAIL_PX if whole else self.detail
+        if detail is not None and isinstance(self.model, PortraitModel):
+            detail = round(detail * crop.side / inside(image.shape, crop).side)  # of what is cut to what is shown
+            fine = 2 * round(min(crop.side, detail, LARGEST_PX) / 2.0)
+            read = seen if person is None else (person.spread, person.crop)
+            photo = self._crop(*read, fine) if fine > self.image_size else None
         source = self._crop(*seen, self.image_size)
         with torch.inference_mode():
             code = self._drivable.encode(source, _camera(camera).to(self.device), state.to(self.device), photo=photo)
         self._forget()
-        self.subject = Subject(image=image, crop=crop, state=state, camera=camera, code=code, person=person)
+        self.subject = Subject(
+            image=image,
+            crop=crop,
+            state=state,
+            camera=camera,
+            code=code,
+            person=person,
+            whole=whole,
+            warnings=warnings,
+        )
         return self.subject
+
+    def _apart(
+        self, image: np.ndarray, crop: Crop, others: Sequence[Crop], opacity: np.ndarray | None
+    ) -> tuple[Person | None, tuple[str, ...]]:
+        """The person of a photograph where films need them, and warnings."""
+        warnings = []
+        if beyond(image.shape, crop) > TOLERATED:
+            warnings.append(
+                f"the photo ends {beyond(image.shape, crop):.0%} of the square around the face before that square does. Its "
+                "border is continued; a photo with more room around the head looks better."
+            )
+        wanted = self.apart or self.framing == "photo"
+        if not wanted and (
+            self.framing == "face" or not is_larger(image.shape, crop) or not isinstance(self.model, PortraitModel)
+        ):
+            return None, tuple(warnings)
+        try:
+            return person_apart(image, crop, lambda: self._matte(image, crop), others=others, opacity=opacity), tuple(
+                warnings
+            )
+        except UsageError as error:
+            if wanted:
+                raise
+            return None, (*warnings, f"only the square around the face is shown: {error}")
 
     def _crop(self, image: np.ndarray, crop: Crop, size: int) -> torch.Tensor:
         own = np.array(crop_image(image, crop, size))  # a writable copy, as PyTorch wants it
@@ -217,7 +224,7 @@ class Animator:
         """How much of the crop is the person in the model's own eyes, ``(1, m, m)`` in [0, 1]."""
         assert isinstance(self.model, PortraitModel)
         with torch.inference_mode():
-            return torch.sigmoid(self.model.reader.matte(self._crop(image, crop, self.image_size)))[0]
+            return torch.sigmoid(self.model.reader.matte(self._crop(*continued(image, crop), self.image_size)))[0]
 
     def layer(self, state: FaceState, camera: np.ndarray | Camera) -> HeadLayer:
         """Like `frame`, the head alone; of the shipped model only."""

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from export3d.animation.backdrop import Backdrop, as_picture, laid
 from export3d.animation.compose import resize
-from export3d.animation.person import HOLE_FROM, crop_places, grown, planes, spread
+from export3d.animation.fill import behind_person
+from export3d.animation.person import HOLE_FROM, Person, crop_places, grown, planes, spread
 from export3d.tracking import Crop
 
 FULL_HD = (1920, 1080)
@@ -31,8 +33,12 @@ others."""
 GROWTH, RIM = 0.02, 0.01
 """The hole of the old head is so much wider than its matte, and its rim so soft, as shares of the crop's side."""
 
-HEAD, CHIN = 0.55, 0.8
-"""Down to the first height of the crop all of a person is their head, below the second all is their body."""
+HAIR = 0.1
+"""What is farther from the rendered head, as a share of the crop's side, is not its hair but somebody else."""
+
+HAIRLINE, HEAD, JAW, CHIN = 0.35, 0.55, 0.66, 0.8
+"""Between the first two heights of the crop less and less of what is not rendered is head, between the last two of what is;
+below all is body."""
 
 _HAZE = 0.03
 """Opacity below it is noise of the matte and shows nothing."""
@@ -65,12 +71,12 @@ class Pasteboard:
     """A photograph into which heads are put; made once for each portrait by `pasteboard`.
 
     Attributes:
-        photo: uint8 ``(H, W, 3)``, both sides even.
+        photo: uint8 ``(H, W, C)``, both sides even; C is 3, or 4 before nothing (premultiplied).
         rows, columns: the part of it that the crop touches, (h, w).
         grid: float32 ``(1, h, w, 2)``, where each of its pixels lies in the crop, in [-1, 1].
         share: float32 ``(1, h, w)`` in [0, 1], 0 from the crop's border on.
         hole: bool ``(h, w)``, where the old head was, its neighbourhood included.
-        behind: float32 ``(3, h, w)`` in [0, 255], the part without the old head.
+        behind: float32 ``(C, h, w)`` in [0, 255], the part without the old head.
         side: of the crop, in pixels of `photo`.
     """
 
@@ -84,13 +90,12 @@ class Pasteboard:
     side: float
 
     def paste(self, head: HeadLayer) -> np.ndarray:
-        """The photograph with this head, uint8 ``(H, W, 3)``. Where neither it nor the old head is, nothing changes."""
-        light, opacity = self._warped(head)
+        """The photograph with this head, uint8 ``(H, W, C)``. Where neither it nor the old head is, nothing changes."""
         part = planes(self.photo[self.rows, self.columns])
-        part += self.share * (light + (1.0 - opacity) * self.behind - part)
+        part += self.share * (laid(*self._warped(head), self.behind) - part)
         made = self.photo.copy()
         made[self.rows, self.columns] = part.round_().clamp_(0.0, 255.0).permute(1, 2, 0).byte().numpy()
-        return made
+        return made if len(part) == 3 else as_picture(planes(made))
 
     def changing(self, head: HeadLayer) -> np.ndarray:
         """bool ``(H, W)``: the pixels that `paste` may change."""
@@ -98,6 +103,16 @@ class Pasteboard:
         seen = (self._warped(head)[1] > 0.0)[0] | self.hole
         changing[self.rows, self.columns] = (seen & (self.share[0] > 0.0)).numpy()
         return changing
+
+    def opacity_of(self, head: HeadLayer) -> np.ndarray:
+        """float32 ``(H, W)`` in [0, 1]: how much this head covers of each pixel."""
+        covered = np.zeros(self.photo.shape[:2], dtype=np.float32)
+        covered[self.rows, self.columns] = (self.share * self._warped(head)[1])[0].numpy()
+        return covered
+
+    def empty(self) -> np.ndarray:
+        """uint8 ``(H, W, 3)``: the photograph without the old head."""
+        return self.paste(HeadLayer(torch.zeros(3, 2, 2), torch.zeros(1, 2, 2)))
 
     def _warped(self, head: HeadLayer) -> tuple[Tensor, Tensor]:
         square = torch.cat([head.colours, head.opacity])[None]
@@ -110,16 +125,23 @@ class Pasteboard:
 
 
 def pasteboard(
-    image: np.ndarray, crop: Crop, person: np.ndarray, own: Tensor, *, height: int | None = None
+    image: np.ndarray,
+    crop: Crop,
+    person: Person,
+    own: Tensor,
+    *,
+    height: int | None = None,
+    backdrop: Backdrop | None = None,
 ) -> Pasteboard:
     """Prepare a photograph.
 
     Args:
         image: uint8 ``(H, W, 3)``.
         crop: the square of the face in it; it may be turned and reach beyond the photograph.
-        person: float32 ``(H, W)`` in [0, 1], how much of each pixel is the person.
+        person: of this photograph.
         own: ``(1, S, S)`` the opacity of the head as it is rendered in its own pose.
         height: of the result in pixels; None is the photograph's own size, reduced where it is more than `FULL_HD`.
+        backdrop: what is behind instead of the photograph's background.
     """
     photo = sized(image, height)
     scale = np.array([photo.shape[1] / (image.shape[1] & ~1), photo.shape[0] / (image.shape[0] & ~1)])
@@ -132,26 +154,48 @@ def pasteboard(
     places = crop_places(crop, photo.shape, scale)
     rows, columns = slice(y0, y1), slice(x0, x1)
     grid = places[None] * 2.0 - 1.0
-    share = torch.from_numpy(np.array(Image.fromarray(person).resize((photo.shape[1], photo.shape[0]))))[None]
-    # The shoulders stay where they are: they hardly move, and only a part of them is rendered.
-    rendered = F.grid_sample(own[None], grid, "bilinear", "zeros", align_corners=False)[0] > 0.5
+    rendered = F.grid_sample(own[None], grid, "bilinear", "zeros", align_corners=False)[0]
     down = places[None, ..., 1]
-    gone = (share > HOLE_FROM) & ((down < HEAD) | (rendered & (down < CHIN)))
-    hole = grown(gone.float(), max(round(GROWTH * side), 2))
-    filled = spread(photo, hole, blur=RIM * side)[:, rows, columns]
+    hole = _hole(_at(person.own, photo), rendered, down, side)
     rim = max(round(RIM * side), 1)
-    weight = F.avg_pool2d(hole[None], 2 * rim + 1, 1, rim, count_include_pad=False)[0][:, rows, columns]
-    part = planes(photo[rows, columns])
+    weight = F.avg_pool2d(hole[None], 2 * rim + 1, 1, rim, count_include_pad=False)[0]
+    # Long hair beside the neck stays with the body: no line where the one ends and the other begins.
+    sure = grown((rendered > 0.5).float(), max(round(GROWTH * side), 2) + rim)
+    beside, below = (((end - down) / (end - start)).clamp(0.0, 1.0) for start, end in ((HAIRLINE, HEAD), (JAW, CHIN)))
+    weight = weight * torch.maximum(sure * below, beside)
+    if backdrop is None:
+        whole = planes(photo)
+        anybody = grown((_at(person.share, photo) > HOLE_FROM / 2.0).float(), max(round(GROWTH * side), 2))
+        empty = whole + weight * (behind_person(photo, hole, anybody, blur=RIM * side) - whole)
+    else:
+        share, behind = _at(person.share, photo), backdrop.behind(*photo.shape[:2])
+        colours = spread(photo, (share < 0.8).float(), blur=1.0)
+        whole, empty = (laid(colours * part, part, behind) for part in (share, share * (1.0 - weight)))
+        photo = whole.round().clamp(0.0, 255.0).permute(1, 2, 0).byte().numpy()
     return Pasteboard(
         photo=photo,
         rows=rows,
         columns=columns,
         grid=grid[:, rows, columns].contiguous(),
         share=_share(places[rows, columns]),
-        hole=weight[0] > 0.0,
-        behind=part + weight * (filled - part),
+        hole=weight[0, rows, columns] > 0.0,
+        behind=empty[:, rows, columns].contiguous(),
         side=side,
     )
+
+
+def _at(share: np.ndarray, photo: np.ndarray) -> Tensor:
+    """A share ``(H, W)`` of the photograph's pixels at another size of it, ``(1, h, w)``."""
+    return torch.from_numpy(np.array(Image.fromarray(share).resize((photo.shape[1], photo.shape[0]))))[None]
+
+
+def _hole(share: Tensor, rendered: Tensor, down: Tensor, side: float) -> Tensor:
+    """``(1, H, W)`` 1 where the old head is: of the person's `share`, what lies near the `rendered` head, `down` to the neck
+    (heights in the crop). The shoulders stay: they hardly move, and only a part of them is rendered."""
+    solid = (rendered > 0.5).float()
+    near = (grown(solid, max(round(HAIR * side), 1)) > 0.0) & (down < HEAD)
+    gone = (share > HOLE_FROM) & (near | ((solid > 0.0) & (down < CHIN)))
+    return grown(gone.float(), max(round(GROWTH * side), 2))
 
 
 def sized(image: np.ndarray, height: int | None = None) -> np.ndarray:

@@ -16,26 +16,39 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 """Output names that ask for a still picture."""
 
 
+_DRAWN = 32
+"""A label differs by more levels from what it is drawn on, the invisible mark by less."""
+
+
 def is_still(path: Path) -> bool:
     """Whether the output's name asks for a picture rather than a video."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def check_target(path: Path) -> None:
-    """Check an output name and its folder before any work.
+def check_target(path: Path, *, transparent: bool = False) -> None:
+    """Check an output name and its folder before any work; a `transparent` film needs another container.
 
     Raises:
         UsageError: Unknown suffix.
         OutputError: The folder is missing or not writable.
     """
-    if is_still(path):
+    if path.suffix.lower() == ".png" or (is_still(path) and not transparent):
         check_writable(path)
     else:
-        check_video_target(path)
+        check_video_target(path, transparent=transparent)
+
+
+def finished(image: np.ndarray, finish: Finish) -> np.ndarray:
+    """A uint8 ``(H, W, 3 | 4)`` image with label and mark; a label can be read where the image is transparent, too."""
+    colours = finish.frame(np.ascontiguousarray(image[..., :3]))
+    if image.shape[-1] == 3:
+        return colours
+    drawn = np.abs(colours.astype(np.int16) - image[..., :3]).max(axis=-1) > _DRAWN
+    return np.dstack([colours, np.maximum(image[..., 3], 255 * drawn.astype(np.uint8))])
 
 
 def write_picture(path: Path, image: np.ndarray, finish: Finish) -> None:
-    """Finish a uint8 ``(H, W, 3)`` image and write it under a temporary name, then rename it.
+    """Finish a uint8 image ``(H, W, 3)`` or ``(H, W, 4)`` with an opacity and write it under a temporary name, then rename it.
 
     Raises:
         OutputError: The folder is missing or not writable, or the disk is full.
@@ -44,7 +57,7 @@ def write_picture(path: Path, image: np.ndarray, finish: Finish) -> None:
     kind = Image.registered_extensions()[path.suffix.lower()]
     try:
         with replacing(path) as temporary:
-            Image.fromarray(finish.frame(image)).save(temporary, kind, quality=95)  # PNG ignores the quality
+            Image.fromarray(finished(image, finish)).save(temporary, kind, quality=95)  # PNG ignores the quality
             finish.file(temporary, path.suffix)
     except OSError as error:
         reason = error.strerror or error

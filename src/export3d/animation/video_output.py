@@ -9,22 +9,24 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from export3d.animation.animator import Animator, Subject, turned_by
-from export3d.animation.compose import depth_picture, depth_range, fit_height, resize, side_by_side
+from export3d.animation.backdrop import Backdrop
+from export3d.animation.compose import depth_picture, depth_range, resize
 from export3d.animation.drivers import Driver, DrivingFrame
+from export3d.animation.framing import Scene, anchored
 from export3d.animation.lost import hold_lost
 from export3d.animation.parallel import in_order, one_thread_each
-from export3d.animation.paste import Pasteboard, pasteboard
 from export3d.animation.paths import OrbitOptions, orbit_cameras
 from export3d.animation.regions import BetaReading
-from export3d.animation.targets import check_target, is_still, write_picture
+from export3d.animation.targets import check_target, finished, is_still, write_picture
 from export3d.animation.transfer import TransferOptions, transfer
 from export3d.errors import UsageError
+from export3d.face_state import FaceState
 from export3d.images import to_uint8
 from export3d.model import Render
 from export3d.provenance import Facts, Finish
@@ -44,10 +46,10 @@ class VideoOptions:
     """How a video is put together and stored."""
 
     size: int | None = None
-    """Height of the video in pixels (Lanczos); the model's own size when None, and the photo's with `framing` photo."""
+    """Height of the video in pixels (Lanczos); the model's own size when None, and the photo's where all of it is shown."""
 
-    framing: Literal["photo", "face"] = "face"
-    """Show the whole photo, in which the head moves, or the square around the face."""
+    backdrop: Backdrop | None = None
+    """What is behind the person instead of the photo's background."""
 
     side_by_side: bool = False
     """Show portrait and driving clip to the left of the result."""
@@ -128,15 +130,17 @@ def animate_video(
         OutputError: The file cannot be written; nothing is left behind.
     """
     subject = _subject(animator, "animate_video")
-    check_target(path)
+    check_target(path, transparent=video.backdrop is not None and video.backdrop.picture is None)
     started = time.perf_counter()
     lost = LostFaces(on_lost, name=driver.name)
     held = hold_lost(driver, lost, subject.state, subject.camera)
     portrait = {"own": subject.state, "camera": subject.camera, "reading": BetaReading.of(animator.model)}
     frames = transfer(held, motion, time_base=driver.time_base, **portrait)
-    board = _board(animator, video) if video.framing == "photo" else None
-    source = subject.picture(video.size or animator.image_size) if board is None else board.photo
-    picture = partial(_driven_picture, video=video, source=source, board=board, name=driver.name)
+    if subject.whole and not motion.relative:
+        frames = anchored(frames, subject.camera)
+    frames = (replace(frame, state=_turned(frame, video.rigid)) for frame in frames)
+    scene = Scene.of(animator, subject, size=video.size, backdrop=video.backdrop, beside=video.side_by_side)
+    picture = partial(scene.picture, name=driver.name)
     finish = finish or Finish(facts=Facts(composite=video.side_by_side))
     clock = {"time_base": driver.time_base, "copy_audio_from": driver.audio}
     with _Output(path, driver.fps, video, finish, **clock) as output:
@@ -150,41 +154,8 @@ def animate_video(
     return output.report(started, lost)
 
 
-def _driven_picture(
-    frame: DrivingFrame,
-    animator: Animator,
-    *,
-    video: VideoOptions,
-    source: np.ndarray,
-    board: Pasteboard | None,
-    name: str,
-) -> np.ndarray:
-    """One frame of the video; `source` is the portrait as high as the video, `board` the photo to put the head into, if it
-    is to be shown, `name` the driver's, for error texts."""
-    height = len(source)
-    state = replace(frame.state, turn=None) if video.rigid else turned_by(frame.state, frame.camera)
-    if board is not None:
-        result = board.paste(animator.layer(state, frame.camera))
-    else:
-        picture = animator.frame(state, frame.camera)
-        result = resize(_subject(animator, "animate_video").turned_back(picture), height, height)
-    if not video.side_by_side:
-        return result
-    if frame.image is None:
-        raise UsageError(
-            f"{name}: --side-by-side needs the driving clip; a motion file holds no pictures. "
-            "Give the clip itself, or leave --side-by-side out."
-        )
-    return side_by_side([source, fit_height(frame.image, height), result])
-
-
-def _board(animator: Animator, video: VideoOptions) -> Pasteboard:
-    """The animator's photograph, ready for heads."""
-    subject = _subject(animator, "animate_video")
-    if subject.person is None:
-        raise RuntimeError("animate_video: framing 'photo' needs an Animator with `apart`")
-    own = animator.layer(subject.state, subject.camera).opacity
-    return pasteboard(subject.image, subject.crop, subject.person.share, own, height=video.size)
+def _turned(frame: DrivingFrame, rigid: bool) -> FaceState:
+    return replace(frame.state, turn=None) if rigid else turned_by(frame.state, frame.camera)
 
 
 def orbit_video(
@@ -250,15 +221,15 @@ class _Output(ExitStack):
         self._writer: VideoWriter | None = None
 
     def write(self, image: np.ndarray, pts: int | None = None, duration: int | None = None) -> None:
-        """Add a picture, uint8 ``(H, W, 3)``; times are in units of the time base."""
+        """Add a picture, uint8 ``(H, W, 3)`` or, with an opacity, ``(H, W, 4)``; times are in units of the time base."""
         self._size = (image.shape[1], image.shape[0])
         self.num_frames += 1
         if is_still(self.path):
             write_picture(self.path, image, self._finish)
             return
         if self._writer is None:
-            self._writer = self.enter_context(self._open(size=self._size))
-        self._writer.write(self._finish.frame(image), pts, duration)
+            self._writer = self.enter_context(self._open(size=self._size, transparent=image.shape[-1] == 4))
+        self._writer.write(finished(image, self._finish), pts, duration)
 
     def report(self, started: float, lost: LostFaces | None = None) -> VideoReport:
         """What was written since `started` (`time.perf_counter`)."""

@@ -17,6 +17,7 @@ from export3d.cli.common import (
     result_line,
     say,
     set_threads,
+    warn,
     warn_of_damage,
     warn_of_gaps,
 )
@@ -56,13 +57,17 @@ class AnimateOptions(DrivingOptions):
     face: str | None = None
     """Which face of the portrait: largest, left, right, or a number (0 is the leftmost)."""
 
-    framing: Literal["photo", "face"] = "face"
-    """What is shown: the whole photo, untouched but for the head that moves in it, or the square around the face. Busy
-    backgrounds need the file that EXPORT3D_PERSON_MODEL names: MediaPipe's selfie_segmentation.tflite."""
+    framing: Literal["photo", "face"] | None = None
+    """What is shown: the whole photo, untouched but for the head that moves in it, or the square around the face. When left
+    out: the photo where it shows more than that square and its person can be told from the background."""
+
+    background: str = "keep"
+    """What is behind the person: keep, the path of a picture, a colour (white, '#20a0ff'), or transparent (.webm, .mov or
+    .png). `export3d models get person-segmentation` fetches what finds the person in a busy photo."""
 
     size: int | None = None
     """Height of the video in pixels, with the photo's own detail in as many as it has (at most 1024). When left out: the
-    model's own; with --framing photo the photo's, up to 1920 x 1080."""
+    model's own; with the whole photo the photo's, up to 1920 x 1080."""
 
     crf: int = 18
     """Quality of the video: 0 is lossless, 51 the worst."""
@@ -91,7 +96,7 @@ def run(options: AnimateOptions) -> str:
     """Animate as asked; returns the result line."""
     # Imported here: `export3d animate --help` should not wait for PyTorch.
     from export3d.animation import Animator, TransferOptions, animate_video
-    from export3d.animation.paste import DETAIL_PX
+    from export3d.animation.backdrop import TRANSPARENT
     from export3d.animation.targets import check_target, is_still
     from export3d.portrait import load_model
     from export3d.tracking import Tracker
@@ -102,7 +107,7 @@ def run(options: AnimateOptions) -> str:
     video = _video(options)
     set_threads(options.threads)
     keep_freed_memory()
-    check_target(options.output)
+    check_target(options.output, transparent=options.background == TRANSPARENT)
     inputs = [options.driving, options.pose_from, options.lips_from]
     refuse_overwriting_inputs(options.output, options.source, *(path for path in inputs if path is not None))
     allowed = allowed_sources(options.provenance)
@@ -115,10 +120,17 @@ def run(options: AnimateOptions) -> str:
     )
     model = load_model(options.model, device=pick_device(options.device))
     with Tracker(choice=options.face, size=model.config.image_size) as tracker:
-        apart = options.framing == "photo"
-        detail = DETAIL_PX if apart else options.size
-        animator = Animator(model, tracker, exact=options.exact, allowed=allowed, detail=detail, apart=apart)
-        animator.portrait(options.source)
+        animator = Animator(
+            model,
+            tracker,
+            exact=options.exact,
+            allowed=allowed,
+            detail=options.size,
+            framing=options.framing,
+            apart=video.backdrop is not None,
+        )
+        for line in animator.portrait(options.source).warnings:
+            warn(f"warning: {options.source}: {line}")
         drivers = Drivers(options, model, tracker, still=is_still(options.output), threads=options.threads)
         motion = TransferOptions(
             strengths=strengths,
@@ -150,10 +162,11 @@ def run(options: AnimateOptions) -> str:
 
 def _video(options: AnimateOptions) -> VideoOptions:
     from export3d.animation import VideoOptions
+    from export3d.animation.backdrop import Backdrop
 
     return VideoOptions(
         size=options.size,
-        framing=options.framing,
+        backdrop=Backdrop.of(options.background),
         side_by_side=options.side_by_side,
         rigid=options.rigid,
         crf=options.crf,

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from export3d.downloads import PERSON_SEGMENTATION, find
 from export3d.errors import UsageError
 from export3d.tracking.alignment import Crop
 from export3d.tracking.mediapipe_graphs import _quiet, import_mediapipe
-
-PERSON_VARIABLE = "EXPORT3D_PERSON_MODEL"
-"""Environment variable that names a `selfie_segmentation.tflite` file."""
-
-_IN_WHEEL = Path("modules", "selfie_segmentation", "selfie_segmentation.tflite")
 
 _LARGEST_PX = 1024
 """Pictures are reduced to this side: the network looks at 256 pixels."""
@@ -27,26 +21,8 @@ _NEAR = 1.7
 """Side of the second, closer look over that of the crop: head and shoulders, as the network knows them."""
 
 
-def person_model() -> Path | None:
-    """The file of the segmentation network: named by the environment, else in MediaPipe's wheel; None where neither is there.
-
-    Raises:
-        UsageError: The environment names a file that does not exist.
-    """
-    named = os.environ.get(PERSON_VARIABLE)
-    if named:
-        if not Path(named).is_file():
-            raise UsageError(
-                f"{named}: no such file ({PERSON_VARIABLE}). Give the path of selfie_segmentation.tflite, or unset it."
-            )
-        return Path(named)
-    found = importlib.util.find_spec("mediapipe")
-    folders = [] if found is None else [Path(folder) for folder in found.submodule_search_locations or ()]
-    return next((folder / _IN_WHEEL for folder in folders if (folder / _IN_WHEEL).is_file()), None)
-
-
 def find_person(image: np.ndarray, crop: Crop) -> np.ndarray | None:
-    """How much of each pixel is a person: float32 ``(H, W)`` in [0, 1]; None where the network is not installed.
+    """How much of each pixel is a person: float32 ``(H, W)`` in [0, 1]; None where the network has not been fetched.
 
     The whole photograph is looked at, and the surroundings of the face once more from near.
 
@@ -54,7 +30,7 @@ def find_person(image: np.ndarray, crop: Crop) -> np.ndarray | None:
         image: uint8 ``(H, W, 3)`` RGB.
         crop: the square of the face.
     """
-    path = person_model()
+    path = find(PERSON_SEGMENTATION)
     if path is None:
         return None
     with _Segmenter(path) as segmenter:
@@ -92,7 +68,8 @@ class _Segmenter:
                 self._graph: Any = vision.ImageSegmenter.create_from_options(options)
             except (RuntimeError, ValueError) as error:
                 raise UsageError(
-                    f"{path}: MediaPipe cannot load this as a segmentation of persons ({error}). Unset {PERSON_VARIABLE}."
+                    f"{path}: MediaPipe cannot load this as a segmentation of persons ({error}). Unset "
+                    f"{PERSON_SEGMENTATION.variable}."
                 ) from error
 
     def __enter__(self) -> _Segmenter:

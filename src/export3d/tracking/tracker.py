@@ -46,6 +46,8 @@ class Portrait:
     """``(2,)`` float32 radians in the head's frame, sideways (+ to the image right) and up; NaN where it is unknown."""
     weights: np.ndarray = field(default_factory=unknown_weights)
     """``(52,)`` float32 scores of single expression weights, order of `ARKIT_NAMES`; NaN where the tracker gives none."""
+    others: tuple[Crop, ...] = ()
+    """Of the other faces in the image."""
 
     @property
     def state(self) -> FaceState:
@@ -145,7 +147,8 @@ class Tracker:
             )
         face = choose_face(faces, self.choice, where=where)
         _check_face(face, image, where)
-        crop = crop_transform(face.landmarks_px, self.coefficients.alignment)
+        crops = [crop_transform(each.landmarks_px, self.coefficients.alignment) for each in (face, *faces)]
+        crop = crops[0]
         if abs(face.roll) > LEVEL_FROM_RAD:
             crop = replace(crop, angle=face.roll)
         landmarks, beta, camera = self._measure(image, face, crop)
@@ -157,6 +160,7 @@ class Tracker:
             crop=crop,
             gaze=self._gaze_of(face),
             weights=arkit_weights_of(face),
+            others=tuple(other for each, other in zip(faces, crops[1:], strict=True) if each is not face),
         )
 
     def frame(self, image: np.ndarray, where: str | None = None) -> TrackedFrame:

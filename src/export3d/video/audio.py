@@ -30,8 +30,9 @@ COPYABLE_AUDIO = {
         "pcm_s24le",
         "dts",
     },
+    "webm": {"opus", "vorbis"},
 }
-"""Audio codecs whose packets a container takes unchanged; anything else is re-encoded to AAC."""
+"""Audio codecs whose packets a container takes unchanged; anything else is re-encoded to AAC, in WebM to Opus."""
 
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
@@ -48,8 +49,12 @@ class AudioCopy:
         self._resampler = None
         if not copy:
             codec = target.codec_context
+            samples = 960 if codec.name == "libopus" else 1024
             self._resampler = av.AudioResampler(
-                format=codec.format, layout=codec.layout, rate=codec.sample_rate, frame_size=1024
+                format=codec.format,
+                layout=codec.layout,
+                rate=codec.sample_rate,
+                frame_size=samples,
             )
         self._packets = self._demux()
         self._waiting: Any = None
@@ -66,8 +71,9 @@ class AudioCopy:
             target = output.add_stream_from_template(source)
         else:
             given = source.codec_context.sample_rate
-            rate = given if given in _AAC_RATES else 48000
-            target = output.add_stream("aac", rate=rate)
+            opus = container_name == "webm"
+            rate = given if given in _AAC_RATES and not opus else 48000
+            target = output.add_stream("libopus" if opus else "aac", rate=rate)
             target.codec_context.layout = "mono" if source.codec_context.channels == 1 else "stereo"
         return cls(container, source, output, target, copy=copy)
 

@@ -11,15 +11,22 @@ from export3d.files import temporary_beside, write_error
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Output suffix -> container; all hold H.264."""
 
+TRANSPARENT = {".webm": "webm", ".mov": "mov"}
+"""Output suffix -> container of films with an opacity: VP9 and ProRes 4444."""
 
-def check_video_target(path: Path) -> str:
+
+def check_video_target(path: Path, *, transparent: bool = False) -> str:
     """Check that a video can be written at `path`; returns the container name.
 
     Raises:
         UsageError: Unknown suffix.
         OutputError: The folder is missing or not writable, or the target is a folder.
     """
-    container = CONTAINERS.get(path.suffix.lower())
+    container = (TRANSPARENT if transparent else CONTAINERS).get(path.suffix.lower())
+    if container is None and transparent:
+        raise UsageError(
+            f"{path}: this format cannot be transparent; end the name in .webm (VP9), .mov (ProRes 4444) or .png (a still)."
+        )
     if container is None:
         raise UsageError(f"{path}: cannot tell the video format; end the name in one of {', '.join(CONTAINERS)}.")
     check_writable(path)

@@ -39,6 +39,7 @@ class VideoWriter:
             the container cannot hold its codec.
         crf: constant quality, 0 (lossless) to 51 (worst).
         threads: encoder threads; 0 lets the encoder choose.
+        transparent: images have an opacity; written as VP9 (`.webm`) or ProRes 4444 (`.mov`, which has no `crf`).
         on_complete: called with the complete file before it gets its name; may change it.
 
     Raises:
@@ -57,6 +58,7 @@ class VideoWriter:
         crf: int = 18,
         preset: str = "veryfast",
         threads: int = 0,
+        transparent: bool = False,
         on_complete: Callable[[Path], None] | None = None,
     ) -> None:
         self.path = Path(path)
@@ -67,7 +69,7 @@ class VideoWriter:
         self._next_pts = 0
         self.fps = Fraction(fps)
         self.time_base = time_base or 1 / self.fps
-        container = check_video_target(self.path)
+        container = check_video_target(self.path, transparent=transparent)
         if not 0 <= crf <= 51:
             raise UsageError(f"--crf must be from 0 (lossless) to 51 (worst); got {crf}.")
         self._temporary = temporary_beside(self.path)
@@ -76,11 +78,17 @@ class VideoWriter:
         try:
             options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
             self._output = av.open(f"file:{self._temporary.absolute()}", "w", format=container, options=options)
-            quality = {"crf": str(crf or _BEST_CRF), "preset": preset}
-            stream = self._output.add_stream("libx264", rate=self.fps, options=quality)
+            codec_name, self._format, quality = "libx264", "yuv420p", {"crf": str(crf or _BEST_CRF), "preset": preset}
+            if transparent and container == "webm":
+                codec_name, self._format = "libvpx-vp9", "yuva420p"
+                quality = {"crf": str(crf), "b": "0", "deadline": "good", "cpu-used": "5", "row-mt": "1"}
+            elif transparent:
+                codec_name, self._format, quality = "prores_ks", "yuva444p10le", {"profile": "4444"}
+            self._channels = 4 if transparent else 3
+            stream = self._output.add_stream(codec_name, rate=self.fps, options=quality)
             width, height = size
             stream.width, stream.height = width + width % 2, height + height % 2
-            stream.pix_fmt = "yuv420p"
+            stream.pix_fmt = self._format
             codec = stream.codec_context
             codec.time_base = self.time_base
             codec.thread_count = threads
@@ -101,16 +109,19 @@ class VideoWriter:
             raise
 
     def write(self, image: np.ndarray, pts: int | None = None, duration: int | None = None) -> None:
-        """Encode one uint8 ``(H, W, 3)`` image at `pts` in `time_base` units (None: the next)."""
+        """Encode one uint8 ``(H, W, 3)`` image, ``(H, W, 4)`` where transparent, at `pts` (None: the next)."""
         width, height = self.size
-        if image.dtype != np.uint8 or image.shape != (height, width, 3):
-            raise ValueError(f"image must be uint8 ({height}, {width}, 3); got {image.dtype} {image.shape}")
+        if image.dtype != np.uint8 or image.shape != (height, width, self._channels):
+            wanted = (height, width, self._channels)
+            raise ValueError(f"image must be uint8 {wanted}; got {image.dtype} {image.shape}")
         if height % 2 or width % 2:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         period = max(round(1 / self.fps / self.time_base), 1)
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        picture = av.VideoFrame.from_ndarray(
+            np.ascontiguousarray(image), format="rgba" if self._channels == 4 else "rgb24"
+        )
         picture = self._reformatter.reformat(
-            picture, format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            picture, format=self._format, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
         picture.pts = self._next_pts if pts is None else pts
         picture.duration = duration or period

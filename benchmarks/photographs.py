@@ -1,0 +1,220 @@
+"""Photographs brought alive, measured: is the face as sharp, is nothing black, is there a halo? (results/photographs.json)
+
+    python benchmarks/photographs.py --portraits FOLDER --clips FOLDER --save
+
+Portraits are drawn by a seed; each is driven by frames of one clip, as `export3d animate` does. In every frame:
+
+- sharpness: mean absolute Laplacian inside the 68 points' hull over that of the photograph, both faces cropped alike and of
+  the same number of pixels; `still` is the portrait's own face and pose.
+- black: share of the picture that is black (no channel above 8 of 255) and is not near anything black in the photograph.
+- halo: width of the rim around the driven head, above the chin, in which the picture differs by more than 16 levels from
+  what is behind, in pixels of a crop of 512: mean over 5-degree sectors of how many such pixels lie outside opacity 1/2. What
+  is behind is the photograph where no person was, and elsewhere a fill from far around the old head (grown by 6 % of the
+  crop). `old_halo`: the rim of the hole that differs so. A soft hair edge counts, too: `photo_halo` is the same measure of the
+  untouched photograph around the person's own outline.
+- unchanged: whether every pixel away from both heads equals the photograph's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from scipy.ndimage import binary_dilation, distance_transform_edt
+from scipy.spatial import ConvexHull
+
+from export3d.animation import Animator, MotionDriver, TransferOptions
+from export3d.animation.animator import turned_by
+from export3d.animation.framing import anchored
+from export3d.animation.paste import GROWTH, Pasteboard, pasteboard
+from export3d.animation.person import grown, spread
+from export3d.animation.transfer import transfer
+from export3d.images import read_image
+from export3d.portrait import load_model
+from export3d.tracking import Crop, Motion, Tracker, crop_image, crop_transform
+from export3d.tracking.clip import track_clip
+from export3d.video import VideoReader
+from material import save
+
+SIZE = 512
+"""Widths of halos are in pixels of a crop of this size."""
+
+DIFFERS = 16.0
+BLACK = 8
+SECTORS = 72
+LONGEST = 100  # frames of a clip
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A driven picture and what it was made of."""
+
+    picture: np.ndarray
+    opacity: np.ndarray
+    changing: np.ndarray
+
+
+def main() -> None:
+    """Measure; a sheet and a result file on request."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--portraits", type=Path, required=True)
+    parser.add_argument("--clips", type=Path, required=True)
+    parser.add_argument("--model", default=None)
+    parser.add_argument("--count", type=int, default=30)
+    parser.add_argument("--frames", type=int, default=3, help="frames of a clip, evenly spaced")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sheet", type=Path, default=None, help="folder for contact sheets of 6 people each")
+    parser.add_argument("--save", action="store_true", help="write results/photographs.json")
+    options = parser.parse_args()
+    paths = sorted(p for p in options.portraits.iterdir() if p.suffix in (".jpg", ".png"))
+    drawn = sorted(np.random.default_rng(options.seed).permutation(len(paths))[: options.count].tolist())
+    model = load_model(options.model)
+    rows, strips = [], []
+    with Tracker(size=model.config.image_size) as tracker:
+        motions = [motion_of(path, tracker) for path in sorted(options.clips.glob("*.mp4"))]
+        animator = Animator(model, tracker, framing="photo")
+        for place, index in enumerate(drawn):
+            row, strip = measured(animator, paths[index], motions[place % len(motions)], options.frames)
+            print(paths[index].name, {key: round(value, 3) for key, value in row.items()}, flush=True)
+            rows.append(row)
+            strips.append(strip)
+    names = list(rows[0])
+    table = {name: np.array([row[name] for row in rows]) for name in names}
+    means = {name: {"mean": float(np.nanmean(x)), "worst": float(worst(name, x))} for name, x in table.items()}
+    print({name: {key: round(value, 4) for key, value in row.items()} for name, row in means.items()})
+    if options.sheet is not None:
+        options.sheet.mkdir(parents=True, exist_ok=True)
+        for first in range(0, len(strips), 6):
+            Image.fromarray(np.concatenate(strips[first : first + 6])).save(options.sheet / f"sheet_{first // 6}.png")
+    if options.save:
+        drawn_names = [paths[index].name for index in drawn]
+        facts = {"seed": options.seed, "people": len(rows), "portraits": drawn_names, "means": means}
+        print(save("photographs", facts))
+
+
+def worst(name: str, values: np.ndarray) -> float:
+    """The lowest of what should be high, else the highest."""
+    return np.nanmin(values) if name in ("sharpness", "still", "unchanged") else np.nanmax(values)
+
+
+def motion_of(path: Path, tracker: Tracker) -> Motion:
+    """A clip's motion; the largest face drives."""
+    with VideoReader(path) as reader:
+        follower = Tracker(tracker.face_tracker, tracker.coefficients, choice="largest")
+        return track_clip(follower, islice(reader, LONGEST), reader.fps, name=path.name)
+
+
+def measured(animator: Animator, path: Path, motion: Motion, count: int) -> tuple[dict[str, float], np.ndarray]:
+    """One portrait: its numbers, and a strip of pictures."""
+    image = read_image(path)
+    subject = animator.portrait(image, where=path.name)
+    assert subject.person is not None
+    own = animator.layer(subject.state, subject.camera)
+    board = pasteboard(image, subject.crop, subject.person, own.opacity)
+    still = Frame(board.paste(own), board.opacity_of(own), board.changing(own))
+    frames = list(driven(animator, board, motion, count))
+    sharp = [sharpness(animator.tracker, frame.picture, board.photo, subject.crop) for frame in (still, *frames)]
+    far = behind_from_far(board, subject.person.own)
+    chin = float(animator.tracker.portrait(image, where=path.name).landmarks[8, 1])
+    old = np.zeros(board.photo.shape[:2], dtype=bool)
+    old[board.rows, board.columns] = board.hole.numpy()
+    widths = [halo(frame.picture, frame.opacity > 0.5, far, subject.crop, chin) for frame in frames]
+    share = subject.person.own[: len(board.photo), : board.photo.shape[1]]
+    row = {
+        "sharpness": float(np.nanmean(sharp[1:])),
+        "still": sharp[0],
+        "black": max(black(frame.picture, board.photo) for frame in frames),
+        "halo": float(np.mean(widths)),
+        "old_halo": halo(board.empty(), old, far, subject.crop, chin),
+        "photo_halo": halo(board.photo, share > 0.5, far, subject.crop, chin),
+        "unchanged": float(all((f.picture == board.photo)[~f.changing].all() for f in frames)),
+    }
+    shown = [board.photo, *(frame.picture for frame in (still, *frames)), board.empty()]
+    return row, np.concatenate([tile(picture) for picture in shown], axis=1)
+
+
+def driven(animator: Animator, board: Pasteboard, motion: Motion, count: int) -> Iterator[Frame]:
+    """Frames of the film, evenly spaced."""
+    subject, driver = animator.subject, MotionDriver(motion)
+    assert subject is not None
+    wanted = np.linspace(0, len(motion) - 1, count + 1).astype(int)[1:]
+    moved = transfer(driver, TransferOptions(), own=subject.state, camera=subject.camera, time_base=driver.time_base)
+    for index, frame in enumerate(anchored(moved, subject.camera)):
+        if index in wanted:
+            head = animator.layer(turned_by(frame.state, frame.camera), frame.camera)
+            yield Frame(board.paste(head), board.opacity_of(head), board.changing(head))
+
+
+def sharpness(tracker: Tracker, picture: np.ndarray, photo: np.ndarray, crop: Crop) -> float:
+    """Of the face in `picture` over that of the face in `photo`; NaN where a face is not found."""
+    values = []
+    for image in (picture, photo):
+        faces = tracker.face_tracker.detect(image)
+        tracker.reset()
+        if not faces:
+            return float("nan")
+        points = max(faces, key=lambda face: face.area_px).landmarks_px
+        square = crop_transform(points, tracker.coefficients.alignment)
+        size = min(round(crop.side), SIZE)
+        grey = np.asarray(Image.fromarray(crop_image(image, square, size)).convert("L"), dtype=np.float32)
+        inside = hull(square.to_crop(points) * size, size)[1:-1, 1:-1]
+        edges = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4.0 * grey[1:-1, 1:-1]
+        values.append(float(np.abs(edges)[inside].mean()))
+    return values[0] / values[1]
+
+
+def hull(points: np.ndarray, size: int) -> np.ndarray:
+    """bool ``(size, size)``: inside the convex hull of points ``(N, 2)``, pixels."""
+    drawn = Image.new("1", (size, size))
+    corners = points[ConvexHull(points).vertices]
+    ImageDraw.Draw(drawn).polygon([tuple(corner) for corner in corners.tolist()], fill=1)
+    return np.asarray(drawn)
+
+
+def black(picture: np.ndarray, photo: np.ndarray) -> float:
+    """Share of a picture that is black and not near anything black in the photograph."""
+    near = binary_dilation(photo.max(axis=-1) <= 2 * BLACK, iterations=max(len(photo) // 40, 1))
+    return float(((picture.max(axis=-1) <= BLACK) & ~near).mean())
+
+
+def behind_from_far(board: Pasteboard, share: np.ndarray) -> np.ndarray:
+    """float32 ``(H, W, 3)``: the photograph without its person, filled from farther away than `pasteboard` does."""
+    height, width = board.photo.shape[:2]
+    person = torch.from_numpy(np.array(Image.fromarray(share).resize((width, height))) > 0.02).float()[None]
+    filled = spread(board.photo, grown(person, round((GROWTH + 0.04) * board.side)), blur=0.01 * board.side)
+    return filled.permute(1, 2, 0).numpy()
+
+
+def halo(picture: np.ndarray, head: np.ndarray, behind: np.ndarray, crop: Crop, chin: float) -> float:
+    """Width of what differs from `behind` outside `head` ``(H, W)``, pixels of a crop of 512, mean over sectors."""
+    y, x = np.mgrid[: head.shape[0], : head.shape[1]] + 0.5
+    places = crop.to_crop(np.stack([x, y], axis=-1))
+    inside = ((places > 0.02) & (places < 0.98)).all(axis=-1) & (places[..., 1] < chin)
+    away = distance_transform_edt(~head) * SIZE / crop.side
+    ring = inside & (away > 0.0) & (away <= 24.0)
+    differs = np.abs(picture - behind).max(axis=-1) > DIFFERS
+    sector = ((np.arctan2(places[..., 1] - 0.45, places[..., 0] - 0.5) / (2 * np.pi) + 0.5) * SECTORS).astype(int)
+    widths = []
+    for number in range(SECTORS):
+        here = ring & (sector == number)
+        if here.sum() < 50:
+            continue
+        steps = [differs[here & (away > d) & (away <= d + 2.0)] for d in range(0, 24, 2)]
+        shares = [float(step.mean()) if step.size else 0.0 for step in steps]
+        widths.append(2.0 * sum(np.minimum.accumulate(shares)))  # what lies farther off, after a gap, is no rim
+    return float(np.mean(widths)) if widths else float("nan")
+
+
+def tile(picture: np.ndarray, side: int = 320) -> np.ndarray:
+    """As a square of the sheet."""
+    return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""What is shown: the whole photograph where it says more, never black, and a head that stays on its shoulders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clips import face_points
+from export3d.animation import Animator, DrivingFrame, Subject
+from export3d.animation import person as person_module
+from export3d.animation.framing import WANDER, ZOOM, anchored, beyond, inside, is_larger
+from export3d.animation.person import continued
+from export3d.camera import Camera
+from export3d.face_state import FaceState
+from export3d.portrait import PortraitModel, build_model, preset
+from export3d.tracking import Crop, Tracker
+from export3d.tracking.head_fit import HeadPose
+from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
+
+MakeTracker = Callable[..., Tracker]
+STATE = FaceState(beta=torch.zeros(1, 64))
+HOME = Camera.look_at_head(0.3).to_vector()[0].numpy()
+
+
+def a_frame(x: float, depth: float = 2.7, found: bool = True) -> DrivingFrame:
+    pose = HeadPose(rotation=HeadPose.of_camera(HOME).rotation.T, origin=np.array([x, 0.05, depth]))
+    return DrivingFrame(state=STATE, camera=pose.camera(), found=found, index=0, pts=0, duration=1)
+
+
+def test_a_head_begins_where_the_portrait_has_it_and_never_leaves_its_shoulders() -> None:
+    given = [a_frame(0.2), a_frame(0.25), a_frame(0.9), a_frame(0.2, 2.0), a_frame(0.2, 9.0)]
+    home = HeadPose.of_camera(HOME).origin
+    poses = [HeadPose.of_camera(frame.camera) for frame in anchored(given, HOME)]
+    away = np.array([pose.origin - home for pose in poses])
+    assert away[0] == pytest.approx([0.0, 0.0, 0.0], abs=1e-5)
+    assert away[1, 0] == pytest.approx(0.05, rel=0.1) and 0.9 * WANDER < away[2, 0] <= WANDER
+    assert [poses[i].origin[2] / home[2] for i in (3, 4)] == pytest.approx([1.0 / ZOOM, ZOOM])
+    for pose, frame in zip(poses, given, strict=True):
+        np.testing.assert_allclose(pose.rotation, HeadPose.of_camera(frame.camera).rotation, atol=1e-6)
+
+
+def test_a_lost_beginning_does_not_say_where_the_head_begins() -> None:
+    moved = list(anchored([a_frame(0.0, found=False), a_frame(0.3), a_frame(0.35)], HOME))
+    home = HeadPose.of_camera(HOME).origin
+    assert HeadPose.of_camera(moved[1].camera).origin == pytest.approx(home, abs=1e-5)
+
+
+def test_a_photo_is_larger_than_a_crop_by_its_area() -> None:
+    assert is_larger((100, 130, 3), Crop(50, 50, 100)) and not is_larger((100, 120, 3), Crop(50, 50, 100))
+
+
+def test_what_is_shown_of_a_crop_lies_inside_the_photo() -> None:
+    shape = (100, 80, 3)
+    assert beyond(shape, Crop(40, 50, 80)) == 0.0 and beyond(shape, Crop(40, 50, 100)) == pytest.approx(0.1)
+    assert beyond(shape, Crop(40, 10, 80)) == pytest.approx(30 / 80)
+    assert inside(shape, Crop(40, 50, 80, 0.5)) == Crop(40, 50, 80)
+    assert inside(shape, Crop(40, 50, 82)) == Crop(40, 50, 82)  # hardly more than there is
+    assert inside(shape, Crop(40, 50, 100)) == Crop(40, 50, 80)
+    assert inside(shape, Crop(40, 10, 60)) == Crop(40, 20, 40)  # rows 0 to 40 of it exist
+    assert inside(shape, Crop(70, 50, 60)) == Crop(60, 50, 40)
+
+
+def test_beyond_the_photo_its_border_goes_on_ever_softer() -> None:
+    photo = np.random.default_rng(0).integers(100, 200, (60, 60, 3), dtype=np.uint8)
+    crop = Crop(30.0, 30.0, 100.0)
+    wide, moved = continued(photo, crop)
+    assert wide.shape == (100, 100, 3) and moved == Crop(50.0, 50.0, 100.0)
+    np.testing.assert_array_equal(wide[20:80, 20:80], photo)
+    assert wide.min() >= 95
+    np.testing.assert_allclose(wide[19, 20:80].astype(int), photo[0].astype(int), atol=25)
+    assert wide[5].std(axis=0).mean() < 0.6 * photo[0].std(axis=0).mean()
+    assert continued(photo, Crop(30.0, 30.0, 60.0))[0] is photo
+
+
+def test_the_picture_of_a_crop_is_cut_to_what_the_photo_has() -> None:
+    photo = np.zeros((60, 80, 3), dtype=np.uint8)
+    subject = Subject(image=photo, crop=Crop(40.0, 30.0, 80.0), state=STATE, camera=HOME, code=None)
+    y, x = np.mgrid[:160, :160]
+    shown = subject.turned_back(np.stack([x, y, x], axis=-1).astype(np.uint8))
+    assert (
+        shown.shape == (120, 120, 3)
+        and shown[0, 0].tolist() == [20, 20, 20]
+        and shown[-1, -1].tolist() == [139, 139, 139]
+    )
+
+
+@pytest.fixture
+def found_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segmentation that takes the middle of any picture for a person."""
+
+    def share(image: np.ndarray, crop: Crop) -> np.ndarray:
+        y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+        return (np.hypot(x - crop.center_x, y - crop.center_y) < 0.4 * crop.side).astype(np.float32)
+
+    monkeypatch.setattr(person_module, "find_person", share)
+
+
+def test_the_whole_photo_is_the_default_where_it_is_larger_and_its_person_is_found(
+    tiny_model: PortraitModel, make_tracker: MakeTracker, photo: np.ndarray, found_person: None
+) -> None:
+    animator = Animator(tiny_model, make_tracker(), framing=None)
+    subject = animator.portrait(photo)
+    assert subject.whole and subject.person is not None and subject.warnings == ()
+    near = round(0.9 * subject.crop.side / 2.0)
+    x, y = round(subject.crop.center_x), round(subject.crop.center_y)
+    close = photo[y - near : y + near, x - near : x + near]
+    moved = replace(subject.crop, center_x=float(near), center_y=float(near))
+    again = animator.encode(close, moved, subject.state, subject.camera)
+    assert not again.whole and again.person is None
+    assert "the photo ends 5% of the square" in again.warnings[0] and "border is continued" in again.warnings[0]
+    assert again.shown.side == pytest.approx(2 * near)
+
+
+def test_a_person_who_cannot_be_told_from_the_background_is_shown_in_the_square_with_a_warning(
+    tiny_model: PortraitModel, make_tracker: MakeTracker, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(person_module, "find_person", lambda image, crop: np.zeros(image.shape[:2], np.float32))
+    animator = Animator(tiny_model, make_tracker(), framing=None)
+    monkeypatch.setattr(animator, "_matte", lambda image, crop: torch.ones(1, 16, 16))
+    subject = animator.portrait(photo)
+    assert not subject.whole and subject.person is None
+    assert "only the square around the face is shown" in subject.warnings[-1]
+    assert "models get person-segmentation" in subject.warnings[-1]
+
+
+def test_the_papers_model_shows_the_square(make_tracker: MakeTracker, photo: np.ndarray) -> None:
+    subject = Animator(build_model(preset("tiny")).eval(), make_tracker(), framing=None).portrait(photo)
+    assert not subject.whole and subject.person is None
+
+
+def test_a_cutout_is_told_from_its_background_by_its_own_opacity(
+    tiny_model: PortraitModel, make_tracker: MakeTracker, photo: np.ndarray, tmp_path: Path
+) -> None:
+    opacity = np.zeros((160, 160), dtype=np.uint8)
+    opacity[30:140, 30:130] = 200
+    Image.fromarray(np.dstack([photo, opacity])).save(tmp_path / "cut.png")
+    subject = Animator(tiny_model, make_tracker(), framing=None).portrait(tmp_path / "cut.png")
+    assert subject.person is not None
+    np.testing.assert_allclose(subject.person.share, opacity / 255.0, atol=1e-6)
+
+
+def test_the_tracker_tells_where_the_other_faces_are() -> None:
+    faces = [face_points((80.0, 80.0), 40.0, 0.1), face_points((220.0, 60.0), 30.0, 0.1)]
+    tracker = Tracker(GivenLandmarks([faces]), MeasuredCoefficients(), choice="left", size=32)
+    found = tracker.portrait(np.zeros((160, 300, 3), np.uint8))
+    (other,) = found.others
+    assert other.center_x - found.crop.center_x == pytest.approx(140.0, abs=2.0)
+    assert other.side / found.crop.side == pytest.approx(0.75, rel=0.05)
