@@ -25,7 +25,7 @@ SLOW_MODULES = frozenset(
     preprocess/test_deep3d preprocess/test_frames preprocess/test_odd_videos preprocess/test_resume
     preprocess/test_tracks preprocess/test_workers
     tracking/test_mediapipe_tracker tracking/test_track_command
-    training/test_batches training/test_distributed training/test_face_shapes training/test_gaze
+    training/test_adversary training/test_batches training/test_distributed training/test_face_shapes training/test_gaze
     training/test_heads_stream training/test_mesh_regressor training/test_perceptual training/test_pretrain
     training/test_regressor training/test_resume training/test_start training/test_train
     """.split()
