@@ -20,6 +20,7 @@ from export3d.cli.common import (
     warn_of_damage,
     warn_of_gaps,
 )
+from export3d.cli.extractor import ExtractorOptions, open_tracker
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.provenance import ProvenanceOptions
 
@@ -102,6 +103,9 @@ class AnimateOptions:
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
 
+    reads: ExtractorOptions = field(default_factory=ExtractorOptions)
+    """What reads beta off a face."""
+
     provenance: ProvenanceOptions = field(default_factory=ProvenanceOptions)
     """Label, mark, signed manifest, consent, allowed portraits."""
 
@@ -137,7 +141,7 @@ def run(options: AnimateOptions) -> str:
         composite=options.side_by_side,
     )
     model = load_model(options.model, device=pick_device(options.device))
-    with Tracker(choice=options.face, size=model.config.image_size) as tracker:
+    with open_tracker(options.reads, model, options.face) as tracker:
         apart = options.framing == "photo"
         detail = DETAIL_PX if apart else options.size
         animator = Animator(model, tracker, exact=options.exact, allowed=allowed, detail=detail, apart=apart)
