@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,7 +64,7 @@ def run(options: MeasureOptions, command: str) -> None:
     """Measure, print the table, write what was asked for."""
     from export3d.data import ClipDataset
     from export3d.evaluation.scores import expression_content as content
-    from export3d.files import write_atomically
+    from export3d.files import measured_now, write_atomically
     from export3d.heads.clips.extractor import NUM_EXPRESSION
     from export3d.training.phases.pretrain_files import (
         FACE_NETWORK_FILE,
@@ -100,7 +99,7 @@ def run(options: MeasureOptions, command: str) -> None:
         drawn = {"drawn_without_rendering": options.identities > 0}
         facts: dict[str, Any] = {
             "command": command,
-            "date": date.today().isoformat(),
+            **measured_now(),
             "seed": options.seed,
             "sample": {"identities": sample.identities, "frames": len(sample.beta), **drawn},
             "run": {"steps": notes["step"], "pretrain": notes["pretrain"]},

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from export3d.evaluation.scores.run import Backends, choose_pairs, evaluate
 from export3d.evaluation.scores.scoring import ClipScores, finite
 from export3d.evaluation.scores.synthetic import score_synthetic
 from export3d.evaluation.scores.tables import without_source
-from export3d.files import write_atomically
+from export3d.files import measured_now, write_atomically
 from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.reading import read_json, reading
 from export3d.reproduce.settings import MAIN, Reporter, Settings, make_folder
@@ -102,7 +101,7 @@ def score_model(
         used = backends.facts()
     facts = {
         "fingerprint": fingerprint,
-        "date": date.today().isoformat(),
+        **measured_now(),
         "model": model_facts(path, stored.extra, stored.config),
         "data": trained_data(dataset),
         "backends": used,
