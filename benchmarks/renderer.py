@@ -70,7 +70,11 @@ def main() -> None:
         return
     runs, kernel = fused_status()
     weights = read_checkpoint(checkpoint_path(None), kind="export3d").sha256
-    result: dict = {"unit": "ms per picture", "compiled": kernel if runs else f"no: {kernel}", "weights": weights}
+    result: dict = {
+        "unit": "ms per picture",
+        "compiled": kernel if runs else f"no: {kernel}",
+        "weights_sha256": weights,
+    }
     for name, settings in (("stock", {}), ("malloc_tuned", KEEP_MEMORY)):
         command = [sys.executable, __file__, "--child", "--repeats", str(options.repeats)]
         done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=True)
