@@ -18,7 +18,7 @@ SLOW_MODULES = frozenset(
     cli/test_animate cli/test_bad_input cli/test_bfm64 cli/test_real_and_synthetic cli/test_sweep_command cli/test_train
     evaluation/test_backend_accuracy evaluation/test_backends evaluation/test_consistency evaluation/test_evaluate
     evaluation/test_expression_content evaluation/test_figures evaluation/test_identity evaluation/test_picture_distance
-    evaluation/test_reproduce evaluation/test_synthetic
+    evaluation/test_reproduce evaluation/test_swap evaluation/test_synthetic
     heads/test_appearance heads/test_clips heads/test_entanglement heads/test_extractor heads/test_procedural
     heads/test_raster heads/test_render heads/test_surface
     portrait/test_reference portrait/test_version_1
