@@ -135,7 +135,9 @@ def main() -> int:
         for failure in row["failures"][:3]:
             print(failure, file=sys.stderr)
     if options.json:
-        facts = {"command": " ".join(sys.argv), "seed": options.seed, "date": time.strftime("%Y-%m-%d"), "rows": rows}
+        from export3d.files import measured_now
+
+        facts = {"command": " ".join(sys.argv), "seed": options.seed, **measured_now(), "rows": rows}
         options.json.write_text(json.dumps(facts, indent=1) + "\n")
     return int(bad > 0)
 

@@ -112,7 +112,7 @@ def test_bad_outputs_are_refused_before_tracking(clip, tmp_path, capsys, output,
 def test_other_coefficients_say_which_file_they_need(clip, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("EXPORT3D_FACE_LANDMARKER", raising=False)
     output = tmp_path / "m.safetensors"
-    failing(capsys, 2, "needs --deep3d-checkpoint", clip, "-o", output, "--coefficients", "deep3d")
+    failing(capsys, 2, "give its checkpoint, --extractor", clip, "-o", output, "--coefficients", "deep3d")
     assert not output.exists()
 
 

@@ -72,7 +72,10 @@ def test_without_augmentation_frames_and_labels_are_those_of_the_clip(store: Fra
         assert np.allclose(dataset.depth(clip, time) / 16384.0, batch.depth[row].numpy())
         assert np.array_equal(dataset.mask(clip, time), batch.mask[row].numpy())
         sources = [np.array_equal(dataset.frame(clip, t), batch.source[row].numpy()) for t in range(6)]
-        assert any(sources) and not sources[time]
+        assert sum(sources) == 1 and not sources[time]
+        source = sources.index(True)
+        assert np.array_equal(dataset.arrays(clip)["beta"][source], batch.source_state.beta[row].numpy())
+        assert np.array_equal(dataset.arrays(clip)["camera"][source], batch.source_camera[row].numpy())
 
 
 def test_mirroring_flips_frame_camera_points_and_takes_the_mirrored_beta(store: FrameStore) -> None:

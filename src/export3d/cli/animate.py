@@ -22,6 +22,7 @@ from export3d.cli.common import (
     warn_of_gaps,
 )
 from export3d.cli.driving import Drivers, DrivingOptions
+from export3d.cli.extractor import ExtractorOptions, open_tracker
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.provenance import ProvenanceOptions
 
@@ -81,6 +82,9 @@ class AnimateOptions(DrivingOptions):
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
 
+    reads: ExtractorOptions = field(default_factory=ExtractorOptions)
+    """What reads beta off a face."""
+
     provenance: ProvenanceOptions = field(default_factory=ProvenanceOptions)
     """Label, mark, signed manifest, consent, allowed portraits."""
 
@@ -99,7 +103,6 @@ def run(options: AnimateOptions) -> str:
     from export3d.animation.backdrop import TRANSPARENT
     from export3d.animation.targets import check_target, is_still
     from export3d.portrait import load_model
-    from export3d.tracking import Tracker
     from export3d.tracking.smoothing import SIGMA_S
     from export3d.training.loop.memory import keep_freed_memory
 
@@ -119,7 +122,7 @@ def run(options: AnimateOptions) -> str:
         composite=options.side_by_side,
     )
     model = load_model(options.model, device=pick_device(options.device))
-    with Tracker(choice=options.face, size=model.config.image_size) as tracker:
+    with open_tracker(options.reads, model, options.face) as tracker:
         animator = Animator(
             model,
             tracker,

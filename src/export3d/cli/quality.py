@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,9 +62,10 @@ def run(options: QualityOptions, command: list[str]) -> None:
     from PIL import Image
 
     from export3d.data import ClipDataset
+    from export3d.data.manifest import file_sha256
     from export3d.evaluation.figures.sheets import same_identity_sheet
     from export3d.evaluation.scores.synthetic import score_synthetic
-    from export3d.files import write_atomically
+    from export3d.files import measured_now, write_atomically
     from export3d.portrait.loading import checkpoint_path, load_model
 
     kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -99,8 +99,9 @@ def run(options: QualityOptions, command: list[str]) -> None:
             say(f"{name:20s}" + "".join(f"{angle:>8s} {value:.2f} dB" for angle, value in row.items()))
     if options.output is not None:
         facts = {
-            **{"command": " ".join(command), "date": date.today().isoformat(), "clips": clips, "seed": options.seed},
+            **{"command": " ".join(command), **measured_now(), "clips": clips, "seed": options.seed},
             "model": checkpoint_path(options.model).name,
+            "weights_sha256": file_sha256(checkpoint_path(options.model)),
             "size": options.size or model.config.image_size,
             "frames": sum(dataset.num_frames(i) for i in range(clips)),
             "units": "psnr, foreground, mouth, eyes: dB; depth: scene units (1 = 47 cm); sharpness: share of the truth's",

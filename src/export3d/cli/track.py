@@ -6,16 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from export3d.cli.common import check_targets, parse, progress_bar, refuse_overwriting_inputs, say, warn_of_damage
 from export3d.errors import OutputError, UsageError
-
-if TYPE_CHECKING:
-    from export3d.tracking import CoefficientModel, ObservingModel
-    from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +34,13 @@ class TrackCommand:
     """Average over a few frames, against trembling."""
 
     coefficients: Literal["regressor", "arkit52", "deep3d"] = "regressor"
-    """What beta is. The bundled model needs regressor; deep3d needs --deep3d-checkpoint."""
+    """What beta is. The bundled model needs regressor; deep3d needs --extractor."""
 
     face_landmarker: Path | None = None
     """Another face_landmarker.task than `export3d models get face-landmarker` fetches."""
 
-    deep3d_checkpoint: Path | None = None
-    """Checkpoint of Deep3DFaceRecon (epoch_20.pth), for --coefficients deep3d."""
+    extractor: Annotated[Path | None, tyro.conf.arg(aliases=["--deep3d-checkpoint"])] = None
+    """Deep3DFaceRecon's checkpoint (epoch_20.pth), or another regressor than the bundled one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +98,7 @@ def track(options: TrackCommand) -> str:
     """Track as asked; returns the result line."""
     from export3d.tracking import Tracker
     from export3d.tracking.clip import track_clip
+    from export3d.tracking.coefficients import open_coefficients
     from export3d.tracking.mediapipe_tracker import MediaPipeTracker
     from export3d.tracking.smoothing import smooth_motion
     from export3d.video import VideoReader
@@ -110,7 +107,8 @@ def track(options: TrackCommand) -> str:
     refuse_overwriting_inputs(options.output, options.clip)
     with VideoReader(options.clip) as reader:
         faces = MediaPipeTracker(options.face_landmarker)
-        with Tracker(faces, _coefficients(options, faces), options.face) as tracker:
+        reads = open_coefficients(options.coefficients, faces=faces.info, file=options.extractor)
+        with Tracker(faces, reads, options.face) as tracker:
             with progress_bar("tracking", reader.num_frames_hint) as progress:
                 motion = track_clip(
                     tracker, reader, reader.fps, on_lost=options.on_lost, name=str(options.clip), progress=progress
@@ -155,19 +153,3 @@ def train(options: TrainRegressorCommand, command: str) -> str:
             progress=lambda stage, done, total: progress(done),
         )
     return report.line(options.output)
-
-
-def _coefficients(options: TrackCommand, faces: MediaPipeTracker) -> CoefficientModel | ObservingModel:
-    if options.coefficients == "arkit52":
-        from export3d.tracking.arkit import BlendshapeModel
-
-        return BlendshapeModel(faces.info)
-    if options.coefficients == "deep3d":
-        from export3d.tracking.deep3d import Deep3DModel
-
-        if options.deep3d_checkpoint is None:
-            raise UsageError("track: --coefficients deep3d needs --deep3d-checkpoint epoch_20.pth.")
-        return Deep3DModel(options.deep3d_checkpoint)
-    from export3d.tracking.regressor import LandmarkRegressor
-
-    return LandmarkRegressor.load()

@@ -72,7 +72,7 @@ def score_synthetic(
     """
     pairs = same_identity_pairs(dataset_facts(dataset))[:clips]
     places = {key: index for index, key in enumerate(dataset.keys)}
-    leaks = [_leak(dataset, index) for index in range(len(dataset))]
+    leaks = [leak_of(dataset, index) for index in range(len(dataset))]
     rows: dict[str, list[list[float]]] = {}
     for done, pair in enumerate(pairs):
         index = places[pair.driving_clip]
@@ -117,7 +117,7 @@ def _states(dataset: ClipDataset, index: int, times: tuple[int, int, int]) -> di
     }
 
 
-def _leak(dataset: ClipDataset, index: int) -> Tensor:
+def leak_of(dataset: ClipDataset, index: int) -> Tensor:
     """``(1, 64)`` mean over the clip of beta less the true expression: what is of the person, not of the expression."""
     arrays = dataset.arrays(index)
     return torch.tensor((arrays["beta"] - arrays["true_beta"]).mean(axis=0, keepdims=True))
@@ -148,16 +148,16 @@ class Truth:
         return [
             float(psnr(image[None], self.frame[None])[0]),
             float(ssim(image[None], self.frame[None])[0]),
-            _masked_psnr(image, self.frame, self.mask),
-            _masked_psnr(image, self.frame, self._box(MOUTH)),
-            _masked_psnr(image, self.frame, self._box(EYES)),
+            masked_psnr(image, self.frame, self.mask),
+            masked_psnr(image, self.frame, self._box(MOUTH)),
+            masked_psnr(image, self.frame, self._box(EYES)),
             float("nan") if depth is None else self._depth_error(depth),
             _sharpness(image, self.mask) / max(_sharpness(self.frame, self.mask), 1e-6),
         ]
 
     def foreground(self, image: np.ndarray) -> float:
         """PSNR inside the mask, decibels."""
-        return _masked_psnr(to_size(image, self.frame.shape[0]), self.frame, self.mask)
+        return masked_psnr(to_size(image, self.frame.shape[0]), self.frame, self.mask)
 
     def _box(self, part: slice) -> np.ndarray:
         points = self.landmarks[part] * self.frame.shape[0]
@@ -181,7 +181,8 @@ def _mean(rows: list[list[float]]) -> list[float]:
     ]
 
 
-def _masked_psnr(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
+def masked_psnr(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
+    """PSNR in decibels of uint8 ``(H, W, 3)`` inside a mask ``(H, W)`` bool; NaN where it is empty."""
     error = (image.astype(np.float64) - truth.astype(np.float64))[mask]
     return float(10.0 * np.log10(255.0**2 / max(float((error**2).mean()), 1e-6))) if mask.any() else float("nan")
 

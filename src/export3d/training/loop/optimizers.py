@@ -18,6 +18,14 @@ def make_adam(
     return torch.optim.Adam(groups, lr=rate, betas=betas, fused=device.type in ("cpu", "cuda"))
 
 
+def scaled_rate(rate: float, batch: int, rate_batch: int) -> float:
+    """The learning rate of a batch, given that of `rate_batch` samples: times the root of their ratio.
+
+    For Adam the noise of a step stays alike under this rule (Malladi et al. 2022). `rate_batch` 0 leaves the rate as it is.
+    """
+    return rate * (batch / rate_batch) ** 0.5 if rate_batch else rate
+
+
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of every group to `rate` times the group's `scale`."""
     for group in optimizer.param_groups:
