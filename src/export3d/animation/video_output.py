@@ -132,7 +132,8 @@ def animate_video(
     started = time.perf_counter()
     lost = LostFaces(on_lost, name=driver.name)
     held = hold_lost(driver, lost, subject.state, subject.camera)
-    frames = transfer(held, motion, own=subject.state, camera=subject.camera, time_base=driver.time_base)
+    own = {"own": subject.state, "camera": subject.camera, "adjust": animator.adjust}
+    frames = transfer(held, motion, **own, time_base=driver.time_base)
     board = _board(animator, video) if video.framing == "photo" else None
     source = subject.picture(video.size or animator.image_size) if board is None else board.photo
     picture = partial(_driven_picture, video=video, source=source, board=board, name=driver.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -22,9 +23,10 @@ from export3d.cli.common import (
 )
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.provenance import ProvenanceOptions
+from export3d.stopping import stop_signals
 
 if TYPE_CHECKING:
-    from export3d.animation import TransferOptions, VideoOptions
+    from export3d.animation import Driver, TransferOptions, VideoOptions
 
 STILL_VIDEO_S = 2.0
 """Length of a video that is driven by a single photo."""
@@ -34,14 +36,15 @@ STILL_VIDEO_S = 2.0
 class AnimateOptions:
     """Make a portrait speak and turn like a driving clip.
 
-    The driving file is a video (its sound is kept), a photo, or a motion file made by `export3d track`.
+    The driver is a video (its sound is kept), a photo, a motion file made by `export3d track`, a take of ARKit weights (.csv of
+    Live Link Face), or vmc:PORT, a running VMC sender, which is followed until Ctrl-C.
     """
 
     source: Path
     """Photo of the person to animate; one face, roughly frontal."""
 
     driving: Path
-    """Video, photo or motion file (.safetensors) whose expression and head pose are taken over."""
+    """Video, photo, motion file (.safetensors), take (.csv) or vmc:PORT whose expression and head pose are taken over."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """What to write: .mp4, .mov, .mkv or .m4v for a video, .png or .jpg for a still."""
@@ -150,7 +153,7 @@ def run(options: AnimateOptions) -> str:
             threads=options.threads,
         )
         try:
-            with progress_bar("animating", driver.num_frames_hint) as progress:
+            with ending_with_driver(driver), progress_bar("animating", driver.num_frames_hint) as progress:
                 report = animate_video(
                     animator,
                     driver,
@@ -167,6 +170,13 @@ def run(options: AnimateOptions) -> str:
     warn_of_gaps(report, options.on_lost)
     warn_of_missing_manifest(finish)
     return result_line(report)
+
+
+def ending_with_driver(driver: Driver) -> AbstractContextManager[None]:
+    """While a live driver plays, a stop signal ends the film instead of throwing it away."""
+    from export3d.animation.takes import LiveDriver
+
+    return stop_signals(lambda _: driver.finish()) if isinstance(driver, LiveDriver) else nullcontext()
 
 
 def _choices(options: AnimateOptions) -> tuple[VideoOptions, TransferOptions]:
