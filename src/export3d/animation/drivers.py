@@ -90,6 +90,7 @@ class MotionDriver:
                 index=index,
                 pts=pts[index],
                 duration=durations[index],
+                cut=motion.cut is not None and bool(motion.cut[index]),
                 crop=None if motion.crop is None or not motion.found[index] else Crop(*motion.crop[index].tolist()),
             )
 
