@@ -12,7 +12,7 @@ $(BIN)/python:
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[face,provenance]"
+	$(PIP) -e ".[face,provenance,live]"
 	$(BIN)/export3d models get face-landmarker
 	$(BIN)/export3d models get person-segmentation
 	touch $@

@@ -263,6 +263,15 @@ def bystander_scene(photo: np.ndarray, driver: bool) -> np.ndarray:
     return scene
 
 
+@pytest.mark.parametrize("at", [0, 1700, 3488])
+def test_a_face_in_a_panorama_is_found_wherever_it_is(tracker, photo, at):
+    face = resized(photo[20:220, 120:320], 112)
+    panorama = np.full((400, 3600, 3), 90, np.uint8)
+    panorama[150:262, at : at + 112] = face
+    (found,) = look(tracker, panorama)
+    assert at < found.landmarks_px[30, 0] < at + 112 and 150 < found.landmarks_px[30, 1] < 262
+
+
 def test_a_bystander_is_not_followed_when_the_driver_leaves_and_the_driver_is_found_again(tracker, photo):
     both, alone = bystander_scene(photo, True), bystander_scene(photo, False)
     driver = Tracker(tracker, choice="largest")

@@ -135,6 +135,7 @@ def animate_video(
     lost = LostFaces(on_lost, name=driver.name)
     held = hold_lost(driver, lost, subject.state, subject.camera)
     portrait = {"own": subject.state, "camera": subject.camera, "reading": BetaReading.of(animator.model)}
+    portrait["adjust"] = animator.adjust
     frames = transfer(held, motion, time_base=driver.time_base, **portrait)
     if subject.whole and not motion.relative:
         frames = anchored(frames, subject.camera)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -25,16 +26,18 @@ from export3d.cli.driving import Drivers, DrivingOptions
 from export3d.cli.extractor import ExtractorOptions, open_tracker
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.provenance import ProvenanceOptions
+from export3d.stopping import stop_signals
 
 if TYPE_CHECKING:
-    from export3d.animation import VideoOptions
+    from export3d.animation import Driver, VideoOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnimateOptions(DrivingOptions):
     """Make a portrait speak and turn like a driving clip.
 
-    The driving file is a video (its sound is kept), a photo, or a motion file made by `export3d track`.
+    The driver is a video (its sound is kept), a photo, a motion file made by `export3d track`, a take of ARKit weights (.csv of
+    Live Link Face), or vmc:PORT, a running VMC sender, which is followed until Ctrl-C.
     """
 
     source: Path
@@ -144,7 +147,7 @@ def run(options: AnimateOptions) -> str:
         )
         driver = drivers.combined()
         try:
-            with progress_bar("animating", driver.num_frames_hint) as progress:
+            with ending_with_driver(driver), progress_bar("animating", driver.num_frames_hint) as progress:
                 report = animate_video(
                     animator,
                     driver,
@@ -161,6 +164,13 @@ def run(options: AnimateOptions) -> str:
     warn_of_gaps(report, options.on_lost)
     warn_of_missing_manifest(finish)
     return result_line(report)
+
+
+def ending_with_driver(driver: Driver) -> AbstractContextManager[None]:
+    """While a live driver plays, a stop signal ends the film instead of throwing it away."""
+    from export3d.animation.takes import LiveDriver
+
+    return stop_signals(lambda _: driver.finish()) if isinstance(driver, LiveDriver) else nullcontext()
 
 
 def _video(options: AnimateOptions) -> VideoOptions:

@@ -24,7 +24,7 @@ class DrivingOptions:
     """What drives, and how far the portrait follows."""
 
     driving: Path
-    """Video, photo or motion file (.safetensors) whose expression and head pose are taken over."""
+    """Video, photo, motion file (.safetensors), take (.csv) or vmc:PORT whose expression and head pose are taken over."""
 
     expression_only: bool = False
     """Take over expression and gaze; keep the portrait's own head pose."""

@@ -1,4 +1,4 @@
-"""`export3d track`: a clip to a motion file; `export3d train-regressor`: the tracker's own network."""
+"""`export3d track`: a clip to a motion file or a take; `export3d train-regressor`: the tracker's own network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TrackCommand:
     """Video with a face in it."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Motion file to write, .safetensors."""
+    """Motion file to write, .safetensors; or .csv, a take of ARKit weights as Live Link Face writes it."""
 
     face: str | None = None
     """Which face, where there are several: largest, left, right, or a number (0 is the leftmost)."""
@@ -99,11 +99,12 @@ def track(options: TrackCommand) -> str:
     from export3d.tracking import Tracker
     from export3d.tracking.clip import track_clip
     from export3d.tracking.coefficients import open_coefficients
+    from export3d.tracking.live_link import Take
     from export3d.tracking.mediapipe_tracker import MediaPipeTracker
     from export3d.tracking.smoothing import smooth_motion
     from export3d.video import VideoReader
 
-    check_targets((options.output, ".safetensors"))
+    check_targets((options.output, ".safetensors", ".csv"))
     refuse_overwriting_inputs(options.output, options.clip)
     with VideoReader(options.clip) as reader:
         faces = MediaPipeTracker(options.face_landmarker)
@@ -116,7 +117,7 @@ def track(options: TrackCommand) -> str:
         warn_of_damage(options.clip, reader.problems)
     if options.smooth:
         motion = smooth_motion(motion)
-    motion.save(options.output)
+    (Take.of_motion(motion) if options.output.suffix.lower() == ".csv" else motion).save(options.output)
     lost = int((~motion.found).sum())
     return (
         f"{options.output}: {len(motion)} frames, {float(motion.fps):.6g} fps, face lost in {lost}, "

@@ -18,9 +18,11 @@ from export3d.data import ClipDataset
 from export3d.data.clip import DEPTH_STEPS
 from export3d.evaluation.metrics.pictures import psnr, ssim
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
+from export3d.evaluation.scores.tracked import TrackedPortraits
 from export3d.face_state import FaceState
 from export3d.landmarks import EYES, MOUTH
 from export3d.portrait import Model, PortraitModel
+from export3d.tracking import Tracker
 from export3d.training.batches.stored_portrait import StoredPortrait, stored_camera, stored_state, to_size
 
 
@@ -53,6 +55,7 @@ def score_synthetic(
     seed: int = 0,
     size: int | None = None,
     brief: bool = False,
+    tracker: Tracker | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, SyntheticScores]:
     """Scores of a model on clips with exact truth, by variant.
@@ -63,12 +66,15 @@ def score_synthetic(
         clips: only the first so many clips; None takes all.
         seed: choice of the frontal source frame and of the other identity.
         size: pixels a side of the pictures that are scored, composed with the clips' own detail; None: the model's.
-        brief: only `model` and `copy_source`.
+        brief: only `model`, `copy_source` and, with a tracker, `tracked`.
+        tracker: also scores portrait and driver seen by it as pictures alone.
 
     Returns:
         `model`, `source_expression` (ignores the driving expression), `random_expression` (another frame's),
         `other_leak` (what the extractor mixes of the person into beta is exchanged for the next person's),
         `source_camera`, `copy_source`; for the portrait model also `source_turn` (the torso stays as in the portrait).
+        With a tracker those of `tracked.variants`: portrait and driver read from pictures, and the same with one part of both
+        as it truly is.
     """
     pairs = same_identity_pairs(dataset_facts(dataset))[:clips]
     places = {key: index for index, key in enumerate(dataset.keys)}
@@ -78,6 +84,9 @@ def score_synthetic(
         index = places[pair.driving_clip]
         shuffled = np.random.default_rng([seed, done]).permutation(dataset.num_frames(index))
         portrait = StoredPortrait(model, dataset, index, pair.source_frame, size)
+        tracked = None
+        if tracker is not None:
+            tracked = TrackedPortraits(model, dataset, pair.source_frame, index, size, tracker=tracker, brief=brief)
         clip: dict[str, list[list[float]]] = {}
         for time in range(dataset.num_frames(index)):
             if time == pair.source_frame:
@@ -95,6 +104,7 @@ def score_synthetic(
             shown = {name: portrait.views(state, [here])[0] for name, state in states.items() if name != "model"}
             seen = portrait.views(states["model"], [here] if brief else [here, there])
             shown |= dict(zip(("model", "source_camera"), seen, strict=False))
+            shown |= {} if tracked is None else tracked.views(time)
             for name, view in shown.items():
                 clip.setdefault(name, []).append(truth.score(view.image, view.depth))
             clip.setdefault("copy_source", []).append(truth.score(dataset.frame(index, pair.source_frame), None))
