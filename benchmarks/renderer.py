@@ -42,7 +42,7 @@ from export3d.rendering.fast import FastConfig, render_square
 from export3d.rendering.fused import fused_status, render_fused
 from export3d.rendering.rays import cast_rays
 from export3d.rendering.renderer import RayResult, RendererConfig, render_rays
-from material import save
+from material import commit, save
 
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
@@ -79,13 +79,6 @@ def main() -> None:
         print(f"\n{name}\n{table(result[name])}")
     if options.save:
         print(f"saved {save('renderer', result)}")
-
-
-def commit() -> str | None:
-    """The commit that is checked out, or None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def measure(repeats: int) -> list[dict]:
