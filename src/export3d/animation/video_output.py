@@ -27,6 +27,7 @@ from export3d.errors import UsageError
 from export3d.images import to_uint8
 from export3d.model import Render
 from export3d.provenance import Facts, Finish
+from export3d.rendering.fused import fused_status
 from export3d.tracking import LostFaces
 from export3d.video import VideoWriter
 
@@ -183,7 +184,8 @@ def _board(animator: Animator, video: VideoOptions) -> Pasteboard:
     if subject.person is None:
         raise RuntimeError("animate_video: framing 'photo' needs an Animator with `apart`")
     own = animator.layer(subject.state, subject.camera).opacity
-    return pasteboard(subject.image, subject.crop, subject.person.share, own, height=video.size)
+    board = pasteboard(subject.image, subject.crop, subject.person.share, own, height=video.size)
+    return replace(board, fused=animator.fast is not None and fused_status()[0])
 
 
 def orbit_video(

@@ -28,11 +28,12 @@ from export3d.portrait.field import FieldParts, PortraitField
 from export3d.portrait.generator import PortraitGenerator
 from export3d.portrait.layers import LayeredSuperResolution
 from export3d.portrait.lookup import GUIDE_CHANNELS, SourceLookup
-from export3d.portrait.march import march_portrait
+from export3d.portrait.march import march_portrait, paint_portrait
 from export3d.portrait.neck import Neck
 from export3d.portrait.reader import PortraitReader
 from export3d.portrait.state import DrivenPlanes, PhotoMaps, PortraitCode
 from export3d.rendering.fast import FastConfig
+from export3d.rendering.fused import fused_status
 from export3d.rendering.rays import Window, cast_rays
 from export3d.rendering.renderer import activate_density, render_rays
 
@@ -148,7 +149,7 @@ class PortraitModel(nn.Module):
             return Render(None, raw, depth, opacity, driven.planes)
         share = 1.0 if window is None else window[2] / rays
         left = self._pass(features, guide, opacity, driven, share)
-        image, image_opacity = self.compose(left, driven.code, size=size, window=window)
+        image, image_opacity = self.compose(left, driven.code, size=size, window=window, fast=fast)
         return Render(image, raw, depth, opacity, driven.planes, image_opacity)
 
     @torch.no_grad()
@@ -159,14 +160,22 @@ class PortraitModel(nn.Module):
         return self._pass(met[0], guide, met[2], driven, 1.0)
 
     def compose(
-        self, left: Pass, code: PortraitCode, *, size: int | None = None, window: Window | None = None
+        self,
+        left: Pass,
+        code: PortraitCode,
+        *,
+        size: int | None = None,
+        window: Window | None = None,
+        fast: FastConfig | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The final image ``(B, 3, s, s)`` and the head's opacity in it ``(B, 1, s, s)`` (`compose.py`); `size` and `window`
-        as of `render`."""
+        """The final image ``(B, 3, s, s)`` and the head's opacity in it ``(B, 1, s, s)`` (`compose.py`); `size`, `window` and
+        `fast` as of `render`."""
         photo, rays = code.maps.photo, self.config.renderer.raw_size
         if photo is not None:
             read = partial(self.head_at, photo=photo, camera=code.camera, turn=code.state.turn)
-            return compose_photo(left, photo, read, rays=rays, size=size, window=window)
+            usable = fast is not None and left.opacity.device.type == "cpu" and fused_status()[0]
+            paint = partial(paint_portrait, code=code, neck=self.neck.config, detail=self.detail) if usable else None
+            return compose_photo(left, photo, read, rays=rays, size=size, window=window, paint=paint)
         if size not in (None, self.config.image_size):
             raise ValueError(f"render: size {size} needs a photograph; give encode(photo=...), or leave size out")
         return compose_small(left, code.maps, rays, window)
