@@ -52,7 +52,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "track": (Tracker, "frame"),
     "planes": (PortraitModel, "drive"),
     "rays": (export3d.portrait.model, "march_portrait"),
-    "super-resolution": (PortraitModel, "_pass"),
+    "super-resolution": (PortraitModel, "look"),
     "compose": (PortraitModel, "compose"),
     "paste": (Pasteboard, "paste"),
     "mark": (Finish, "frame"),
