@@ -94,11 +94,8 @@ def test_the_graphs_give_the_picture_of_pytorch(
 
 @pytest.mark.slow
 def test_the_example_makes_a_picture_with_nothing_of_ours(folder: Path) -> None:
-    assert not [
-        line
-        for line in (folder / "example.py").read_text().splitlines()
-        if "torch" in line or "import export3d" in line
-    ]
+    lines = (folder / "example.py").read_text().splitlines()
+    assert not [line for line in lines if "torch" in line or "import export3d" in line]
     made = folder / "frame.png"
     done = subprocess.run(
         [sys.executable, "-P", str(folder / "example.py"), "-o", str(made)], capture_output=True, text=True, check=False

@@ -20,6 +20,7 @@ from export3d.expression.contrastive import contrastive_loss, retrieval_accuracy
 from export3d.expression.image_encoder import ImageEncoder
 from export3d.expression.lebs import LeBS
 from export3d.images import to_tensor_of
+from export3d.precision import uses_bf16
 from export3d.training.batches.augment import AugmentConfig
 from export3d.training.batches.clip_batches import ClipBatch, clip_batch
 from export3d.training.batches.frame_store import FrameStore
@@ -59,7 +60,10 @@ class ContrastiveStep(nn.Module):
         """
         clips, frames = beta.shape[:2]
         expression_codes = self.expression(beta.flatten(0, 1)).unflatten(0, (clips, frames))
-        codes, predicted = self.image_encoder.codes_and_shape(images.flatten(0, 1))
+        half = images.is_cuda and uses_bf16("auto", images.device)  # on CPUs it is not worth it
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+            codes, predicted = self.image_encoder.codes_and_shape(images.flatten(0, 1))
+        codes, predicted = codes.float(), predicted if predicted is None else predicted.float()
         image_codes = codes.unflatten(0, (clips, frames))
         terms = {
             "contrastive": contrastive_loss(
