@@ -77,17 +77,20 @@ def pictures(repeats: int) -> dict[str, float]:
 
 def training(repeats: int) -> dict[str, float]:
     """Samples per second of whole training steps on random clips, batches loaded and pinned beside."""
-    found = {}
-    for preset, size, batch in (("portrait", 128, 16), ("paper", 256, 8)):
-        with tempfile.TemporaryDirectory() as folder:
-            config = replace(TRAIN_PRESETS[preset], batch=batch)
-            task = make_task(config, write_random_clips(Path(folder), size), World(device=DEVICE))
-            batches = Prefetcher(task.load_batch, 0, repeats + 3, pin=True)
-            steps = iter(range(repeats + 3))
-            step_ms = median_ms(lambda: task.step(next(steps), batches.next()), repeats)
-            batches.close()
-        found[f"training {preset}, samples per second"] = round(1000 * batch / step_ms, 1)
-    return found
+    presets = (("portrait", 128, 16), ("paper", 256, 8))
+    return {f"training {name}, samples per second": speed(name, size, batch, repeats) for name, size, batch in presets}
+
+
+def speed(preset: str, size: int, batch: int, repeats: int) -> float:
+    """Samples per second of one preset."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = replace(TRAIN_PRESETS[preset], batch=batch)
+        task = make_task(config, write_random_clips(Path(folder), size), World(device=DEVICE))
+        batches = Prefetcher(task.load_batch, 0, repeats + 3, pin=True)
+        steps = iter(range(repeats + 3))
+        step_ms = median_ms(lambda: task.step(next(steps), batches.next()), repeats)
+        batches.close()
+    return round(1000 * batch / step_ms, 1)
 
 
 def median_ms(action: Callable[[], object], repeats: int) -> float:
