@@ -43,7 +43,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "tracking": ("nn",),
     "identity": ("tracking",),
     "heads": ("data",),
-    "animation": ("portrait", "model", "expression", "tracking", "provenance"),
+    "animation": ("portrait", "model", "expression", "rendering", "tracking", "provenance"),
     "fitting": ("data", "heads", "tracking", "identity"),
     "training": ("portrait", "model", "expression", "rendering", "nn", "data", "heads", "fitting"),
     "preprocess": ("data", "tracking"),

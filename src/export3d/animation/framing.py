@@ -14,6 +14,7 @@ from export3d.animation.drivers import DrivingFrame
 from export3d.animation.paste import Pasteboard, pasteboard
 from export3d.animation.person import planes
 from export3d.errors import UsageError
+from export3d.rendering.fused import fused_status
 from export3d.tracking import Crop
 from export3d.tracking.head_fit import HeadPose
 
@@ -104,6 +105,7 @@ class Scene:
         if subject.whole and subject.person is not None:
             own = animator.layer(subject.state, subject.camera).opacity
             board = pasteboard(subject.image, subject.crop, subject.person, own, height=size, backdrop=backdrop)
+            board = replace(board, fused=animator.fast is not None and len(board.behind) == 3 and fused_status()[0])
             source = board.photo
         return cls(source=source, board=board, backdrop=backdrop, beside=beside)
 

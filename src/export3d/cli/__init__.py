@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "demo": Command("demo", USE, "animate the bundled sample portrait with the bundled sample clip"),
     "verify": Command("verify", USE, "was it made with Export3D? signed manifest and invisible mark"),
     "models": Command("models", USE, "list and fetch model files that are not in the package"),
+    "export": Command("export", USE, "the model as ONNX graphs, for use without PyTorch"),
     "info": Command("info", USE, "model, presets, versions, and what is missing and how to get it"),
     "heads": Command("heads", DATA, "render synthetic talking heads with exact labels"),
     "prepare": Command("prepare", DATA, "turn raw videos into training clips"),
@@ -135,6 +136,7 @@ def _missing_module(command: str, error: ModuleNotFoundError) -> Export3DError |
     if missing == "export3d":
         return error  # a part of this package: a broken installation deserves its traceback
     extras = {"mediapipe": "face", "webdataset": "train", "torchmetrics": "eval", "skimage": "eval", "ray": "cluster"}
+    extras |= dict.fromkeys(("onnx", "onnxscript"), "export")
     extras |= dict.fromkeys(("c2pa", "cryptography"), "provenance")
     extra = extras.get(missing)
     how = f'pip install "export3d[{extra}]"' if extra else f"pip install {missing}"

@@ -64,6 +64,7 @@ class ContrastiveStep(nn.Module):
         pictures = resize(images.flatten(0, 1), self.config.image_encoder.image_size)
         with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self._autocast):
             codes, predicted = self.image_encoder.codes_and_shape(pictures)
+        codes, predicted = codes.float(), predicted if predicted is None else predicted.float()
         image_codes = codes.unflatten(0, (clips, frames))
         terms = {
             "contrastive": contrastive_loss(
