@@ -1,0 +1,81 @@
+"""MediaPipe kept to itself: no report of its use over the network, no fonts listed, no sound library sought.
+
+From version 0.10.35 on the wheel sends reports to play.googleapis.com and knows no switch for it (google-ai-edge/mediapipe#6291).
+On Linux its own entry of `getaddrinfo` is therefore led to a function that always fails; the rest of the process keeps
+the true one. On other systems this is not done (docs/reliability.md).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+_DEFERRED = ("matplotlib", "matplotlib.pyplot", "sounddevice")
+"""Imported by MediaPipe, used only to draw and to record: they list fonts, write under home, and start ldconfig and gcc."""
+
+_JMPREL, _PLTRELSZ, _STRTAB, _SYMTAB, _DYNAMIC = 23, 2, 5, 6, 2  # elf.h
+
+
+@contextmanager
+def deferred_imports() -> Iterator[None]:
+    """What is imported but not needed is imported once somebody uses it."""
+    stubs = {name: _stub(name) for name in _DEFERRED if name not in sys.modules}
+    for name, stub in stubs.items():
+        parent, _, child = name.rpartition(".")
+        if parent in stubs:
+            setattr(stubs[parent], child, stub)
+    sys.modules.update(stubs)
+    try:
+        yield
+    finally:
+        for name, stub in stubs.items():
+            if sys.modules.get(name) is stub:
+                del sys.modules[name]
+
+
+def _stub(name: str) -> ModuleType:
+    stub = ModuleType(name)
+    stub.__getattr__ = lambda wanted: getattr(importlib.import_module(name), wanted)  # type: ignore[method-assign]
+    return stub
+
+
+def stop_reports(library: Path) -> bool:
+    """Let a loaded library find no host by name; False where that cannot be done (not Linux, or no such entry)."""
+    maps = Path("/proc/self/maps")
+    lines = maps.read_text().splitlines() if maps.is_file() else []
+    base = next((int(line.split("-")[0], 16) for line in lines if line.endswith(str(library))), None)
+    entry = _entry(library, b"getaddrinfo") if base is not None else None
+    if base is None or entry is None:
+        return False
+    # abs(pointer) is never 0, and 0 alone means success; it touches nothing and needs no Python.
+    failing = ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p).value
+    ctypes.c_void_p.from_address(base + entry).value = failing
+    return True
+
+
+def _entry(library: Path, wanted: bytes) -> int | None:
+    """Where a 64-bit ELF file keeps the address of an imported function."""
+    with open(library, "rb") as file:
+
+        def read(at: int, size: int) -> bytes:
+            file.seek(at)
+            return file.read(size)
+
+        header = read(0, 64)
+        if header[:5] != b"\x7fELF\x02":
+            return None
+        at, (size, count) = struct.unpack_from("<Q", header, 32)[0], struct.unpack_from("<HH", header, 54)
+        segments = [struct.unpack("<IIQQQQQQ", read(at + size * i, 56)) for i in range(count)]
+        dynamic = next(segment for segment in segments if segment[0] == _DYNAMIC)
+        found = dict(struct.iter_unpack("<QQ", read(dynamic[2], dynamic[5] // 16 * 16)))
+        for offset, info, _ in struct.iter_unpack("<QQq", read(found[_JMPREL], found[_PLTRELSZ])):
+            name = struct.unpack("<I", read(found[_SYMTAB] + 24 * (info >> 32), 4))[0]
+            if read(found[_STRTAB] + name, len(wanted) + 1) == wanted + b"\0":
+                return offset
+    return None
