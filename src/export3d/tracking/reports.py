@@ -1,8 +1,8 @@
 """MediaPipe kept to itself: no report of its use over the network, no fonts listed, no sound library sought.
 
 From version 0.10.35 on the wheel sends reports to play.googleapis.com and knows no switch for it (google-ai-edge/mediapipe#6291).
-On Linux its own entry of `getaddrinfo` is therefore led to a function that always fails; the rest of the process keeps
-the true one. On other systems this is not done (docs/reliability.md).
+On Linux its own entries of `getaddrinfo` and `getenv` are therefore led to functions that fail: it finds no host and knows
+of no proxy. The rest of the process keeps the true ones. On other systems this is not done (docs/reliability.md).
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from types import ModuleType
 
 _DEFERRED = ("matplotlib", "matplotlib.pyplot", "sounddevice")
 """Imported by MediaPipe, used only to draw and to record: they list fonts, write under home, and start ldconfig and gcc."""
+
+_FAILING = {"getaddrinfo": "abs", "getenv": "atol"}
+"""Imported function -> what stands in: `abs` of a pointer is not 0, which alone means success; `atol` of a name is 0, no value.
+Both touch nothing, and need no Python in MediaPipe's threads."""
 
 _JMPREL, _PLTRELSZ, _STRTAB, _SYMTAB, _DYNAMIC = 23, 2, 5, 6, 2  # elf.h
 
@@ -46,20 +50,25 @@ def _stub(name: str) -> ModuleType:
 
 
 def stop_reports(library: Path) -> bool:
-    """Let a loaded library find no host by name; False where that cannot be done (not Linux, or no such entry)."""
+    """Cut a loaded library off from the network; False where that cannot be done (not Linux, or no such entries)."""
     maps = Path("/proc/self/maps")
     lines = maps.read_text().splitlines() if maps.is_file() else []
     base = next((int(line.split("-")[0], 16) for line in lines if line.endswith(str(library))), None)
-    entry = _entry(library, b"getaddrinfo") if base is not None else None
-    if base is None or entry is None:
+    if base is None:
         return False
-    # abs(pointer) is never 0, and 0 alone means success; it touches nothing and needs no Python.
-    failing = ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p).value
-    ctypes.c_void_p.from_address(base + entry).value = failing
-    return True
+    entries = {name: _entry(library, name) for name in _FAILING}
+    for name, at in entries.items():
+        if at is not None:
+            ctypes.c_void_p.from_address(base + at).value = address(_FAILING[name])
+    return None not in entries.values()
 
 
-def _entry(library: Path, wanted: bytes) -> int | None:
+def address(name: str) -> int | None:
+    """Of a function of the C library."""
+    return ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
+
+
+def _entry(library: Path, wanted: str) -> int | None:
     """Where a 64-bit ELF file keeps the address of an imported function."""
     with open(library, "rb") as file:
 
@@ -76,6 +85,6 @@ def _entry(library: Path, wanted: bytes) -> int | None:
         found = dict(struct.iter_unpack("<QQ", read(dynamic[2], dynamic[5] // 16 * 16)))
         for offset, info, _ in struct.iter_unpack("<QQq", read(found[_JMPREL], found[_PLTRELSZ])):
             name = struct.unpack("<I", read(found[_SYMTAB] + 24 * (info >> 32), 4))[0]
-            if read(found[_STRTAB] + name, len(wanted) + 1) == wanted + b"\0":
+            if read(found[_STRTAB] + name, len(wanted) + 1) == wanted.encode() + b"\0":
                 return offset
     return None
