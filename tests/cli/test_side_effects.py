@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,7 +45,16 @@ def film(inputs: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "EXPORT3D_"))}
         environment |= {"HOME": str(folder / "home"), "TMPDIR": str(folder / "temp"), "https_proxy": address}
         environment |= {"EXPORT3D_FACE_LANDMARKER": str(require(FACE_LANDMARKER)), "PYTHONDONTWRITEBYTECODE": "1"}
-        files = ["--source", inputs.photo, "--driving", inputs.clip, "--model", inputs.model, "-o", folder / "out" / "a.mp4"]
+        files = [
+            "--source",
+            inputs.photo,
+            "--driving",
+            inputs.clip,
+            "--model",
+            inputs.model,
+            "-o",
+            folder / "out" / "a.mp4",
+        ]
         line = [sys.executable, "-c", WATCHED, folder / "seen.json", "animate", *files]
         done = subprocess.run(list(map(str, line)), env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -70,7 +78,8 @@ def test_no_other_program_is_started(film: dict[str, Any]) -> None:
 
 
 def test_nothing_is_written_but_the_film_and_the_local_key(film: dict[str, Any]) -> None:
-    allowed = (str(film["folder"] / "out"), str(film["folder"] / "home" / ".config"), os.devnull, str(film["folder"] / "seen.json"))
+    folder = film["folder"]
+    allowed = (*(str(folder / name) for name in ("out", "home/.config", "seen.json")), os.devnull)
     assert [event for event in film["seen"] if not event[1].startswith(allowed)] == []
     left = {str(path.relative_to(film["folder"])) for path in film["folder"].rglob("*") if path.is_file()}
     assert left - {"home/.config/export3d/signing.pem"} == {"out/a.mp4", "seen.json"}

@@ -14,9 +14,12 @@ def facts(seed: int) -> dict[str, object]:
     root = Path(__file__).parents[2]
     git = ["git", "-C", str(root)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False).stdout
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False
+    ).stdout
     command = shlex.join(["python", f"tests/fuzz/{Path(sys.argv[0]).name}", *(_short(word) for word in sys.argv[1:])])
-    return {"command": command, "seed": seed, "date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": commit + "+" * bool(changed)}
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    return {"command": command, "seed": seed, "date": date, "commit": commit + "+" * bool(changed)}
 
 
 def _short(word: str) -> str:

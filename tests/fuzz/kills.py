@@ -27,8 +27,9 @@ from PIL import Image
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from clips import make_clip, panned_frames
-from facts import facts
+from facts import facts  # noqa: E402
+
+from clips import make_clip, panned_frames  # noqa: E402
 
 STOPS = {"-9": (9,), "-15": (15,), "-1": (1,), "-2": (2,), "-2 -2": (2, 2)}
 LOOSE = re.compile(r"state-\d+|metrics\.jsonl$|seconds")
@@ -143,7 +144,8 @@ def attack(command: str, made: Path, work: Path, kills: int, rng: random.Random)
             process.send_signal(signal_number)
             time.sleep(0.02)
         codes[name].append(process.wait(120))
-        partial = [path.name for path in out.rglob("*") if path.is_file() and ".tmp" not in path.name and not is_whole(path)]
+        final = [path for path in out.rglob("*") if path.is_file() and ".tmp" not in path.name]
+        partial = [path.name for path in final if not is_whole(path)]
         if partial:
             problems.append(f"{where}: not whole: {partial}")
         if name != "-9" and codes[name][-1] > 0 and leftovers(out):
@@ -159,7 +161,14 @@ def attack(command: str, made: Path, work: Path, kills: int, rng: random.Random)
     different = compare(contents(out), wanted, varying)
     if ended[0] != 0 or different or leftovers(out):
         problems.append(f"two at once: ended with {ended}; differ in {different[:5]} {leftovers(out)}")
-    return {"kills": kills, "exit_codes": codes, "two_at_once": [ended], "problems": problems, "files_compared": len(wanted) - len(varying)}
+    compared = len(wanted) - len(varying)
+    return {
+        "kills": kills,
+        "exit_codes": codes,
+        "two_at_once": [ended],
+        "problems": problems,
+        "files_compared": compared,
+    }
 
 
 def kept(path: Path, command: str, row: dict[str, object], seed: int) -> dict[str, object]:
@@ -171,7 +180,9 @@ def kept(path: Path, command: str, row: dict[str, object], seed: int) -> dict[st
         row["two_at_once"] = [*old["two_at_once"], *row["two_at_once"]]
         row["problems"] = [*old["problems"], *row["problems"]]
     seeds = sorted({*before.get("seeds", []), seed})
-    path.write_text(json.dumps(facts(seed) | {"seeds": seeds, "rows": before["rows"] | {command: row}}, indent=1) + "\n")
+    path.write_text(
+        json.dumps(facts(seed) | {"seeds": seeds, "rows": before["rows"] | {command: row}}, indent=1) + "\n"
+    )
     return row
 
 
@@ -198,7 +209,9 @@ def main() -> int:
             if options.json:
                 row = kept(options.json, command, row, options.seed)
             bad += len(row["problems"])
-            shown = "; ".join(f"{name}: {', '.join(map(str, sorted(set(codes))))}" for name, codes in row["exit_codes"].items())
+            shown = "; ".join(
+                f"{name}: {', '.join(map(str, sorted(set(codes))))}" for name, codes in row["exit_codes"].items()
+            )
             ends = "; ".join(f"{first} and {second}" for first, second in row["two_at_once"])
             print(f"| {command} | {row['kills']} | {len(row['problems'])} | {shown} | {ends} |", flush=True)
             print("\n".join(row["problems"]), file=sys.stderr, flush=True)

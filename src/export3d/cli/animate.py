@@ -144,7 +144,9 @@ def run(options: AnimateOptions) -> str:
         animator.portrait(options.source)
         driver = open_driver(
             options.driving,
-            lambda: Tracker(tracker.face_tracker, tracker.coefficients, choice=options.driving_face, option="--driving-face"),
+            lambda: Tracker(
+                tracker.face_tracker, tracker.coefficients, choice=options.driving_face, option="--driving-face"
+            ),
             expression_space=model.config.expression.space,
             still_seconds=0.0 if is_still(options.output) else STILL_VIDEO_S,
             threads=options.threads,

@@ -1,6 +1,7 @@
 """MediaPipe kept to itself: no report of its use over the network, no fonts listed, no sound library sought.
 
-From version 0.10.35 on the wheel sends reports to play.googleapis.com and knows no switch for it (google-ai-edge/mediapipe#6291).
+From version 0.10.35 on the wheel sends reports to play.googleapis.com and has no switch for it
+(google-ai-edge/mediapipe#6291).
 On Linux its own entries of `getaddrinfo` and `getenv` are therefore led to functions that fail: it finds no host and knows
 of no proxy. The rest of the process keeps the true ones. On other systems this is not done (docs/reliability.md).
 """

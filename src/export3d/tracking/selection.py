@@ -32,7 +32,9 @@ def parse_choice(text: str | int | None, option: str = "--face") -> str | int | 
         return text
     if text.isdecimal():
         return int(text)
-    raise UsageError(f"{option}: '{text}' is not known. Use largest, left, right, or a number (0 is the leftmost face).")
+    raise UsageError(
+        f"{option}: '{text}' is not known. Use largest, left, right, or a number (0 is the leftmost face)."
+    )
 
 
 def left_to_right(faces: Sequence[Face]) -> list[Face]:
@@ -40,9 +42,7 @@ def left_to_right(faces: Sequence[Face]) -> list[Face]:
     return sorted(faces, key=lambda face: float(face.box[0] + face.box[2]))
 
 
-def choose_face(
-    faces: Sequence[Face], choice: str | int | None, *, where: str, option: str = "--face"
-) -> Face:
+def choose_face(faces: Sequence[Face], choice: str | int | None, *, where: str, option: str = "--face") -> Face:
     """Pick one of at least one face.
 
     Args:
