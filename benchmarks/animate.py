@@ -41,7 +41,7 @@ from export3d.rendering.fused import fused_status
 from export3d.tracking import Tracker
 from export3d.training.loop.memory import keep_freed_memory
 from export3d.video import VideoReader, VideoWriter
-from material import commit, save
+from material import save
 
 CASES = {"face 128": None, "face 256": 256, "face 512": 512, "photo 1080p": DETAIL_PX}
 """What is made -> detail of the animator; only the last shows the whole photograph."""
@@ -88,7 +88,7 @@ def main() -> None:
     print(f"frames per second\n{table(films)}\n\ncore-milliseconds\n{table(stages)}\n\nseconds to {starts}")
     if options.save:
         weights = read_checkpoint(checkpoint_path(options.model), kind="export3d").sha256
-        result = {"commit": commit(), "weights": weights, "compiled": fused_status()[1], "films": films}
+        result = {"weights": weights, "compiled": fused_status()[1], "films": films}
         print(f"saved {save('animate', result | {'core_ms': stages, 'start_s': starts})}")
 
 

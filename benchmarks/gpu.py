@@ -28,7 +28,7 @@ from export3d.tracking import Tracker
 from export3d.training.batches.prefetch import Prefetcher
 from export3d.training.loop.distributed import World
 from export3d.training.phases.config import TRAIN_PRESETS
-from material import commit, save
+from material import save
 from train import make_task, write_random_clips
 
 DEVICE = torch.device("cuda")
@@ -44,7 +44,7 @@ def main() -> None:
         print("no GPU")
         return
     weights = read_checkpoint(checkpoint_path(None), kind="export3d").sha256
-    result = {"commit": commit(), "weights": weights, **pictures(options.repeats), **training(options.repeats)}
+    result = {"weights": weights, **pictures(options.repeats), **training(options.repeats)}
     for name, value in result.items():
         print(f"{name:42} {value}")
     if options.save:

@@ -8,7 +8,6 @@ import os
 import platform
 import shlex
 import struct
-import subprocess
 import sys
 import wave
 from fractions import Fraction
@@ -77,13 +76,6 @@ def save(name: str, result: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return path
-
-
-def commit() -> str | None:
-    """The commit that is checked out, or None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def _processor() -> str:

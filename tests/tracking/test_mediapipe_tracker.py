@@ -254,6 +254,15 @@ def test_a_tiny_face_in_a_large_photograph_is_found(tracker, photo):
     assert np.linalg.norm(face.landmarks_px - expected, axis=1).mean() < 1.5
 
 
+def test_a_face_in_a_panorama_is_found(tracker, photo):
+    side = round(512 * 162 / 106)  # the face is 162 pixels high
+    scene = np.full((2000, 16000, 3), 90, np.uint8)
+    scene[600 : 600 + side, 12_000 : 12_000 + side] = resized(photo, side)
+    (face,) = look(tracker, scene)
+    expected = look(tracker, photo)[0].landmarks_px * (side / 512.0) + [12_000.0, 600.0]
+    assert np.linalg.norm(face.landmarks_px - expected, axis=1).mean() < 4.0
+
+
 def bystander_scene(photo: np.ndarray, driver: bool) -> np.ndarray:
     scene = np.full((540, 960, 3), 110, np.uint8)
     picture = Image.open(SAMPLES / "portrait_2.png").convert("RGB")

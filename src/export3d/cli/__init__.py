@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from export3d.errors import Export3DError, MissingExtraError, OutputError, UsageError
+from export3d.errors import Export3DError, MissingExtraError, OutputError, UsageError, missing_library
 from export3d.files import write_error
 from export3d.stopping import StoppedBySignal, stop_signals
 
@@ -122,8 +122,8 @@ def _run(arguments: list[str]) -> int:
         raise UsageError(f"'{name}' is not a command.{hint} See them all with: export3d --help")
     try:
         entry = getattr(importlib.import_module(f"export3d.cli.{command.module}"), f"{name.replace('-', '_')}_main")
-    except ModuleNotFoundError as error:
-        raise _missing_module(name, error) from error
+    except ImportError as error:
+        raise missing_library(f"export3d {name}", error) or _missing_module(name, error) from error
     try:
         code = entry(rest)
     except SystemExit as stop:  # the option parser has printed its own message
@@ -131,9 +131,9 @@ def _run(arguments: list[str]) -> int:
     return int(code or 0)
 
 
-def _missing_module(command: str, error: ModuleNotFoundError) -> Export3DError | ModuleNotFoundError:
+def _missing_module(command: str, error: ImportError) -> Export3DError | ImportError:
     missing = (error.name or "").split(".")[0]
-    if missing == "export3d":
+    if missing == "export3d" or not isinstance(error, ModuleNotFoundError):
         return error  # a part of this package: a broken installation deserves its traceback
     extras = {"mediapipe": "face", "webdataset": "train", "torchmetrics": "eval", "skimage": "eval", "ray": "cluster"}
     extras |= dict.fromkeys(("onnx", "onnxscript"), "export")

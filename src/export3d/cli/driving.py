@@ -120,7 +120,9 @@ class Drivers:
         tracker = self._tracker
         return open_driver(
             path,
-            lambda: Tracker(tracker.face_tracker, tracker.coefficients, choice=self._options.driving_face),
+            lambda: Tracker(
+                tracker.face_tracker, tracker.coefficients, choice=self._options.driving_face, option="--driving-face"
+            ),
             expression_space=self._model.config.expression.space,
             still_seconds=self._still_s,
             threads=self._threads,

@@ -36,6 +36,13 @@ def open_input(path: Path) -> Any:
         raise UnreadableVideoError(f"{path}: no such video file.")
     if path.stat().st_size == 0:
         raise UnreadableVideoError(f"{path}: the file is empty. Download or export it again.")
+    with open(path, "rb") as file:
+        head = file.read(12)
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        raise UnreadableVideoError(
+            f"{path}: an animated WebP picture, which FFmpeg cannot read. Convert it to mp4 or GIF, for example on the web "
+            "or with ImageMagick: magick a.webp a.gif"
+        )
     try:
         # The prefix keeps names such as "a:b.mp4" from being read as a network protocol.
         container = av.open(
