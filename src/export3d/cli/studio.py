@@ -7,12 +7,12 @@ import os
 import threading
 import webbrowser
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from export3d.cli.common import parse, pick_device, say, set_threads
-from export3d.cli.provenance import allowed_sources
+from export3d.cli.provenance import allowed_sources, find_consent
 from export3d.errors import OutputError, UsageError
 from export3d.provenance import ProvenanceOptions
 
@@ -84,9 +84,9 @@ def run(options: StudioOptions) -> None:
     from export3d.studio.workshop import Limits, Workshop
     from export3d.tracking import Tracker
 
-    provenance = options.provenance
     _check(options)
-    allowed = allowed_sources(provenance if options.sources is None else ProvenanceOptions(allow=options.sources))
+    provenance = replace(options.provenance, consent=find_consent(options.provenance))
+    allowed = allowed_sources(replace(provenance, allow=options.sources or provenance.allow))
     set_threads(options.threads)
     listener = _listen(options.host, options.port)
     model = load_model(options.model, device=pick_device(options.device))

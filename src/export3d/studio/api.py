@@ -24,8 +24,6 @@ Progress = dict[str, Any]
 
 _TELL_EVERY_S = 0.3
 _CHECK_S = 30.0
-WORK = {"concurrency_id": "work", "concurrency_limit": 1}
-"""Films and checks take turns."""
 
 
 def kindly(error: Export3DError, *files: Path) -> str:
@@ -193,7 +191,9 @@ def build_api(workshop: Workshop) -> Any:
         ]
         for action, given, gives, long in endpoints:
             button = gr.Button(action.__name__)
-            button.click(action, given, gives, api_name=action.__name__, **(WORK if long else {"concurrency_limit": 8}))
+            turns = {"concurrency_id": "work", "concurrency_limit": 1} if long else {"concurrency_limit": 8}
+            on_click: Any = button.click
+            on_click(action, given, gives, api_name=action.__name__, **turns)
     return blocks.queue(max_size=4 * workshop.limits.clients)
 
 

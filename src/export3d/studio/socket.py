@@ -47,6 +47,8 @@ def unpack(message: bytes) -> Answer:
     """
     try:
         (length,) = struct.unpack_from(">I", message)
+        if len(message) < 4 + length:
+            raise ValueError("it is cut off")
         return parse_json(message[4 : 4 + length]), message[4 + length :]
     except (struct.error, ValueError, RecursionError) as error:
         raise UsageError(f"socket: not a message of the studio ({shortened(str(error))}).") from error

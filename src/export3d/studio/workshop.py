@@ -179,6 +179,11 @@ class Workshop:
         """What made beta, for motion files."""
         return self._tracker.info
 
+    @property
+    def filming(self) -> bool:
+        """Whether a film is being made."""
+        return self._film.locked()
+
     def submit(self, work: Callable[..., Result], *given: Any) -> Future[Result]:
         """Short work at the end of the queue."""
         return self._queue.submit(work, *given)

@@ -43,12 +43,14 @@ async function send(run) {
   const paper = canvas.getContext("2d");
   if (form.elements.mirror.checked) paper.setTransform(-1, 0, 0, 1, canvas.width, 0);
   paper.drawImage(video, 0, 0, canvas.width, canvas.height);
-  const answer = await line.send("frame", {}, await canvas.convertToBlob({ type: "image/jpeg", quality: 0.85 }));
+  const sent = await canvas.convertToBlob({ type: "image/jpeg", quality: 0.85 });
+  const answer = await line.send("frame", {}, sent);
   run.waiting -= 1;
   if (running !== run || answer.late) return;
   if (answer.error) { complain(answer.error); return stop(); }
   still.hidden = true;
   await show(picture, answer.content);
+  picture.sent = sent; // what this picture was made from
   tell(run, seen, answer.found);
 }
 
