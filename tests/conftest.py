@@ -24,6 +24,7 @@ SLOW_MODULES = frozenset(
     portrait/test_reference portrait/test_version_1
     preprocess/test_deep3d preprocess/test_frames preprocess/test_odd_videos preprocess/test_resume
     preprocess/test_tracks preprocess/test_workers
+    studio/test_server studio/test_in_browser
     tracking/test_mediapipe_tracker tracking/test_track_command
     training/test_adversary training/test_batches training/test_distributed training/test_face_shapes training/test_gaze
     training/test_heads_stream training/test_mesh_regressor training/test_perceptual training/test_pretrain

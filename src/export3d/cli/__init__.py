@@ -31,6 +31,7 @@ USE, DATA, TRAIN, MEASURE = "Use a trained model", "Make and check data", "Train
 COMMANDS: dict[str, Command] = {
     "animate": Command("animate", USE, "drive a portrait with a clip, a photo or a motion file"),
     "orbit": Command("orbit", USE, "turn the head of a portrait: novel views and depth"),
+    "studio": Command("studio", USE, "the page in the browser: animate, live, face, 3D, check; and the same over HTTP"),
     "sweep": Command("sweep", USE, "vary the expression along each basis vector: a sheet of pictures"),
     "track": Command("track", USE, "turn a clip into a small motion file that can be reused"),
     "demo": Command("demo", USE, "animate the bundled sample portrait with the bundled sample clip"),
@@ -138,6 +139,7 @@ def _missing_module(command: str, error: ImportError) -> Export3DError | ImportE
     extras = {"mediapipe": "face", "webdataset": "train", "torchmetrics": "eval", "skimage": "eval", "ray": "cluster"}
     extras |= dict.fromkeys(("onnx", "onnxscript"), "export")
     extras |= dict.fromkeys(("c2pa", "cryptography"), "provenance")
+    extras |= dict.fromkeys(("gradio", "uvicorn", "fastapi", "starlette"), "studio")
     extra = extras.get(missing)
     how = f'pip install "export3d[{extra}]"' if extra else f"pip install {missing}"
     return MissingExtraError(f"export3d {command} needs the package '{missing}', which is not installed. Run: {how}")
