@@ -148,16 +148,8 @@ def run(options: AnimateOptions) -> str:
         driver = drivers.combined()
         try:
             with ending_with_driver(driver), progress_bar("animating", driver.num_frames_hint) as progress:
-                report = animate_video(
-                    animator,
-                    driver,
-                    options.output,
-                    video=video,
-                    motion=motion,
-                    on_lost=options.on_lost,
-                    finish=finish,
-                    progress=progress,
-                )
+                asked = {"video": video, "motion": motion, "on_lost": options.on_lost}
+                report = animate_video(animator, driver, options.output, **asked, finish=finish, progress=progress)
         finally:
             driver.close()
     warn_of_damage(options.driving, driver.problems)
