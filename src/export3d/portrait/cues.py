@@ -14,6 +14,9 @@ from export3d.portrait.shapes import LOWER_FACE, LOWER_GAIN, UPPER_FACE, UPPER_G
 _TURN_GAIN = 4.0
 """Turns are fractions of a radian; the layer that reads them gets numbers near 1."""
 
+_UNREAD_VARIANCE = 0.01
+"""Variance of a weight that beta does not tell; of 0.001 to 1 it fits rendered clips best."""
+
 
 class ExpressionCues(nn.Module):
     """Driver's and portrait's state -> one vector that is added to beta'."""
@@ -39,6 +42,15 @@ class ExpressionCues(nn.Module):
         for part in self.shapes:
             found = part.fill(part.read(beta), found)
         return found
+
+    @torch.no_grad()
+    def beta_change(self, weights: Tensor) -> Tensor:
+        """The likeliest change of beta ``(B, 64)`` that goes with a change of weights ``(B, 52)``; what no map reads is not
+        asked. Beta is white, so the maps are covariances, and this is the regression the other way."""
+        maps = torch.cat([part.weight for part in self.shapes], dim=1)
+        change = torch.cat([part.given(weights) for part in self.shapes], dim=1)
+        noise = _UNREAD_VARIANCE * torch.eye(maps.shape[1])
+        return change @ torch.linalg.solve(maps.T @ maps + noise.to(maps), maps.T)
 
     def forward(self, beta_prime: Tensor, own_beta_prime: Tensor, driving: FaceState, source: FaceState) -> Tensor:
         """beta' of driver and portrait and their states -> the condition of G, ``(B, d)``."""
