@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export3d.face_state import ARKIT_NAMES
+from export3d.face_state import ARKIT_NAMES, arkit_column
 from export3d.files import write_atomically
 from export3d.heads.clips.motion import EXPRESSION_NAMES
-from export3d.face_state import arkit_column
 from export3d.heads.shape.procedural import procedural_head
 from export3d.speech import RATE_HZ, Phone, mouth_weights, phones_of, read_sound
 

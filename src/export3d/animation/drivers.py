@@ -15,7 +15,7 @@ from export3d.errors import UnreadableVideoError
 from export3d.face_state import FaceState
 from export3d.images import is_moving, read_image
 from export3d.tracking import Crop, Motion, Tracker
-from export3d.video import VideoReader
+from export3d.video import VideoReader, has_picture
 
 MOTION_SUFFIX = ".safetensors"
 
@@ -176,13 +176,16 @@ def open_driver(
     expression_space: str,
     still_seconds: float = 0.0,
     threads: int = 0,
+    by_sound: Callable[[Path], Driver] | None = None,
+    sound: bool = False,
 ) -> Driver:
-    """Open whatever drives: a motion file by its suffix, a still picture by its contents, else a video.
+    """Open whatever drives: a motion file by its suffix, a still picture by its contents, a sound, else a video.
 
     Args:
         make_tracker: called only where a picture must be tracked.
         expression_space: what the model's beta means; a motion file in another space is refused.
         still_seconds: how long a still picture shall last.
+        by_sound: makes a driver of a file's sound (`SoundDriver`): of files without pictures, and of all where `sound` is set.
 
     Raises:
         MotionFileError, UnreadableVideoError, UnreadableImageError, ImageSizeError: The file cannot be used.
@@ -196,6 +199,8 @@ def open_driver(
     if not path.is_file():
         raise UnreadableVideoError(f"{path}: no such file. --driving takes a video, a photo or a motion file.")
     moving = is_moving(path)
+    if by_sound is not None and (sound or (moving is None and not has_picture(path))):
+        return by_sound(path)
     if moving is False:
         return PhotoDriver(read_image(path), make_tracker(), name=str(path), seconds=still_seconds)
     return ClipDriver(path, make_tracker(), threads=threads)

@@ -21,6 +21,7 @@ from export3d.animation.lost import hold_lost
 from export3d.animation.parallel import in_order, one_thread_each
 from export3d.animation.paste import Pasteboard, pasteboard
 from export3d.animation.paths import OrbitOptions, orbit_cameras
+from export3d.animation.sound import SoundDriver
 from export3d.animation.targets import check_target, is_still, write_picture
 from export3d.animation.transfer import TransferOptions, transfer
 from export3d.errors import UsageError
@@ -132,6 +133,8 @@ def animate_video(
     started = time.perf_counter()
     lost = LostFaces(on_lost, name=driver.name)
     held = hold_lost(driver, lost, subject.state, subject.camera)
+    if isinstance(driver, SoundDriver):
+        motion = replace(motion, relative=True)  # a voice knows no face of its own
     frames = transfer(held, motion, own=subject.state, camera=subject.camera, time_base=driver.time_base)
     board = _board(animator, video) if video.framing == "photo" else None
     source = subject.picture(video.size or animator.image_size) if board is None else board.photo

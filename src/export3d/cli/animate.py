@@ -34,14 +34,20 @@ STILL_VIDEO_S = 2.0
 class AnimateOptions:
     """Make a portrait speak and turn like a driving clip.
 
-    The driving file is a video (its sound is kept), a photo, or a motion file made by `export3d track`.
+    The driving file is a video (its sound is kept), a photo, a motion file made by `export3d track`, or a sound.
     """
 
     source: Path
     """Photo of the person to animate; one face, roughly frontal."""
 
     driving: Path
-    """Video, photo or motion file (.safetensors) whose expression and head pose are taken over."""
+    """Video, photo, motion file (.safetensors) or sound (wav, mp3, m4a, ...) whose expression and head pose are taken over."""
+
+    from_: Annotated[Literal["picture", "sound"], tyro.conf.arg(name="from")] = "picture"
+    """What of a film drives: the face in its pictures, or its sound. A file without pictures always drives by sound."""
+
+    seed: int = 0
+    """Of the blinks, brows, glances and head of a portrait that is driven by sound."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """What to write: .mp4, .mov, .mkv or .m4v for a video, .png or .jpg for a still."""
@@ -116,7 +122,7 @@ def animate_main(argv: Sequence[str]) -> int:
 def run(options: AnimateOptions) -> str:
     """Animate as asked; returns the result line."""
     # Imported here: `export3d animate --help` should not wait for PyTorch.
-    from export3d.animation import Animator, animate_video, open_driver
+    from export3d.animation import Animator, SoundDriver, animate_video, open_driver
     from export3d.animation.paste import DETAIL_PX
     from export3d.animation.targets import check_target, is_still
     from export3d.portrait import load_model
@@ -148,6 +154,8 @@ def run(options: AnimateOptions) -> str:
             expression_space=model.config.expression.space,
             still_seconds=0.0 if is_still(options.output) else STILL_VIDEO_S,
             threads=options.threads,
+            by_sound=lambda path: SoundDriver(path, model, seed=options.seed),
+            sound=options.from_ == "sound",
         )
         try:
             with progress_bar("animating", driver.num_frames_hint) as progress:

@@ -1,4 +1,4 @@
-"""What the mouth does for each phone: a table of visemes, blended over time, lips shut where they must be."""
+"""What the mouth does: its opening as the sound tells, the shape of the lips by the phone, shut where they must be."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import numpy as np
 
 from export3d.face_state import ARKIT_NAMES
 from export3d.speech.phones import Phone
-from export3d.speech.sound import loudness
+from export3d.speech.sound import openness
 
 _Shape = Mapping[str, float]
 
-_SHAPES: tuple[tuple[str, _Shape], ...] = (
-    ("AA", {"jawOpen": 0.45, "mouthLowerDown": 0.25, "mouthUpperUp": 0.1}),
-    ("AE", {"jawOpen": 0.38, "mouthLowerDown": 0.25, "mouthUpperUp": 0.15, "mouthStretch": 0.2}),
-    ("AY AW", {"jawOpen": 0.4, "mouthLowerDown": 0.2, "mouthUpperUp": 0.1, "mouthStretch": 0.1}),
-    ("AH EH", {"jawOpen": 0.27, "mouthLowerDown": 0.2, "mouthUpperUp": 0.1, "mouthStretch": 0.1}),
-    ("AO OW OY", {"jawOpen": 0.3, "mouthFunnel": 0.45}),
-    ("ER UH R", {"jawOpen": 0.15, "mouthFunnel": 0.3}),
-    ("EY IH IY Y", {"jawOpen": 0.15, "mouthStretch": 0.3, "mouthSmile": 0.15, "mouthLowerDown": 0.1}),
-    ("UW W", {"jawOpen": 0.08, "mouthPucker": 0.55}),
-    ("L N T D TH DH K G NG HH", {"jawOpen": 0.12, "mouthLowerDown": 0.1}),
-    ("S Z", {"jawOpen": 0.05, "mouthStretch": 0.25, "mouthLowerDown": 0.15}),
-    ("SH ZH CH JH", {"jawOpen": 0.08, "mouthFunnel": 0.4}),
-    ("F V", {"jawOpen": 0.04, "mouthRollLower": 0.5, "mouthUpperUp": 0.2}),
+_LIPS: tuple[tuple[str, _Shape], ...] = (
+    ("AO OW OY", {"mouthFunnel": 0.45}),
+    ("ER UH R", {"mouthFunnel": 0.25}),
+    ("SH ZH CH JH", {"mouthFunnel": 0.35}),
+    ("UW W", {"mouthPucker": 0.55}),
+    ("AE AY EH", {"mouthStretch": 0.15}),
+    ("EY IH IY Y", {"mouthStretch": 0.3, "mouthSmile": 0.15}),
+    ("S Z", {"mouthStretch": 0.25, "mouthLowerDown": 0.15}),
+    ("F V", {"mouthRollLower": 0.5, "mouthUpperUp": 0.2}),
 )
+"""What phones do to the lips beside opening them."""
+
+_OPEN: _Shape = {"jawOpen": 0.45, "mouthLowerDown": 0.25, "mouthUpperUp": 0.1}
+"""The open mouth of a loud "ah"."""
 
 SHUT = ("P", "B", "M")
 """Phones that cannot be spoken with open lips."""
 
 _PRESSED: _Shape = {"mouthPress": 0.4, "mouthRollLower": 0.2, "mouthRollUpper": 0.2}
 
-OPENING = ("jawOpen", "mouthLowerDown", "mouthUpperUp", "mouthFunnel", "mouthPucker", "mouthStretch")
+_PARTING = ("jawOpen", "mouthLowerDown", "mouthUpperUp", "mouthFunnel", "mouthStretch")
 """Shapes that part the lips."""
 
 _STEP_S = 0.01
@@ -40,11 +40,8 @@ _STEP_S = 0.01
 _BLEND_S = 0.035
 """Standard deviation of the Gaussian that carries one phone's shape over to the next."""
 
-_RAMP_S = 0.05
+_RAMP_S = 0.03
 """Lips close and open again in this time around a closure."""
-
-_QUIET_OPEN = 0.15
-"""How much of a shape a quiet moment has: between loud ones it is the closure of a stop."""
 
 
 def shape_weights(shape: _Shape) -> np.ndarray:
@@ -55,8 +52,8 @@ def shape_weights(shape: _Shape) -> np.ndarray:
     return weights
 
 
-_WEIGHTS = {phone: shape_weights(shape) for names, shape in _SHAPES for phone in names.split()}
-_OPENS = shape_weights(dict.fromkeys(OPENING, 1.0)) > 0.0
+_WEIGHTS = {phone: shape_weights(shape) for names, shape in _LIPS for phone in names.split()}
+_PARTS = shape_weights(dict.fromkeys(_PARTING, 1.0)) > 0.0
 
 
 def mouth_weights(phones: Sequence[Phone], sound: np.ndarray, times_s: np.ndarray, half_s: float) -> np.ndarray:
@@ -64,7 +61,7 @@ def mouth_weights(phones: Sequence[Phone], sound: np.ndarray, times_s: np.ndarra
 
     Args:
         phones: from `phones_of`.
-        sound: the same voice, ``(n,)`` at 16 kHz; quiet moments open the mouth less.
+        sound: the same voice, ``(n,)`` at 16 kHz.
         times_s: ``(T,)`` seconds.
         half_s: half a frame's time. A closure that begins and ends within a frame shows in it.
 
@@ -79,11 +76,10 @@ def mouth_weights(phones: Sequence[Phone], sound: np.ndarray, times_s: np.ndarra
             shut = np.maximum(shut, np.clip(1.0 - outside / _RAMP_S, 0.0, 1.0))
         target[(grid >= start_s) & (grid < end_s)] = _WEIGHTS.get(name, 0.0)
     blend = np.exp(-0.5 * (np.arange(-0.12, 0.121, _STEP_S) / _BLEND_S) ** 2)
-    loud = np.convolve(loudness(sound, grid), np.full(3, 1 / 3), "same")
-    blended = np.apply_along_axis(np.convolve, 0, target, blend / blend.sum(), "same")
-    blended[:, _OPENS] *= (_QUIET_OPEN + (1.0 - _QUIET_OPEN) * loud)[:, None]
+    track = np.apply_along_axis(np.convolve, 0, target, blend / blend.sum(), "same")
+    track += np.convolve(openness(sound, grid), np.full(3, 1 / 3), "same")[:, None] * shape_weights(_OPEN)
     near = np.arange(-half_s, half_s + 1e-9, _STEP_S)
     shut = np.max([np.interp(times_s + d, grid, shut) for d in near], axis=0)[:, None]
-    at = np.stack([np.interp(times_s, grid, column) for column in blended.T], axis=1)
-    at[:, _OPENS] *= 1.0 - shut
+    at = np.stack([np.interp(times_s, grid, column) for column in track.T], axis=1)
+    at[:, _PARTS] *= 1.0 - shut
     return np.maximum(at, shut * shape_weights(_PRESSED)).astype(np.float32)
