@@ -17,7 +17,7 @@ from export3d.tracking import Crop, Motion, Tracker
 from export3d.tracking.live_link import SUFFIX as TAKE_SUFFIX
 from export3d.tracking.live_link import Take
 from export3d.tracking.vmc import SCHEME
-from export3d.video import VideoReader
+from export3d.video import VideoReader, has_picture
 
 MOTION_SUFFIX = ".safetensors"
 
@@ -135,14 +135,17 @@ def open_driver(
     expression_space: str,
     still_seconds: float = 0.0,
     threads: int = 0,
+    by_sound: Callable[[Path], Driver] | None = None,
+    sound: bool = False,
 ) -> Driver:
-    """Open whatever drives: a sender by its name, a motion file or a take by its suffix, a still picture by its contents, else
-    a video.
+    """Open whatever drives: a sender by its name, a motion file or a take by its suffix, a still picture by its contents, a
+    sound, else a video.
 
     Args:
         make_tracker: called only where a picture must be tracked.
         expression_space: what the model's beta means; a motion file in another space is refused.
         still_seconds: how long a still picture shall last.
+        by_sound: makes a driver of a file's sound (`SoundDriver`): of files without pictures, and of all where `sound` is set.
 
     Raises:
         MotionFileError, UnreadableVideoError, UnreadableImageError, ImageSizeError: The file cannot be used.
@@ -162,6 +165,8 @@ def open_driver(
             f"{path}: no such file. --driving takes a video, a photo, a motion file, a take (.csv) or vmc:PORT."
         )
     moving = is_moving(path)
+    if by_sound is not None and (sound or (moving is None and not has_picture(path))):
+        return by_sound(path)
     if moving is False:
         return PhotoDriver(read_image(path), make_tracker(), name=str(path), seconds=still_seconds)
     return ClipDriver(path, make_tracker(), threads=threads)

@@ -24,6 +24,7 @@ from export3d.animation.parallel import in_order, one_thread_each
 from export3d.animation.paths import OrbitOptions, orbit_cameras
 from export3d.animation.regions import BetaReading
 from export3d.animation.scene import Scene
+from export3d.animation.sound import SoundDriver
 from export3d.animation.targets import check_target, finished, is_still, write_picture
 from export3d.animation.transfer import TransferOptions, transfer
 from export3d.errors import UsageError
@@ -135,6 +136,8 @@ def animate_video(
     started = time.perf_counter()
     lost = LostFaces(on_lost, name=driver.name)
     held = hold_lost(driver, lost, subject.state, subject.camera)
+    if isinstance(driver, SoundDriver):
+        motion = replace(motion, relative=True)  # a voice knows no face of its own
     portrait = {"own": subject.state, "camera": subject.camera, "reading": BetaReading.of(animator.model)}
     portrait["adjust"] = animator.adjust
     frames = transfer(held, motion, time_base=driver.time_base, **portrait)

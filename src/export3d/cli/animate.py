@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 class AnimateOptions(DrivingOptions):
     """Make a portrait speak and turn like a driving clip.
 
-    The driver is a video (its sound is kept), a photo, a motion file made by `export3d track`, a take of ARKit weights (.csv of
-    Live Link Face), or vmc:PORT, a running VMC sender, which is followed until Ctrl-C.
+    The driver is a video (its sound is kept), a photo, a motion file made by `export3d track`, a sound, a take of ARKit weights
+    (.csv of Live Link Face), or vmc:PORT, a running VMC sender, which is followed until Ctrl-C.
     """
 
     source: Path
