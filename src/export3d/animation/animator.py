@@ -162,10 +162,7 @@ class Animator:
         Where the turn of its head is unknown, its torso is taken to face the camera. `others` are the crops of bystanders,
         `opacity` uint8 ``(H, W)`` that of a cutout.
         """
-        state = turned_by(state, camera) if state.turn is None else state
-        if isinstance(self.model, PortraitModel):  # a still's scores have no resting value to be measured from
-            with torch.inference_mode():
-                state = replace(state, weights=self.model.cues.weights(state.beta.to(self.device)).cpu())
+        state = self.own_state(state, camera)
         person, warnings = self._apart(image, crop, others, opacity)
         whole = person is not None and (
             self.framing == "photo" or (self.framing is None and is_larger(image.shape, crop))
@@ -192,6 +189,14 @@ class Animator:
             warnings=warnings,
         )
         return self.subject
+
+    def own_state(self, state: FaceState, camera: np.ndarray) -> FaceState:
+        """A portrait's own face as the model is told it: with the turn of its head, and single weights as beta has them."""
+        state = turned_by(state, camera) if state.turn is None else state
+        if isinstance(self.model, PortraitModel):  # a still's scores have no resting value to be measured from
+            with torch.inference_mode():
+                state = replace(state, weights=self.model.cues.weights(state.beta.to(self.device)).cpu())
+        return state
 
     def _apart(
         self, image: np.ndarray, crop: Crop, others: Sequence[Crop], opacity: np.ndarray | None

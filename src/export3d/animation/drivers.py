@@ -54,6 +54,7 @@ class ClipDriver:
                 duration=frame.duration,
                 image=frame.image,
                 crop=tracked.crop,
+                landmarks=tracked.landmarks,
                 cut=tracked.cut,
                 other=tracked.other,
             )

@@ -37,6 +37,8 @@ class DrivingFrame:
     image: np.ndarray | None = None
     crop: Crop | None = None
     """The square of the driver's frame that the camera belongs to; None where nothing is known of it."""
+    landmarks: np.ndarray | None = None
+    """``(68, 2)`` in [0, 1] of the crop; of clips only."""
     cut: bool = False
     """Whether another shot begins with this frame."""
     other: bool = False

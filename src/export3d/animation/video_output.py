@@ -148,11 +148,11 @@ def animate_video(
     picture = partial(scene.picture, name=driver.name)
     finish = finish or Finish(facts=Facts(composite=video.side_by_side))
     clock = {"time_base": driver.time_base, "copy_audio_from": driver.audio}
-    with _Output(path, driver.fps, video, finish, **clock) as output:
+    with Output(path, driver.fps, video, finish, **clock) as output:
         if is_still(path):
             output.write(next(picture(frame, animator) for frame in frames if frame.found))
         else:
-            for frame, image in _made(animator, frames, picture, video.workers):
+            for frame, image in made_beside(animator, frames, picture, video.workers):
                 output.write(image, frame.pts, frame.duration)
                 if progress is not None:
                     progress(output.num_frames)
@@ -194,18 +194,18 @@ def orbit_video(
             panels.append(render_depth(render, height, limits))
         return np.concatenate(panels, axis=1)
 
-    with _Output(path, fps, video, finish or Finish()) as output:
+    with Output(path, fps, video, finish or Finish()) as output:
         if is_still(path):
             output.write(picture(cameras[0], animator))
         else:
-            for _, image in _made(animator, cameras, picture, video.workers):
+            for _, image in made_beside(animator, cameras, picture, video.workers):
                 output.write(image)
                 if progress is not None:
                     progress(output.num_frames)
     return output.report(started)
 
 
-class _Output(ExitStack):
+class Output(ExitStack):
     """A video that is opened by its first picture, whose size it takes, or a still."""
 
     def __init__(
@@ -258,7 +258,7 @@ def _subject(animator: Animator, caller: str) -> Subject:
     return animator.subject
 
 
-def _made(
+def made_beside(
     animator: Animator, items: Iterable[Item], picture: Callable[[Item, Animator], np.ndarray], workers: int
 ) -> Iterator[tuple[Item, np.ndarray]]:
     """Each item with its picture, in order; made side by side on a CPU, one after the other on an accelerator."""
