@@ -5,21 +5,21 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: demo check test fuzz format types lint fast docs wheel clean
+.PHONY: demo check test test-browser studio fuzz format types lint fast docs wheel clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[face,provenance]"
+	$(PIP) -e ".[face,provenance,live]"
 	$(BIN)/export3d models get face-landmarker
 	$(BIN)/export3d models get person-segmentation
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[face,train,eval,cluster,provenance,dev]"
+	$(PIP) -e ".[face,train,eval,cluster,provenance,studio,dev]"
 	$(BIN)/export3d models get face-landmarker
 	$(BIN)/export3d models get person-segmentation
 	touch $@
@@ -60,6 +60,20 @@ endif
 
 test: lint
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
+
+# The studio's page in Chromium (Debian: apt-get install chromium). `make test` runs these too, where there is one.
+test-browser: $(VENV)/.test
+	$(ONE_THREAD) $(BIN)/python -m pytest -m browser tests/studio
+
+$(VENV)/.studio: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) "torch==2.13.0"
+	$(PIP) -e ".[studio]"
+	$(BIN)/export3d models get face-landmarker
+	touch $@
+
+# The page in the browser.
+studio: $(VENV)/.studio
+	$(BIN)/export3d studio
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict --quiet --site-dir out/site

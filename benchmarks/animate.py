@@ -1,179 +1,196 @@
-"""Milliseconds per frame of each step of animation, for each preset, and frames per second end to end.
+"""How fast films are made: frames per second end to end, the exact path beside, and core-milliseconds of each stage.
 
-    python benchmarks/animate.py --model small           # the bundled model
-    python benchmarks/animate.py                         # presets small and paper
-    python benchmarks/animate.py --presets paper lp3d --frames 4 --save
+    python benchmarks/animate.py
+    python benchmarks/animate.py --portrait photo.jpg --driving clip.mp4 --frames 100 --save
 
-The weights of a preset are random; with the fast renderer a trained model's work is another, so give `--model small`.
-Times are medians; end to end is wall-clock time of a whole film, from decoding and tracking to the finished file, portrait
-and start-up left out.
+Films run from decoding and tracking to the finished file; the kinds of one size take turns. Stages are timed by the
+processor's clock in a film of their own on one thread: their sum, divided by the cores, is the least time for a frame. Without
+`--portrait` and `--driving` the bundled samples are taken, which are rendered heads; the portrait is enlarged into a
+photograph of 1920 x 1080, in which its face is 600 pixels high.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
-from export3d.model.loading import load_model
+from PIL import Image
 
+import export3d.portrait.model
 from export3d.animation import Animator, ClipDriver, TransferOptions, VideoOptions, animate_video
-from export3d.camera import Camera
-from export3d.images import to_tensor
-from export3d.model import PRESETS, Export3D, preset
+from export3d.animation.paste import DETAIL_PX, Pasteboard
+from export3d.checkpoint import read_checkpoint
+from export3d.cli.demo import sample_portraits, samples_folder
+from export3d.images import read_image
+from export3d.portrait import PortraitModel, load_model
+from export3d.portrait.loading import checkpoint_path
 from export3d.provenance import Finish, ProvenanceOptions
-from export3d.tracking import Tracker, crop_image
+from export3d.rendering.fused import fused_status
+from export3d.tracking import Tracker
+from export3d.training.loop.memory import keep_freed_memory
 from export3d.video import VideoReader, VideoWriter
-from material import face_photo, machine, save, write_clip
+from material import save
 
-STEPS = ("tracking", "encode (once)", "planes", "render", "super-resolution", "encoding")
+CASES = {"face 128": None, "face 256": 256, "face 512": 512, "photo 1080p": DETAIL_PX}
+"""What is made -> detail of the animator; only the last shows the whole photograph."""
+
+PLAIN = ProvenanceOptions(no_mark=True, no_manifest=True)
+
+STAGES: dict[str, tuple[Any, str]] = {
+    "track": (Tracker, "frame"),
+    "planes": (PortraitModel, "drive"),
+    "rays": (export3d.portrait.model, "march_portrait"),
+    "super-resolution": (PortraitModel, "look"),
+    "compose": (PortraitModel, "compose"),
+    "paste": (Pasteboard, "paste"),
+    "mark": (Finish, "frame"),
+    "encode": (VideoWriter, "write"),
+}
+"""Stage -> the function that does it."""
 
 
 def main() -> None:
-    """Measure, print a table, save on request."""
+    """Measure, print tables, save on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", default=["small", "paper"], choices=sorted(PRESETS))
-    parser.add_argument("--model", help="time this trained model instead of presets: a name or a .safetensors file")
-    parser.add_argument("--frames", type=int, default=50, help="frames of the film; large presets use fewer")
-    parser.add_argument("--repeats", type=int, default=10, help="repeats of each step")
-    parser.add_argument("--threads", type=int, default=0, help="PyTorch threads; 0: its own choice")
+    parser.add_argument("--portrait", type=Path, help="photograph of a face; the bundled sample when left out")
+    parser.add_argument("--driving", type=Path, help="clip of a face; the bundled sample when left out")
+    parser.add_argument("--model", help="a name or a .safetensors file; the bundled model when left out")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--frames", type=int, default=50, help="frames of each film, at most")
+    parser.add_argument("--repeats", type=int, default=3, help="films of each kind; the median counts")
     parser.add_argument("--save", action="store_true", help="write results/animate.json")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    models: dict[str, Callable[[], Export3D]] = {
-        name: lambda name=name: Export3D(preset(name)).eval().requires_grad_(False) for name in options.presets
-    }
-    if options.model:
-        models = {options.model: lambda: load_model(options.model)}
-    facts = machine()
-    print(f"{facts['processor']}, {facts['cores']} cores, torch {facts['torch']}, {facts['torch_threads']} threads")
-    rows = {}
-    with tempfile.TemporaryDirectory() as folder, Tracker(choice="largest") as tracker:
-        clip = write_clip(Path(folder) / "clip.mp4", options.frames / 25)
-        tracking_ms = time_tracking(clip, tracker)
-        for name, build in models.items():
-            rows[name] = measure(name, build(), tracker, clip, Path(folder), tracking_ms, options)
-    print("\n" + table(rows))
+    keep_freed_memory()
+    model = load_model(options.model)
+    assert isinstance(model, PortraitModel)
+    driving = options.driving or samples_folder() / "driving.mp4"
+    films, stages = {}, {}
+    with tempfile.TemporaryDirectory() as folder, Tracker(choice="largest", size=model.config.image_size) as tracker:
+        clip = first_frames(driving, Path(folder) / "driving.mp4", options.frames)
+        photo = sample_photo() if options.portrait is None else read_image(options.portrait)
+        for case in options.cases:
+            films[case] = time_films(case, model, tracker, photo, clip, options.repeats)
+            stages[case] = time_stages(case, model, tracker, photo, clip)
+        still = ["animate", "--source", str(sample_portraits()[0]), "--driving", str(clip), "-o", f"{folder}/still.png"]
+        starts = {"export3d --help": start_seconds("--help"), "first picture": start_seconds(*still)}
+    print(f"frames per second\n{table(films)}\n\ncore-milliseconds\n{table(stages)}\n\nseconds to {starts}")
     if options.save:
-        print(f"saved {save('animate', {'unit': 'ms per frame', 'presets': rows})}")
+        weights = read_checkpoint(checkpoint_path(options.model), kind="export3d").sha256
+        result = {"weights": weights, "compiled": fused_status()[1], "films": films}
+        print(f"saved {save('animate', result | {'core_ms': stages, 'start_s': starts})}")
 
 
-def measure(
-    name: str,
-    model: Export3D,
-    tracker: Tracker,
-    clip: Path,
-    folder: Path,
-    tracking_ms: float,
-    options: argparse.Namespace,
+def sample_photo() -> np.ndarray:
+    """The bundled portrait in a photograph of 1920 x 1080, uint8."""
+    photo = Image.new("RGB", (1920, 1080), (90, 120, 110))
+    photo.paste(
+        Image.open(sample_portraits()[0]).convert("RGB").resize((1000, 1000), Image.Resampling.LANCZOS), (460, 40)
+    )
+    return np.array(photo)
+
+
+def first_frames(clip: Path, path: Path, count: int) -> Path:
+    """The first frames of a clip as a clip of their own."""
+    with VideoReader(clip) as reader, VideoWriter(path, reader.fps, (reader.width, reader.height)) as writer:
+        for frame in islice(reader, count):
+            writer.write(frame.image)
+    return path
+
+
+def prepared(case: str, model: PortraitModel, tracker: Tracker, photo: np.ndarray, exact: bool = False) -> Animator:
+    """An animator with the photograph as its portrait."""
+    animator = Animator(model, tracker, exact=exact, detail=CASES[case], apart=case.startswith("photo"))
+    animator.portrait(photo)
+    return animator
+
+
+def time_films(
+    case: str, model: PortraitModel, tracker: Tracker, photo: np.ndarray, clip: Path, repeats: int
 ) -> dict[str, float]:
-    """One row: ms of each step, then frames per second of a whole film."""
-    size = model.config.image_size
-    animator = Animator(model, tracker)
-    subject = animator.portrait(face_photo())
-    repeats = options.repeats if size <= 128 else min(options.repeats, 3)
-    source = to_tensor(np.array(crop_image(subject.image, subject.crop, size)))[None]
-    own = Camera.from_vector(torch.from_numpy(subject.camera)[None])
-    beta = torch.from_numpy(subject.beta)[None]  # also the portrait's own
-    row = {"tracking": tracking_ms}
-    half = torch.autocast("cpu", torch.bfloat16, enabled=animator.half)  # as films are made on this processor
-    with torch.inference_mode():
-        row["encode (once)"] = median_ms(lambda: model.encode(source, own, source_beta=beta), repeats)
-        planes = model.planes(subject.code, beta)
-        row["planes"] = median_ms(half(lambda: model.planes(subject.code, beta)), repeats)
-        rays = model.config.renderer.raw_size
-        fast = animator.fast  # None for a model or a device without the fast path: both columns are exact then
-        row["render exactly"], row["render"] = interleaved_ms(
-            lambda: model.render(planes, own, subject.code, raw_size=rays),
-            lambda: model.render(planes, own, subject.code, raw_size=rays, fast=fast),
-            repeats,
-        )
-        row["exact / fast"] = row["render exactly"] / row["render"]
-        whole = median_ms(half(lambda: model.render(planes, own, subject.code, fast=fast)), repeats)
-    row["super-resolution"] = max(whole - row["render"], 0.0)  # with the source lookup, where the model has one
-    row["encoding"] = time_encoding(animator.frame(subject.beta, subject.camera), folder)
-    per_frame_ms = sum(row[step] for step in STEPS if step != "encode (once)")
-    affordable = max(2, min(options.frames, int(60_000 / per_frame_ms)))  # about a minute of film making
-    short = write_clip(folder / "short.mp4", affordable / 25)
-    frames, fps, single, plain = film_speed(animator, short, folder / f"{Path(name).stem}.mp4", tracker)
-    row["film frames"], row["end-to-end fps"] = frames, fps
-    row["side by side / one by one"] = fps / single
-    row["with / without mark and manifest"] = fps / plain
-    return {key: round(value, 3) for key, value in row.items()}
-
-
-def film_speed(animator: Animator, clip: Path, path: Path, tracker: Tracker) -> tuple[int, float, float, float]:
-    """Frames of a film and frames per second: side by side, one after the other, and side by side without mark and
-    manifest; medians of five films each, which take turns."""
-    speeds: dict[tuple[int, bool], list[float]] = {(0, False): [], (1, False): [], (0, True): []}
-    for _ in range(5):
-        for (workers, plain), found in speeds.items():
-            driver, options = ClipDriver(clip, tracker), VideoOptions(workers=workers)
-            finish = Finish(ProvenanceOptions(no_mark=plain, no_manifest=plain))
-            film = animate_video(animator, driver, path, video=options, motion=TransferOptions(), finish=finish)
-            driver.close()
-            found.append(film.frames / film.seconds)
-    side_by_side, single, unmarked = (statistics.median(found) for found in speeds.values())
-    return film.frames, side_by_side, single, unmarked
-
-
-def time_tracking(clip: Path, tracker: Tracker) -> float:
-    """Median time to find and measure the face in a decoded frame; the first frame, a full search, left out."""
-    tracker.reset()
-    times = []
-    with VideoReader(clip) as reader:
-        for frame in reader:
-            start = time.perf_counter()
-            tracker.frame(frame.image)
-            times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[1:])
-
-
-def time_encoding(image: np.ndarray, folder: Path, num_frames: int = 100) -> float:
-    """Mean time to encode one frame of the output, the encoder's own delay included."""
-    generator = np.random.default_rng(0)
-    shifts = generator.integers(-3, 4, size=num_frames)
-    start = time.perf_counter()
-    with VideoWriter(folder / "encoded.mp4", 25, (image.shape[1], image.shape[0])) as writer:
-        for shift in shifts:
-            writer.write(np.roll(image, int(shift), axis=1))
-    return 1000 * (time.perf_counter() - start) / num_frames
-
-
-def median_ms(action: Callable[[], object], repeats: int) -> float:
-    """Median of some runs after one that warms up."""
-    action()
-    times = []
+    """Frames per second of the default film, of the exact one, and of the default one without mark and manifest, in turns."""
+    kinds = {"default": (False, None), "exact": (True, None), "without marks": (False, PLAIN)}
+    speeds: dict[str, list[float]] = {name: [] for name in kinds}
+    options = VideoOptions(framing="photo" if case.startswith("photo") else "face")
     for _ in range(repeats):
+        for name, (exact, plain) in kinds.items():
+            animator, driver = prepared(case, model, tracker, photo, exact), ClipDriver(clip, tracker)
+            film = animate_video(
+                animator,
+                driver,
+                clip.with_name("film.mp4"),
+                video=options,
+                motion=TransferOptions(),
+                finish=Finish(plain),
+            )
+            driver.close()
+            speeds[name].append(film.frames / film.seconds)
+    found = {name: statistics.median(values) for name, values in speeds.items()}
+    found |= {"frames": film.frames, "width": film.width, "height": film.height}
+    found["times the exact path"] = found["default"] / found["exact"]
+    found["lost by marks"] = 1.0 - found["default"] / found["without marks"]
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def time_stages(case: str, model: PortraitModel, tracker: Tracker, photo: np.ndarray, clip: Path) -> dict[str, float]:
+    """Core-milliseconds per frame of each stage of a film that is made on one thread."""
+    spent = dict.fromkeys(STAGES, 0.0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    animator, driver = prepared(case, model, tracker, photo), ClipDriver(clip, tracker, threads=1)
+    video = VideoOptions(framing="photo" if case.startswith("photo") else "face", workers=1, threads=1)
+    with ExitStack() as stack:
+        for name, (owner, function) in STAGES.items():
+            stack.enter_context(patch.object(owner, function, timed(getattr(owner, function), spent, name)))
+        start = time.process_time()
+        film = animate_video(animator, driver, clip.with_name("film.mp4"), video=video, motion=TransferOptions())
+        whole = time.process_time() - start
+    driver.close()
+    torch.set_num_threads(threads)
+    spent["decode and the rest"] = whole - sum(spent.values())
+    spent["sum"] = whole
+    return {name: round(1000 * seconds / film.frames, 2) for name, seconds in spent.items()}
+
+
+def timed(function: Callable, spent: dict[str, float], name: str) -> Callable:
+    """The function, with the processor's time in it added up."""
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        start = time.process_time()
+        try:
+            return function(*arguments, **more)
+        finally:
+            spent[name] += time.process_time() - start
+
+    return call
+
+
+def start_seconds(*arguments: str) -> float:
+    """Least of five wall-clock times of `export3d` with these arguments, start of the process included."""
+    times = []
+    for _ in range(5):
         start = time.perf_counter()
-        action()
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
-
-
-def interleaved_ms(first: Callable[[], object], second: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Medians of two actions that take turns, so that their ratio stands also on a busy machine."""
-    times = [[median_ms(action, 1) for action in (first, second)] for _ in range(repeats)]
-    one, other = zip(*times, strict=True)
-    return statistics.median(one), statistics.median(other)
+        subprocess.run([sys.executable, "-m", "export3d", *arguments], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    return round(min(times), 3)
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """The figures as a Markdown table."""
-    columns = [*STEPS, "render exactly", "exact / fast", "end-to-end fps", "side by side / one by one"]
-    columns += ["with / without mark and manifest"]
-    lines = ["| preset | " + " | ".join(f"{c} ms" if c in (*STEPS, "render exactly") else c for c in columns) + " |"]
-    lines.append("|---" * (len(columns) + 1) + "|")
-    for name, row in rows.items():
-        cells = (f"{row[c]:.1f}" if c in STEPS else f"{row[c]:.2f}" for c in columns)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    """Plain text, a line for each case."""
+    columns = list(next(iter(rows.values())))
+    lines = [f"{'':12}" + "".join(f"{column:>22}" for column in columns)]
+    lines += [f"{case:12}" + "".join(f"{row[column]:>22.2f}" for column in columns) for case, row in rows.items()]
     return "\n".join(lines)
 
 

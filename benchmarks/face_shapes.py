@@ -175,12 +175,18 @@ def show_rows(model: Any, dataset: ClipDataset, tracker: MediaPipeTracker, clips
     return rows
 
 
-def measures(mesh: np.ndarray) -> np.ndarray:
-    """`MEASURED` of one face, in widths of the eye, with the head's pose taken out."""
+def to_the_front(mesh: np.ndarray) -> np.ndarray:
+    """The mesh ``(478, 3)`` with the head's pose taken out; x right, y down."""
     fit = HeadFit.load()
     template, weight = torch.from_numpy(fit.template * [1.0, -1.0, -1.0]).float(), torch.from_numpy(fit.weight)
     given = torch.from_numpy(np.ascontiguousarray(mesh[None], dtype=np.float32))
-    turned = turn_to_template(given, template, weight)[0].numpy()[0]
+    turned: np.ndarray = turn_to_template(given, template, weight)[0].numpy()[0]
+    return turned
+
+
+def measures(mesh: np.ndarray) -> np.ndarray:
+    """`MEASURED` of one face, in widths of the eye, with the head's pose taken out."""
+    turned = to_the_front(mesh)
     heights, widths, openings = [], [], []
     for eye, brow in ((EYE_IMAGE_LEFT, BROW_IMAGE_LEFT), (EYE_IMAGE_RIGHT, BROW_IMAGE_RIGHT)):
         corners = turned[[eye[0], eye[8]], :2]

@@ -10,7 +10,6 @@ import shlex
 import struct
 import sys
 import wave
-from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from export3d.files import measured_now
 from export3d.video import VideoWriter
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -69,11 +69,10 @@ def machine() -> dict[str, Any]:
 
 
 def save(name: str, result: dict[str, Any]) -> Path:
-    """Write `results/NAME.json` with the command, the machine and the date."""
+    """Write `results/NAME.json` with command, commit, date, machine, and a seed of null where nothing is drawn."""
     RESULTS.mkdir(exist_ok=True)
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    date = datetime.now(timezone.utc).date().isoformat()
-    facts = {"command": command, "date": date, "machine": machine(), **result}
+    facts = {"command": command, **measured_now(), "seed": None, "machine": machine(), **result}
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return path

@@ -8,10 +8,9 @@ Portraits are drawn by a seed; each is driven by frames of one clip, as `export3
   the same number of pixels; `still` is the portrait's own face and pose.
 - black: share of the picture that is black (no channel above 8 of 255) and is not near anything black in the photograph.
 - halo: width of the rim around the driven head, above the chin, in which the picture differs by more than 16 levels from
-  what is behind, in pixels of a crop of 512: mean over 5-degree sectors of how many such pixels lie outside opacity 1/2. What
-  is behind is the photograph where no person was, and elsewhere a fill from far around the old head (grown by 6 % of the
-  crop). `old_halo`: the rim of the hole that differs so. A soft hair edge counts, too: `photo_halo` is the same measure of the
-  untouched photograph around the person's own outline.
+  what is put behind it, in pixels of a crop of 512: mean over 5-degree sectors of how many such pixels lie outside opacity
+  1/2. Soft hair counts, too.
+- left: share of the old head (the person's own pixels in the upper half of the crop) that is not taken away.
 - unchanged: whether every pixel away from both heads equals the photograph's.
 """
 
@@ -24,7 +23,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_dilation, distance_transform_edt
 from scipy.spatial import ConvexHull
@@ -32,8 +30,7 @@ from scipy.spatial import ConvexHull
 from export3d.animation import Animator, MotionDriver, TransferOptions
 from export3d.animation.animator import turned_by
 from export3d.animation.framing import anchored
-from export3d.animation.paste import GROWTH, Pasteboard, pasteboard
-from export3d.animation.person import grown, spread
+from export3d.animation.paste import Pasteboard, pasteboard
 from export3d.animation.transfer import transfer
 from export3d.images import read_image
 from export3d.portrait import load_model
@@ -120,19 +117,14 @@ def measured(animator: Animator, path: Path, motion: Motion, count: int) -> tupl
     still = Frame(board.paste(own), board.opacity_of(own), board.changing(own))
     frames = list(driven(animator, board, motion, count))
     sharp = [sharpness(animator.tracker, frame.picture, board.photo, subject.crop) for frame in (still, *frames)]
-    far = behind_from_far(board, subject.person.own)
     chin = float(animator.tracker.portrait(image, where=path.name).landmarks[8, 1])
-    old = np.zeros(board.photo.shape[:2], dtype=bool)
-    old[board.rows, board.columns] = board.hole.numpy()
-    widths = [halo(frame.picture, frame.opacity > 0.5, far, subject.crop, chin) for frame in frames]
-    share = subject.person.own[: len(board.photo), : board.photo.shape[1]]
+    widths = [halo(frame, board, subject.crop, chin) for frame in frames]
     row = {
         "sharpness": float(np.nanmean(sharp[1:])),
         "still": sharp[0],
         "black": max(black(frame.picture, board.photo) for frame in frames),
-        "halo": float(np.mean(widths)),
-        "old_halo": halo(board.empty(), old, far, subject.crop, chin),
-        "photo_halo": halo(board.photo, share > 0.5, far, subject.crop, chin),
+        "halo": float(np.nanmean(widths)),
+        "left": left(board, subject.person.own, subject.crop),
         "unchanged": float(all((f.picture == board.photo)[~f.changing].all() for f in frames)),
     }
     shown = [board.photo, *(frame.picture for frame in (still, *frames)), board.empty()]
@@ -183,22 +175,29 @@ def black(picture: np.ndarray, photo: np.ndarray) -> float:
     return float(((picture.max(axis=-1) <= BLACK) & ~near).mean())
 
 
-def behind_from_far(board: Pasteboard, share: np.ndarray) -> np.ndarray:
-    """float32 ``(H, W, 3)``: the photograph without its person, filled from farther away than `pasteboard` does."""
-    height, width = board.photo.shape[:2]
-    person = torch.from_numpy(np.array(Image.fromarray(share).resize((width, height))) > 0.02).float()[None]
-    filled = spread(board.photo, grown(person, round((GROWTH + 0.04) * board.side)), blur=0.01 * board.side)
-    return filled.permute(1, 2, 0).numpy()
+def left(board: Pasteboard, own: np.ndarray, crop: Crop) -> float:
+    """Share of the old head that stays."""
+    own = own[: len(board.photo), : board.photo.shape[1]]
+    places = places_in(crop, board)
+    inside = ((places > 0.05) & (places < 0.95)).all(axis=-1) & (places[..., 1] < 0.5)
+    hole = np.zeros(board.photo.shape[:2], dtype=bool)
+    hole[board.rows, board.columns] = board.hole.numpy()
+    return float((~hole)[inside & (own > 0.5)].mean())
 
 
-def halo(picture: np.ndarray, head: np.ndarray, behind: np.ndarray, crop: Crop, chin: float) -> float:
-    """Width of what differs from `behind` outside `head` ``(H, W)``, pixels of a crop of 512, mean over sectors."""
-    y, x = np.mgrid[: head.shape[0], : head.shape[1]] + 0.5
-    places = crop.to_crop(np.stack([x, y], axis=-1))
-    inside = ((places > 0.02) & (places < 0.98)).all(axis=-1) & (places[..., 1] < chin)
-    away = distance_transform_edt(~head) * SIZE / crop.side
+def places_in(crop: Crop, board: Pasteboard) -> np.ndarray:
+    """``(H, W, 2)``: where the photograph's pixels lie in the crop."""
+    y, x = np.mgrid[: board.photo.shape[0], : board.photo.shape[1]] + 0.5
+    return crop.to_crop(np.stack([x, y], axis=-1))
+
+
+def halo(frame: Frame, board: Pasteboard, crop: Crop, chin: float) -> float:
+    """Width of what differs from what is behind outside the head, pixels of a crop of 512, mean over sectors."""
+    places = places_in(crop, board)
+    inside = ((places > 0.05) & (places < 0.95)).all(axis=-1) & (places[..., 1] < chin)
+    away = distance_transform_edt(frame.opacity < 0.5) * SIZE / crop.side
     ring = inside & (away > 0.0) & (away <= 24.0)
-    differs = np.abs(picture - behind).max(axis=-1) > DIFFERS
+    differs = np.abs(frame.picture - board.empty().astype(float)).max(axis=-1) > DIFFERS
     sector = ((np.arctan2(places[..., 1] - 0.45, places[..., 0] - 0.5) / (2 * np.pi) + 0.5) * SECTORS).astype(int)
     widths = []
     for number in range(SECTORS):

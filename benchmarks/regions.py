@@ -1,8 +1,9 @@
 """Where is the head wrong, and does the source lookup move as the skin does? Three tables (results/regions.json).
 
-    python benchmarks/regions.py --data out/test --save
+    python benchmarks/regions.py --data out/val --save
 
-Every fourth frame of synthetic people, same identity. Parts of the head: the face inside the outline of the landmarks, the
+Every fourth frame of synthetic people of the validation split, since these tables steer the model; same identity, at the
+model's size. Parts of the head: the face inside the outline of the landmarks, the
 body below the chin, the silhouette (the outermost 3 pixels of the mask outside both) and the rest, mostly hair. Borders:
 the same error by the distance to the border of the picture. Errors are pooled: the PSNR of the mean squared error over all
 pixels of a part, so they do not compare with means over frames.
@@ -23,10 +24,12 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 
 from export3d.data import ClipDataset
+from export3d.data.manifest import file_sha256
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
 from export3d.heads.shape.parametric import WORLD_SCALE
 from export3d.landmarks import BROWS, EYES, MOUTH
 from export3d.portrait import PortraitCode, PortraitModel, load_model
+from export3d.portrait.loading import checkpoint_path
 from export3d.training.batches.stored_portrait import StoredPortrait, stored_camera, stored_state, to_size
 from material import save
 
@@ -48,6 +51,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     model, dataset = load_model(options.model), ClipDataset(options.data)
+    if others := {clip.split for clip in dataset.manifest.clips} - {"val", "validation"}:
+        raise SystemExit(
+            f"{options.data}: what steers the model is measured on validation people; got {sorted(others)}."
+        )
     errors: dict[str, np.ndarray] = {}  # name -> (sum of squared errors, pixels)
     moves: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in PARTS}
     places = {key: index for index, key in enumerate(dataset.keys)}
@@ -58,20 +65,20 @@ def main() -> None:
         for time in range(0, dataset.num_frames(index), EVERY):
             if time == pair.source_frame:
                 continue
-            image = to_size(portrait.drive(index, time).image, dataset.size).astype(np.float64)
-            square = ((image - dataset.frame(index, time)) ** 2).mean(axis=-1)
+            image = portrait.drive(index, time).image.astype(np.float64)
+            square = ((image - to_size(dataset.frame(index, time), len(image))) ** 2).mean(axis=-1)
             landmarks = dataset.arrays(index)["landmarks"][time]
-            for name, region in regions(dataset.mask(index, time) > 127, landmarks).items():
+            for name, region in regions(head_mask(dataset, index, time, len(image)), landmarks).items():
                 errors[name] = errors.get(name, np.zeros(2)) + np.array([square[region].sum(), region.sum()])
-            if model.source_lookup is not None:
-                made, true, at = displacements(model, portrait.code, dataset, index, pair.source_frame, time)
-                for name, part in PARTS.items():
-                    near = np.linalg.norm(at[:, None] - landmarks[None, part], axis=-1).min(axis=1) < NEAR
-                    moves[name].append((made[near], true[near]))
+            made, true, at = displacements(model, portrait.code, dataset, index, pair.source_frame, time)
+            for name, part in PARTS.items():
+                near = np.linalg.norm(at[:, None] - landmarks[None, part], axis=-1).min(axis=1) < NEAR
+                moves[name].append((made[near], true[near]))
     parts = {name: value for name, value in errors.items() if not name.endswith("border")}
     facts = {
-        "split": dataset.split or "all",
+        "split": "validation",
         "seed": 0,
+        "weights_sha256": file_sha256(checkpoint_path(options.model)),
         "people": len(pairs),
         "parts": table(parts),
         "borders": table({name: value for name, value in errors.items() if name not in parts}),
@@ -82,6 +89,11 @@ def main() -> None:
             print(f"{title:8s} {name:24s}" + "  ".join(f"{key} {value}" for key, value in row.items()))
     if options.save:
         print(f"saved {save('regions', facts)}")
+
+
+def head_mask(dataset: ClipDataset, index: int, time: int, size: int) -> np.ndarray:
+    """The head's mask of a stored frame, ``(size, size)`` bool."""
+    return np.asarray(Image.fromarray(dataset.mask(index, time)).resize((size, size), Image.Resampling.BOX)) > 127
 
 
 def regions(head: np.ndarray, landmarks: np.ndarray) -> dict[str, np.ndarray]:

@@ -70,8 +70,11 @@ def main() -> None:
         return
     runs, kernel = fused_status()
     weights = read_checkpoint(checkpoint_path(None), kind="export3d").sha256
-    result: dict = {"unit": "ms per picture", "compiled": kernel if runs else f"no: {kernel}", "weights": weights}
-    result["commit"] = commit()
+    result: dict = {
+        "unit": "ms per picture",
+        "compiled": kernel if runs else f"no: {kernel}",
+        "weights_sha256": weights,
+    }
     for name, settings in (("stock", {}), ("malloc_tuned", KEEP_MEMORY)):
         command = [sys.executable, __file__, "--child", "--repeats", str(options.repeats)]
         done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=True)
@@ -79,13 +82,6 @@ def main() -> None:
         print(f"\n{name}\n{table(result[name])}")
     if options.save:
         print(f"saved {save('renderer', result)}")
-
-
-def commit() -> str | None:
-    """The commit that is checked out, or None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def measure(repeats: int) -> list[dict]:

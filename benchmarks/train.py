@@ -143,13 +143,13 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def make_task(config: TrainConfig, folder: Path) -> TrainTask:
+def make_task(config: TrainConfig, folder: Path, world: World | None = None) -> TrainTask:
     """The preset's task with random perceptual weights, which cost the same as trained ones."""
     perceptual = (
         LPIPS() if config.perceptual == "lpips" else FaceNetworkDistance(ImageEncoder(SMALL_PRETRAIN.image_encoder))
     )
     expression = LeBS(config.model.expression)
-    return TrainTask(config, ClipDataset(folder), World(), expression=expression, perceptual=perceptual)
+    return TrainTask(config, ClipDataset(folder), world or World(), expression=expression, perceptual=perceptual)
 
 
 def make_plain(task: TrainTask) -> None:

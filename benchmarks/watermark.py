@@ -30,7 +30,7 @@ from material import save
 FRAMES = 75
 FPS = 25
 RIVAGAN_EVERY = 25  # its encoder takes some tenths of a second for a frame
-VIDEOS_RIVAGAN = 12
+VIDEOS_RIVAGAN = 24
 
 
 Reading = tuple[bool, float, float]

@@ -40,6 +40,7 @@ def make_clip(
     audio: str | None = "aac",
     audio_rate_hz: int = AUDIO_RATE_HZ,
     audio_s: float | None = None,
+    audio_start_s: float = 0.0,
     blank: Container[int] = (),
     frames: Sequence[np.ndarray] | None = None,
     display_rotation: float | None = None,
@@ -68,15 +69,15 @@ def make_clip(
         if sound is not None:
             last = len(pictures) - 1 if pts is None else pts[-1]
             seconds = audio_s if audio_s is not None else float(last * clock + 1 / Fraction(fps))
-            _write_tone(container, sound, round(seconds * audio_rate_hz))
+            _write_tone(container, sound, round(seconds * audio_rate_hz), round(audio_start_s * audio_rate_hz))
     return path
 
 
-def _write_tone(container: av.container.OutputContainer, stream: av.AudioStream, num_samples: int) -> None:
+def _write_tone(container: av.container.OutputContainer, stream: av.AudioStream, num_samples: int, pts: int) -> None:
     wave = (0.3 * np.sin(np.arange(num_samples) * 0.06)).astype(np.float32)[None]
     tone = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
     rate = stream.codec_context.sample_rate
-    tone.sample_rate, tone.pts = rate, 0
+    tone.sample_rate, tone.pts = rate, pts
     size = stream.codec_context.frame_size or 1024
     resampler = av.AudioResampler(format=stream.codec_context.format, layout="mono", rate=rate, frame_size=size)
     for block in [*resampler.resample(tone), *resampler.resample(None)]:
@@ -94,6 +95,7 @@ class ClipFacts:
     num_samples: int
     audio_duration_s: float
     audio_codec: str | None
+    audio_start_s: float
     size: tuple[int, int]
 
 
@@ -103,14 +105,15 @@ def clip_facts(path: Path) -> ClipFacts:
         stream = container.streams.video[0]
         times = [frame.pts * frame.time_base for frame in container.decode(stream)]
         rate, size = stream.average_rate, (stream.width, stream.height)
-    num_samples, duration, name = 0, 0.0, None
+    num_samples, duration, name, start = 0, 0.0, None, 0.0
     with av.open(str(path)) as container:
         if container.streams.audio:
             sound = container.streams.audio[0]
             name = sound.codec_context.codec.canonical_name
-            num_samples = sum(frame.samples for frame in container.decode(sound))
+            sounds = [(frame.samples, frame.time) for frame in container.decode(sound)]
+            num_samples, start = sum(samples for samples, _ in sounds), sounds[0][1]
             duration = num_samples / sound.codec_context.sample_rate
-    return ClipFacts(len(times), rate, times, num_samples, duration, name, size)
+    return ClipFacts(len(times), rate, times, num_samples, duration, name, start, size)
 
 
 def face_points(center: tuple[float, float] = (80.0, 80.0), scale: float = 40.0, mouth: float = 0.15) -> np.ndarray:

@@ -15,17 +15,18 @@ SLOW_MODULES = frozenset(
     """
     test_end_to_end test_examples test_readme test_paper_document
     animation/test_animator animation/test_drivers animation/test_sweep animation/test_video_output
-    cli/test_animate cli/test_bad_input cli/test_real_and_synthetic cli/test_sweep_command cli/test_train
+    cli/test_animate cli/test_bad_input cli/test_bfm64 cli/test_real_and_synthetic cli/test_sweep_command cli/test_train
     evaluation/test_backend_accuracy evaluation/test_backends evaluation/test_consistency evaluation/test_evaluate
     evaluation/test_expression_content evaluation/test_figures evaluation/test_identity evaluation/test_picture_distance
-    evaluation/test_reproduce evaluation/test_synthetic
+    evaluation/test_reproduce evaluation/test_swap evaluation/test_synthetic
     heads/test_appearance heads/test_clips heads/test_entanglement heads/test_extractor heads/test_procedural
     heads/test_raster heads/test_render heads/test_surface
     portrait/test_reference portrait/test_version_1
     preprocess/test_deep3d preprocess/test_frames preprocess/test_odd_videos preprocess/test_resume
     preprocess/test_tracks preprocess/test_workers
+    studio/test_server studio/test_in_browser
     tracking/test_mediapipe_tracker tracking/test_track_command
-    training/test_batches training/test_distributed training/test_face_shapes training/test_gaze
+    training/test_adversary training/test_batches training/test_distributed training/test_face_shapes training/test_gaze
     training/test_heads_stream training/test_mesh_regressor training/test_perceptual training/test_pretrain
     training/test_regressor training/test_resume training/test_start training/test_train
     """.split()

@@ -46,18 +46,19 @@ def known_numbers(folder: Path) -> tuple[set[float], set[str]]:
     return numbers, texts
 
 
-def foreign_numbers(page: str, folder: Path) -> list[str]:
+def foreign_numbers(page: str, folder: Path, with_percent: bool = False) -> list[str]:
     """Decimals of a page that are no rounding of a number in the files (section numbers of the paper are no decimals)."""
     numbers, texts = known_numbers(folder)
     page = re.sub(r"Secs?\. [\d., and]+", "", page)
-    rounded: dict[str, set[str]] = {}
+    rounded: dict[tuple[str, int], set[str]] = {}
     found = []
     for text in DECIMAL.findall(page):
         mantissa = text.split("e")[0]
         form = f".{len(mantissa.split('.')[1])}{'e' if 'e' in text else 'f'}"
-        if form not in rounded:
-            rounded[form] = {f"{n:{form}}" for n in numbers}
-        if text not in rounded[form] and text not in texts:
+        for scale in (1, 100) if with_percent else (1,):
+            if (form, scale) not in rounded:
+                rounded[form, scale] = {f"{scale * n:{form}}" for n in numbers}
+        if text not in texts and not any(text in seen for (kind, _), seen in rounded.items() if kind == form):
             found.append(text)
     return found
 
@@ -65,6 +66,44 @@ def foreign_numbers(page: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize("page", RESULT_PAGES, ids=lambda p: p.name)
 def test_every_decimal_of_a_results_page_is_in_a_result_file(page: Path) -> None:
     assert foreign_numbers(page.read_text(encoding="utf-8"), ROOT / "results") == []
+
+
+@pytest.mark.parametrize("name", ["model_card.md", "provenance.md", "reliability.md", "mutations.md"])
+def test_every_decimal_of_a_page_that_reports_is_in_a_result_file_as_it_is_or_in_percent(name: str) -> None:
+    assert foreign_numbers((DOCS / name).read_text(encoding="utf-8"), ROOT / "results", with_percent=True) == []
+
+
+WITHOUT_TRAINED_MODEL = {
+    *("allowed", "entanglement", "fuzz", "heads", "heads_detector", "memory", "mutations", "prepare", "train_speed"),
+    *("watermark",),
+}
+"""Results that rest on no trained weights of this project, or on none that a figure depends on."""
+
+
+INPUTS = {"extractor", "data", "face_tracker", "training"}
+"""Keys under which a file describes what the measured model was given."""
+
+
+def weights_of(content: Any) -> Iterator[str]:
+    """The digests of what was measured."""
+    for key, inner in content.items():
+        if key in ("sha256", "weights_sha256") and re.fullmatch("[0-9a-f]{64}", str(inner)):
+            yield inner
+        elif isinstance(inner, dict) and key not in INPUTS:
+            yield from weights_of(inner)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_a_result_names_command_date_seed_commit_and_the_weights_that_were_measured(path: Path) -> None:
+    """`commit` is that of the code; where it was not kept, `recorded_in` is the commit that brought the figures. A seed of
+    null: nothing is drawn."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    facts = {**content.get("facts", {}), **content}
+    assert facts["command"].split()[0] in ("export3d", "python")
+    assert re.match(r"2\d{3}-\d\d-\d\d", facts.get("date") or facts["finished"])
+    assert facts["seed"] is None or isinstance(facts["seed"], int)
+    assert re.fullmatch(r"[0-9a-f]{7,40}", facts.get("commit") or facts["recorded_in"])
+    assert path.stem in WITHOUT_TRAINED_MODEL or list(weights_of(content))
 
 
 def test_a_number_typed_by_hand_is_noticed() -> None:

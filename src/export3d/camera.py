@@ -69,8 +69,9 @@ class Camera:
         Args:
             shift: optional ``(B, 3)`` camera displacement (x, y, distance) in scene units, before the rotation.
         """
+        device = next((a.device for a in (yaw, pitch, roll, shift) if isinstance(a, Tensor)), None)
         angles = torch.broadcast_tensors(
-            *(torch.as_tensor(a, dtype=torch.float32).reshape(-1) for a in (yaw, pitch, roll))
+            *(torch.as_tensor(a, dtype=torch.float32, device=device).reshape(-1) for a in (yaw, pitch, roll))
         )
         head = head_rotation(*angles)  # (B, 3, 3)
         batch = head.shape[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class Export3DError(Exception):
     """Base of all user-facing errors; the command line prints it without a traceback and exits with `exit_code`."""
@@ -19,6 +21,30 @@ class MissingExtraError(Export3DError):
     """An optional dependency is not installed; the message names the extra to install."""
 
     exit_code = 3
+
+
+_SYSTEM_PACKAGES = {
+    "libGL.so.1": "libgl1",
+    "libEGL.so.1": "libegl1",
+    "libGLESv2.so.2": "libgles2",
+    "libglib-2.0.so.0": "libglib2.0-0",
+    "libgthread-2.0.so.0": "libglib2.0-0",
+    "libgomp.so.1": "libgomp1",
+}
+"""Library -> Debian's package."""
+
+
+def missing_library(what: str, error: BaseException) -> MissingExtraError | None:
+    """The error for a package that is installed but whose system library is not; None where it is another matter."""
+    found = re.match(r"(lib[\w.+-]+\.so[\d.]*): cannot open shared object file", str(error))
+    if found is None:
+        return None
+    library = found.group(1)
+    package = _SYSTEM_PACKAGES.get(library)
+    how = f"sudo apt-get install {package}" if package else f"search your system's packages for {library}"
+    return MissingExtraError(
+        f"{what} needs the system library {library}, which is not there (the Python package is). On Debian and Ubuntu: {how}"
+    )
 
 
 class NoFaceError(Export3DError):

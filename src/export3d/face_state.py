@@ -98,6 +98,14 @@ class FaceState:
         return FaceState(**{name: change(*values) for name, values in known.items()})
 
 
+def arkit_column(name: str) -> int:
+    """Place of a mode of the synthetic heads (``mouthSmile_L``) in :data:`ARKIT_NAMES`; both sides of a name that has none
+    there share it."""
+    base, _, side = name.partition("_")
+    sided = base + {"L": "Left", "R": "Right"}.get(side, "")
+    return ARKIT_NAMES.index(sided if sided in ARKIT_NAMES else base)
+
+
 def unknown_weights() -> np.ndarray:
     """``(52,)`` float32, all unknown."""
     return np.full(len(ARKIT_NAMES), np.nan, dtype=np.float32)

@@ -7,9 +7,11 @@ import fcntl
 import hashlib
 import os
 import platform
+import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from pathlib import Path
 
 from export3d.errors import Export3DError, OutputError
@@ -129,3 +131,14 @@ def _is_alive(process: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def measured_now() -> dict[str, str | None]:
+    """`date` (UTC) and `commit` of the code that runs, for files of results; no commit where the package is no checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        commit = found.stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):  # no git here
+        commit = None
+    return {"date": datetime.now(timezone.utc).date().isoformat(), "commit": commit}

@@ -80,7 +80,7 @@ def test_long_hair_beside_the_neck_leaves_with_the_head_little_by_little() -> No
     board = pasteboard(photo, crop, a_person(person), a_disc(64, 0.2))
     column = board.empty()[:, 96, 0].astype(int)  # beside the disc
     assert column[70] < 110 and column[100] == 250
-    assert np.abs(np.diff(column[60:110])).max() < 30
+    assert np.abs(np.diff(column[70:110])).max() < 30
 
 
 def test_nobody_else_is_erased_with_the_head() -> None:

@@ -7,10 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from export3d.animation.weights import STRENGTH, WeightTransfer
+from export3d.animation.weights import LID_SCORES, LID_WEIGHTS, STRENGTH, WeightTransfer
 from export3d.face_state import ARKIT_NAMES, FaceState
 
-BROW, JAW, BLINK, WINK = (ARKIT_NAMES.index(n) for n in ("browInnerUp", "jawOpen", "eyeBlinkLeft", "mouthSmileLeft"))
+BROW, JAW, BLINK, OTHER_LID, SQUINT, WINK = (
+    ARKIT_NAMES.index(n)
+    for n in ("browInnerUp", "jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "eyeSquintLeft", "mouthSmileLeft")
+)
 
 
 def state(**scores: float) -> FaceState:
@@ -41,12 +44,36 @@ def test_a_raised_brow_moves_the_portraits_by_the_change_times_the_gain() -> Non
     assert weights[JAW].item() == pytest.approx(STRENGTH * 0.2 / 0.78)
 
 
-def test_weights_end_at_0_and_1_and_lids_are_left_to_beta() -> None:
+def test_weights_end_at_0_and_1_and_squints_are_left_to_beta() -> None:
     transfer = WeightTransfer(state(browInnerUp=0.9))
     for _ in range(9):
         moved(transfer, state())
-    weights = moved(transfer, state(browInnerUp=0.9, eyeBlinkLeft=1.0))
-    assert weights[BROW].item() == 1.0 and weights[BLINK].isnan()
+    weights = moved(transfer, state(browInnerUp=0.9, eyeSquintLeft=1.0))
+    assert weights[BROW].item() == 1.0 and weights[SQUINT].isnan()
+
+
+def test_one_lid_closes_by_its_curve_and_beta_goes_along_with_the_lids_alone() -> None:
+    asked = []
+
+    def adjust(beta: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        asked.append(weights[0])
+        return beta + 1.0
+
+    transfer = WeightTransfer(state(eyeBlinkLeft=0.1, eyeBlinkRight=0.1), adjust)
+    for _ in range(9):
+        moved(transfer, state(eyeBlinkLeft=0.2))
+    told = transfer(state(eyeBlinkLeft=0.2 + LID_SCORES[3], browInnerUp=0.4), True)
+    assert told.weights is not None
+    assert told.weights[0, [BLINK, OTHER_LID]].tolist() == pytest.approx([0.1 + LID_WEIGHTS[3], 0.1])
+    assert asked[-1][[BLINK, OTHER_LID]].tolist() == told.weights[0, [BLINK, OTHER_LID]].tolist()
+    assert asked[-1].isnan().sum() == len(ARKIT_NAMES) - 2 and bool((told.beta == 1.0).all())
+
+
+def test_a_lid_that_goes_above_its_rest_opens_no_farther() -> None:
+    transfer = WeightTransfer(state(eyeBlinkLeft=0.1))
+    for _ in range(9):
+        moved(transfer, state(eyeBlinkLeft=0.3))
+    assert moved(transfer, state(eyeBlinkLeft=0.0))[BLINK].item() == pytest.approx(0.1)
 
 
 def test_one_side_moves_alone() -> None:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -23,7 +24,8 @@ def test_animate_keeps_frames_rate_and_sound_and_prints_one_line(
 ) -> None:
     clip = make_clip(tmp_path / "clip.mp4", fps=Fraction(30000, 1001), num_frames=10, size=(192, 192))
     target = out / "out.mp4"
-    done = run("animate", "--source", inputs.photo, "--driving", clip, "-o", target, "--model", inputs.model)
+    files = ["--source", inputs.photo, "--driving", clip, "-o", target, "--model", inputs.model]
+    done = run("animate", *files, "--framing", "face")
     assert done.code == 0, done.err
     given, got = clip_facts(clip), clip_facts(target)
     assert (got.num_frames, got.rate, got.times, got.num_samples) == (
@@ -57,9 +59,22 @@ def test_the_mouth_and_the_pose_come_from_other_files(inputs: Any, run: Run, out
 
 def test_a_photo_drives_a_still(inputs: Any, run: Run, out: Path) -> None:
     target = out / "still.png"
-    done = run("animate", "--source", inputs.photo, "--driving", inputs.photo, "-o", target, "--model", inputs.model)
+    files = ["--source", inputs.photo, "--driving", inputs.photo, "-o", target, "--model", inputs.model]
+    done = run("animate", *files, "--framing", "face")
     assert done.code == 0, done.err
     assert Image.open(target).size == (32, 32) and "1 picture, 32x32" in done.out
+
+
+def test_the_whole_photo_is_shown_where_it_is_larger_than_the_face_and_may_stand_before_nothing(
+    inputs: Any, run: Run, out: Path
+) -> None:
+    target = out / "still.png"
+    files = ["--source", inputs.photo, "--driving", inputs.photo, "-o", target, "--model", inputs.model]
+    done = run("animate", *files, "--background", "transparent", "--no-mark")
+    assert done.code == 0, done.err
+    made, photo = np.array(Image.open(target)), np.array(Image.open(inputs.photo))
+    assert made.shape == (320, 320, 4) and made[5, 5, 3] == 0
+    assert made[300, 130, 3] > 250 and np.abs(made[300, 130, :3].astype(int) - photo[300, 130]).max() <= 1  # the suit
 
 
 def test_lost_frames_are_reported(inputs: Any, run: Run, out: Path, tmp_path: Path) -> None:

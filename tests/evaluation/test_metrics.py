@@ -11,7 +11,11 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from export3d.camera import Camera
+from export3d.evaluation.metrics.backends import FaceMeasures, RememberedFaces
 from export3d.evaluation.metrics.pictures import aed, akd, apd, csim, psnr, ssim, summarise
+from export3d.evaluation.metrics.truth import ClipTruth, score_truth
+from export3d.tracking.faces import ExtractorInfo
 
 
 def _frames(count: int = 3, side: int = 48) -> np.ndarray:
@@ -101,6 +105,47 @@ def test_aed_is_a_mean_over_64_numbers_not_a_sum() -> None:
     generated = driving.copy()
     generated[0, :16] = -0.4  # 16 * 0.4 / 64 = 0.1
     assert aed(generated, driving)[0] == pytest.approx(0.1)
+    assert aed(generated + 3.0, driving + 3.0)[0] == pytest.approx(0.1)  # a difference: a common shift is none
+
+
+def test_the_expression_error_is_the_difference_to_the_truth_in_its_own_space_only() -> None:
+    truth = ClipTruth(
+        camera=Camera.look_at_head(torch.zeros(2)).to_vector().numpy(),
+        beta=np.full((2, 64), 1.5),
+        expression_space="ict64",
+        depth=np.zeros((2, 4, 4)),
+    )
+    measured = FaceMeasures(landmarks=np.zeros((2, 68, 2)), expression=np.full((2, 64), 2.0), pose=np.zeros((2, 6)))
+
+    def scored(space: str) -> dict[str, np.ndarray]:
+        return score_truth(truth, measured=measured, expression_space=space, depth=None, same_identity=True)
+
+    assert scored("ict64")["expression_error"] == pytest.approx([0.5, 0.5])
+    assert scored("ict64")["camera_angle_error"] == pytest.approx([0.0, 0.0], abs=1e-4)
+    assert "expression_error" not in scored("bfm64")
+
+
+def test_a_moving_clip_is_measured_frame_by_frame_and_a_standing_one_once() -> None:
+    class Brightness:
+        info = landmark_info = ExtractorInfo("brightness", "1", "", "")
+        seen = 0
+
+        def measure(self, frames: np.ndarray) -> FaceMeasures:
+            self.seen += len(frames)
+            value = frames.mean(axis=(1, 2, 3))
+            landmarks, expression, pose = (np.ones((1, *shape)) for shape in ((68, 2), (64,), (6,)))
+            return FaceMeasures(
+                landmarks=value[:, None, None] * landmarks,
+                expression=value[:, None] * expression,
+                pose=value[:, None] * pose,
+            )
+
+    faces = Brightness()
+    moving = np.stack([np.full((4, 4, 3), level, np.uint8) for level in (10, 20)])
+    assert RememberedFaces(faces).measure(moving).expression[:, 0].tolist() == [10.0, 20.0]
+    assert faces.seen == 2
+    assert RememberedFaces(faces).measure(moving[[1, 1, 1]]).pose[:, 0].tolist() == [20.0] * 3
+    assert faces.seen == 3
 
 
 def test_apd_halves_are_given_apart_and_together() -> None:

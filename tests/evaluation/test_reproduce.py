@@ -25,7 +25,7 @@ from export3d.heads.clips.one_clip import ClipsConfig
 from export3d.heads.clips.rendering import render_clips
 from export3d.model.config import ABLATIONS
 from export3d.reproduce import training
-from export3d.reproduce.page import section, tables_page
+from export3d.reproduce.page import paper_page, section, tables_page
 from export3d.reproduce.scores import read_scores
 from export3d.reproduce.settings import TABLE3, TABLE4, Reporter, Settings, Stopped
 from export3d.reproduce.tables import result_file
@@ -74,6 +74,20 @@ def stamps(work: Path) -> dict[str, int]:
 
 
 # What is written.
+
+
+def test_the_page_of_the_claims_is_made_from_the_result_files_and_says_what_was_not_run(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    assert (root / "docs" / "paper_results.md").read_text(encoding="utf-8") == paper_page(root / "results")
+    assert paper_page(tmp_path).count("**Not yet run at this budget.**") == 2
+    content = json.loads((root / "results" / "reproduce_table4.json").read_text(encoding="utf-8"))
+    content["scale"] = "paper-small"
+    for samples, told in ((23_999, 2), (24_000, 1)):
+        for facts in content["budget"].values():
+            facts["samples"] = samples
+        (tmp_path / "reproduce_table4.json").write_text(json.dumps(content), encoding="utf-8")
+        assert paper_page(tmp_path).count("**Not yet run at this budget.**") == told
+    assert "within the confidence interval" in paper_page(tmp_path)
 
 
 def test_one_command_leaves_models_scores_pictures_and_the_page(work: Path) -> None:

@@ -93,6 +93,15 @@ def test_a_cross_identity_pair_has_no_metric_that_needs_the_true_frame() -> None
     assert {"csim_source", "aed", "apd"} <= set(scores.values)
 
 
+@pytest.mark.parametrize("pair", [SAME, CROSS])
+def test_csim_source_compares_with_the_portrait_and_csim_driving_with_the_driver(pair: Pair) -> None:
+    source, generated = np.full((16, 16, 3), (200, 0, 0), np.uint8), np.full((3, 16, 16, 3), (100, 100, 0), np.uint8)
+    driving = np.full((3, 16, 16, 3), (0, 0, 50), np.uint8)
+    scores = score_clip(pair, source, generated, driving, identities=MeanColour()).values
+    assert scores["csim_source"] == pytest.approx([0.5**0.5] * 3)  # (1, 1, 0) and (1, 0, 0)
+    assert pair is CROSS or scores["csim_driving"] == pytest.approx([0.0] * 3)
+
+
 def test_without_back_ends_only_the_picture_is_scored() -> None:
     frames = _frames()
     assert set(score_clip(SAME, frames[0], frames, frames).values) == {

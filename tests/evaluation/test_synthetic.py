@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from export3d.evaluation.figures.layout import SheetRow, lay_out
 from export3d.evaluation.scores.synthetic import Truth, _masked_psnr, _sharpness, score_synthetic
 from export3d.model import PRESETS, Export3D
 from export3d.portrait import PORTRAIT_PRESETS, build_model, save_model
+from export3d.tracking import Crop
+from export3d.tracking.tracker import TrackedFrame, lost_frame
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +90,44 @@ def test_the_command_writes_scores_and_a_sheet(clips: Path, model: Export3D, tmp
     assert stored["command"].startswith("export3d quality --data")
     height, width, _ = lay_out(["one"] * 8, [_grey_row(8)] * 2, with_legend=True).shape
     assert Image.open(tmp_path / "q.png").size == (width, height)
+
+
+class Seer:
+    """A tracker that reads the truth off the clip, with the head a tenth farther away."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self._dataset, self.shift = dataset, 0.1
+
+    def reset(self) -> None:
+        pass
+
+    def frame(self, image: np.ndarray) -> TrackedFrame:
+        size = self._dataset.size
+        for index in range(len(self._dataset)):
+            for time in range(self._dataset.num_frames(index)):
+                if np.array_equal(image, self._dataset.frame(index, time)):
+                    arrays = self._dataset.arrays(index)
+                    camera = arrays["camera"][time].copy()
+                    camera[[3, 7, 11]] *= 1.0 + self.shift
+                    read = {"beta": arrays["beta"][time], "camera": camera, "gaze": arrays["gaze"][time]}
+                    crop = Crop(size / 2, size / 2, size)
+                    return replace(lost_frame(), found=True, crop=crop, **read)
+        return lost_frame()
+
+
+def test_a_tracker_that_reads_the_truth_scores_as_the_truth_and_each_part_is_exchanged(
+    clips: Path, model: Export3D
+) -> None:
+    dataset = ClipDataset(clips)
+    seer = Seer(dataset)
+    scores = score_synthetic(model, dataset, clips=1, tracker=seer)  # type: ignore[arg-type]
+    rows = {"tracked", "tracked_true_camera", "tracked_true_expression", "tracked_true_gaze", "tracked_true_torso"}
+    assert rows < set(scores)
+    assert scores["tracked_true_camera"].psnr != pytest.approx(scores["tracked"].psnr, abs=1e-4)
+    seer.shift = 0.0
+    exact = score_synthetic(model, dataset, clips=1, brief=True, tracker=seer)  # type: ignore[arg-type]
+    assert set(exact) == {"model", "copy_source", "tracked"}
+    assert exact["tracked"].psnr == pytest.approx(scores["tracked_true_camera"].psnr, abs=1e-3)
 
 
 def _grey_row(columns: int) -> SheetRow:

@@ -1,96 +1,221 @@
-"""`python tests/fuzz/kills.py --kills N --seed S -- COMMAND...`: stop a command at random moments, then let it finish.
+"""`python tests/fuzz/kills.py --kills N --seed S`: stop five commands at random moments, then let the next run finish.
 
-After a kill no target may be there that is not whole; a signal that can be caught must leave no temporary file; after the
-next run nothing else may be there, and every file as in an undisturbed run. The command names its folder as `{out}`.
+After a kill every file that has its final name must be whole; a signal that can be caught must leave no temporary file; after
+the next run nothing else may be there, and every file must be as in an undisturbed run. Two at once into one folder: one is
+refused or both are right. Files that differ between two undisturbed runs hold times and are not compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
 
 import av
+import numpy as np
+from PIL import Image
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+
+from facts import facts  # noqa: E402
+
+from clips import make_clip, panned_frames  # noqa: E402
 
 STOPS = {"-9": (9,), "-15": (15,), "-1": (1,), "-2": (2,), "-2 -2": (2, 2)}
+LOOSE = re.compile(r"state-\d+|metrics\.jsonl$|seconds")
+"""Which states are kept depends on when a run was stopped; times are never the same."""
+
+TINY = "--preset tiny --device cpu --threads 1 --log-every 5 --state-every 20 --sheet-every 40"
+COMMANDS = {
+    "animate": "animate --source {made}/photo.png --driving {made}/a.mp4 --model {made}/train/model.safetensors "
+    "-o {out}/film.mp4 --no-manifest --threads 1",
+    "heads render": "heads render --identities 6 --frames 4 --size 64 --quality fast --workers 1 -o {out}",
+    "prepare": "prepare {made}/videos -o {out} --size 64 --workers 1 --min-frames 8 --min-face-px 50 --min-sharpness 1",
+    "pretrain": f"pretrain --data {{made}}/heads {TINY} --steps 120 -o {{out}}",
+    "train": f"train --data {{made}}/heads --expression {{made}}/pretrain {TINY} --samples 240 -o {{out}}",
+}
+"""`{made}` is a folder of inputs, `{out}` an empty one."""
 
 
-def contents(folder: Path, ignored: list[str]) -> dict[str, str]:
-    """Name -> digest of every file but those that hold times and so never repeat."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ignored]
-    return {str(path.relative_to(folder)): digest(path) for path in files}
-
-
-def digest(path: Path) -> str:
-    """Of a film the pictures count: its manifest of origin has another number and time in each run."""
-    total = hashlib.sha256()
-    if path.suffix != ".mp4":
-        total.update(path.read_bytes())
-        return total.hexdigest()
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            total.update(f"{frame.pts}".encode() + frame.to_ndarray(format="rgb24").tobytes())
-    return total.hexdigest()
-
-
-def start(command: list[str], out: Path) -> subprocess.Popen[bytes]:
-    """The command with its folder; signals reach it as from a terminal."""
+def start(command: str, made: Path, out: Path) -> subprocess.Popen[bytes]:
+    """A command; signals reach it as from a terminal."""
 
     def as_in_a_terminal() -> None:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
 
-    words = [word.replace("{out}", str(out)) for word in command]
+    words = [word.format(made=made, out=out) for word in COMMANDS[command].split()]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(words, **quiet, preexec_fn=as_in_a_terminal)
+    return subprocess.Popen([sys.executable, "-m", "export3d", *words], **quiet, preexec_fn=as_in_a_terminal)
+
+
+def make_inputs(made: Path) -> None:
+    """A photo, clips, rendered heads, and a model trained on them."""
+    (made / "videos").mkdir()
+    Image.fromarray(panned_frames(1, (256, 256))[0]).save(made / "photo.png")
+    make_clip(made / "a.mp4", num_frames=50, audio="aac")
+    for number in range(4):
+        frames = [(frame * (1 - 0.1 * number)).astype(np.uint8) for frame in panned_frames(16, (200, 200))]
+        make_clip(made / "videos" / f"v{number}.mp4", frames=frames, audio=None)
+    for command, name in (("heads render", "heads"), ("pretrain", "pretrain"), ("train", "train")):
+        (made / name).mkdir()
+        assert start(command, made, made / name).wait() == 0, f"{command} must work undisturbed"
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Name -> digest of every file."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): digest(path) for path in files}
+
+
+def digest(path: Path) -> str:
+    """Of a film the pictures count: the mark's number is another in each run, so only their count and times do."""
+    if path.suffix != ".mp4":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    with av.open(str(path)) as container:
+        times = [f"{frame.pts} {frame.width}" for frame in container.decode(video=0)]
+    with av.open(str(path)) as container:
+        samples = sum(frame.samples for frame in container.decode(audio=0)) if container.streams.audio else 0
+    return f"{len(times)} frames, {times[-1]}, {samples} samples"
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file that has its final name can be read to its end."""
+    try:
+        if path.suffix == ".tar":
+            with tarfile.open(path) as archive:
+                return all(len(archive.extractfile(member).read()) == member.size for member in archive)
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        if path.suffix == ".png":
+            Image.open(path).load()
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            load_file(path)
+    except Exception as error:  # whatever the reader says, it is not whole
+        print(f"{path.name}: {error}", file=sys.stderr)
+        return False
+    return path.suffix != ".mp4" or digest(path) != ""
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(".*.tmp*")]
+
+
+def compare(got: dict[str, str], wanted: dict[str, str], varying: set[str]) -> list[str]:
+    """Names that differ, but for those that never repeat."""
+    names = {name for name in {*got, *wanted} if not LOOSE.search(name)}
+    return sorted(name for name in names if (name in got) != (name in wanted)) + sorted(
+        name for name in names - varying if name in got and name in wanted and got[name] != wanted[name]
+    )
+
+
+def attack(command: str, made: Path, work: Path, kills: int, rng: random.Random) -> dict[str, object]:
+    """Kill, look, finish, compare."""
+    runs, problems, codes = [], [], {name: [] for name in STOPS}
+    for name in ("whole", "again"):
+        (work / name).mkdir()
+        started = time.monotonic()
+        assert start(command, made, work / name).wait() == 0
+        took = time.monotonic() - started
+        runs.append(contents(work / name))
+    wanted = runs[0]
+    varying = {name for name in wanted if wanted[name] != runs[1].get(name)}
+    out = work / "killed"
+    for number in range(kills):
+        name = list(STOPS)[number % len(STOPS)]
+        where = f"kill {number} ({name})"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        process = start(command, made, out)
+        time.sleep(took * rng.uniform(0.1, 1.0))
+        for signal_number in STOPS[name]:
+            process.send_signal(signal_number)
+            time.sleep(0.02)
+        codes[name].append(process.wait(120))
+        final = [path for path in out.rglob("*") if path.is_file() and ".tmp" not in path.name]
+        partial = [path.name for path in final if not is_whole(path)]
+        if partial:
+            problems.append(f"{where}: not whole: {partial}")
+        if name != "-9" and codes[name][-1] > 0 and leftovers(out):
+            problems.append(f"{where}: left {leftovers(out)}")
+        code = start(command, made, out).wait(600)
+        different = compare(contents(out), wanted, varying)
+        if code != 0 or different or leftovers(out):
+            problems.append(f"{where}: the next run ended with {code}; differs in {different[:5]} {leftovers(out)}")
+    shutil.rmtree(out)
+    out.mkdir()
+    both = [start(command, made, out) for _ in range(2)]
+    ended = sorted(process.wait(600) for process in both)
+    different = compare(contents(out), wanted, varying)
+    if ended[0] != 0 or different or leftovers(out):
+        problems.append(f"two at once: ended with {ended}; differ in {different[:5]} {leftovers(out)}")
+    compared = len(wanted) - len(varying)
+    return {
+        "kills": kills,
+        "exit_codes": codes,
+        "two_at_once": [ended],
+        "problems": problems,
+        "files_compared": compared,
+    }
+
+
+def kept(path: Path, command: str, row: dict[str, object], seed: int) -> dict[str, object]:
+    """The row with what the file holds of the same command, and the file with the sum."""
+    before = json.loads(path.read_text()) if path.is_file() else {"rows": {}}
+    if old := before["rows"].get(command):
+        row["kills"] += old["kills"]
+        row["exit_codes"] = {name: [*old["exit_codes"][name], *codes] for name, codes in row["exit_codes"].items()}
+        row["two_at_once"] = [*old["two_at_once"], *row["two_at_once"]]
+        row["problems"] = [*old["problems"], *row["problems"]]
+    seeds = sorted({*before.get("seeds", []), seed})
+    path.write_text(
+        json.dumps(facts(seed) | {"seeds": seeds, "rows": before["rows"] | {command: row}}, indent=1) + "\n"
+    )
+    return row
 
 
 def main() -> int:
-    """Kill, look, finish, compare; 1 if anything was not as promised."""
+    """All commands, the table; 1 if anything was not as promised."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=20, help="of each command")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ignore", nargs="*", default=[], help="names of files that hold times and so never repeat")
-    parser.add_argument("command", nargs=argparse.REMAINDER)
+    parser.add_argument("--only", nargs="*", default=list(COMMANDS), choices=list(COMMANDS))
+    parser.add_argument("--inputs", type=Path, help="a folder to make the inputs in, or where they are")
+    parser.add_argument("--json", type=Path, help="the kills in it are kept, these are added")
     options = parser.parse_args()
-    command = [word for word in options.command if word != "--"]
-    rng, problems = random.Random(options.seed), []
+    bad = 0
+    print("| command | kills | not as promised | exit codes | two at once |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        whole, out = Path(folder) / "whole", Path(folder) / "killed"
-        whole.mkdir()
-        started = time.monotonic()
-        assert start(command, whole).wait() == 0, "the command must work undisturbed"
-        took = time.monotonic() - started
-        wanted = contents(whole, options.ignore)
-        codes: dict[str, list[int]] = {name: [] for name in STOPS}
-        for number in range(options.kills):
-            name = list(STOPS)[number % len(STOPS)]
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            process = start(command, out)
-            time.sleep(took * rng.random())
-            for signal_number in STOPS[name]:
-                process.send_signal(signal_number)
-                time.sleep(0.02)
-            codes[name].append(process.wait(120))
-            after = contents(out, options.ignore)
-            if len(wanted) == 1 and any(after.get(target, value) != value for target, value in wanted.items()):
-                problems.append(f"kill {number} ({name}): a partial target")
-            if name != "-9" and any(".tmp" in path for path in after):
-                problems.append(f"kill {number} ({name}): left {[path for path in after if '.tmp' in path]}")
-            code, finished = start(command, out).wait(600), contents(out, options.ignore)
-            if code != 0 or finished != wanted:
-                different = sorted(n for n in {*finished, *wanted} if finished.get(n) != wanted.get(n))
-                problems.append(f"kill {number} ({name}): the next run ended with {code}; differs in {different[:5]}")
-    print("\n".join([*problems, f"{options.kills} kills, {len(problems)} not as promised; exit codes {codes}"]))
-    return int(bool(problems))
+        made = options.inputs or Path(folder) / "made"
+        if not made.is_dir():
+            made.mkdir()
+            make_inputs(made)
+        for command in options.only:
+            work = Path(folder) / command.replace(" ", "_")
+            work.mkdir()
+            row = attack(command, made, work, options.kills, random.Random(options.seed))
+            if options.json:
+                row = kept(options.json, command, row, options.seed)
+            bad += len(row["problems"])
+            shown = "; ".join(
+                f"{name}: {', '.join(map(str, sorted(set(codes))))}" for name, codes in row["exit_codes"].items()
+            )
+            ends = "; ".join(f"{first} and {second}" for first, second in row["two_at_once"])
+            print(f"| {command} | {row['kills']} | {len(row['problems'])} | {shown} | {ends} |", flush=True)
+            print("\n".join(row["problems"]), file=sys.stderr, flush=True)
+    return int(bad > 0)
 
 
 if __name__ == "__main__":

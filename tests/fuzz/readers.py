@@ -10,6 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from bombs import picture_bomb, tar_bomb, zip_bomb
+from damage import damaged
 from PIL import Image
 
 from export3d.camera import Camera
@@ -46,11 +48,13 @@ class Reader:
         make: writes a good one into an empty folder; returns the file that is to be damaged.
         read: reads it as the program does.
         sealed: whether a single changed bit must be noticed.
+        damage: makes a bad file of a good one and a seed.
     """
 
     make: Callable[[Path], Path]
     read: Callable[[Path], object]
     sealed: bool = False
+    damage: Callable[[bytes, int], bytes] = damaged
 
 
 def _picture(kind: str, **options: object) -> Callable[[Path], Path]:
@@ -234,4 +238,11 @@ READERS: dict[str, Reader] = {
     "log": Reader(_text("a.jsonl", '{"step": 1, "loss": 0.5}\n' * 3), read_log),
     "tar": Reader(_archive("tar"), _unpack),
     "zip": Reader(_archive("zip"), _unpack),
+    "npz that lies": Reader(_head, read_head, damage=zip_bomb),
+    "zip that lies": Reader(_archive("zip"), _unpack, damage=zip_bomb),
+    "tar that lies": Reader(_archive("tar"), _unpack, damage=tar_bomb),
+    "shard that lies": Reader(_dataset("clips-000000.tar"), _check, damage=tar_bomb),
+    "png that lies": Reader(_picture("png"), _see, damage=picture_bomb),
+    "gif that lies": Reader(_film("gif", "gif", "rgb8"), _watch, damage=picture_bomb),
+    "avi that lies": Reader(_film("avi", "mjpeg", "yuvj420p"), _watch, damage=picture_bomb),
 }

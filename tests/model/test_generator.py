@@ -76,6 +76,23 @@ def test_the_low_pass_follows_each_pixel_shuffle() -> None:
     assert torch.allclose(shuffled, torch.full_like(shuffled, 0.25), atol=1e-6)
 
 
+def test_the_low_pass_follows_the_second_shuffle_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = _generator()
+    seen: list[torch.Tensor] = []
+    generator.tail.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+
+    def one_pixel_of_four(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        tokens = torch.zeros_like(tokens)
+        tokens[..., 0::4] = 1.0
+        return tokens
+
+    monkeypatch.setattr(generator.head_vit, "forward", one_pixel_of_four)
+    with torch.no_grad():
+        generator(generator.encode(torch.randn(1, 3, 32, 32)), torch.randn(1, 32))
+    shuffled = seen[0][:, : CONFIG.head_vit_dim // 4]
+    assert torch.allclose(shuffled, torch.full_like(shuffled, 0.25), atol=1e-6)
+
+
 def test_the_two_kinds_of_blocks_stand_where_the_paper_puts_them() -> None:
     generator = _generator()
     assert all(isinstance(block, EAdaLNViTBlock) for block in generator.blocks)

@@ -21,6 +21,14 @@ def test_an_untrained_module_enlarges_the_raw_image() -> None:
     assert torch.allclose(module(torch.randn(2, 6, 8, 8), rgb), expected, atol=1e-6)
 
 
+def test_both_blocks_add_to_the_rgb_path() -> None:
+    module = SuperResolution(SuperResConfig(start_size=None, channels=(8, 4)), 6)
+    torch.nn.init.constant_(module.low_rgb.bias, 0.5)
+    torch.nn.init.constant_(module.high_rgb.bias, 0.25)
+    rgb = torch.zeros(1, 3, 8, 8)
+    assert torch.allclose(module(torch.randn(1, 6, 8, 8), rgb), torch.full((1, 3, 16, 16), 0.75), atol=1e-6)
+
+
 def test_bilinear_doubling_by_hand() -> None:
     # Pixel areas are halved: the new centres lie at -1/4 and 1/4 of the old spacing. 0, 4 -> 0, 1, 3, 4.
     row = torch.tensor([0.0, 4.0]).expand(1, 1, 2, 2)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait.cues import ExpressionCues, gaze_pair
-from export3d.portrait.shapes import LOWER_FACE, UPPER_FACE
+from export3d.portrait.shapes import LOWER_FACE, UPPER_FACE, arkit_column
 
 DIM = 16
 States = Callable[..., FaceState]
@@ -127,3 +127,20 @@ def test_one_portrait_serves_many_drivers(make_state: States) -> None:
     cues, driving, source = _cues(), make_state(1, 3), make_state(2)
     each = torch.cat([_condition(cues, driving[k : k + 1], source) for k in range(3)])
     assert torch.allclose(_condition(cues, driving, source), each, atol=1e-5)
+
+
+def test_beta_is_moved_until_the_maps_read_the_weights_and_no_farther() -> None:
+    cues = _cues()
+    beta = torch.randn(3, 64, generator=torch.Generator().manual_seed(5))
+    before = cues.weights(beta)
+    asked = torch.full_like(before, torch.nan)
+    blink = arkit_column("eyeBlink_L")
+    asked[:, blink] = before[:, blink] + 0.5
+    moved = cues.adjusted(beta, asked)
+    after = cues.weights(moved)
+    others = ~before[0].isnan()
+    others[blink] = False
+    assert (after - before)[:, blink].tolist() == pytest.approx([0.5] * 3, abs=0.02)
+    assert float((after - before)[:, others].abs().max()) < 0.02
+    assert torch.equal(cues.adjusted(beta, torch.full_like(before, torch.nan)), beta)
+    assert float((cues.adjusted(beta, before) - beta).abs().max()) < 1e-4

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.face_state import ARKIT_NAMES, FaceState, arkit_column
 from export3d.fitting.face_shapes import mirrored_name
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
-from export3d.portrait.shapes import LOWER_FACE, UPPER_FACE, FaceShapes, arkit_column
+from export3d.portrait.shapes import LOWER_FACE, UPPER_FACE, FaceShapes
 
 
 def test_every_shape_is_a_weight_of_the_head_model_once_and_comes_with_its_mirror_image() -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from export3d.camera import Camera
 from export3d.errors import CheckpointError, UsageError
+from export3d.evaluation.metrics.pictures import apd
 from export3d.tracking.alignment import STANDARD_POINTS, Crop, crop_transform
 from export3d.tracking.deep3d import (
     NETWORK_ALIGNMENT,
@@ -20,6 +21,7 @@ from export3d.tracking.deep3d import (
     ReconstructionNetwork,
     load_network,
     network_input,
+    pose_numbers,
 )
 from export3d.tracking.faces import ObservingModel
 from export3d.tracking.standin import face_from_landmarks
@@ -59,6 +61,20 @@ def test_the_257_numbers_split_as_published() -> None:
     assert parts.translation[0].tolist() == [254, 255, 256]
     with pytest.raises(ValueError, match=r"coefficients must have shape \(\*, 257\); got \(1, 256\)"):
         Coefficients.from_vector(torch.zeros(1, 256))
+
+
+@pytest.mark.parametrize("change", range(6))
+def test_apd_counts_each_of_the_six_numbers_of_deep3d_as_it_stands(change: int) -> None:
+    pose = torch.tensor([[0.1, -0.2, 0.05, 0.02, -0.03, 0.4]], dtype=torch.float64)
+    moved = pose.clone()
+    moved[0, change] += 0.3
+    read = [
+        pose_numbers(Camera.from_deep3d(p[:, :3], p[:, 3:], "exact").to_vector().float().numpy()) for p in (pose, moved)
+    ]
+    assert np.allclose(read[0], pose.numpy(), atol=1e-5) and np.allclose(read[1], moved.numpy(), atol=1e-5)
+    distance = apd(read[1], read[0])
+    assert distance.apd[0] == pytest.approx(0.05, abs=1e-5)  # 0.3 / 6
+    assert (distance.translation[0] > 0.09) == (change >= 3)  # 0.3 / 3
 
 
 def test_the_golden_turned_coefficients_give_the_published_camera() -> None:

@@ -254,6 +254,15 @@ def test_a_tiny_face_in_a_large_photograph_is_found(tracker, photo):
     assert np.linalg.norm(face.landmarks_px - expected, axis=1).mean() < 1.5
 
 
+def test_a_face_in_a_panorama_is_found(tracker, photo):
+    side = round(512 * 162 / 106)  # the face is 162 pixels high
+    scene = np.full((2000, 16000, 3), 90, np.uint8)
+    scene[600 : 600 + side, 12_000 : 12_000 + side] = resized(photo, side)
+    (face,) = look(tracker, scene)
+    expected = look(tracker, photo)[0].landmarks_px * (side / 512.0) + [12_000.0, 600.0]
+    assert np.linalg.norm(face.landmarks_px - expected, axis=1).mean() < 4.0
+
+
 def bystander_scene(photo: np.ndarray, driver: bool) -> np.ndarray:
     scene = np.full((540, 960, 3), 110, np.uint8)
     picture = Image.open(SAMPLES / "portrait_2.png").convert("RGB")
@@ -261,6 +270,15 @@ def bystander_scene(photo: np.ndarray, driver: bool) -> np.ndarray:
     if driver:
         scene[60:500, 60:500] = resized(photo, 440)
     return scene
+
+
+@pytest.mark.parametrize("at", [0, 1700, 3488])
+def test_a_face_in_a_panorama_is_found_wherever_it_is(tracker, photo, at):
+    face = resized(photo[20:220, 120:320], 112)
+    panorama = np.full((400, 3600, 3), 90, np.uint8)
+    panorama[150:262, at : at + 112] = face
+    (found,) = look(tracker, panorama)
+    assert at < found.landmarks_px[30, 0] < at + 112 and 150 < found.landmarks_px[30, 1] < 262
 
 
 def test_a_bystander_is_not_followed_when_the_driver_leaves_and_the_driver_is_found_again(tracker, photo):

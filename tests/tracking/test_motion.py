@@ -125,8 +125,8 @@ def test_another_format_is_refused(tmp_path):
 def test_a_newer_version_is_refused(tmp_path, motion):
     path = tmp_path / "m.safetensors"
     motion.save(path)
-    resealed(load_file(path), path, {**metadata(path), "version": "5"})
-    check_refused(path, "version 1 or 2 or 3 or 4; got 'export3d-motion', version 5. Upgrade export3d")
+    resealed(load_file(path), path, {**metadata(path), "version": "6"})
+    check_refused(path, "version 1 or 2 or 3 or 4 or 5; got 'export3d-motion', version 6. Upgrade export3d")
 
 
 def test_missing_and_unknown_arrays_are_named(tmp_path, motion):

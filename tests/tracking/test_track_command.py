@@ -5,9 +5,13 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+import torch
 
+from export3d.animation import MotionDriver
+from export3d.camera import Camera
 from export3d.cli import main
 from export3d.tracking import Motion
+from export3d.tracking.live_link import Take
 from export3d.tracking.regressor import LandmarkRegressor
 
 pytest.importorskip("mediapipe")
@@ -112,7 +116,7 @@ def test_bad_outputs_are_refused_before_tracking(clip, tmp_path, capsys, output,
 def test_other_coefficients_say_which_file_they_need(clip, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("EXPORT3D_FACE_LANDMARKER", raising=False)
     output = tmp_path / "m.safetensors"
-    failing(capsys, 2, "needs --deep3d-checkpoint", clip, "-o", output, "--coefficients", "deep3d")
+    failing(capsys, 2, "give its checkpoint, --extractor", clip, "-o", output, "--coefficients", "deep3d")
     assert not output.exists()
 
 
@@ -121,3 +125,22 @@ def test_keeping_the_points_without_clips_is_refused(tmp_path, capsys):
 
     assert main(["train-regressor", "-o", str(tmp_path / "r.safetensors"), "--keep-points"]) == 2
     assert "--keep-points trains on --data alone" in capsys.readouterr().err
+
+
+def test_a_clip_becomes_a_take_that_says_the_same_as_the_motion_file(clip, tmp_path):
+    assert track(clip, tmp_path / "m.safetensors") == 0 and track(clip, tmp_path / "take.csv") == 0
+    motion, take = Motion.load(tmp_path / "m.safetensors"), Take.load(tmp_path / "take.csv")
+    assert motion.weights is not None and motion.gaze is not None
+    assert np.nanmax(np.abs(motion.weights - take.weights)) < 1e-4
+    assert np.abs(motion.gaze - take.gaze).max() < 1e-4 and np.abs(motion.time_s - take.time_s).max() < 1e-4
+    angles = Camera.from_vector(torch.from_numpy(motion.camera)).head_angles().numpy()
+    assert np.abs(angles - take.head).max() < 1e-4
+
+
+def test_a_motion_file_keeps_the_cuts_of_its_clip(photo, tmp_path):
+    moved = np.ascontiguousarray(np.roll(photo[:, ::-1], 60, axis=0) // 2)
+    clip = write_clip(tmp_path / "cut.mp4", [photo] * 4 + [moved] * 3)
+    assert track(clip, tmp_path / "m.safetensors") == 0
+    motion = Motion.load(tmp_path / "m.safetensors")
+    assert motion.cut is not None and np.flatnonzero(motion.cut).tolist() == [4]
+    assert [frame.index for frame in MotionDriver(motion) if frame.cut] == [4]

@@ -21,6 +21,13 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_clip_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Side in pixels -> two clips of that size; the tiny presets have 32."""
+    folder = tmp_path_factory.mktemp("sizes")
+    return {size: clips.write_clips(folder / str(size), clips=2, size=size) for size in (24, 50)}
+
+
+@pytest.fixture(scope="session")
 def plain_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three tiny clips without masks, as from real videos."""
     folder = tmp_path_factory.mktemp("plain")

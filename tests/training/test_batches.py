@@ -11,9 +11,10 @@ import torch
 from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.heads.clips.motion import arkit_weights
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.landmarks import MIRRORED_LANDMARKS
-from export3d.training.batches.arkit_truth import arkit_weights, mirrored_arkit
+from export3d.training.batches.arkit_truth import mirrored_arkit
 from export3d.training.batches.augment import AugmentConfig, draw_change, recolor, replace_background
 from export3d.training.batches.clip_batches import clip_batch
 from export3d.training.batches.frame_store import FrameStore
@@ -72,7 +73,10 @@ def test_without_augmentation_frames_and_labels_are_those_of_the_clip(store: Fra
         assert np.allclose(dataset.depth(clip, time) / 16384.0, batch.depth[row].numpy())
         assert np.array_equal(dataset.mask(clip, time), batch.mask[row].numpy())
         sources = [np.array_equal(dataset.frame(clip, t), batch.source[row].numpy()) for t in range(6)]
-        assert any(sources) and not sources[time]
+        assert sum(sources) == 1 and not sources[time]
+        source = sources.index(True)
+        assert np.array_equal(dataset.arrays(clip)["beta"][source], batch.source_state.beta[row].numpy())
+        assert np.array_equal(dataset.arrays(clip)["camera"][source], batch.source_camera[row].numpy())
 
 
 def test_mirroring_flips_frame_camera_points_and_takes_the_mirrored_beta(store: FrameStore) -> None:

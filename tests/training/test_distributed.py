@@ -85,6 +85,21 @@ def test_accumulating_two_parts_gives_the_gradients_of_the_whole_batch(clip_fold
             assert torch.allclose(parts[name], gradient, atol=1e-6, rtol=1e-5), name
 
 
+def test_a_dry_run_ends_in_every_process_and_one_of_them_tells_what_it_found(clip_folder: Path, tmp_path: Path) -> None:
+    words = (
+        f"train --data {clip_folder} --preset tiny --ablation direct-3dmm --device cpu --dry-run -o {tmp_path / 'run'}"
+    )
+    port, running = str(free_port()), []
+    for rank in ("0", "1"):
+        world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = [sys.executable, "-m", "export3d", *words.split()]
+        environment = {**os.environ, **world, "OMP_NUM_THREADS": "1"}
+        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    said = [process.communicate(timeout=120) for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    assert b"s per step of 2 samples" in said[0][0] and said[1][0] == b""
+
+
 def test_a_batch_that_cannot_be_divided_is_refused() -> None:
     with pytest.raises(UsageError, match="--batch 5 cannot be divided among 2 processes"):
         World(size=2).places(5)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from export3d.camera import Camera
+from export3d.rendering.rays import rays_through
 from export3d.training.losses.terms import (
     LossWeights,
     PortraitPrediction,
@@ -182,6 +183,25 @@ def test_a_point_is_seen_unless_something_stands_before_it_or_it_is_outside_the_
     assert seen_points(points, camera, depth).tolist() == [[1.0, 1.0, 0.0, 0.0]]
     assert seen_points(points, camera, torch.zeros(1, 8, 8)).sum() == 0  # nothing of the head there
     assert seen_points(points, camera, depth, tolerance=0.2).tolist() == [[1.0, 1.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.5, 4.5), (4.5, 0.5), (7.5, 4.5), (4.5, 7.5), (-0.5, 4.5), (4.5, 8.5)])
+def test_the_outermost_pixels_belong_to_the_frame_and_those_beside_it_do_not(x: float, y: float) -> None:
+    camera = Camera.look_at_head(torch.zeros(1))
+    _, direction = rays_through(camera, torch.tensor([[x / 8]]), torch.tensor([[y / 8]]))
+    point = camera.cam_to_world[:, None, :3, 3] + 2.7 * direction
+    inside = 0 < x < 8 and 0 < y < 8
+    assert seen_points(point, camera, torch.full((1, 8, 8), 2.7)).tolist() == [[float(inside)]]
+
+
+@pytest.mark.parametrize("name", ["depth", "opacity", "occupancy", "l1", "gradient", "perceptual", "perceptual_raw"])
+def test_a_term_is_there_from_the_smallest_weight_on_and_not_without_one(name: str) -> None:
+    one = torch.ones(2, 1, 2, 2)
+    given, wanted = halves(0.5, 0.25)
+    given = replace(given, depth=one, opacity=one, sigma=torch.ones(2, 3))
+    wanted = replace(wanted, depth=one, inside=one, opacity=one, solid=torch.ones(2, 3))
+    assert name not in reconstruction_terms(given, wanted, NONE, mean_difference)
+    assert name in reconstruction_terms(given, wanted, replace(NONE, **{name: 1e-3}), mean_difference)
 
 
 def test_texture_asks_how_much_detail_there_is_not_where() -> None:

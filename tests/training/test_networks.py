@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,6 +32,17 @@ def test_every_encoder_parameter_gets_a_gradient_and_the_shapes_fit() -> None:
     assert shape.shape == (3, 139)
     (codes.square().sum() + shape.square().sum()).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in encoder.parameters())
+
+
+def test_a_code_from_landmarks_reads_them_from_the_middle_of_the_picture_on() -> None:
+    encoder = ImageEncoder(replace(SMALL_ENCODER, code_from_landmarks=True)).eval()
+    read: list[torch.Tensor] = []
+    encoder.head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    _, shape = encoder.codes_and_shape(torch.randn(2, 3, 32, 32))
+    assert shape is not None
+    centred = read[0][:, -shape.shape[1] :]
+    gain = (centred / (shape - 0.5)).flatten()
+    assert gain[0] > 1 and torch.allclose(gain, gain[:1].expand_as(gain), rtol=1e-3)
 
 
 def test_feature_maps_halve_their_side() -> None:

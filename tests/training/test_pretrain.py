@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from export3d.data import ClipDataset
 from export3d.errors import CheckpointError, TrainingError
 from export3d.expression.lebs import LeBS, LeBSConfig
+from export3d.images import to_tensor_of
 from export3d.training.loop.distributed import World
+from export3d.training.loop.optimizers import scaled_rate
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.expression_report import (
     ExpressionTable,
@@ -25,7 +28,7 @@ from export3d.training.phases.expression_report import (
     with_products,
     without_mean,
 )
-from export3d.training.phases.pretrain import PretrainTask
+from export3d.training.phases.pretrain import PretrainTask, shape_targets
 from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, TINY_PRETRAIN
 from export3d.training.phases.pretrain_files import load_expression, load_face_network
 
@@ -44,6 +47,56 @@ def test_the_loss_starts_near_chance_and_falls_on_a_repeated_batch(clip_folder: 
     # Random cosines divided by 0.07 scatter the start around ln 4 = 1.386.
     assert losses[0] < 6 * math.log(4)
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_loss_of_a_step_is_equation_1_of_each_clip_alone_at_the_asked_temperature(clip_folder: Path) -> None:
+    config = replace(TINY_PRETRAIN, temperature=0.5)
+    task = PretrainTask(config, ClipDataset(clip_folder, split="train"), World())
+    batch = task.load_batch(0)
+    images, shape = to_tensor_of(batch.images), shape_targets(batch)
+    with torch.no_grad():
+        encoder, wanted = task.module.image_encoder.eval(), torch.zeros(())
+        task.module.eval()
+        together = task.module(images, batch.beta, shape)["contrastive"]
+        for clip in range(config.clips):
+            own = encoder.codes_and_shape(images[clip])[0], task.module.expression(batch.beta[clip])
+            cosine = F.normalize(own[1], dim=1) @ F.normalize(own[0], dim=1).T
+            others = (cosine / 0.5).exp().fill_diagonal_(0.0).sum(dim=1)
+            wanted = wanted + (others.log() - cosine.diagonal() / 0.5).mean() / config.clips
+    assert together.item() == pytest.approx(wanted.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [24, 50])
+def test_frames_of_another_size_are_brought_to_the_image_encoders(
+    small_clip_folders: dict[int, Path], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    task = PretrainTask(TINY_PRETRAIN, ClipDataset(small_clip_folders[size]), World())
+    seen: list[torch.Size] = []
+    encode = task.module.image_encoder.codes_and_shape
+    monkeypatch.setattr(task.module.image_encoder, "codes_and_shape", lambda x: seen.append(x.shape) or encode(x))
+    task.step(0, task.load_batch(0))
+    assert seen == [(8, 3, 32, 32)]
+
+
+def test_under_bf16_the_basis_the_cosines_and_the_loss_stay_float32(clip_folder: Path) -> None:
+    found = {}
+    for precision in ("fp32", "bf16"):
+        task = PretrainTask(
+            replace(TINY_PRETRAIN, precision=precision), ClipDataset(clip_folder, split="train"), World()
+        )
+        batch = task.load_batch(0)
+        terms = task.step(0, batch)
+        assert terms["total"].dtype == torch.float32
+        found[precision] = terms["contrastive"].item()
+    assert found["bf16"] != found["fp32"]
+    assert found["bf16"] == pytest.approx(found["fp32"], rel=0.2)
+
+
+def test_the_rate_of_the_paper_grows_as_the_root_of_the_number_of_clips() -> None:
+    paper = PRETRAIN_PRESETS["paper"]
+    assert scaled_rate(paper.learning_rate, 32, paper.rate_clips) == pytest.approx(2e-4)  # 1e-4 * sqrt(32 / 8)
+    assert scaled_rate(paper.learning_rate, paper.clips, paper.rate_clips) == 1e-4
+    assert scaled_rate(1e-3, 6, PRETRAIN_PRESETS["portrait"].rate_clips) == 1e-3
 
 
 def test_the_basis_stays_orthonormal_while_it_is_trained(task: PretrainTask) -> None:

@@ -145,6 +145,26 @@ def test_the_first_stage_refuses_clips_that_have_nothing_for_it(plain_clip_folde
         task.step(0, task.load_batch(0))
 
 
+@pytest.mark.parametrize("size", [24, 50])
+@pytest.mark.parametrize("window", [None, 4])
+def test_clips_of_another_size_than_the_models_are_resized(
+    small_clip_folders: dict[int, Path], size: int, window: int | None
+) -> None:
+    config = replace(PHASE1, sampling=replace(PHASE1.sampling, window=window))
+    task = make_task(small_clip_folders[size], config)
+    assert torch.isfinite(task.step(0, task.load_batch(0))["total"])
+
+
+def test_the_rate_grows_as_the_root_of_the_batch_where_the_preset_says_so(clip_folder: Path) -> None:
+    given = replace(PHASE1, batch=8, samples=80, rate_batch=2, learning_rate=1e-3)
+    adversarial = replace(given.adversarial, samples=8, learning_rate=1e-5)
+    task = make_task(clip_folder, replace(given, adversarial=adversarial))
+    assert task.rate(0) == pytest.approx(2e-3)  # 1e-3 * sqrt(8 / 2)
+    assert task.adversary is not None
+    assert task.adversary._optimizer.param_groups[0]["lr"] == pytest.approx(2e-5)
+    assert make_task(clip_folder, replace(given, rate_batch=0)).rate(0) == pytest.approx(1e-3)
+
+
 def test_the_first_stage_needs_a_model_that_reads_portraits() -> None:
     with pytest.raises(ValueError, match="portrait_until needs the portrait model"):
         replace(PHASE1, portrait_until=0.1)

@@ -69,6 +69,17 @@ def test_the_offset_between_picture_and_sound_survives(tmp_path: Path) -> None:
     assert [time * 1000 for time in got.times] == list(range(200, 600, 40))
 
 
+@pytest.mark.parametrize(("name", "audio"), [("in.mp4", "aac"), ("in.ts", "aac"), ("in.mkv", "pcm_s16le")])
+def test_sound_that_begins_after_the_picture_does_so_in_the_result(tmp_path: Path, name: str, audio: str) -> None:
+    # AAC is copied, PCM encoded again. The clock of the clip itself begins at 2 s (in a transport stream later still).
+    clock = {"pts": range(2000, 2400, 40), "time_base": Fraction(1, 1000)}
+    source = make_clip(tmp_path / name, num_frames=10, audio=audio, audio_start_s=2.3, audio_s=0.4, **clock)
+    given, got = clip_facts(source), clip_facts(copy_clip(source, tmp_path / "out.mp4"))
+    assert given.audio_start_s - float(given.times[0]) == pytest.approx(0.3, abs=0.03)  # the clip is what it should be
+    assert got.audio_start_s - float(got.times[0]) == pytest.approx(0.3, abs=0.03)
+    assert float(got.times[0]) == pytest.approx(0.0, abs=0.05)
+
+
 def test_sound_longer_than_the_picture_is_kept(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", num_frames=5, audio_s=1.5)
     got = clip_facts(copy_clip(source, tmp_path / "out.mp4"))

@@ -2,6 +2,7 @@
 
 from export3d.animation.animator import Animator, Subject
 from export3d.animation.drivers import ClipDriver, Driver, DrivingFrame, MotionDriver, PhotoDriver, open_driver
+from export3d.animation.sound import SoundDriver
 from export3d.animation.transfer import TransferOptions
 from export3d.animation.video_output import VideoOptions, VideoReport, animate_video, orbit_video
 
@@ -12,6 +13,7 @@ __all__ = [
     "DrivingFrame",
     "MotionDriver",
     "PhotoDriver",
+    "SoundDriver",
     "Subject",
     "TransferOptions",
     "VideoOptions",

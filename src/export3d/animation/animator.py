@@ -16,6 +16,7 @@ from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_la
 from export3d.animation.paste import DETAIL_PX, LARGEST_PX, HeadLayer
 from export3d.animation.person import Person, continued, person_apart
 from export3d.animation.subject import Subject
+from export3d.animation.weights import Adjust
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
@@ -237,6 +238,14 @@ class Animator:
         assert render.image is not None and render.image_opacity is not None
         behind = maps.background if maps.photo is None else maps.photo.background
         return HeadLayer.of_picture(render.image[0], render.image_opacity[0], behind[0])
+
+    @property
+    def adjust(self) -> Adjust | None:
+        """What brings beta in line with single weights, on the CPU; None: the model reads none."""
+        if not isinstance(self.model, PortraitModel):
+            return None
+        cues = self.model.cues
+        return torch.inference_mode()(lambda beta, weights: cues.adjusted(beta.to(self.device), weights).cpu())
 
     def _current(self) -> Subject:
         if self.subject is None:

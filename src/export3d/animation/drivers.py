@@ -1,21 +1,23 @@
-"""What drives a portrait: a clip tracked on the fly, a photo, or a motion file. All give the same frames."""
+"""What drives a portrait: a clip tracked on the fly, a photo, a motion file; `takes.py` has more. All give the same frames."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from export3d.animation.driving import Driver, DrivingFrame
+from export3d.animation.takes import LiveDriver, TakeDriver
 from export3d.errors import UnreadableVideoError
-from export3d.face_state import FaceState
 from export3d.images import is_moving, read_image
 from export3d.tracking import Crop, Motion, Tracker
-from export3d.video import VideoReader
+from export3d.tracking.live_link import SUFFIX as TAKE_SUFFIX
+from export3d.tracking.live_link import Take
+from export3d.tracking.vmc import SCHEME
+from export3d.video import VideoReader, has_picture
 
 MOTION_SUFFIX = ".safetensors"
 
@@ -23,52 +25,6 @@ MOTION_TICKS = 90_000
 """Ticks per second of motion files, whose times are seconds; refined until the frame period is a whole number."""
 
 STILL_FPS = Fraction(25)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrivingFrame:
-    """One moment of the driving motion.
-
-    Attributes:
-        state: the driver's face (B = 1).
-        camera: ``(25,)`` float32.
-        found: false where no face was found; face and camera mean nothing then.
-        index: number of the frame in the clip, from 0.
-        pts, duration: in units of the driver's time base.
-        image: the frame itself, uint8 ``(H, W, 3)``, or None where there is none (motion files).
-    """
-
-    state: FaceState
-    camera: np.ndarray
-    found: bool
-    index: int
-    pts: int
-    duration: int
-    image: np.ndarray | None = None
-    crop: Crop | None = None
-    """The square of the driver's frame that the camera belongs to; None where nothing is known of it."""
-    landmarks: np.ndarray | None = None
-    """``(68, 2)`` in [0, 1] of the crop; of clips only."""
-    cut: bool = False
-    """Whether another shot begins with this frame."""
-    other: bool = False
-    """Whether the frame has a face, but not the one that is followed."""
-
-
-class Driver(Protocol):
-    """A stream of driving frames and its clock."""
-
-    name: str
-    fps: Fraction
-    time_base: Fraction
-    num_frames_hint: int | None
-    audio: Path | None
-    problems: tuple[str, ...]
-    """What of the file was damaged and left out; complete after the last frame."""
-
-    def __iter__(self) -> Iterator[DrivingFrame]: ...
-
-    def close(self) -> None: ...
 
 
 class ClipDriver:
@@ -135,6 +91,7 @@ class MotionDriver:
                 index=index,
                 pts=pts[index],
                 duration=durations[index],
+                cut=motion.cut is not None and bool(motion.cut[index]),
                 crop=None if motion.crop is None or not motion.found[index] else Crop(*motion.crop[index].tolist()),
             )
 
@@ -179,26 +136,38 @@ def open_driver(
     expression_space: str,
     still_seconds: float = 0.0,
     threads: int = 0,
+    by_sound: Callable[[Path], Driver] | None = None,
+    sound: bool = False,
 ) -> Driver:
-    """Open whatever drives: a motion file by its suffix, a still picture by its contents, else a video.
+    """Open whatever drives: a sender by its name, a motion file or a take by its suffix, a still picture by its contents, a
+    sound, else a video.
 
     Args:
         make_tracker: called only where a picture must be tracked.
         expression_space: what the model's beta means; a motion file in another space is refused.
         still_seconds: how long a still picture shall last.
+        by_sound: makes a driver of a file's sound (`SoundDriver`): of files without pictures, and of all where `sound` is set.
 
     Raises:
         MotionFileError, UnreadableVideoError, UnreadableImageError, ImageSizeError: The file cannot be used.
         NoFaceError, SeveralFacesError, FaceTooSmallError, FaceCutOffError: A still picture has no usable face.
     """
+    if str(path).startswith(f"{SCHEME}:"):
+        return LiveDriver(str(path))
     path = Path(path)
+    if path.suffix.lower() == TAKE_SUFFIX:
+        return TakeDriver(Take.load(path), name=str(path))
     if path.suffix.lower() == MOTION_SUFFIX:
         motion = Motion.load(path)
         motion.require_space(expression_space, where=str(path))
         return MotionDriver(motion, name=str(path))
     if not path.is_file():
-        raise UnreadableVideoError(f"{path}: no such file. --driving takes a video, a photo or a motion file.")
+        raise UnreadableVideoError(
+            f"{path}: no such file. --driving takes a video, a photo, a motion file, a take (.csv) or vmc:PORT."
+        )
     moving = is_moving(path)
+    if by_sound is not None and (sound or (moving is None and not has_picture(path))):
+        return by_sound(path)
     if moving is False:
         return PhotoDriver(read_image(path), make_tracker(), name=str(path), seconds=still_seconds)
     return ClipDriver(path, make_tracker(), threads=threads)

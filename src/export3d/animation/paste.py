@@ -16,6 +16,7 @@ from export3d.animation.backdrop import Backdrop, as_picture, laid
 from export3d.animation.compose import resize
 from export3d.animation.fill import behind_person
 from export3d.animation.person import HOLE_FROM, Person, crop_places, grown, planes, spread
+from export3d.rendering.fused import paste_head
 from export3d.tracking import Crop
 
 FULL_HD = (1920, 1080)
@@ -79,6 +80,7 @@ class Pasteboard:
         hole: bool ``(h, w)``, where the old head was, its neighbourhood included.
         behind: float32 ``(C, h, w)`` in [0, 255], the part without the old head.
         side: of the crop, in pixels of `photo`.
+        fused: whether the compiled renderer pastes; the same picture to a grey level.
     """
 
     photo: np.ndarray
@@ -89,9 +91,15 @@ class Pasteboard:
     hole: Tensor
     behind: Tensor
     side: float
+    fused: bool = False
 
     def paste(self, head: HeadLayer) -> np.ndarray:
         """The photograph with this head, uint8 ``(H, W, C)``. Where neither it nor the old head is, nothing changes."""
+        if self.fused:
+            made = self.photo.copy()
+            part = made[self.rows, self.columns]
+            paste_head(part, self._square(head)[0], self.grid[0], self.share[0], self.behind)
+            return made
         part = planes(self.photo[self.rows, self.columns])
         part += self.share * (laid(*self._warped(head), self.behind) - part)
         made = self.photo.copy()
@@ -130,11 +138,14 @@ class Pasteboard:
         """uint8 ``(H, W, 3)``: the photograph without the old head."""
         return self.paste(HeadLayer(torch.zeros(3, 2, 2), torch.zeros(1, 2, 2)))
 
-    def _warped(self, head: HeadLayer) -> tuple[Tensor, Tensor]:
+    def _square(self, head: HeadLayer) -> Tensor:
         square = torch.cat([head.colours, head.opacity])[None]
         if square.shape[-1] > 1.5 * self.side:  # a small face: averaged first, or it would sparkle
             square = F.interpolate(square, size=[max(round(self.side), 1)] * 2, mode="area")
-        warped = F.grid_sample(square, self.grid, "bicubic", "border", align_corners=False)[0]
+        return square
+
+    def _warped(self, head: HeadLayer) -> tuple[Tensor, Tensor]:
+        warped = F.grid_sample(self._square(head), self.grid, "bicubic", "border", align_corners=False)[0]
         # Cubic kernels ring; what shows nothing must stay nothing.
         opacity = warped[3:].clamp(0.0, 1.0) * (warped[3:] > 1 / 512)
         return torch.minimum(warped[:3].clamp_min(0.0), 255.0 * opacity), opacity

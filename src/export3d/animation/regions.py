@@ -115,7 +115,7 @@ def mixed_state(own: FaceState, driving: FaceState, strengths: Strengths, readin
     face = {strengths[name] for name in FACE_REGIONS if name != "gaze"}
     state = driving
     if face != {1.0}:
-        change = driving.beta - own.beta
+        change = torch.where(driving.beta.isnan(), 0.0, driving.beta - own.beta)  # a take tells single weights alone
         if len(face) == 1:
             change = next(iter(face)) * change
         elif reading is None:
@@ -137,7 +137,7 @@ def _mixed_weights(own: Tensor | None, driving: Tensor | None, strengths: Streng
     if own is None or driving is None:
         return driving
     factors = torch.tensor([strengths[region_of(name)] for name in ARKIT_NAMES])
-    moved = (own + factors * (driving - own)).clamp(0.0, 1.0)
+    moved = (own + factors * (driving - own)).clamp(min=0.0).minimum(driving.clamp(min=1.0))  # lids close beyond 1
     return torch.where(factors == 0.0, own, moved)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from export3d.animation.drivers import DrivingFrame
 from export3d.animation.regions import REGIONS, BetaReading, Strengths, mixed_camera, mixed_state
-from export3d.animation.weights import WeightTransfer
+from export3d.animation.weights import Adjust, WeightTransfer
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
@@ -71,6 +71,7 @@ def transfer(
     camera: np.ndarray,
     time_base: Fraction,
     reading: BetaReading | None = None,
+    adjust: Adjust | None = None,
 ) -> Iterator[DrivingFrame]:
     """Driving frames -> frames with the face and camera that the portrait shall take.
 
@@ -79,14 +80,22 @@ def transfer(
         reading: tells the regions of a face apart (`BetaReading.of`); not needed where all go equally far.
         camera: ``(25,)``, the portrait's own camera.
         time_base: clock of the frames' `pts`, seconds per unit.
+        adjust: brings beta in line with single weights (the portrait model's); None: the model has none.
+
+    Raises:
+        UsageError: The driver tells single weights alone, and the model reads none.
     """
     if options.shift:
         frames = move_in_plane(frames)
     if options.smooth_s > 0:
         frames = smooth(frames, options.smooth_s, time_base)
     first = options.neutral
-    weights = WeightTransfer(own)
+    weights = WeightTransfer(own, adjust)
     for frame in frames:
+        if blind := bool(frame.state.beta.isnan().any()):
+            if adjust is None or own.weights is None:
+                raise UsageError("the driver tells single weights alone, which only the portrait model reads.")
+            frame = replace(frame, state=replace(frame.state, beta=own.beta))
         state, seen = frame.state, frame.camera
         if options.relative:
             if frame.found:  # each number has its own first time: the first frame may be a blink, of unknown gaze
@@ -98,6 +107,8 @@ def transfer(
                 seen = relative_camera(seen, first.camera, camera)
         else:
             state = weights(state, frame.found)
+        if blind and adjust is not None and state.weights is not None:
+            state = replace(state, beta=adjust(own.beta, state.weights))
         state = mixed_state(own, state, options.strengths, reading)
         yield replace(frame, state=state, camera=mixed_camera(camera, seen, options.strengths["pose"]))
 

@@ -1,14 +1,17 @@
 """Single expression weights of a driver on a portrait: the portrait's own, moved as the driver's scores move from rest.
 
 A score is no weight: each person has another one at rest, and most scores go less far than the face does. So the driver's
-resting score is taken off, and what is left is strengthened. Lids are left to beta: their scores did worse in that way.
+resting score is taken off, and what is left is strengthened. Lids have a curve of their own, and beta is moved along with them:
+the model closes eyes only where the code of the expression and the single weight agree.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +23,14 @@ STRENGTH = 1.5
 GAINS = {"jawOpen": 1.0 / 0.78, "mouthSmileLeft": 1.0 / 0.75, "mouthSmileRight": 1.0 / 0.75, "mouthPucker": 1.5}
 """Change of the true weight per change of its score, on rendered heads; 1 where it was not measured."""
 
-LEFT_TO_BETA = ("eyeBlinkLeft", "eyeBlinkRight", "eyeSquintLeft", "eyeSquintRight")
+LIDS = ("eyeBlinkLeft", "eyeBlinkRight")
+
+LID_SCORES = (0.0, 0.015, 0.04, 0.07, 0.135, 0.19, 0.25, 0.3)
+LID_WEIGHTS = (0.0, 0.125, 0.35, 0.5, 0.75, 1.0, 1.25, 1.5)
+"""The weight that changes the score of the result as much as the driver's score has changed: the mean curve of 23 photographs,
+turned round (`benchmarks/lids.py`). On rendered people half of it would do."""
+
+LEFT_TO_BETA = ("eyeSquintLeft", "eyeSquintRight")
 
 REST_QUANTILE = 0.15
 """A score's resting value is this quantile of the frames so far: faces rest more often than not, at the low end."""
@@ -28,17 +38,23 @@ REST_QUANTILE = 0.15
 _REMEMBERED = 1500  # frames (a minute at 25 fps) from which the quantile is taken
 
 
+Adjust = Callable[[Tensor, Tensor], Tensor]
+"""beta ``(B, 64)`` and weights ``(B, 52)`` -> beta that says the same as the weights (`ExpressionCues.adjusted`)."""
+
+
 class WeightTransfer:
     """Carries a driver's scores over to one portrait, frame by frame.
 
     Args:
         own: the portrait's own face; without weights (the paper's model) nothing is changed.
+        adjust: moves beta along with the lids; None leaves it.
     """
 
-    def __init__(self, own: FaceState) -> None:
-        self._own = own.weights
+    def __init__(self, own: FaceState, adjust: Adjust | None = None) -> None:
+        self._own, self._adjust = own.weights, adjust
         gains = [0.0 if name in LEFT_TO_BETA else STRENGTH * GAINS.get(name, 1.0) for name in ARKIT_NAMES]
         self._gains = torch.tensor(gains)
+        self._lids = torch.tensor([name in LIDS for name in ARKIT_NAMES])
         self._seen: deque[Tensor] = deque(maxlen=_REMEMBERED)
 
     def __call__(self, state: FaceState, found: bool) -> FaceState:
@@ -49,6 +65,11 @@ class WeightTransfer:
             self._seen.append(state.weights[0])
         if not self._seen:
             return replace(state, weights=None)
-        rest = torch.nanquantile(torch.stack(list(self._seen)), REST_QUANTILE, dim=0)
-        moved = (self._own + self._gains * (state.weights - rest)).clamp(0.0, 1.0)
-        return replace(state, weights=torch.where(self._gains > 0.0, moved, torch.nan))
+        change = state.weights - torch.nanquantile(torch.stack(list(self._seen)), REST_QUANTILE, dim=0)
+        moved = (self._own + self._gains * change).clamp(0.0, 1.0)
+        closed = (self._own + torch.from_numpy(np.interp(change, LID_SCORES, LID_WEIGHTS))).clamp(0.0, LID_WEIGHTS[-1])
+        moved = torch.where(self._lids, closed.to(moved), torch.where(self._gains > 0.0, moved, torch.nan))
+        beta = state.beta
+        if self._adjust is not None:
+            beta = self._adjust(beta, torch.where(self._lids, moved, torch.nan))
+        return replace(state, weights=moved, beta=beta)

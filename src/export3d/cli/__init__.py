@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from export3d.errors import Export3DError, MissingExtraError, OutputError, UsageError
+from export3d.errors import Export3DError, MissingExtraError, OutputError, UsageError, missing_library
 from export3d.files import write_error
 from export3d.stopping import StoppedBySignal, stop_signals
 
@@ -31,11 +31,13 @@ USE, DATA, TRAIN, MEASURE = "Use a trained model", "Make and check data", "Train
 COMMANDS: dict[str, Command] = {
     "animate": Command("animate", USE, "drive a portrait with a clip, a photo or a motion file"),
     "orbit": Command("orbit", USE, "turn the head of a portrait: novel views and depth"),
+    "studio": Command("studio", USE, "the page in the browser: animate, live, face, 3D, check; and the same over HTTP"),
     "sweep": Command("sweep", USE, "vary the expression along each basis vector: a sheet of pictures"),
     "track": Command("track", USE, "turn a clip into a small motion file that can be reused"),
     "demo": Command("demo", USE, "animate the bundled sample portrait with the bundled sample clip"),
     "verify": Command("verify", USE, "was it made with Export3D? signed manifest and invisible mark"),
     "models": Command("models", USE, "list and fetch model files that are not in the package"),
+    "export": Command("export", USE, "the model as ONNX graphs, for use without PyTorch"),
     "info": Command("info", USE, "model, presets, versions, and what is missing and how to get it"),
     "heads": Command("heads", DATA, "render synthetic talking heads with exact labels"),
     "prepare": Command("prepare", DATA, "turn raw videos into training clips"),
@@ -121,8 +123,8 @@ def _run(arguments: list[str]) -> int:
         raise UsageError(f"'{name}' is not a command.{hint} See them all with: export3d --help")
     try:
         entry = getattr(importlib.import_module(f"export3d.cli.{command.module}"), f"{name.replace('-', '_')}_main")
-    except ModuleNotFoundError as error:
-        raise _missing_module(name, error) from error
+    except ImportError as error:
+        raise missing_library(f"export3d {name}", error) or _missing_module(name, error) from error
     try:
         code = entry(rest)
     except SystemExit as stop:  # the option parser has printed its own message
@@ -130,12 +132,14 @@ def _run(arguments: list[str]) -> int:
     return int(code or 0)
 
 
-def _missing_module(command: str, error: ModuleNotFoundError) -> Export3DError | ModuleNotFoundError:
+def _missing_module(command: str, error: ImportError) -> Export3DError | ImportError:
     missing = (error.name or "").split(".")[0]
-    if missing == "export3d":
+    if missing == "export3d" or not isinstance(error, ModuleNotFoundError):
         return error  # a part of this package: a broken installation deserves its traceback
     extras = {"mediapipe": "face", "webdataset": "train", "torchmetrics": "eval", "skimage": "eval", "ray": "cluster"}
+    extras |= dict.fromkeys(("onnx", "onnxscript"), "export")
     extras |= dict.fromkeys(("c2pa", "cryptography"), "provenance")
+    extras |= dict.fromkeys(("gradio", "uvicorn", "fastapi", "starlette"), "studio")
     extra = extras.get(missing)
     how = f'pip install "export3d[{extra}]"' if extra else f"pip install {missing}"
     return MissingExtraError(f"export3d {command} needs the package '{missing}', which is not installed. Run: {how}")

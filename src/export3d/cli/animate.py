@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,22 +23,22 @@ from export3d.cli.common import (
     warn_of_gaps,
 )
 from export3d.cli.driving import Drivers, DrivingOptions
+from export3d.cli.extractor import ExtractorOptions, open_tracker
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.cli.sources import source_of
 from export3d.provenance import ProvenanceOptions
+from export3d.stopping import stop_signals
 
 if TYPE_CHECKING:
-    from export3d.animation import VideoOptions
-
-if TYPE_CHECKING:
-    pass
+    from export3d.animation import Driver, VideoOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnimateOptions(DrivingOptions):
     """Make a portrait speak and turn like a driving clip.
 
-    The driving file is a video (its sound is kept), a photo, or a motion file made by `export3d track`.
+    The driver is a video (its sound is kept), a photo, a motion file made by `export3d track`, a sound, a take of ARKit weights
+    (.csv of Live Link Face), or vmc:PORT, a running VMC sender, which is followed until Ctrl-C.
     """
 
     source: Path
@@ -94,6 +94,9 @@ class AnimateOptions(DrivingOptions):
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
 
+    reads: ExtractorOptions = field(default_factory=ExtractorOptions)
+    """What reads beta off a face."""
+
     provenance: ProvenanceOptions = field(default_factory=ProvenanceOptions)
     """Label, mark, signed manifest, consent, allowed portraits."""
 
@@ -112,7 +115,6 @@ def run(options: AnimateOptions) -> str:
     from export3d.animation.backdrop import TRANSPARENT
     from export3d.animation.targets import check_target, is_still
     from export3d.portrait import load_model
-    from export3d.tracking import Tracker
     from export3d.training.loop.memory import keep_freed_memory
 
     source, video = source_of(options), _video(options)
@@ -129,7 +131,7 @@ def run(options: AnimateOptions) -> str:
         composite=options.side_by_side,
     )
     model = load_model(options.model, device=pick_device(options.device))
-    with Tracker(choice=source.choice, size=model.config.image_size) as tracker, ExitStack() as opened:
+    with open_tracker(options.reads, model, source.choice) as tracker, ExitStack() as opened:
         animator = Animator(
             model,
             tracker,
@@ -144,7 +146,7 @@ def run(options: AnimateOptions) -> str:
         drivers = Drivers(options, model, tracker, still=is_still(options.output), threads=options.threads)
         motion = [drivers.motion(path, source.strengths) for path in options.driving]
         played = [opened.enter_context(closing(drivers.combined(path))) for path in options.driving]
-        with progress_bar("animating", played[0].num_frames_hint) as progress:
+        with ending_with_driver(played[0]), progress_bar("animating", played[0].num_frames_hint) as progress:
             how = {"video": video, "on_lost": options.on_lost, "finish": finish, "progress": progress}
             report = source.animate(played, motion, **how)
     for path, driver in zip(options.driving, played, strict=True):
@@ -152,6 +154,13 @@ def run(options: AnimateOptions) -> str:
     warn_of_gaps(report, options.on_lost)
     warn_of_missing_manifest(finish)
     return result_line(report)
+
+
+def ending_with_driver(driver: Driver) -> AbstractContextManager[None]:
+    """While a live driver plays, a stop signal ends the film instead of throwing it away."""
+    from export3d.animation.takes import LiveDriver
+
+    return stop_signals(lambda _: driver.finish()) if isinstance(driver, LiveDriver) else nullcontext()
 
 
 def _video(options: AnimateOptions) -> VideoOptions:

@@ -6,7 +6,9 @@ import math
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
 
 from export3d.errors import UsageError
 
@@ -24,8 +26,14 @@ class DrivingOptions:
     """What drives, and how far the portrait follows."""
 
     driving: tuple[Path, ...]
-    """Video, photo or motion file (.safetensors) whose expression and head pose are taken over. With several faces one for
-    all of them, or one for each from left to right."""
+    """Video, photo, motion file (.safetensors), sound (wav, mp3, m4a, ...), take (.csv) or vmc:PORT whose expression and head
+    pose are taken over. With several faces one for all of them, or one for each from left to right."""
+
+    from_: Annotated[Literal["picture", "sound"], tyro.conf.arg(name="from")] = "picture"
+    """What of a film drives: the face in its pictures, or its sound. A file without pictures always drives by sound."""
+
+    seed: int = 0
+    """Of the blinks, brows, glances and head of a portrait that is driven by sound."""
 
     expression_only: bool = False
     """Take over expression and gaze; keep the portrait's own head pose."""
@@ -118,16 +126,20 @@ class Drivers:
 
     def open(self, path: Path) -> Driver:
         """One file as a driver."""
-        from export3d.animation import open_driver
+        from export3d.animation import SoundDriver, open_driver
         from export3d.tracking import Tracker
 
         tracker = self._tracker
         return open_driver(
             path,
-            lambda: Tracker(tracker.face_tracker, tracker.coefficients, choice=self._options.driving_face),
+            lambda: Tracker(
+                tracker.face_tracker, tracker.coefficients, choice=self._options.driving_face, option="--driving-face"
+            ),
             expression_space=self._model.config.expression.space,
             still_seconds=self._still_s,
             threads=self._threads,
+            by_sound=lambda path: SoundDriver(path, self._model, seed=self._options.seed),
+            sound=self._options.from_ == "sound",
         )
 
     def combined(self, driving: Path) -> Driver:

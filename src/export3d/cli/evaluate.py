@@ -218,9 +218,11 @@ def _facts(options: EvaluateOptions, command: list[str], dataset: ClipDataset, b
 
     from export3d import __version__
     from export3d.data.manifest import MANIFEST_NAME, file_sha256
+    from export3d.files import measured_now
 
     return {
         "command": " ".join(command),
+        "commit": measured_now()["commit"],
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seed": options.seed,
         "versions": {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +15,7 @@ from rich.table import Table
 from export3d.cli.common import check_targets, stage_bars
 from export3d.data.tar_members import encode_image
 from export3d.errors import OutputError, UsageError
-from export3d.files import write_atomically
+from export3d.files import measured_now, write_atomically
 from export3d.heads.clips.entanglement import EntanglementConfig, measure_entanglement
 from export3d.heads.clips.extractor import LinearExtractor
 from export3d.heads.clips.motion_csv import from_csv
@@ -194,7 +193,7 @@ def _entanglement(options: EntanglementOptions, argv: list[str]) -> None:
     console.print(table)
     result = {
         "command": shlex.join(["export3d", "heads", *argv]),
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        **measured_now(),
         "head": head.name,
         "extractor": extractor.info,
         "noise_px": extractor.config.noise_px,

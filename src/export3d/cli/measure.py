@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +19,7 @@ from export3d.reading import read_log
 if TYPE_CHECKING:
     from export3d.evaluation.scores.expression_content import CodeRow
     from export3d.evaluation.scores.expression_sample import ExpressionSample
+    from export3d.expression.lebs import LeBS
     from export3d.heads.clips.extractor import LinearExtractor
 
 COLUMNS = ("between_identity_share", "identity_1nn", "identity_1nn_frames", "r2", "r2_within", "r2_quadratic")
@@ -31,7 +31,7 @@ class MeasureOptions:
     """Measure on people whom training never saw how much identity and expression CLeBS keeps of beta-hat."""
 
     expression: Path
-    """Run folder of `export3d pretrain` (or its expression.safetensors)."""
+    """Run folder of `export3d pretrain`, its expression.safetensors, or a model with a frozen encoder."""
     data: Path
     """Clips of test people (`export3d heads render --split test`): pictures for the retrieval, and the extractor."""
     identities: int = 0
@@ -64,13 +64,13 @@ def measure_expression_main(argv: Sequence[str]) -> int:
 def run(options: MeasureOptions, command: str) -> None:
     """Measure, print the table, write what was asked for."""
     from export3d.data import ClipDataset
+    from export3d.data.manifest import file_sha256
     from export3d.evaluation.scores import expression_content as content
-    from export3d.files import write_atomically
+    from export3d.files import measured_now, write_atomically
     from export3d.heads.clips.extractor import NUM_EXPRESSION
     from export3d.training.phases.pretrain_files import (
         FACE_NETWORK_FILE,
         check_space,
-        load_expression,
         load_face_network,
     )
 
@@ -78,10 +78,10 @@ def run(options: MeasureOptions, command: str) -> None:
         raise UsageError(f"--figure: expected a .png or .jpg name; got {options.figure}.")
     set_threads(options.threads)
     dataset = ClipDataset(options.data)
-    expression, notes = load_expression(options.expression)
+    expression, notes = _load(options.expression)
     check_space(dataset.extractor, expression.config.space, str(options.data))
     extractor = _extractor(options, dataset, notes)
-    others = {f"beta' of {path.name}": load_expression(path)[0] for path in options.compare}
+    others = {f"beta' of {path.name}": _load(path)[0] for path in options.compare}
     sample = _sample(options, dataset, extractor)
     spread = extractor.mode_spread[:NUM_EXPRESSION].numpy()
     rows = content.measure_codes(expression, sample, spread, others=others)
@@ -100,10 +100,11 @@ def run(options: MeasureOptions, command: str) -> None:
         drawn = {"drawn_without_rendering": options.identities > 0}
         facts: dict[str, Any] = {
             "command": command,
-            "date": date.today().isoformat(),
+            **measured_now(),
             "seed": options.seed,
             "sample": {"identities": sample.identities, "frames": len(sample.beta), **drawn},
-            "run": {"steps": notes["step"], "pretrain": notes["pretrain"]},
+            "run": {"steps": notes["step"], "pretrain": notes.get("pretrain")},
+            "weights_sha256": file_sha256(_file(options.expression)),
             "extractor": extractor.info,
             "chance": chances,
             "near_chance_factor": content.NEAR_CHANCE,
@@ -115,6 +116,22 @@ def run(options: MeasureOptions, command: str) -> None:
         }
         write_atomically(options.output, (json.dumps(facts, indent=1) + "\n").encode())
         say(f"wrote {options.output}")
+
+
+def _file(path: Path) -> Path:
+    """The file that holds the encoder."""
+    from export3d.training.phases.pretrain_files import EXPRESSION_FILE
+
+    return path / EXPRESSION_FILE if path.is_dir() else path
+
+
+def _load(path: Path) -> tuple[LeBS, dict[str, Any]]:
+    """The frozen encoder of a run or of a model, and the notes of its file."""
+    from export3d.training.phases.pretrain_files import EXPRESSION_FILE, load_expression
+    from export3d.training.phases.train_inputs import expression_of_model
+
+    is_run = path.is_dir() or path.name.startswith(Path(EXPRESSION_FILE).stem)
+    return load_expression(path) if is_run else expression_of_model(path)
 
 
 def _draw(path: Path | None, sample: ExpressionSample, coefficients: Any, people: int) -> dict[str, int] | None:

@@ -19,6 +19,7 @@ from export3d.cli.common import (
     say,
     set_threads,
 )
+from export3d.cli.extractor import ExtractorOptions, open_tracker
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.errors import UsageError
 from export3d.provenance import ProvenanceOptions
@@ -73,6 +74,9 @@ class OrbitCommand:
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
 
+    reads: ExtractorOptions = field(default_factory=ExtractorOptions)
+    """What reads beta off a face."""
+
     provenance: ProvenanceOptions = field(default_factory=ProvenanceOptions)
     """Label, mark, signed manifest, consent, allowed portraits."""
 
@@ -91,7 +95,6 @@ def run(options: OrbitCommand) -> str:
     from export3d.animation.paths import OrbitOptions
     from export3d.animation.targets import check_target
     from export3d.portrait import load_model
-    from export3d.tracking import Tracker
     from export3d.training.loop.memory import keep_freed_memory
 
     if not 1 <= options.fps <= 240 or not 0 < options.seconds <= 3600:
@@ -112,7 +115,7 @@ def run(options: OrbitCommand) -> str:
     allowed = allowed_sources(options.provenance)
     finish = start_finish(options.provenance, source=options.source, model=options.model)
     model = load_model(options.model, device=pick_device(options.device))
-    with Tracker(choice=options.face, size=model.config.image_size) as tracker:
+    with open_tracker(options.reads, model, options.face) as tracker:
         animator = Animator(model, tracker, exact=options.exact, allowed=allowed, detail=options.size)
         animator.portrait(options.source)
         with progress_bar("turning", orbit.num_frames) as progress:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,7 @@ from export3d.errors import DataError, UsageError
 if TYPE_CHECKING:
     from export3d.data import ClipDataset
     from export3d.portrait import Model
+    from export3d.tracking import Tracker
 
 COLUMNS = ("psnr", "ssim", "foreground", "mouth", "eyes", "depth", "sharpness")
 
@@ -39,8 +40,11 @@ class QualityOptions:
     size: int | None = None
     """Score pictures of so many pixels, composed with the clips' own detail (portrait model); left out, the model's own size,
     enlarged to the clips'."""
+    tracked: bool = False
+    """Also score portrait and driver seen as pictures alone, as users' files are, and what the true camera, expression, gaze or
+    torso would bring, one at a time."""
     brief: bool = False
-    """Score only the model itself and the copied source."""
+    """Score only the model itself, the copied source and, with --tracked, the tracked driver."""
     clips: int | None = None
     """Only the first so many clips."""
     rows: int = 8
@@ -63,9 +67,10 @@ def run(options: QualityOptions, command: list[str]) -> None:
     from PIL import Image
 
     from export3d.data import ClipDataset
+    from export3d.data.manifest import file_sha256
     from export3d.evaluation.figures.sheets import same_identity_sheet
     from export3d.evaluation.scores.synthetic import score_synthetic
-    from export3d.files import write_atomically
+    from export3d.files import measured_now, write_atomically
     from export3d.portrait.loading import checkpoint_path, load_model
 
     kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -75,7 +80,12 @@ def run(options: QualityOptions, command: list[str]) -> None:
     dataset = ClipDataset(options.data)
     _check(options, model, dataset)
     clips = options.clips or len(dataset)
-    with progress_bar("scoring", clips) as report:
+    tracker: AbstractContextManager[Tracker | None] = nullcontext()
+    if options.tracked:
+        from export3d.tracking import Tracker
+
+        tracker = Tracker(choice="largest")
+    with tracker as seen, progress_bar("scoring", clips) as report:
         scores = score_synthetic(
             model,
             dataset,
@@ -83,11 +93,12 @@ def run(options: QualityOptions, command: list[str]) -> None:
             clips=options.clips,
             size=options.size,
             brief=options.brief,
+            tracker=seen,
             on_progress=lambda done, _: report(done),
         )
-    say(f"{'variant':20s}" + "".join(f"{name:>12s}" for name in COLUMNS))
+    say(f"{'variant':24s}" + "".join(f"{name:>12s}" for name in COLUMNS))
     for name, row in scores.items():
-        say(f"{name:20s}" + "".join(f"{value:12.4f}" for value in asdict(row).values()))
+        say(f"{name:24s}" + "".join(f"{value:12.4f}" for value in asdict(row).values()))
     views = None
     if options.views is not None:
         from export3d.evaluation.scores.novel_views import score_novel_views
@@ -99,11 +110,13 @@ def run(options: QualityOptions, command: list[str]) -> None:
             say(f"{name:20s}" + "".join(f"{angle:>8s} {value:.2f} dB" for angle, value in row.items()))
     if options.output is not None:
         facts = {
-            **{"command": " ".join(command), "date": date.today().isoformat(), "clips": clips, "seed": options.seed},
+            **{"command": " ".join(command), **measured_now(), "clips": clips, "seed": options.seed},
             "model": checkpoint_path(options.model).name,
+            "weights_sha256": file_sha256(checkpoint_path(options.model)),
             "size": options.size or model.config.image_size,
             "frames": sum(dataset.num_frames(i) for i in range(clips)),
             "units": "psnr, foreground, mouth, eyes: dB; depth: scene units (1 = 47 cm); sharpness: share of the truth's",
+            "truth": "tracked*: portrait and driver read from pictures; others: extractor's beta, true camera, gaze and turn",
             "scores": {name: asdict(row) for name, row in scores.items()},
             **({} if views is None else {"novel_views_foreground_psnr": views}),
         }

@@ -35,8 +35,9 @@ class ReproduceOptions:
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder WORK for clips, runs and scores."""
-    scale: Literal["small", "smoke"] = "small"
-    """Preset and sizes. smoke shows in a minute that all stages work; its numbers mean nothing."""
+    scale: Literal["small", "paper-small", "smoke"] = "small"
+    """Preset and sizes. paper-small is the budget of docs/paper_results.md; smoke shows in a minute that all
+    stages work; its numbers mean nothing."""
     stages: tuple[Stage, ...] = ("data", "pretrain", "train", "evaluate", "figures", "page")
     """Which stages to do; they are done in this order."""
     variants: tuple[Variant, ...] = (
@@ -163,12 +164,16 @@ def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str,
             _measure_expression(options, settings, results, pictures, reporter)
     else:
         from export3d.files import write_atomically
-        from export3d.reproduce.page import tables_page
+        from export3d.reproduce.page import paper_page, tables_page
 
         written = tables.write_results(settings, results, command, reporter)
         page = results / "tables.md"
         write_atomically(page, tables_page(written).encode())
         reporter.line(f"page: wrote {page}")
+        if settings.variants:
+            page = results / "paper_results.md"
+            write_atomically(page, paper_page(results).encode())
+            reporter.line(f"page: wrote {page}")
 
 
 def _settings(options: ReproduceOptions) -> Settings:

@@ -126,11 +126,11 @@ class Film(Source):
         }
 
     def prepare(self, animator: Animator) -> Sequence[str]:
-        from export3d.tracking import Tracker
+        from export3d.cli.extractor import open_tracker
 
         self.animator = animator
         # The driver's faces are followed at the same time, by the animator's tracker.
-        self.tracker = Tracker(coefficients=animator.tracker.coefficients, choice=self.choice, size=animator.image_size)
+        self.tracker = open_tracker(self.options.reads, animator.model, self.choice)
         return ()
 
     def animate(self, drivers: Sequence[Driver], motion: Sequence[TransferOptions], **how: Any) -> VideoReport:

@@ -18,6 +18,7 @@ from export3d.cli.common import (
     say,
     set_threads,
 )
+from export3d.cli.extractor import ExtractorOptions, open_tracker
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.errors import DataError, UsageError
 from export3d.provenance import ProvenanceOptions
@@ -67,6 +68,9 @@ class SweepCommand:
     threads: int = 0
     """Threads of the network; 0 is automatic."""
 
+    reads: ExtractorOptions = field(default_factory=ExtractorOptions)
+    """What reads beta off a face."""
+
     provenance: ProvenanceOptions = field(default_factory=ProvenanceOptions)
     """Label, mark, signed manifest, consent, allowed portraits."""
 
@@ -95,7 +99,6 @@ def run(options: SweepCommand) -> str:
     from export3d.animation.targets import is_still, write_picture
     from export3d.camera import Camera
     from export3d.portrait import load_model
-    from export3d.tracking import Tracker
 
     if not is_still(options.output):
         raise UsageError(f"sweep: -o must end in .png or .jpg; got {options.output}.")
@@ -115,7 +118,7 @@ def run(options: SweepCommand) -> str:
     else:
         mean, spread = coefficient_spread(model, beta)
     values = sweep_values(chosen, mean, spread)
-    with Tracker(choice=options.face, size=model.config.image_size) as tracker:
+    with open_tracker(options.reads, model, options.face) as tracker:
         animator = Animator(model, tracker, allowed=allowed)
         animator.portrait(options.source)
         camera = Camera.look_at_head().to_vector()[0].numpy() if options.frontal else None

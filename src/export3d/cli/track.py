@@ -1,4 +1,4 @@
-"""`export3d track`: a clip to a motion file; `export3d train-regressor`: the tracker's own network."""
+"""`export3d track`: a clip to a motion file or a take; `export3d train-regressor`: the tracker's own network."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from export3d.cli.common import check_targets, parse, progress_bar, refuse_overwriting_inputs, say, warn_of_damage
 from export3d.errors import OutputError, UsageError
-
-if TYPE_CHECKING:
-    from export3d.tracking import CoefficientModel, ObservingModel
-    from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +22,7 @@ class TrackCommand:
     """Video with a face in it."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Motion file to write, .safetensors."""
+    """Motion file to write, .safetensors; or .csv, a take of ARKit weights as Live Link Face writes it."""
 
     face: str | None = None
     """Which face, where there are several: largest, left, right, or a number (0 is the leftmost)."""
@@ -38,13 +34,13 @@ class TrackCommand:
     """Average over a few frames, against trembling."""
 
     coefficients: Literal["regressor", "arkit52", "deep3d"] = "regressor"
-    """What beta is. The bundled model needs regressor; deep3d needs --deep3d-checkpoint."""
+    """What beta is. The bundled model needs regressor; deep3d needs --extractor."""
 
     face_landmarker: Path | None = None
     """Another face_landmarker.task than `export3d models get face-landmarker` fetches."""
 
-    deep3d_checkpoint: Path | None = None
-    """Checkpoint of Deep3DFaceRecon (epoch_20.pth), for --coefficients deep3d."""
+    extractor: Annotated[Path | None, tyro.conf.arg(aliases=["--deep3d-checkpoint"])] = None
+    """Deep3DFaceRecon's checkpoint (epoch_20.pth), or another regressor than the bundled one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +98,18 @@ def track(options: TrackCommand) -> str:
     """Track as asked; returns the result line."""
     from export3d.tracking import Tracker
     from export3d.tracking.clip import track_clip
+    from export3d.tracking.coefficients import open_coefficients
+    from export3d.tracking.live_link import Take
     from export3d.tracking.mediapipe_tracker import MediaPipeTracker
     from export3d.tracking.smoothing import smooth_motion
     from export3d.video import VideoReader
 
-    check_targets((options.output, ".safetensors"))
+    check_targets((options.output, ".safetensors", ".csv"))
     refuse_overwriting_inputs(options.output, options.clip)
     with VideoReader(options.clip) as reader:
         faces = MediaPipeTracker(options.face_landmarker)
-        with Tracker(faces, _coefficients(options, faces), options.face) as tracker:
+        reads = open_coefficients(options.coefficients, faces=faces.info, file=options.extractor)
+        with Tracker(faces, reads, options.face) as tracker:
             with progress_bar("tracking", reader.num_frames_hint) as progress:
                 motion = track_clip(
                     tracker, reader, reader.fps, on_lost=options.on_lost, name=str(options.clip), progress=progress
@@ -118,7 +117,7 @@ def track(options: TrackCommand) -> str:
         warn_of_damage(options.clip, reader.problems)
     if options.smooth:
         motion = smooth_motion(motion)
-    motion.save(options.output)
+    (Take.of_motion(motion) if options.output.suffix.lower() == ".csv" else motion).save(options.output)
     lost = int((~motion.found).sum())
     return (
         f"{options.output}: {len(motion)} frames, {float(motion.fps):.6g} fps, face lost in {lost}, "
@@ -155,19 +154,3 @@ def train(options: TrainRegressorCommand, command: str) -> str:
             progress=lambda stage, done, total: progress(done),
         )
     return report.line(options.output)
-
-
-def _coefficients(options: TrackCommand, faces: MediaPipeTracker) -> CoefficientModel | ObservingModel:
-    if options.coefficients == "arkit52":
-        from export3d.tracking.arkit import BlendshapeModel
-
-        return BlendshapeModel(faces.info)
-    if options.coefficients == "deep3d":
-        from export3d.tracking.deep3d import Deep3DModel
-
-        if options.deep3d_checkpoint is None:
-            raise UsageError("track: --coefficients deep3d needs --deep3d-checkpoint epoch_20.pth.")
-        return Deep3DModel(options.deep3d_checkpoint)
-    from export3d.tracking.regressor import LandmarkRegressor
-
-    return LandmarkRegressor.load()

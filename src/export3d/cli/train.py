@@ -290,9 +290,10 @@ def _print_dry_run(
 
     from export3d.training.loop.estimate import estimate_run
 
+    lines = estimate_run(task, module, dataset)  # in every process: the timed steps exchange gradients
     if world.is_main:
         console = Console()
         console.print_json(json.dumps(config_to_dict(config)))
-        for line in estimate_run(task, module, dataset):
+        for line in lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0

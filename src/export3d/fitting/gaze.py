@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 
 from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.files import write_atomically
+from export3d.files import measured_now, write_atomically
 from export3d.fitting.detections import Detections, Progress, seen_and_unseen
 from export3d.fitting.mesh_regressor import within
 from export3d.fitting.regressor_report import r2, rounded
@@ -80,7 +79,7 @@ def build_gaze_map(
     told = gaze_map.read(unseen.scores)
     results: dict[str, object] = {
         "command": command,
-        "date": date.today().isoformat(),
+        **measured_now(),
         "seed": None,
         "fitted_to": {"people": len(np.unique(train.clip)), "frames": len(train.scores), "ridge": RIDGE},
         "measured_on": {

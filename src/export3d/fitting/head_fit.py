@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from export3d.camera import FOCAL, Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.files import write_atomically
+from export3d.files import measured_now, write_atomically
 from export3d.fitting.detections import Detections, Progress, detect_or_load, joined
 from export3d.fitting.mesh_regressor import mean_mesh, mirror_indices
 from export3d.fitting.ridge import ridge_map
@@ -69,7 +68,7 @@ def build_head_fit(
     fit = fit_head(train)
     results: dict[str, object] = {
         "command": command,
-        "date": date.today().isoformat(),
+        **measured_now(),
         "seed": None,
         "fitted_to": {"people": len(np.unique(train.clip)), "frames": len(train.mesh), "components": COMPONENTS},
         "measured_on": {"people": len(np.unique(unseen.clip)), "frames": len(unseen.mesh)},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.files import write_atomically
+from export3d.files import measured_now, write_atomically
 from export3d.fitting.crops import fit_points_alignment
 from export3d.fitting.detections import Detections, Progress, seen_and_unseen
 from export3d.fitting.mesh_regressor import MeshTraining, mesh_samples, train_mesh
@@ -93,7 +92,7 @@ def build_regressor(
     held_out = draw_samples(head, extractor, unseen, settings.frames, noisy_fit=True)
     results: dict[str, object] = {
         "command": command,
-        "date": date.today().isoformat(),
+        **measured_now(),
         "seed": settings.seed,
         "training": notes,
         "held_out": _held_out(regressor, extractor, held_out),

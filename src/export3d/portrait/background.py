@@ -69,10 +69,15 @@ def without_rim(filled: Tensor, foreground: Tensor, reach: int) -> Tensor:
     """
     hole = (F.max_pool2d(foreground, 2 * reach + 1, 1, reach) > 0.5).to(filled)
     far = 4 * reach
-    share = F.avg_pool2d(F.pad(hole, (far,) * 4, mode="replicate"), 2 * far + 1, 1)
-    blurred = F.avg_pool2d(F.pad(filled, (far,) * 4, mode="replicate"), 2 * far + 1, 1)
+    share, blurred = _box_mean(hole, far), _box_mean(filled, far)
     rim = 4.0 * share * (1.0 - share)  # 1 on the border, 0 far from it
     return filled + rim * (blurred - filled)
+
+
+def _box_mean(x: Tensor, far: int) -> Tensor:
+    """Mean over a square that reaches so many pixels to each side, borders repeated; along one axis after the other."""
+    x = F.avg_pool2d(F.pad(x, (far, far, 0, 0), mode="replicate"), (1, 2 * far + 1), 1)
+    return F.avg_pool2d(F.pad(x, (0, 0, far, far), mode="replicate"), (2 * far + 1, 1), 1)
 
 
 def _pull_push(weighted: Tensor, weight: Tensor) -> Tensor:

@@ -86,6 +86,7 @@ def compose_photo(
     rays: int,
     size: int | None = None,
     window: Window | None = None,
+    paint: Callable[[Pass, Tensor, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The final image ``(B, 3, s, s)`` and the head's opacity in it ``(B, 1, s, s)`` with the photograph's detail.
 
@@ -96,6 +97,7 @@ def compose_photo(
         rays: along each side of the whole picture.
         size: side of the whole image; None is the photograph's.
         window: which square of rays `left` is of; None is the whole picture.
+        paint: does in place, sooner, what `read` and the mixture with the background do (`march.paint_portrait`).
 
     Raises:
         ValueError: An odd size, or a window that is no whole number of pixels at that size.
@@ -108,13 +110,17 @@ def compose_photo(
         image, opacity = read(left, (behind.shape[-2], behind.shape[-1]))
         return opacity * image + (1.0 - opacity) * behind, opacity
     # In films most of the picture is background.
-    whole, whole_opacity = behind.clone(), torch.zeros_like(behind[:, :1])
+    whole = behind.clone(memory_format=torch.contiguous_format)
+    whole_opacity = whole.new_zeros(1, 1, size, size)
     found = _moving_box(left, size)
     if found is None:
         return whole, whole_opacity
     box, (top, side, height, width) = found
-    image, opacity = read(left.part(0, box), (height, width))
     inner = (..., slice(top, top + height), slice(side, side + width))
+    if paint is not None:
+        paint(left.part(0, box), whole[inner], whole_opacity[inner])
+        return whole, whole_opacity
+    image, opacity = read(left.part(0, box), (height, width))
     whole[inner] += opacity * (image - whole[inner])
     whole_opacity[inner] = opacity
     return whole, whole_opacity

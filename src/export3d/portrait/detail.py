@@ -68,14 +68,17 @@ class DetailNet(nn.Module):
         smooth = torch.cat([rgb, logits + prior.log(), residual, opacity + more, apart], dim=1)
         clues = F.interpolate(self.state(choice.state), size=smooth.shape[-2:], mode="bilinear", align_corners=False)
         x = torch.cat([F.pixel_unshuffle(layers.colours[:, 0], 2), smooth, clues], dim=1)
-        x = F.leaky_relu(self.first(x.contiguous(memory_format=torch.channels_last)), self.config.slope)
-        x = F.leaky_relu(self.second(x), self.config.slope)
-        found = F.interpolate(self.out(x).float(), scale_factor=2.0, mode="bilinear", align_corners=False)
+        found = F.interpolate(self.said(x), scale_factor=2.0, mode="bilinear", align_corners=False)
         logits, residual, more, gain = found.split(self.outputs, dim=1)
         mended = Choice(
             choice.rgb, choice.logits + logits, choice.residual + residual, choice.more + more, choice.state
         )
         return mended, sharper(layers, gain)
+
+    def said(self, x: Tensor) -> Tensor:
+        """All that is seen ``(B, .., h/2, w/2)`` -> logits, residual, opacity and gain ``(B, 3 + layers + 3, h/2, w/2)``."""
+        x = F.leaky_relu(self.first(x.contiguous(memory_format=torch.channels_last)), self.config.slope)
+        return self.out(F.leaky_relu(self.second(x), self.config.slope)).float()
 
 
 def sharper(layers: Layers, gain: Tensor | float) -> Layers:

@@ -72,7 +72,7 @@ class FoldedField:
 
     def colour(self, state: Samples, chosen: Tensor, shares: Tensor, starts: Tensor) -> Tensor:
         """See `FastField.colour`; the guide's channels follow."""
-        places = torch.arange(len(chosen))
+        places = torch.arange(len(chosen), device=chosen.device)
         waves = torch.addmm(self.last_bias, state.hidden.index_select(0, chosen), self.last_weight.t()).sigmoid_()
         met = F.embedding_bag(places, waves, starts, mode="sum", per_sample_weights=shares)  # (r, C)
         whole = F.embedding_bag(places, shares[:, None], starts, mode="sum")  # (r, 1)
@@ -91,8 +91,8 @@ class FoldedField:
         low = place.floor().clamp_(max=side - 2)
         part = place.sub_(low)
         low = low.int()
-        rows = torch.empty(points.shape[1], 12, dtype=torch.int32)
-        weights = torch.empty(points.shape[1], 12)
+        rows = torch.empty(points.shape[1], 12, dtype=torch.int32, device=points.device)
+        weights = points.new_empty(points.shape[1], 12)
         for plane, (u, v) in enumerate(((0, 1), (2, 1), (0, 2))):  # width and height axes, as in `sample_planes`
             first, a, b = 4 * plane, part[u], part[v]
             corner = torch.add(low[u], low[v], alpha=side).add_(plane * side * side)

@@ -9,12 +9,23 @@ from torch import Tensor
 
 from export3d.model.decoder import COLOUR_MARGIN, RadianceDecoder
 from export3d.model.export3d import TriPlaneField
+from export3d.portrait.compose import Pass
+from export3d.portrait.detail import DetailNet
 from export3d.portrait.fast_field import FoldedField
 from export3d.portrait.field import FieldParts
 from export3d.portrait.neck import NeckConfig, turn_matrix
-from export3d.portrait.state import DrivenPlanes
+from export3d.portrait.state import DrivenPlanes, PortraitCode
 from export3d.rendering.fast import FastConfig, render_square
-from export3d.rendering.fused import FusedDepth, FusedJoint, FusedScene, Layer, fused_status, render_fused
+from export3d.rendering.fused import (
+    FusedDepth,
+    FusedHead,
+    FusedJoint,
+    FusedScene,
+    Layer,
+    fused_status,
+    paint_head,
+    render_fused,
+)
 from export3d.rendering.renderer import RayResult, RendererConfig, render_rays
 
 
@@ -29,6 +40,24 @@ def march_portrait(
     if driven.planes.device.type == "cpu" and fused_status()[0]:
         return render_fused(portrait_scene(parts, driven), *rays, config, fast=fast)
     return render_square(FoldedField(parts, driven), *rays, config, fast)
+
+
+def paint_portrait(
+    left: Pass, image: Tensor, opacity: Tensor, *, code: PortraitCode, neck: NeckConfig, detail: DetailNet
+) -> None:
+    """As `compose.head_at` for a rectangle of one picture: the head before what stands in `image` (1, 3, h, w), and its
+    `opacity` (1, 1, h, w)."""
+    choice, photo = left.choice, code.maps.photo
+    assert photo is not None
+    head = FusedHead(
+        guide=torch.cat([left.guide, left.opacity], dim=1)[0],
+        choice=torch.cat([x.float() for x in choice[:-1]], dim=1)[0],
+        photo=photo.interleaved,
+        camera=code.camera,
+        pose=_joint(neck, code.state.turn, -neck.lag),
+        corrections=None if detail.is_silent else (detail.state(choice.state)[0], detail.said),
+    )
+    paint_head(head, image[0], opacity[0, 0])
 
 
 def march_paper(

@@ -28,11 +28,12 @@ from export3d.portrait.field import FieldParts, PortraitField
 from export3d.portrait.generator import PortraitGenerator
 from export3d.portrait.layers import LayeredSuperResolution
 from export3d.portrait.lookup import GUIDE_CHANNELS, SourceLookup
-from export3d.portrait.march import march_portrait
+from export3d.portrait.march import march_portrait, paint_portrait
 from export3d.portrait.neck import Neck
 from export3d.portrait.reader import PortraitReader
 from export3d.portrait.state import DrivenPlanes, PhotoMaps, PortraitCode
 from export3d.rendering.fast import FastConfig
+from export3d.rendering.fused import fused_status
 from export3d.rendering.rays import Window, cast_rays
 from export3d.rendering.renderer import activate_density, render_rays
 
@@ -140,33 +141,40 @@ class PortraitModel(nn.Module):
                 "render: `fast` is for whole pictures without jitter and without gradients (inference_mode)"
             )
         rays = raw_size or self.config.renderer.raw_size
-        met, guide = self._march(driven, camera, window=window, jitter=jitter, rays=rays, fast=fast)
+        met, guide = self.march(driven, camera, window=window, jitter=jitter, rays=rays, fast=fast)
         features, depth, opacity = met
         behind = background_window(driven.code.maps.background, rays, window)
         raw = features[:, :3] + (1.0 - opacity) * (1.0 + behind)
         if raw_size is not None:
             return Render(None, raw, depth, opacity, driven.planes)
         share = 1.0 if window is None else window[2] / rays
-        left = self._pass(features, guide, opacity, driven, share)
-        image, image_opacity = self.compose(left, driven.code, size=size, window=window)
+        left = self.look(features, guide, opacity, driven, share)
+        image, image_opacity = self.compose(left, driven.code, size=size, window=window, fast=fast)
         return Render(image, raw, depth, opacity, driven.planes, image_opacity)
 
     @torch.no_grad()
     def trace(self, driven: DrivenPlanes, camera: Camera, fast: FastConfig | None = None) -> Pass:
         """What `render` has of the whole picture before it is composed."""
-        rays = self.config.renderer.raw_size
-        met, guide = self._march(driven, camera, window=None, jitter=None, rays=rays, fast=fast)
-        return self._pass(met[0], guide, met[2], driven, 1.0)
+        met, guide = self.march(driven, camera, fast=fast)
+        return self.look(met[0], guide, met[2], driven)
 
     def compose(
-        self, left: Pass, code: PortraitCode, *, size: int | None = None, window: Window | None = None
+        self,
+        left: Pass,
+        code: PortraitCode,
+        *,
+        size: int | None = None,
+        window: Window | None = None,
+        fast: FastConfig | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The final image ``(B, 3, s, s)`` and the head's opacity in it ``(B, 1, s, s)`` (`compose.py`); `size` and `window`
-        as of `render`."""
+        """The final image ``(B, 3, s, s)`` and the head's opacity in it ``(B, 1, s, s)`` (`compose.py`); `size`, `window` and
+        `fast` as of `render`."""
         photo, rays = code.maps.photo, self.config.renderer.raw_size
         if photo is not None:
             read = partial(self.head_at, photo=photo, camera=code.camera, turn=code.state.turn)
-            return compose_photo(left, photo, read, rays=rays, size=size, window=window)
+            usable = fast is not None and left.opacity.device.type == "cpu" and fused_status()[0]
+            paint = partial(paint_portrait, code=code, neck=self.neck.config, detail=self.detail) if usable else None
+            return compose_photo(left, photo, read, rays=rays, size=size, window=window, paint=paint)
         if size not in (None, self.config.image_size):
             raise ValueError(f"render: size {size} needs a photograph; give encode(photo=...), or leave size out")
         return compose_small(left, code.maps, rays, window)
@@ -178,17 +186,18 @@ class PortraitModel(nn.Module):
         pose = self.neck.posed(turn)
         return head_at(left, size, photo=photo, camera=camera, pose=pose, lookup=self.lookup, detail=self.detail)
 
-    def _march(
+    def march(
         self,
         driven: DrivenPlanes,
         camera: Camera,
         *,
-        window: Window | None,
-        jitter: torch.Generator | None,
-        rays: int,
-        fast: FastConfig | None,
+        window: Window | None = None,
+        jitter: torch.Generator | None = None,
+        rays: int | None = None,
+        fast: FastConfig | None = None,
     ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
         """Features in [-1, 1], depth and opacity of the rays, and the guide, each ``(B, .., r, r)``."""
+        rays = rays or self.config.renderer.raw_size
         origins, directions = cast_rays(camera, rays, window)
         with torch.autocast(
             driven.planes.device.type, enabled=False
@@ -201,7 +210,7 @@ class PortraitModel(nn.Module):
         features, guide = features.tensor_split([-GUIDE_CHANNELS], dim=1)
         return (features * 2.0 - 1.0, depth, opacity), guide  # an empty ray is black (EG3D)
 
-    def _pass(self, features: Tensor, guide: Tensor, opacity: Tensor, driven: DrivenPlanes, share: float) -> Pass:
+    def look(self, features: Tensor, guide: Tensor, opacity: Tensor, driven: DrivenPlanes, share: float = 1.0) -> Pass:
         """The portrait looked up at the model's size, and how it is to be mixed there."""
         code, side = driven.code, opacity.shape[-1] * self.config.image_size // self.config.renderer.raw_size
         pose, _ = self.parts.joints(driven)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from export3d.expression.spaces import BETA_DIM
-from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.face_state import FaceState, arkit_column
 
 
 def _pairs(*names: str) -> tuple[str, ...]:
@@ -75,12 +75,16 @@ class FaceShapes(nn.Module):
         with torch.autocast(beta.device.type, enabled=False):
             return beta.float() @ self.weight + self.bias
 
+    def given(self, weights: Tensor) -> Tensor:
+        """The shapes' own ``(B, S)`` of `FaceState.weights` ``(B, 52)``."""
+        return weights[:, self._columns]
+
     def of(self, state: FaceState) -> Tensor:
         """The shapes' weights ``(B, S)`` of a state: those that it gives, and what beta says of the others."""
         read = self.read(state.beta)
         if state.weights is None:
             return read
-        given = state.weights[:, self._columns].to(read)
+        given = self.given(state.weights).to(read)
         return torch.where(given.isnan(), read, given)
 
     def fill(self, read: Tensor, weights: Tensor) -> Tensor:
@@ -93,11 +97,3 @@ class FaceShapes(nn.Module):
     def forward(self, driving: Tensor, source: Tensor) -> Tensor:
         """What `of` gave of driver and portrait, each ``(B, S)`` -> ``(B, d)``, added to the condition."""
         return self.to_condition(self.gain * torch.cat([driving, source], dim=1))
-
-
-def arkit_column(name: str) -> int:
-    """Place of a mode of the synthetic heads (``mouthSmile_L``) in :data:`ARKIT_NAMES`; both sides of a name that has none
-    there share it."""
-    base, _, side = name.partition("_")
-    sided = base + {"L": "Left", "R": "Right"}.get(side, "")
-    return ARKIT_NAMES.index(sided if sided in ARKIT_NAMES else base)

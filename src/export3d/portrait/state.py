@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
 from export3d.camera import Camera
 from export3d.face_state import FaceState
+from export3d.rendering.fused import interleaved
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class PhotoMaps:
     picture: Tensor
     background: Tensor
     foreground: Tensor
+
+    @cached_property
+    def interleaved(self) -> Tensor:
+        """The first picture as the compiled renderer reads it."""
+        return interleaved(self.picture[0])
 
     def half(self) -> PhotoMaps:
         """The same in half the memory."""

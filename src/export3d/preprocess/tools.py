@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export3d.errors import UsageError
 from export3d.preprocess.options import PrepareOptions
 from export3d.tracking import CoefficientModel, FaceTracker, GazeMap, ObservingModel
 
@@ -33,19 +32,9 @@ def make_tools(options: PrepareOptions) -> Tools:
         MissingExtraError: mediapipe is not installed.
         DownloadError, UsageError, CheckpointError: A model file is missing or not what it should be.
     """
+    from export3d.tracking.coefficients import open_coefficients
     from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 
     tracker, gaze = MediaPipeTracker(options.face_landmarker), GazeMap.load().read
-    if options.coefficients == "deep3d":
-        from export3d.tracking.deep3d import Deep3DModel
-
-        if options.deep3d_checkpoint is None:
-            raise UsageError("--coefficients deep3d needs --deep3d-checkpoint epoch_20.pth.")
-        return Tools(tracker, Deep3DModel(options.deep3d_checkpoint), gaze)
-    if options.coefficients == "arkit52":
-        from export3d.tracking.arkit import BlendshapeModel
-
-        return Tools(tracker, BlendshapeModel(tracker.info), gaze)
-    from export3d.tracking.regressor import LandmarkRegressor
-
-    return Tools(tracker, LandmarkRegressor.load(), gaze)
+    reads = open_coefficients(options.coefficients, faces=tracker.info, file=options.deep3d_checkpoint)
+    return Tools(tracker, reads, gaze)

@@ -98,7 +98,7 @@ def render_square(
     rays = _Rays(origins[0].t().contiguous(), directions[0].t().contiguous())
     near, far = depth_limits(origins, config)
     coarse = stratified_depths(near, far, 1, config.num_coarse, None)[0, 0]  # (N,), alike for all rays
-    lattice = make_lattice(side, 1 if config.composite_coarse else fast.rays_per_coarse)
+    lattice = make_lattice(side, 1 if config.composite_coarse else fast.rays_per_coarse, origins.device)
     density = field.density(rays.points(lattice.rays, coarse))[0].reshape(-1, config.num_coarse)
     bound, weights = _expect(density, coarse, lattice, config)
     depth = coarse.new_full((count,), 0.5 * (coarse[0] + coarse[1]).item())
@@ -186,15 +186,15 @@ class Lattice:
 
 
 @lru_cache(maxsize=8)
-def make_lattice(side: int, rays_per_coarse: int) -> Lattice:
+def make_lattice(side: int, rays_per_coarse: int, device: torch.device | str = "cpu") -> Lattice:
     """The lattice of a square of `side` x `side` rays; kept, since every frame asks for the same."""
     reach = _REACH[rays_per_coarse]
-    steps = torch.arange(side)
+    steps = torch.arange(side, device=device)
     on = (steps[None, :] - 2 * steps[:, None]) % rays_per_coarse == 0  # (rows, columns): a knight's move apart
     on[[0, -1]] = True
     on[:, [0, -1]] = True  # what enters the picture at the edge for less than a lattice step is met there
     place = torch.where(on.flatten(), on.flatten().cumsum(0) - 1, -1).reshape(side, side)
-    offsets = torch.arange(-reach, reach + 1)
+    offsets = torch.arange(-reach, reach + 1, device=device)
     rows = steps[:, None, None, None] + offsets[:, None]  # (side, 1, 2 reach + 1, 1)
     columns = steps[:, None, None] + offsets  # (side, 1, 2 reach + 1)
     inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,11 @@ from export3d.evaluation.metrics.pictures import summarise
 from export3d.evaluation.scores.makers import ModelFrames
 from export3d.evaluation.scores.run import Backends, choose_pairs, evaluate
 from export3d.evaluation.scores.scoring import ClipScores, finite
+from export3d.evaluation.scores.swap import score_swap
 from export3d.evaluation.scores.synthetic import score_synthetic
 from export3d.evaluation.scores.tables import without_source
-from export3d.files import write_atomically
+from export3d.files import measured_now, write_atomically
+from export3d.heads.shape.model_file import load_head
 from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.reading import read_json, reading
 from export3d.reproduce.settings import MAIN, Reporter, Settings, make_folder
@@ -31,7 +32,7 @@ from export3d.reproduce.training import trained_data, training_hours
 from export3d.training.phases.config import TrainConfig
 
 FORMAT = "export3d-reproduce-scores"
-VERSION = 1
+VERSION = 2
 
 OpenBackends = Callable[[], AbstractContextManager[Backends]]
 """Opens what measures faces; called only where something is left to score."""
@@ -102,7 +103,7 @@ def score_model(
         used = backends.facts()
     facts = {
         "fingerprint": fingerprint,
-        "date": date.today().isoformat(),
+        **measured_now(),
         "model": model_facts(path, stored.extra, stored.config),
         "data": trained_data(dataset),
         "backends": used,
@@ -112,6 +113,16 @@ def score_model(
     }
     content = {"format": FORMAT, "version": VERSION, "name": name, "facts": facts, **_by_clip(result.clips)}
     content["quality"] = _quality(model, dataset, settings, name, report)
+    cross = [pair for pair in pairs if pair.kind == "cross"]
+    if cross and content["quality"] is not None and (dataset.folder / "render.json").is_file():
+        swapped = score_swap(
+            model,
+            dataset,
+            cross,
+            load_head(settings.head_model),
+            on_progress=lambda done, total: report.advance(f"appearance swap {name}", done, total),
+        )
+        content["values"]["cross"]["model"] |= swapped
     write_atomically(file, (json.dumps(finite(content), indent=1) + "\n").encode())
     report.line(f"evaluate {name}: {len(pairs)} pairs, {result.resumed} from before; wrote {file}")
 

@@ -7,7 +7,6 @@ import math
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from export3d import __version__
 from export3d.errors import DataError
 from export3d.evaluation.metrics.bootstrap import DRAWS, bootstrap_interval
 from export3d.evaluation.scores.scoring import ALL_METRICS
-from export3d.files import write_atomically
+from export3d.files import measured_now, write_atomically
 from export3d.reading import read_json
 from export3d.reproduce.claims import (
     MAIN_CLAIMS,
@@ -73,7 +72,7 @@ def result_file(settings: Settings, name: str, scores: dict[str, Scores], comman
         "format": FORMAT,
         "version": VERSION,
         "command": command,
-        "date": date.today().isoformat(),
+        **measured_now(),
         "seed": settings.seed,
         "scale": settings.scale,
         "versions": {

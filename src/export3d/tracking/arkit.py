@@ -9,6 +9,7 @@ from export3d.camera import RADIUS, Camera, default_intrinsics
 from export3d.errors import UsageError
 from export3d.tracking.alignment import EG3D_ALIGNMENT, Alignment, Crop
 from export3d.tracking.faces import ExtractorInfo, Face
+from export3d.tracking.head_fit import smallest_turn
 
 BETA_DIM = 64
 _TO_OPENCV = np.diag([1.0, -1.0, -1.0])
@@ -51,23 +52,9 @@ def camera_from_matrix(matrix: np.ndarray) -> np.ndarray:
     """
     left, _, right = np.linalg.svd(matrix[:3, :3].astype(np.float64))
     rotation = left @ right  # the nearest rotation: the matrix also holds a scale
-    head = _line_of_sight(matrix[:3, 3].astype(np.float64)).T @ rotation
+    head = smallest_turn(np.array([0.0, 0.0, -1.0]), matrix[:3, 3].astype(np.float64)).T @ rotation
     world = np.eye(4)
     world[:3, :3] = head.T @ _TO_OPENCV
     world[:3, 3] = head.T @ np.array([0.0, 0.0, RADIUS])
     camera = Camera(torch.from_numpy(world)[None], default_intrinsics(1, dtype=torch.float64))
     return camera.to_vector()[0].float().numpy()
-
-
-def _line_of_sight(position: np.ndarray) -> np.ndarray:
-    """The smallest rotation ``(3, 3)`` that turns the optical axis (0, 0, -1) to the direction of `position`."""
-    length = float(np.linalg.norm(position))
-    if length == 0.0:
-        return np.eye(3)
-    axis, target = np.array([0.0, 0.0, -1.0]), position / length
-    cross = np.cross(axis, target)
-    cosine = float(axis @ target)
-    if cosine <= -1.0 + 1e-9:  # behind the camera: no face is there, and the rotation would not be unique
-        return np.eye(3)
-    skew = np.array([[0.0, -cross[2], cross[1]], [cross[2], 0.0, -cross[0]], [-cross[1], cross[0], 0.0]])
-    return np.eye(3) + skew + skew @ skew / (1.0 + cosine)

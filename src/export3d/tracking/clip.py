@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Protocol
 
@@ -54,12 +55,15 @@ def track_clip(
     lost = LostFaces(on_lost, name=name)
     tracker.reset()
     tracked: list[TrackedFrame] = []
+    cut = False  # a shot may begin with a frame that is left out
     times: list[float] = []
     for frame in frames:
         done = lost.num_found + lost.num_lost
         found = tracker.frame(frame.image, where=f"{name}, frame {done} at {frame.time_s:.2f} s")
+        cut = cut or found.cut
         if lost.keeps(found, index=done, time_s=frame.time_s):
-            tracked.append(found)
+            tracked.append(replace(found, cut=cut))
+            cut = False
             times.append(frame.time_s)
         if progress:
             progress(done + 1)
@@ -86,5 +90,6 @@ def _motion(tracked: list[TrackedFrame], times: list[float], fps: Fraction, trac
         fps=fps,
         extractor=tracker.info,
         crop=np.array(crops, dtype=np.float32),
+        cut=np.array([frame.cut for frame in tracked]),
         **{name: np.stack([getattr(frame, name) for frame in held]) for name in SIGNALS},
     )

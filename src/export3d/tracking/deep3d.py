@@ -156,6 +156,21 @@ class Deep3DModel:
         return found.expression[0].numpy(), camera.to_vector()[0].float().numpy()
 
 
+def pose_numbers(cameras: np.ndarray) -> np.ndarray:
+    """Deep3DFaceRecon's own six numbers from cameras ``(T, 25)`` that `Deep3DModel` made in the mode `exact`.
+
+    Returns:
+        ``(T, 6)`` = [x pitch, y yaw, z roll in radians | translation x, y, z in model units].
+    """
+    world = torch.from_numpy(np.asarray(cameras, dtype=np.float64))[:, :16].reshape(-1, 4, 4)
+    rotation = (world[:, :3, :3] * world.new_tensor([1.0, -1.0, -1.0])).transpose(1, 2)  # Rz Ry Rx
+    x = torch.atan2(rotation[:, 2, 1], rotation[:, 2, 2])
+    y = torch.asin((-rotation[:, 2, 0]).clamp(-1.0, 1.0))
+    z = torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0])
+    translation = world.new_tensor([0.0, 0.0, 10.0]) - (rotation @ world[:, :3, 3:])[..., 0] / 0.27
+    return torch.cat([torch.stack([x, y, z], dim=1), translation], dim=1).numpy()
+
+
 def load_network(path: Path) -> ReconstructionNetwork:
     """Read the published checkpoint: a dictionary whose entry `net_recon` is the network's state.
 
@@ -165,7 +180,7 @@ def load_network(path: Path) -> ReconstructionNetwork:
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no such Deep3DFaceRecon checkpoint. Get epoch_20.pth from the authors of Deep3DFaceRecon_pytorch "
-            "and pass its path with --deep3d-checkpoint."
+            "and pass its path with --extractor (prepare, evaluate: --deep3d-checkpoint)."
         )
     content = read_weights(path, "a PyTorch checkpoint", CheckpointError)
     if not isinstance(content.get(_STATE_KEY), dict):

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from export3d.downloads import FACE_LANDMARKER
-from export3d.errors import MissingExtraError, UsageError
+from export3d.errors import MissingExtraError, UsageError, missing_library
 from export3d.images import read_image
 from export3d.tracking.faces import BLENDSHAPE_NAMES, Face
+from export3d.tracking.reports import deferred_imports, stop_reports
 from export3d.tracking.views import View
 
 # The canonical mesh has 478 points. The contour of the face runs clockwise from the forehead (10) over 454 and the chin
@@ -180,10 +181,14 @@ def import_mediapipe() -> Any:
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        with _quiet():
+        with _quiet(), deferred_imports():
             import mediapipe
-    except ImportError as error:
-        raise MissingExtraError(
+
+            mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=_blank())  # loads its library
+        for library in Path(mediapipe.__file__).parent.rglob("libmediapipe*.so"):
+            stop_reports(library)
+    except (ImportError, OSError) as error:
+        raise missing_library("Tracking faces", error) or MissingExtraError(
             f"Tracking faces needs mediapipe, which is not installed ({error}). "
             "Install it with: pip install 'export3d[face]'"
         ) from error

@@ -22,9 +22,9 @@ from export3d.tensor_files import SEAL, check_seal, content_digest, read_tensor_
 from export3d.tracking.faces import ExtractorInfo
 
 FORMAT = "export3d-motion"
-VERSION = 4
-READABLE = ("1", "2", "3", "4")
-"""Version 1 has no gaze, version 2 no weights; the first three have no checksum."""
+VERSION = 5
+READABLE = ("1", "2", "3", "4", "5")
+"""Version 1 has no gaze, version 2 no weights; the first three have no checksum, the first four no cuts."""
 
 MAX_BETA, MAX_SECONDS = 1e4, 1e7
 """What no tracker gives and no clip lasts."""
@@ -41,13 +41,14 @@ _ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
     "crop": (np.float32, (3,)),
     "gaze": (np.float32, (2,)),
     "weights": (np.float32, (len(ARKIT_NAMES),)),
+    "cut": (np.bool_, ()),
 }
 """Name -> dtype and shape of one frame. The order is the order in the file."""
 
 SIGNALS = ("gaze", "weights")
 """What joins beta in a frame's `FaceState`, where the tracker tells it; NaN is unknown."""
 
-_OPTIONAL = ("crop", *SIGNALS)
+_OPTIONAL = ("crop", *SIGNALS, "cut")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,8 @@ class Motion:
     None where the file is older or nothing was read."""
     weights: np.ndarray | None = None
     """``(T, 52)`` float32, order of `ARKIT_NAMES`; NaN where unknown."""
+    cut: np.ndarray | None = None
+    """``(T,)`` bool; true where another shot begins."""
 
     def __post_init__(self) -> None:
         problem = _problem(self._arrays(), self.fps)

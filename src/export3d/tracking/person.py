@@ -51,7 +51,8 @@ def find_person(image: np.ndarray, crop: Crop) -> np.ndarray | None:
 def _inner(length: int, starts: bool, ends: bool) -> np.ndarray:
     """``(length,)``: 1 inside, falling to 0 over a tenth at the ends that lie inside the picture."""
     place = (np.arange(length, dtype=np.float32) + 0.5) / (0.1 * length)
-    return np.minimum(place if starts else 1.0, place[::-1] if ends else 1.0).clip(0.0, 1.0).astype(np.float32)
+    inside = np.ones_like(place)
+    return np.minimum(place if starts else inside, place[::-1] if ends else inside).clip(0.0, 1.0)
 
 
 class _Segmenter:

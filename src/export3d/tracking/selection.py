@@ -18,7 +18,7 @@ FOLLOW_OVERLAP = 0.2
 """Least overlap (intersection over union) with the previous box that counts as the same face."""
 
 
-def parse_choice(text: str | int | None) -> str | int | None:
+def parse_choice(text: str | int | None, option: str = "--face") -> str | int | None:
     """`largest`, `left`, `right` or a number from 0 (leftmost) on; None where no choice was made.
 
     Raises:
@@ -26,13 +26,15 @@ def parse_choice(text: str | int | None) -> str | int | None:
     """
     if text is None or isinstance(text, int):
         if isinstance(text, int) and text < 0:
-            raise UsageError(f"--face: a face number starts at 0; got {text}.")
+            raise UsageError(f"{option}: a face number starts at 0; got {text}.")
         return text
     if text in ("largest", "left", "right"):
         return text
     if text.isdecimal():
         return int(text)
-    raise UsageError(f"--face: '{text}' is not known. Use largest, left, right, or a number (0 is the leftmost face).")
+    raise UsageError(
+        f"{option}: '{text}' is not known. Use largest, left, right, or a number (0 is the leftmost face)."
+    )
 
 
 def left_to_right(faces: Sequence[Face]) -> list[Face]:
@@ -40,11 +42,12 @@ def left_to_right(faces: Sequence[Face]) -> list[Face]:
     return sorted(faces, key=lambda face: float(face.box[0] + face.box[2]))
 
 
-def choose_face(faces: Sequence[Face], choice: str | int | None, *, where: str) -> Face:
+def choose_face(faces: Sequence[Face], choice: str | int | None, *, where: str, option: str = "--face") -> Face:
     """Pick one of at least one face.
 
     Args:
         where: what is being tracked, for the error text ("photo.jpg", "frame 0 of clip.mp4").
+        option: what makes the choice on the command line.
 
     Raises:
         SeveralFacesError: Several faces of comparable size and no choice.
@@ -59,7 +62,7 @@ def choose_face(faces: Sequence[Face], choice: str | int | None, *, where: str) 
         if len(rivals) > 1:
             raise SeveralFacesError(
                 f"{where}: {len(ordered)} faces, and no choice was made.\n{describe(ordered)}\n"
-                "Pass --face largest, --face left, --face right, or --face with one of these numbers."
+                f"Pass {option} largest, {option} left, {option} right, or {option} with one of these numbers."
             )
         return rivals[0]
     if choice == "largest":
@@ -69,10 +72,10 @@ def choose_face(faces: Sequence[Face], choice: str | int | None, *, where: str) 
     if choice == "right":
         return ordered[-1]
     if not isinstance(choice, int):
-        raise UsageError(f"--face: '{choice}' is not known. Use largest, left, right, or a number.")
+        raise UsageError(f"{option}: '{choice}' is not known. Use largest, left, right, or a number.")
     if choice >= len(ordered):
         raise UsageError(
-            f"{where}: --face {choice} was asked for, but only {len(ordered)} face(s) were found, numbered from 0.\n"
+            f"{where}: {option} {choice} was asked for, but only {len(ordered)} face(s) were found, numbered from 0.\n"
             f"{describe(ordered)}"
         )
     return ordered[choice]

@@ -92,6 +92,7 @@ class Tracker:
         choice: `largest`, `left`, `right` or a number from the left, from 0 on; None refuses several faces.
         size: side of the portrait's crop in pixels.
         gaze: default: the bundled map. Faces without scores have no gaze.
+        option: what makes the choice on the command line, for the error text.
     """
 
     def __init__(
@@ -101,8 +102,10 @@ class Tracker:
         choice: str | int | None = None,
         size: int = 256,
         gaze: GazeMap | None = None,
+        option: str = "--face",
     ) -> None:
-        self.choice = parse_choice(choice)
+        self.choice = parse_choice(choice, option)
+        self.option = option
         self.size = size
         if coefficients is None:
             from export3d.tracking.regressor import LandmarkRegressor
@@ -145,7 +148,7 @@ class Tracker:
                 "Use a photo in which one face looks towards the camera, is not covered, and fills a good part "
                 "of the picture."
             )
-        face = choose_face(faces, self.choice, where=where)
+        face = choose_face(faces, self.choice, where=where, option=self.option)
         _check_face(face, image, where)
         crops = [crop_transform(each.landmarks_px, self.coefficients.alignment) for each in (face, *faces)]
         crop = crops[0]
@@ -179,7 +182,7 @@ class Tracker:
         if followed is None:
             if not faces:
                 return replace(lost_frame(), cut=cut)
-            face = choose_face(faces, self.choice, where=where or f"frame {number}")
+            face = choose_face(faces, self.choice, where=where or f"frame {number}", option=self.option)
             self._followed = Followed(face, image)
         else:
             found = followed.find(faces, image, cut=cut)

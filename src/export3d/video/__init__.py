@@ -6,6 +6,7 @@ frame rate of 30000/1001, a variable frame rate and the offset between picture a
 """
 
 from export3d.video.reader import VideoFrame, VideoReader
+from export3d.video.source import has_picture
 from export3d.video.target import CONTAINERS, check_video_target, check_writable
 from export3d.video.writer import VideoWriter
 
@@ -16,4 +17,5 @@ __all__ = [
     "VideoWriter",
     "check_video_target",
     "check_writable",
+    "has_picture",
 ]

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 
+from export3d.video.colours import is_wide, to_bt709
+
 _UNSPECIFIED_COLORSPACE = 2
 _HD_HEIGHT_PX = 720
 _MAX_ASPECT = 16
@@ -29,8 +31,13 @@ def to_upright_rgb(
     colorspace = None
     if picture.colorspace == _UNSPECIFIED_COLORSPACE and picture.height >= _HD_HEIGHT_PX:
         colorspace = Colorspace.ITU709  # what players assume for untagged HD
-    rgb = reformatter.reformat(picture, format="rgb24", width=width, height=height, src_colorspace=colorspace)
-    return np.ascontiguousarray(apply_display_matrix(rgb.to_ndarray(), _display_matrix(picture)))
+    wide = is_wide(picture)
+    if wide and picture.colorspace == _UNSPECIFIED_COLORSPACE:
+        colorspace = Colorspace.BT2020
+    kind = "rgb48le" if wide else "rgb24"
+    rgb = reformatter.reformat(picture, format=kind, width=width, height=height, src_colorspace=colorspace).to_ndarray()
+    image = to_bt709(rgb, picture) if wide else rgb
+    return np.ascontiguousarray(apply_display_matrix(image, _display_matrix(picture)))
 
 
 def _display_matrix(picture: Any) -> tuple[int, int, int, int] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,13 @@ def open_input(path: Path) -> Any:
         raise UnreadableVideoError(f"{path}: no such video file.")
     if path.stat().st_size == 0:
         raise UnreadableVideoError(f"{path}: the file is empty. Download or export it again.")
+    with open(path, "rb") as file:
+        head = file.read(12)
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        raise UnreadableVideoError(
+            f"{path}: an animated WebP picture, which FFmpeg cannot read. Convert it to mp4 or GIF, for example on the web "
+            "or with ImageMagick: magick a.webp a.gif"
+        )
     try:
         # The prefix keeps names such as "a:b.mp4" from being read as a network protocol.
         container = av.open(
@@ -54,16 +63,28 @@ def open_input(path: Path) -> Any:
 
 
 def video_stream(container: Any, path: Path) -> Any:
-    for stream in container.streams.video:
-        attached = stream.disposition & Disposition.attached_pic  # the cover picture of a music file
-        if attached:
-            continue
+    for stream in film_streams(container):
         if stream.codec_context is None:
             raise UnreadableVideoError(
                 f"{path}: its codec is not known to this FFmpeg. Convert the clip, for example to H.264 in an mp4."
             )
         return stream
     raise UnreadableVideoError(f"{path}: the file has no video stream (is it sound only?). Give a clip with a picture.")
+
+
+def film_streams(container: Any) -> Iterator[Any]:
+    """The streams of pictures that are no cover of a music file."""
+    return (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
+
+
+def has_picture(path: Path) -> bool:
+    """Whether a media file is a film, not a sound alone.
+
+    Raises:
+        UnreadableVideoError: Not a media file.
+    """
+    with closing(open_input(path)) as container:
+        return next(film_streams(container), None) is not None
 
 
 def audio_stream(container: Any) -> Any | None:

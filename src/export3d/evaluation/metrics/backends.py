@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,7 +29,8 @@ class FaceMeasures:
     Attributes:
         landmarks: ``(T, 68, 2)`` pixels of a 256-pixel image.
         expression: ``(T, 64)`` coefficients in the back end's own expression space.
-        pose: ``(T, 6)`` = [yaw, pitch, roll in radians | camera displacement x, y, distance in scene units].
+        pose: ``(T, 6)`` = [yaw, pitch, roll in radians | camera displacement x, y, distance in scene units]; of Deep3DFaceRecon
+            its own six numbers.
     """
 
     landmarks: np.ndarray
@@ -71,11 +73,29 @@ class PictureDistance(Protocol):
         ...
 
 
-class TrackerBackend:
-    """The project's own tracker as a back end: works offline, reads landmarks, beta and camera of each frame."""
+def camera_pose(p: np.ndarray) -> np.ndarray:
+    """The 6 pose numbers of APD from cameras ``(T, 25)``: 3 head angles, and the camera's place seen from the head.
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
+    The angles are yaw, pitch, roll in radians; the place is the displacement (x, y, distance) in scene units from the
+    standard place 2.7 in front of the head, before the head's rotation (the `shift` of `Camera.look_at_head`).
+    """
+    camera = Camera.from_vector(torch.from_numpy(np.asarray(p, dtype=np.float64)))
+    flip = camera.cam_to_world.new_tensor([1.0, -1.0, -1.0])
+    head = (camera.cam_to_world[:, :3, :3] * flip).transpose(1, 2)
+    standard = head.new_tensor([0.0, 0.0, RADIUS])
+    place = (head @ camera.cam_to_world[:, :3, 3:])[..., 0] - standard
+    return torch.cat([camera.head_angles(), place], dim=1).numpy()
+
+
+class TrackerBackend:
+    """The project's own tracker as a back end: works offline, reads landmarks, beta and camera of each frame.
+
+    Args:
+        pose: cameras ``(T, 25)`` -> the six numbers of APD ``(T, 6)``.
+    """
+
+    def __init__(self, tracker: Tracker, pose: Callable[[np.ndarray], np.ndarray] = camera_pose) -> None:
+        self._tracker, self._pose = tracker, pose
         self.info = tracker.info
         self.landmark_info = tracker.face_tracker.info
 
@@ -94,7 +114,7 @@ class TrackerBackend:
             pixels = corner + tracked.landmarks * tracked.crop.side
             landmarks[index] = pixels * (METRIC_SIZE_PX / height)
             expression[index] = tracked.beta
-            pose[index] = camera_pose(tracked.camera[None])[0]
+            pose[index] = self._pose(tracked.camera[None])[0]
         return FaceMeasures(landmarks=landmarks, expression=expression, pose=pose)
 
 
@@ -125,17 +145,3 @@ class RememberedFaces:
         parts = (one.landmarks, one.expression, one.pose)
         landmarks, expression, pose = (np.repeat(part, len(frames), axis=0) for part in parts)
         return FaceMeasures(landmarks=landmarks, expression=expression, pose=pose)
-
-
-def camera_pose(p: np.ndarray) -> np.ndarray:
-    """The 6 pose numbers of APD from cameras ``(T, 25)``: 3 head angles, and the camera's place seen from the head.
-
-    The angles are yaw, pitch, roll in radians; the place is the displacement (x, y, distance) in scene units from the
-    standard place 2.7 in front of the head, before the head's rotation (the `shift` of `Camera.look_at_head`).
-    """
-    camera = Camera.from_vector(torch.from_numpy(np.asarray(p, dtype=np.float64)))
-    flip = camera.cam_to_world.new_tensor([1.0, -1.0, -1.0])
-    head = (camera.cam_to_world[:, :3, :3] * flip).transpose(1, 2)
-    standard = head.new_tensor([0.0, 0.0, RADIUS])
-    place = (head @ camera.cam_to_world[:, :3, 3:])[..., 0] - standard
-    return torch.cat([camera.head_angles(), place], dim=1).numpy()

@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from export3d.errors import UsageError
-from export3d.evaluation.metrics.backends import FaceBackend, IdentityBackend, RememberedFaces, TrackerBackend
+from export3d.evaluation.metrics.backends import (
+    FaceBackend,
+    IdentityBackend,
+    RememberedFaces,
+    TrackerBackend,
+    camera_pose,
+)
 from export3d.evaluation.metrics.outside import ArcFace, FaceAlignmentBackend
 from export3d.evaluation.scores.run import Backends
 from export3d.identity.network import IdentityNetwork, bundled_identity
@@ -41,13 +47,13 @@ def open_backends(
             raise UsageError("--identity needs faces: leave --landmarks none out.")
         yield Backends(pictures=pictures)
         return
-    coefficients = None
+    coefficients, pose = None, camera_pose
     if deep3d_checkpoint is not None:
-        from export3d.tracking.deep3d import Deep3DModel
+        from export3d.tracking.deep3d import Deep3DModel, pose_numbers
 
-        coefficients = Deep3DModel(deep3d_checkpoint)
+        coefficients, pose = Deep3DModel(deep3d_checkpoint, "exact"), pose_numbers  # the other modes lose the distance
     with Tracker(coefficients=coefficients, choice="largest") as tracker:
-        faces: FaceBackend = TrackerBackend(tracker)
+        faces: FaceBackend = TrackerBackend(tracker, pose)
         if landmarks == "face-alignment":
             faces = FaceAlignmentBackend(faces, device=device)
         faces = RememberedFaces(faces)

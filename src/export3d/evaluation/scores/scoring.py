@@ -49,7 +49,13 @@ TRUTH_METRICS = {
 }
 """Metrics of synthetic clips, whose truth is known (`export3d.evaluation.metrics.truth`); none is better when higher."""
 
-ALL_METRICS = {**HIGHER_IS_BETTER, **VIEW_METRICS, **TRUTH_METRICS}
+SWAP_METRICS = {
+    "swap_psnr": True,
+    "leak_cost": False,
+}
+"""Metrics of cross-identity pairs of synthetic people (`export3d.evaluation.scores.swap`)."""
+
+ALL_METRICS = {**HIGHER_IS_BETTER, **VIEW_METRICS, **TRUTH_METRICS, **SWAP_METRICS}
 """Every metric that a table may hold, in its order."""
 
 SAME_IDENTITY_ONLY = ("psnr", "ssim_gaussian", "ssim_uniform", "lpips", "akd", "csim_driving")

@@ -18,9 +18,11 @@ from export3d.data import ClipDataset
 from export3d.data.clip import DEPTH_STEPS
 from export3d.evaluation.metrics.pictures import psnr, ssim
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
+from export3d.evaluation.scores.tracked import TrackedPortraits
 from export3d.face_state import FaceState
 from export3d.landmarks import EYES, MOUTH
 from export3d.portrait import Model, PortraitModel
+from export3d.tracking import Tracker
 from export3d.training.batches.stored_portrait import StoredPortrait, stored_camera, stored_state, to_size
 
 
@@ -53,6 +55,7 @@ def score_synthetic(
     seed: int = 0,
     size: int | None = None,
     brief: bool = False,
+    tracker: Tracker | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, SyntheticScores]:
     """Scores of a model on clips with exact truth, by variant.
@@ -63,21 +66,27 @@ def score_synthetic(
         clips: only the first so many clips; None takes all.
         seed: choice of the frontal source frame and of the other identity.
         size: pixels a side of the pictures that are scored, composed with the clips' own detail; None: the model's.
-        brief: only `model` and `copy_source`.
+        brief: only `model`, `copy_source` and, with a tracker, `tracked`.
+        tracker: also scores portrait and driver seen by it as pictures alone.
 
     Returns:
         `model`, `source_expression` (ignores the driving expression), `random_expression` (another frame's),
         `other_leak` (what the extractor mixes of the person into beta is exchanged for the next person's),
         `source_camera`, `copy_source`; for the portrait model also `source_turn` (the torso stays as in the portrait).
+        With a tracker those of `tracked.variants`: portrait and driver read from pictures, and the same with one part of both
+        as it truly is.
     """
     pairs = same_identity_pairs(dataset_facts(dataset))[:clips]
     places = {key: index for index, key in enumerate(dataset.keys)}
-    leaks = [_leak(dataset, index) for index in range(len(dataset))]
+    leaks = [leak_of(dataset, index) for index in range(len(dataset))]
     rows: dict[str, list[list[float]]] = {}
     for done, pair in enumerate(pairs):
         index = places[pair.driving_clip]
         shuffled = np.random.default_rng([seed, done]).permutation(dataset.num_frames(index))
         portrait = StoredPortrait(model, dataset, index, pair.source_frame, size)
+        tracked = None
+        if tracker is not None:
+            tracked = TrackedPortraits(model, dataset, pair.source_frame, index, size, tracker=tracker, brief=brief)
         clip: dict[str, list[list[float]]] = {}
         for time in range(dataset.num_frames(index)):
             if time == pair.source_frame:
@@ -95,6 +104,7 @@ def score_synthetic(
             shown = {name: portrait.views(state, [here])[0] for name, state in states.items() if name != "model"}
             seen = portrait.views(states["model"], [here] if brief else [here, there])
             shown |= dict(zip(("model", "source_camera"), seen, strict=False))
+            shown |= {} if tracked is None else tracked.views(time)
             for name, view in shown.items():
                 clip.setdefault(name, []).append(truth.score(view.image, view.depth))
             clip.setdefault("copy_source", []).append(truth.score(dataset.frame(index, pair.source_frame), None))
@@ -117,7 +127,7 @@ def _states(dataset: ClipDataset, index: int, times: tuple[int, int, int]) -> di
     }
 
 
-def _leak(dataset: ClipDataset, index: int) -> Tensor:
+def leak_of(dataset: ClipDataset, index: int) -> Tensor:
     """``(1, 64)`` mean over the clip of beta less the true expression: what is of the person, not of the expression."""
     arrays = dataset.arrays(index)
     return torch.tensor((arrays["beta"] - arrays["true_beta"]).mean(axis=0, keepdims=True))
@@ -148,16 +158,16 @@ class Truth:
         return [
             float(psnr(image[None], self.frame[None])[0]),
             float(ssim(image[None], self.frame[None])[0]),
-            _masked_psnr(image, self.frame, self.mask),
-            _masked_psnr(image, self.frame, self._box(MOUTH)),
-            _masked_psnr(image, self.frame, self._box(EYES)),
+            masked_psnr(image, self.frame, self.mask),
+            masked_psnr(image, self.frame, self._box(MOUTH)),
+            masked_psnr(image, self.frame, self._box(EYES)),
             float("nan") if depth is None else self._depth_error(depth),
             _sharpness(image, self.mask) / max(_sharpness(self.frame, self.mask), 1e-6),
         ]
 
     def foreground(self, image: np.ndarray) -> float:
         """PSNR inside the mask, decibels."""
-        return _masked_psnr(to_size(image, self.frame.shape[0]), self.frame, self.mask)
+        return masked_psnr(to_size(image, self.frame.shape[0]), self.frame, self.mask)
 
     def _box(self, part: slice) -> np.ndarray:
         points = self.landmarks[part] * self.frame.shape[0]
@@ -181,7 +191,8 @@ def _mean(rows: list[list[float]]) -> list[float]:
     ]
 
 
-def _masked_psnr(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
+def masked_psnr(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
+    """PSNR in decibels of uint8 ``(H, W, 3)`` inside a mask ``(H, W)`` bool; NaN where it is empty."""
     error = (image.astype(np.float64) - truth.astype(np.float64))[mask]
     return float(10.0 * np.log10(255.0**2 / max(float((error**2).mean()), 1e-6))) if mask.any() else float("nan")
 

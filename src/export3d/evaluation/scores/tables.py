@@ -38,6 +38,8 @@ LABELS = {
     "depth_error": "Depth error (scene units)",
     "camera_angle_error": "Camera angle error (degrees)",
     "expression_error": "Expression error (true beta)",
+    "swap_psnr": "Source person with the driver's expression, PSNR (dB)",
+    "leak_cost": "Cost of the driver's leak (dB)",
 }
 
 Tables = dict[str, dict[str, list[Row]]]

@@ -129,6 +129,17 @@ def trajectory(seed: int, num_frames: int, fps: float = 25.0, *, resting: np.nda
     return _motion(weights, gaze, pose, shift)
 
 
+def listening(seed: int, num_frames: int, fps: float = 25.0) -> Motion:
+    """What a person does beside speaking: blinks, raised brows, small glances and a head that hardly wanders."""
+    rng = _rng(seed, "listening")
+    time_s, end_s = np.arange(num_frames) / fps, num_frames / fps
+    weights = _blinks(rng, time_s, end_s)
+    weights += 0.6 * _envelopes(rng, time_s, end_s, 0.3, 0.6)[:, None] * expression_weights(_BROW_RAISE)
+    pose = np.stack([_wander(rng, num_frames, fps, sd, tau) for sd, tau in ((0.07, 1.2), (0.04, 0.9), (0.025, 1.1))], 1)
+    gaze = 0.3 * _glances(rng, time_s, end_s) - np.stack([0.7 * pose[:, 0], -0.5 * pose[:, 1]], 1)
+    return _motion(weights, gaze, pose, np.zeros((num_frames, 3)))
+
+
 def _motion(weights: np.ndarray, gaze: np.ndarray, pose: np.ndarray, shift: np.ndarray) -> Motion:
     gaze = np.clip(gaze, -MAX_GAZE_RAD, MAX_GAZE_RAD)
     for name, values in gaze_to_weights(gaze).items():

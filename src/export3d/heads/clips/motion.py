@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from export3d.camera import Camera
+from export3d.face_state import ARKIT_NAMES, arkit_column
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 
 MAX_GAZE_RAD = 0.45
@@ -99,6 +100,16 @@ def expression_weights(values: Mapping[str, float]) -> np.ndarray:
         for side in (name,) if name in INDEX else (f"{name}_L", f"{name}_R"):
             weights[INDEX[side]] += value
     return weights
+
+
+def arkit_weights(weights: np.ndarray) -> np.ndarray:
+    """``(T, 53)`` weights of the heads -> ``(T, 52)`` of ARKit; both sides of a weight that ARKit has once are averaged,
+    what the heads do not have (the tongue) is NaN."""
+    sums, counts = np.zeros((len(weights), len(ARKIT_NAMES))), np.zeros(len(ARKIT_NAMES))
+    for index, name in enumerate(EXPRESSION_NAMES):
+        sums[:, arkit_column(name)] += weights[:, index]
+        counts[arkit_column(name)] += 1
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
 
 
 def gaze_to_weights(gaze: np.ndarray) -> dict[str, np.ndarray]:

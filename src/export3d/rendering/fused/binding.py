@@ -11,9 +11,9 @@ from pathlib import Path
 VARIABLE = "EXPORT3D_FUSED"
 """Environment variable: `0` never takes the fused renderer; `plain`, `avx2` or `avx512` takes this version of it."""
 
-_VERSION = 1  # kVersion of kernel/scene.h
+_VERSION = 2  # kVersion of kernel/scene.h
 
-_F, _I, _P = ctypes.c_float, ctypes.c_int32, ctypes.c_void_p
+_F, _I, _L, _P = ctypes.c_float, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
 
 class Joint(ctypes.Structure):
@@ -49,6 +49,36 @@ class Scene(ctypes.Structure):
         *((name, _F) for name in ("empty_opacity", "faint_opacity", "least_share")),
         *((name, _I) for name in ("rays", "side")),
         *((name, _P) for name in ("origins", "directions", "features", "depth", "opacity")),
+    ]
+
+
+class Picture(ctypes.Structure):
+    """`Picture` of kernel/scene.h."""
+
+    _fields_ = [*((name, _I) for name in ("channels", "height", "width")), ("source", _P), ("to", _P)]
+
+
+class Head(ctypes.Structure):
+    """`Head` of kernel/scene.h."""
+
+    _fields_ = [
+        *((name, _I) for name in ("rays_height", "rays_width", "small_height", "small_width", "state_channels")),
+        *((name, _I) for name in ("side", "height", "width")),
+        *((name, _P) for name in ("guide", "choice", "state", "picture")),
+        ("portrait", Pinhole),
+        ("pose", Joint),
+        *((name, _P) for name in ("layers", "seen", "said")),
+        *(("plane", _L), ("stride", _L), ("image", _P), ("opacity", _P)),
+    ]
+
+
+class Pasted(ctypes.Structure):
+    """`Pasted` of kernel/scene.h."""
+
+    _fields_ = [
+        *((name, _I) for name in ("head_height", "head_width", "height", "width")),
+        *((name, _P) for name in ("head", "grid", "share", "behind", "photo")),
+        ("stride", _L),
     ]
 
 
@@ -96,4 +126,12 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     found.export3d_fused_floats.restype = ctypes.c_size_t
     found.export3d_fused_floats.argtypes = [ctypes.POINTER(Scene), ctypes.c_char_p, ctypes.c_int]
     found.export3d_fused_render.argtypes = [ctypes.POINTER(Scene), ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p]
+    for what, structure in (("head", Head), ("paste", Pasted)):
+        floats = getattr(found, f"export3d_fused_{what}_floats")
+        floats.restype = ctypes.c_size_t
+        floats.argtypes = [ctypes.POINTER(structure), ctypes.c_char_p, ctypes.c_int]
+    found.export3d_fused_interleave.argtypes = [ctypes.POINTER(Picture), ctypes.c_char_p, ctypes.c_int]
+    steps = [ctypes.POINTER(Head), ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
+    found.export3d_fused_head.argtypes = steps
+    found.export3d_fused_paste.argtypes = [ctypes.POINTER(Pasted), ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p]
     return found, ""

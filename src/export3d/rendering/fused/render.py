@@ -150,7 +150,7 @@ class _Call:
             **self._layer("second", scene.first_colour, hidden, scene.first[0].shape[1]),
             **self._layer("density", scene.to_density, 1, hidden),
             **self._layer("last", (torch.cat([x[0] for x in last]), torch.cat([x[1] for x in last])), outputs, hidden),
-            **dict(offset_scale=scene.offset_scale, unpose=_joint(scene.unpose), **self._depth(scene.depth, hidden)),
+            **dict(offset_scale=scene.offset_scale, unpose=joint_of(scene.unpose), **self._depth(scene.depth, hidden)),
             **dict(num_coarse=config.num_coarse, num_fine=config.num_fine, composite_coarse=config.composite_coarse),
             **dict(near=float(near), far=float(far), floor=config.importance_floor),
             **dict(shift=config.density_shift, gain=config.density_gain),
@@ -183,23 +183,28 @@ class _Call:
         channels, height, width = depth.maps.shape
         if not 2 <= channels <= _MOST_MAPS or height < 2 or width < 2:
             raise ValueError(f"fused: maps must be (2 to {_MOST_MAPS}, >= 2, >= 2); got {tuple(depth.maps.shape)}")
-        matrix, position = depth.camera.intrinsics[0].cpu(), depth.camera.cam_to_world[0, :3].cpu()
-        pinhole = binding.Pinhole(
-            rotation=tuple(position[:, :3].flatten().tolist()),
-            centre=tuple(position[:, 3].tolist()),
-            focal=(float(matrix[0, 0]), float(matrix[1, 1])),
-            middle=(float(matrix[0, 2]), float(matrix[1, 2])),
-            distance=float(position[:, 3].norm()),
-        )
         return dict(
             maps=self._address(depth.maps, channels, height, width),
             clue_weight=self._address(depth.to_hidden, hidden, channels + 4),
             **dict(map_channels=channels, map_height=height, map_width=width),
-            **dict(portrait=pinhole, pose=_joint(depth.pose)),
+            **dict(portrait=pinhole_of(depth.camera), pose=joint_of(depth.pose)),
         )
 
 
-def _joint(joint: FusedJoint | None) -> binding.Joint:
+def pinhole_of(camera: Camera) -> binding.Pinhole:
+    """The first of the cameras, as the kernel takes it."""
+    matrix, position = camera.intrinsics[0].cpu(), camera.cam_to_world[0, :3].cpu()
+    return binding.Pinhole(
+        rotation=tuple(position[:, :3].flatten().tolist()),
+        centre=tuple(position[:, 3].tolist()),
+        focal=(float(matrix[0, 0]), float(matrix[1, 1])),
+        middle=(float(matrix[0, 2]), float(matrix[1, 2])),
+        distance=float(position[:, 3].norm()),
+    )
+
+
+def joint_of(joint: FusedJoint | None) -> binding.Joint:
+    """The same of a joint; None moves nothing."""
     if joint is None:
         return binding.Joint()
     extra = tuple(joint.extra.flatten().tolist())

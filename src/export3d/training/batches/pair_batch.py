@@ -89,10 +89,14 @@ class PairBatch:
         if device.type == "cpu":
             return self
         moved: dict[str, Any] = {}
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None and field.name not in ("window_top", "window_left"):  # those are read on the CPU
-                value = value.to(device)
+                value = value.map(move) if isinstance(value, FaceState) else move(value)
             moved[field.name] = value
         return PairBatch(**moved)
 

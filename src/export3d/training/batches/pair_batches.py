@@ -13,8 +13,9 @@ from export3d.camera import Camera
 from export3d.data.clip import DEPTH_STEPS
 from export3d.data.pairs import counter_rng, pair_at
 from export3d.face_state import FaceState
+from export3d.heads.clips.motion import arkit_weights
 from export3d.landmarks import EYES, MOUTH, mirror_points
-from export3d.training.batches.arkit_truth import arkit_weights, mirrored_arkit
+from export3d.training.batches.arkit_truth import mirrored_arkit
 from export3d.training.batches.augment import AugmentConfig, Change, draw_change
 from export3d.training.batches.frame_store import FrameStore, changed_frame, mirror_cameras, possible_change
 from export3d.training.batches.pair_batch import PairBatch, PairSampling

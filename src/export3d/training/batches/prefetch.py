@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -16,10 +19,11 @@ class Prefetcher(Generic[T]):
     Args:
         load: a pure function of the step.
         depth: how many batches are loaded ahead; 0 loads in the calling thread.
+        pin: put them into memory that a GPU can fetch from while it calculates.
     """
 
-    def __init__(self, load: Callable[[int], T], first: int, last: int, depth: int = 2) -> None:
-        self._load = load
+    def __init__(self, load: Callable[[int], T], first: int, last: int, depth: int = 2, *, pin: bool = False) -> None:
+        self._load = (lambda step: pinned(load(step))) if pin else load
         self._next = first
         self._last = last
         self._waiting: deque[Future[T]] = deque()
@@ -47,3 +51,12 @@ class Prefetcher(Generic[T]):
         if self._pool is not None and self._next < self._last:
             self._waiting.append(self._pool.submit(self._load, self._next))
             self._next += 1
+
+
+def pinned(value: Any) -> Any:
+    """A tensor, or a dataclass of tensors, in page-locked memory; anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.pin_memory()
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: pinned(getattr(value, field.name)) for field in fields(value)})
+    return value

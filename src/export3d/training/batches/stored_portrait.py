@@ -45,19 +45,29 @@ class StoredPortrait:
         index: number of the clip.
         time: number of the frame.
         size: side of the pictures, composed with the frame's own detail; None is the model's, without it.
+        known: camera and face in place of the stored ones.
 
     Attributes:
         code: what the model keeps of the frame.
     """
 
     @torch.inference_mode()
-    def __init__(self, model: Model, dataset: ClipSource, index: int, time: int, size: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        dataset: ClipSource,
+        index: int,
+        time: int,
+        size: int | None = None,
+        *,
+        known: tuple[Camera, FaceState] | None = None,
+    ) -> None:
         self._model, self._dataset = drivable(model), dataset
         self._device = next(model.parameters()).device
         frame = to_tensor(dataset.frame(index, time))[None].to(self._device)
         image = fit_size(frame, model.config.image_size)
         photo = None if size is None else fit_size(frame, size)
-        camera, state = stored_camera(dataset, index, time), stored_state(dataset, index, time)
+        camera, state = known or (stored_camera(dataset, index, time), stored_state(dataset, index, time))
         self.code = self._model.encode(image, camera.to(self._device), state.to(self._device), photo=photo)
 
     def drive(self, index: int, time: int) -> View:

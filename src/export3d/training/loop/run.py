@@ -126,7 +126,7 @@ def run_loop(
     writer = _tensorboard(run) if options.tensorboard and run is not None else None
     if options.export_every and first % options.export_every == 0:
         _export(task, run, first, numbered=True)  # the run may have died between this state and its numbered model
-    batches = Prefetcher(task.load_batch, step, total)
+    batches = Prefetcher(task.load_batch, step, total, pin=torch.cuda.is_available())
     stopped_by, saved_at = None, step
     latest: dict[str, float] = {}
     try:

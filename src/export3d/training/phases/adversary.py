@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from export3d.training.loop.distributed import World
-from export3d.training.loop.optimizers import clip_gradients, make_adam
+from export3d.training.loop.optimizers import clip_gradients, make_adam, scaled_rate
 from export3d.training.loop.run import require_finite
 from export3d.training.losses.discriminator import DualDiscriminator
 from export3d.training.phases.config import TrainConfig
@@ -30,7 +30,8 @@ class Adversary:
         self.discriminator = DualDiscriminator(self.config.discriminator, side).to(world.device)
         self._step: nn.Module = DiscriminatorStep(self.discriminator)
         groups: list[dict[str, Any]] = [{"params": list(self.discriminator.parameters())}]
-        self._optimizer = make_adam(groups, self.config.learning_rate, self.config.betas, world.device)
+        rate = scaled_rate(self.config.learning_rate, config.batch, config.rate_batch)
+        self._optimizer = make_adam(groups, rate, self.config.betas, world.device)
         if world.size > 1:
             self._step = DistributedDataParallel(self._step, broadcast_buffers=False)
 

@@ -59,6 +59,8 @@ class TrainConfig:
     """`lpips` (VGG16, files given), `face_network` (of a pre-training run) or `none`."""
     learning_rate: float = 1e-4
     """Adam's rate for the model (paper: 1e-4)."""
+    rate_batch: int = 8
+    """Batch that both learning rates are for; with another they grow as the root of the ratio (Adam's rule). 0: never."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's betas for the model."""
     expression_rate: float = 1.0
@@ -172,6 +174,7 @@ PORTRAIT_TRAIN = TrainConfig(
         matte=0.3,
     ),
     learning_rate=6e-4,
+    rate_batch=0,
     betas=(0.9, 0.99),
     face_shapes_rate=6.0,
     warmup_steps=150,
@@ -199,6 +202,7 @@ TINY_TRAIN = TrainConfig(
     perceptual="none",
     weights=LossWeights(perceptual_raw=0.0, perceptual=0.0),
     learning_rate=1e-3,
+    rate_batch=0,
     sampling=PairSampling(raw_size=8),
     precision="fp32",
     adversarial=AdversarialConfig(

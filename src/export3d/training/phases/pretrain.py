@@ -20,11 +20,13 @@ from export3d.expression.contrastive import contrastive_loss, retrieval_accuracy
 from export3d.expression.image_encoder import ImageEncoder
 from export3d.expression.lebs import LeBS
 from export3d.images import to_tensor_of
+from export3d.precision import uses_bf16
 from export3d.training.batches.augment import AugmentConfig
 from export3d.training.batches.clip_batches import ClipBatch, clip_batch
 from export3d.training.batches.frame_store import FrameStore
+from export3d.training.batches.windows import resize
 from export3d.training.loop.distributed import World
-from export3d.training.loop.optimizers import clip_gradients, make_adam, set_rate
+from export3d.training.loop.optimizers import clip_gradients, make_adam, scaled_rate, set_rate
 from export3d.training.loop.run import cosine_rate, require_finite
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.expression_report import expression_report, expression_table
@@ -43,9 +45,9 @@ _REPORT_CLIPS = 200
 class ContrastiveStep(nn.Module):
     """f_e, f_I and their loss as one module, so that gradients are averaged over processes in one place."""
 
-    def __init__(self, config: PretrainConfig) -> None:
+    def __init__(self, config: PretrainConfig, autocast: bool = False) -> None:
         super().__init__()
-        self.config = config
+        self.config, self._autocast = config, autocast
         self.expression = LeBS(config.expression)
         self.image_encoder = ImageEncoder(config.image_encoder)
 
@@ -59,7 +61,10 @@ class ContrastiveStep(nn.Module):
         """
         clips, frames = beta.shape[:2]
         expression_codes = self.expression(beta.flatten(0, 1)).unflatten(0, (clips, frames))
-        codes, predicted = self.image_encoder.codes_and_shape(images.flatten(0, 1))
+        pictures = resize(images.flatten(0, 1), self.config.image_encoder.image_size)
+        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self._autocast):
+            codes, predicted = self.image_encoder.codes_and_shape(pictures)
+        codes, predicted = codes.float(), predicted if predicted is None else predicted.float()
         image_codes = codes.unflatten(0, (clips, frames))
         terms = {
             "contrastive": contrastive_loss(
@@ -72,7 +77,7 @@ class ContrastiveStep(nn.Module):
         }
         total = terms["contrastive"]
         if predicted is not None:
-            terms["landmarks"] = F.smooth_l1_loss(predicted, shape.flatten(0, 1), beta=0.02)
+            terms["landmarks"] = F.smooth_l1_loss(predicted.float(), shape.flatten(0, 1), beta=0.02)
             total = total + self.config.landmark_weight * 10.0 * terms["landmarks"]
         terms["total"] = total
         with torch.no_grad():
@@ -104,7 +109,7 @@ class PretrainTask:
         check_space(dataset.extractor, config.expression.space, dataset.name)
         self._store = FrameStore(dataset, int(cache_gb * 2**30), size=kept_size(config.image_encoder))
         torch.manual_seed(config.seed)
-        self.module = ContrastiveStep(config).to(world.device)
+        self.module = ContrastiveStep(config, uses_bf16(config.precision, world.device)).to(world.device)
         self.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._forward: nn.Module = self.module
         if world.size > 1:
@@ -136,7 +141,8 @@ class PretrainTask:
     def step(self, step: int, batch: ClipBatch) -> dict[str, Tensor]:
         config, device = self.config, self._world.device
         fraction = step / config.steps
-        set_rate(self._optimizer, config.learning_rate * cosine_rate(fraction, config.decay_from, config.decay_floor))
+        rate = scaled_rate(config.learning_rate, config.clips, config.rate_clips)
+        set_rate(self._optimizer, rate * cosine_rate(fraction, config.decay_from, config.decay_floor))
         images = to_tensor_of(batch.images.to(device, non_blocking=True))
         shape = shape_targets(batch).to(device)
         self._optimizer.zero_grad(set_to_none=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from export3d.checks import check_choice
 from export3d.expression.image_encoder import ImageEncoderConfig
 from export3d.expression.lebs import LeBSConfig
 from export3d.model.config import PRESETS
@@ -34,6 +35,8 @@ class PretrainConfig:
     """Also the image-to-expression direction (not the paper)."""
     learning_rate: float = 1e-4
     """Adam's learning rate."""
+    rate_clips: int = 8
+    """`clips` that `learning_rate` is for; with others it grows as the root of their ratio (Adam's rule). 0: never."""
     decay_from: float = 1.0
     """Share of the run after which the rate falls along a cosine (paper: never)."""
     decay_floor: float = 0.02
@@ -42,10 +45,13 @@ class PretrainConfig:
     """Largest gradient norm; 0 for no limit (paper: not named)."""
     landmark_weight: float = 0.0
     """Weight of the landmark head's error, which makes f_I's trunk a face network (paper: 0)."""
+    precision: str = "auto"
+    """f_I in `fp32`, `bf16` (autocast; basis, cosines and losses stay fp32) or `auto`: on a GPU that has it."""
     seed: int = 0
     """Seed of weights, sampling and augmentation."""
 
     def __post_init__(self) -> None:
+        check_choice("precision", self.precision, ("auto", "bf16", "fp32"))
         if self.steps < 1 or self.clips < 1 or self.frames_per_clip < 2:
             raise ValueError("pretrain: steps and clips must be positive, frames_per_clip at least 2")
         if self.expression.kind != "lebs" or self.expression.pretrained:
@@ -68,6 +74,7 @@ SMALL_PRETRAIN = PretrainConfig(
     include_positive=True,
     symmetric=True,
     learning_rate=1e-3,
+    rate_clips=0,
     decay_from=0.4,
     clip_gradient=5.0,
     landmark_weight=4.0,
@@ -80,6 +87,7 @@ TINY_PRETRAIN = PretrainConfig(
     clips=2,
     frames_per_clip=4,
     learning_rate=1e-3,
+    rate_clips=0,
 )
 
 PRETRAIN_PRESETS = {

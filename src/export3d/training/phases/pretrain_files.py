@@ -17,13 +17,13 @@ EXPRESSION_KIND = "lebs"
 FACE_NETWORK_KIND = "image-encoder"
 
 
-def check_space(extractor: dict[str, str], space: str, where: str) -> None:
-    """Raise `TrainingError` if the data's beta does not mean what the expression encoder expects."""
+def check_space(extractor: dict[str, str], space: str, where: str, option: str = "--expression.space") -> None:
+    """Raise `TrainingError` if the data's beta does not mean what the expression encoder expects; `option` changes that."""
     given = extractor["expression_space"]
     if given != space:
         raise TrainingError(
             f"{where}: its beta is in the expression space '{given}'; the configuration expects '{space}'. "
-            f"Set --config.expression.space {given}, or prepare the data with another extractor."
+            f"Set {option} {given}, or prepare the data with another extractor."
         )
 
 

@@ -24,7 +24,7 @@ from export3d.training.batches.frame_store import FrameStore
 from export3d.training.batches.pair_batch import PairBatch
 from export3d.training.batches.pair_batches import pair_batch
 from export3d.training.loop.distributed import World
-from export3d.training.loop.optimizers import WeightMean, clip_gradients, make_adam, set_rate
+from export3d.training.loop.optimizers import WeightMean, clip_gradients, make_adam, scaled_rate, set_rate
 from export3d.training.loop.run import cosine_rate, require_finite
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.adversary import Adversary, gradient_sync
@@ -70,7 +70,7 @@ class TrainTask:
             raise UsageError(
                 f"--accumulate {config.accumulate} does not divide the {len(self._places)} samples of one process."
             )
-        check_space(dataset.extractor, config.model.expression.space, dataset.name)
+        check_space(dataset.extractor, config.model.expression.space, dataset.name, "--model.expression.space")
         self._notes = {"extractor": dataset.extractor, "train": config_to_dict(config), **(notes or {})}
         self._store = FrameStore(dataset, int(cache_gb * 2**30))
         self.sheet_clips = sheet_clips or dataset
@@ -148,7 +148,11 @@ class TrainTask:
         since = step if step < self._portrait_steps else step - self._portrait_steps
         warm = min(1.0, (since + 1) / config.warmup_steps) if config.warmup_steps else 1.0
         through = min(step / config.phase1_steps, 1.0)
-        return config.learning_rate * warm * cosine_rate(through, config.decay_from, config.decay_floor)
+        return (
+            scaled_rate(config.learning_rate, config.batch, config.rate_batch)
+            * warm
+            * cosine_rate(through, config.decay_from, config.decay_floor)
+        )
 
     def step(self, step: int, batch: PairBatch) -> dict[str, Tensor]:
         """One optimiser step of G, the mean planes and, in phase 2, of D."""

@@ -25,6 +25,7 @@ using export3d::Kernel;
 using export3d::Scene;
 
 constexpr int kRaysAtOnce = 64;
+constexpr int kRowsAtOnce = 16;  // even: the corrections see pairs of rows
 constexpr int kMostThreads = 64;
 
 #if defined(EXPORT3D_X86)
@@ -117,5 +118,46 @@ EXPORT3D_API int export3d_fused_render(const Scene* scene, const char* name, int
               [&](int thread, int begin, int end) { kernel->probe(*scene, work, thread, begin, end); });
   share_out(scene->rays, kRaysAtOnce, threads,
             [&](int thread, int begin, int end) { kernel->march(*scene, work, thread, begin, end); });
+  return 0;
+}
+
+// Pictures: `work` has export3d_fused_head_floats (export3d_fused_paste_floats) numbers. 0, or 1 where there is no such kernel.
+EXPORT3D_API int export3d_fused_interleave(const export3d::Picture* picture, const char* name, int threads) {
+  const Kernel* kernel = kernel_for(name);
+  if (!kernel) return 1;
+  share_out(picture->height + 2 * export3d::kMargin, kRowsAtOnce, bounded(threads), [&](int, int begin, int end) {
+    for (int row = begin; row < end; ++row) kernel->interleave(*picture, row);
+  });
+  return 0;
+}
+
+EXPORT3D_API size_t export3d_fused_head_floats(const export3d::Head* head, const char* name, int threads) {
+  const Kernel* kernel = kernel_for(name);
+  return kernel ? kernel->compose_floats(*head) * bounded(threads) : 0;
+}
+
+// Reads the photograph (`step` 0), or mixes the layers (1).
+EXPORT3D_API int export3d_fused_head(const export3d::Head* head, const char* name, int threads, int step, float* work) {
+  const Kernel* kernel = kernel_for(name);
+  if (!kernel) return 1;
+  const size_t each = kernel->compose_floats(*head);
+  const auto rows = step == 0 ? kernel->look : kernel->mix;
+  share_out(head->height, kRowsAtOnce, bounded(threads),
+            [&](int thread, int begin, int end) { rows(*head, work + thread * each, begin, end); });
+  return 0;
+}
+
+EXPORT3D_API size_t export3d_fused_paste_floats(const export3d::Pasted* pasted, const char* name, int threads) {
+  const Kernel* kernel = kernel_for(name);
+  return kernel ? kernel->paste_floats(*pasted) * bounded(threads) : 0;
+}
+
+EXPORT3D_API int export3d_fused_paste(const export3d::Pasted* pasted, const char* name, int threads, float* work) {
+  const Kernel* kernel = kernel_for(name);
+  if (!kernel) return 1;
+  const size_t each = kernel->paste_floats(*pasted);
+  share_out(pasted->height, kRowsAtOnce, bounded(threads), [&](int thread, int begin, int end) {
+    for (int row = begin; row < end; ++row) kernel->paste(*pasted, work + thread * each, row);
+  });
   return 0;
 }

@@ -108,6 +108,21 @@ inline void store(int32_t* to, Ints x) { std::memcpy(to, &x, sizeof x); }
 #endif
 
 
+// Four numbers of one pixel.
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(EXPORT3D_ARRAYS)
+typedef float Four __attribute__((vector_size(16)));
+typedef float LooseFour __attribute__((vector_size(16), aligned(4)));
+inline Four load_four(const float* from) { return *(const LooseFour*)from; }
+#else
+struct Four {
+  float v[4];
+  float operator[](int i) const { return v[i]; }
+};
+inline Four operator+(Four a, Four b) { return {a.v[0] + b.v[0], a.v[1] + b.v[1], a.v[2] + b.v[2], a.v[3] + b.v[3]}; }
+inline Four operator*(Four a, float b) { return {a.v[0] * b, a.v[1] * b, a.v[2] * b, a.v[3] * b}; }
+inline Four load_four(const float* from) { return {from[0], from[1], from[2], from[3]}; }
+#endif
+
 inline float sum(Floats x) {
   float parts[kLanes], out = 0.0f;
   store(parts, x);

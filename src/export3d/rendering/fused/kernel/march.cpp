@@ -167,6 +167,7 @@ inline float* take(float*& from, size_t count) {
   return out;
 }
 
+#include "compose.h"
 #include "ray.h"
 
 // The i-th ray to be marched: a square picture goes tile by tile, so that neighbours find their texels in the cache.
@@ -212,5 +213,7 @@ size_t floats_needed(const Scene& s, int threads) { return Memory(s, nullptr, th
 #define EXPORT3D_JOIN_OF(a, b) a##b
 #define EXPORT3D_JOIN(a, b) EXPORT3D_JOIN_OF(a, b)
 namespace export3d {
-extern const Kernel EXPORT3D_JOIN(kernel_, EXPORT3D_KERNEL) = {EXPORT3D_TEXT(EXPORT3D_KERNEL), floats_needed, prepare, fold, probe, march};
+extern const Kernel EXPORT3D_JOIN(kernel_, EXPORT3D_KERNEL) = {
+    EXPORT3D_TEXT(EXPORT3D_KERNEL), floats_needed, prepare, fold, probe, march, interleave, compose_floats, look, mix,
+    paste_floats, paste};
 }

@@ -6,7 +6,7 @@
 
 namespace export3d {
 
-constexpr int kVersion = 1;  // of this layout; binding.py refuses a library of another one
+constexpr int kVersion = 2;  // of this layout; binding.py refuses a library of another one
 
 // A smooth joint about a height (the neck): x + w(y) (x - pivot) extra, w from 0 at `top` to 1 at `bottom`.
 struct Joint {
@@ -48,6 +48,37 @@ struct Scene {
   float *features, *depth, *opacity;
 };
 
+constexpr int kMargin = 4;  // pixels around an interleaved picture that repeat its border
+
+// A picture (channels, height, width) of at most four channels, and where it goes: (height + 2 kMargin, width + 2 kMargin, 4).
+struct Picture {
+  int32_t channels, height, width;
+  const float* from;
+  float* to;
+};
+
+// A rectangle of a picture with the photograph's detail, see compose.h; (channels, height, width) unless it says otherwise.
+struct Head {
+  int32_t rays_height, rays_width, small_height, small_width, state_channels, side, height, width;
+  const float *guide, *choice, *state;
+  const float* picture;  // the photograph, `side` pixels along each side, interleaved
+  Pinhole portrait;
+  Joint pose;
+  float *layers, *seen;  // (height, 9, width rounded up to 16); (height / 2, width / 2, 28 + state_channels), or null
+  const float* said;     // (8, height / 2, width / 2), or null
+  int64_t plane, stride;  // distances of channels and of rows in `image` (3, ..) and `opacity`
+  float *image, *opacity;
+};
+
+// A head put into a rectangle of a photograph.
+struct Pasted {
+  int32_t head_height, head_width, height, width;
+  const float* head;                    // interleaved: colours in [0, 255] times opacity, opacity
+  const float *grid, *share, *behind;   // (height, width, 2) in [-1, 1]; (height, width); (3, height, width)
+  uint8_t* photo;                       // (height, width, 3), rows `stride` bytes apart
+  int64_t stride;
+};
+
 // One compiled version of the kernel; `work` is memory of `floats` for this many threads.
 struct Kernel {
   const char* name;
@@ -56,6 +87,12 @@ struct Kernel {
   void (*fold)(const Scene&, float* work, int row);                                 // one row of texels of all three planes
   void (*probe)(const Scene&, float* work, int thread, int first_ray, int last_ray);  // of a square picture, row by row
   void (*march)(const Scene&, float* work, int thread, int first_ray, int last_ray);  // rays in the order of `ray_number`
+  void (*interleave)(const Picture&, int row);
+  size_t (*compose_floats)(const Head&);  // of memory for one thread, as of `paste_floats`
+  void (*look)(const Head&, float* work, int first_row, int last_row);
+  void (*mix)(const Head&, float* work, int first_row, int last_row);
+  size_t (*paste_floats)(const Pasted&);
+  void (*paste)(const Pasted&, float* work, int row);
 };
 
 // -126. Where compilers do not see the number, they take one instruction for the greater of two instead of two.

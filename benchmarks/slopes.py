@@ -1,0 +1,197 @@
+"""How much of what a real clip does reaches a portrait: correlation and slope, read again from the result.
+
+    python benchmarks/slopes.py --media FOLDER --portraits 30 --save
+
+FOLDER holds `portraits/*.jpg` (one face each) and `clips/*.mp4`. Each clip is tracked whole and drives each portrait as
+`export3d animate` does; of each clip some frames are rendered: those in which the driver goes farthest in one of the measures,
+and others evenly between them. Driver and result are read by the Face Landmarker, each frame anew. Correlation over the frames
+of a pair, and slope (movement of the result per movement of the driver), where the driver moves; medians over pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from export3d.animation import Animator, TransferOptions
+from export3d.animation.animator import turned_by
+from export3d.animation.drivers import ClipDriver, DrivingFrame
+from export3d.animation.transfer import transfer
+from export3d.camera import Camera
+from export3d.portrait import load_model
+from export3d.portrait.loading import checkpoint_path
+from export3d.tracking import Crop, Tracker, crop_transform
+from export3d.tracking.faces import BLENDSHAPE_NAMES
+from export3d.tracking.regressor import LandmarkRegressor
+from face_shapes import EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, measures, to_the_front
+from material import save
+
+IRIS_IMAGE_LEFT, IRIS_IMAGE_RIGHT = 468, 473
+MOUTH_CORNERS = (61, 291)
+SIDE = 256  # px of what the landmarker sees of a result
+
+WHOLE = Crop(SIDE / 2, SIDE / 2, SIDE)
+
+LEAST_SPREAD = {"yaw": 2.0, "pitch": 2.0, "roll": 2.0}
+"""Standard deviation from which a driver moves, degrees; others, in widths of an eye or as scores:"""
+LEAST_SPREAD_ELSE = 0.04
+
+SCORES = {
+    "blink score": ("eyeBlinkLeft", "eyeBlinkRight"),
+    "jaw score": ("jawOpen",),
+    "smile score": ("mouthSmileLeft", "mouthSmileRight"),
+    "pucker score": ("mouthPucker",),
+    "brow score": ("browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A driver: the frames that are rendered, and what is read of them."""
+
+    name: str
+    frames: list[DrivingFrame]
+    chosen: list[int]
+    read: dict[str, np.ndarray]
+
+
+def main() -> None:
+    """Measure, print, save on request."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--media", type=Path, required=True, help="folder with portraits/*.jpg and clips/*.mp4")
+    parser.add_argument("--portraits", type=int, default=30, help="how many portraits, evenly over the folder")
+    parser.add_argument("--frames", type=int, default=24, help="rendered frames of each clip")
+    parser.add_argument("--model", default=None, help="bundled name or file; the bundled model when left out")
+    parser.add_argument("--save", action="store_true", help="write results/slopes.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = load_model(options.model)
+    photos = sorted(options.media.glob("portraits/*.jpg"))
+    photos = photos[:: max(1, len(photos) // options.portraits)][: options.portraits]
+    with Tracker(choice="largest", size=model.config.image_size) as tracker:
+        animator = Animator(model, tracker)
+        clips = [read_clip(path, tracker, options.frames) for path in sorted(options.media.glob("clips/*.mp4"))]
+        pairs = [pair for photo in photos for pair in drive(animator, photo, clips)]
+    rows = {name: summary(name, pairs) for name in clips[0].read}
+    found = float(np.mean([np.isfinite(result["yaw"]).mean() for _, result in pairs]))
+    print(f"{len(photos)} portraits, {len(clips)} clips, a face in {found:.4f} of the frames")
+    for name, row in rows.items():
+        print(f"{name:14s}" + "  ".join(f"{key} {value}" for key, value in row.items()))
+    if options.save:
+        facts = {"seed": 0, "model": checkpoint_path(options.model).name, "portraits": len(photos), "clips": len(clips)}
+        print(save("slopes", {**facts, "found": round(found, 4), "measures": rows}))
+
+
+def read_clip(path: Path, tracker: Tracker, count: int) -> Clip:
+    """Track a clip, read it frame by frame, and choose the frames."""
+    driver = ClipDriver(path, tracker)
+    frames = list(driver)
+    driver.close()
+    read = read_all([frame.image for frame in frames], tracker, [frame.crop for frame in frames])
+    chosen: set[int] = set()
+    for values in read.values():
+        if np.isfinite(values).any():
+            chosen |= {int(np.nanargmin(values)), int(np.nanargmax(values))}
+    even = np.linspace(0, len(frames) - 1, max(0, count - len(chosen))).round().astype(int)
+    kept = sorted(chosen | set(even.tolist()))
+    return Clip(name=path.stem, frames=frames, chosen=kept, read={name: values[kept] for name, values in read.items()})
+
+
+def drive(
+    animator: Animator, photo: Path, clips: list[Clip]
+) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """(measures of driver, measures of result) of one portrait with each clip."""
+    subject = animator.portrait(photo)
+    pairs = []
+    for clip in clips:
+        own = {"own": subject.state, "camera": subject.camera, "adjust": animator.adjust}
+        moved = transfer(clip.frames, TransferOptions(), **own, time_base=Fraction(1, 1000))
+        images = [
+            animator.frame(turned_by(frame.state, frame.camera), frame.camera)
+            for index, frame in enumerate(moved)
+            if index in set(clip.chosen)
+        ]
+        pairs.append(
+            (clip.read, read_all([enlarged(image) for image in images], animator.tracker, [WHOLE] * len(images)))
+        )
+    return pairs
+
+
+def enlarged(image: np.ndarray) -> np.ndarray:
+    """A result as the landmarker is shown it."""
+    return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def read_all(images: list[Any], tracker: Tracker, crops: list[Crop | None]) -> dict[str, np.ndarray]:
+    """Every measure ``(T,)`` of the faces in the middle of the crops, each picture looked at anew; NaN without a face."""
+    rows = [{} if crop is None else read_one(image, tracker, crop) for image, crop in zip(images, crops, strict=True)]
+    names = next(row for row in rows if row)
+    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+
+
+def read_one(image: np.ndarray, tracker: Tracker, crop: Crop) -> dict[str, float]:
+    """The measures of one face: pose in degrees, shapes in widths of an eye, scores; empty without a face."""
+    tracker.reset()
+    faces = tracker.face_tracker.detect(image)
+    middle = np.array([crop.center_x, crop.center_y])
+    face = min(faces, key=lambda found: float(np.linalg.norm(found.landmarks_px.mean(axis=0) - middle)), default=None)
+    if face is None:
+        return {}
+    assert isinstance(tracker.coefficients, LandmarkRegressor)
+    own = crop_transform(face.landmarks_px, tracker.coefficients.alignment)
+    _, camera = tracker.coefficients.observe(image, face, own)
+    assert face.mesh is not None and face.blendshapes is not None
+    angles = np.degrees(Camera.from_vector(torch.from_numpy(camera[None])).head_angles()[0].numpy())
+    turned = to_the_front(face.mesh)
+    opening, brows, gap = measures(face.mesh)
+    widths, gaze = [], []
+    for eye, iris in ((EYE_IMAGE_LEFT, IRIS_IMAGE_LEFT), (EYE_IMAGE_RIGHT, IRIS_IMAGE_RIGHT)):
+        corners = turned[[eye[0], eye[8]], 0]
+        widths.append(abs(corners[0] - corners[1]))
+        gaze.append((turned[iris, 0] - corners.mean()) / widths[-1])
+    mouth = np.linalg.norm(turned[MOUTH_CORNERS[0], :2] - turned[MOUTH_CORNERS[1], :2]) / np.mean(widths)
+    named = dict(zip(BLENDSHAPE_NAMES, face.blendshapes, strict=True))
+    return {
+        **dict(zip(("yaw", "pitch", "roll"), angles.tolist(), strict=True)),
+        "gaze sideways": float(np.mean(gaze)),
+        "eye opening": float(opening),
+        "brow height": float(brows),
+        "mouth opening": float(gap),
+        "mouth width": float(mouth),
+        **{name: float(np.mean([named[part] for part in parts])) for name, parts in SCORES.items()},
+    }
+
+
+def summary(
+    name: str, pairs: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]
+) -> dict[str, float | int | None]:
+    """Medians of correlation and slope of one measure over the pairs whose driver moves; of poses also the mean error after
+    each pair's own offset."""
+    correlations, slopes, errors = [], [], []
+    for driver, result in pairs:
+        known = np.isfinite(driver[name]) & np.isfinite(result[name])
+        if known.sum() < 5 or driver[name][known].std() < LEAST_SPREAD.get(name, LEAST_SPREAD_ELSE):
+            continue
+        asked, shown = (values[name][known] - values[name][known].mean() for values in (driver, result))
+        correlations.append(float((asked * shown).sum() / max(np.linalg.norm(asked) * np.linalg.norm(shown), 1e-9)))
+        slopes.append(float((asked * shown).sum() / (asked * asked).sum()))
+        errors.append(float(np.abs(shown - asked).mean()))
+    if not slopes:
+        return {"pairs": 0}
+    row: dict[str, float | int | None] = {
+        "correlation": round(float(np.median(correlations)), 3),
+        "slope": round(float(np.median(slopes)), 3),
+        "pairs": len(slopes),
+    }
+    return {**row, "error": round(float(np.mean(errors)), 3)} if name in LEAST_SPREAD else row
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The studio's speed, browser and server on the same machine: live pictures a second, delay, and the answer to a slider.
+
+    python benchmarks/studio.py --save
+
+A portrait of 640 pixels (the bundled one, enlarged) is driven by the bundled clip as a webcam in Chromium. The delay goes from
+the moment in which the page takes the camera's picture to the one in which the portrait made of it is on the canvas; the
+answer to a slider from its move to its picture. Medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from export3d.cli.demo import sample_portraits, samples_folder
+from export3d.video import VideoReader
+from material import machine, save
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "studio"))
+from browser import browser, write_y4m
+
+PORT = 7979
+SIZES = (256, 512)
+
+
+def main() -> None:
+    """Measure, print, save on request."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=150, help="live pictures at each size")
+    parser.add_argument("--save", action="store_true", help="write results/studio.json")
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder, VideoReader(samples_folder() / "driving.mp4") as reader:
+        frames = [np.pad(frame.image, ((0, 0), (42, 42), (0, 0)), mode="edge") for frame in reader]
+        webcam = write_y4m(Path(folder) / "clip.y4m", frames, fps=30)
+        photo = Path(folder) / "portrait.png"
+        Image.open(sample_portraits()[0]).convert("RGB").resize((640, 640), Image.Resampling.LANCZOS).save(photo)
+        command = [sys.executable, "-m", "export3d", "studio", "--no-browser", "--port", str(PORT), "--yes"]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            assert server.stdout is not None and "Ctrl-C" in server.stdout.readline()
+            with browser(webcam) as found:
+                page = found.new_page(viewport={"width": 1280, "height": 900})
+                page.goto(f"http://127.0.0.1:{PORT}/")
+                page.set_input_files("#photo", str(photo))
+                page.wait_for_selector("#samples button:nth-child(4)[aria-pressed=true]", timeout=120_000)
+                rows = {f"live {size}": live(page, size, options.pictures) for size in SIZES}
+                rows["slider"] = slider(page)
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+    for name, row in rows.items():
+        print(name, row)
+    if options.save:
+        facts = {"unit": "pictures a second, ms", "load_before": round(load, 2), "rows": rows}
+        print(f"saved {save('studio', facts)}")
+    print({key: machine()[key] for key in ("processor", "cores")}, f"load before: {load:.1f}")
+
+
+def live(page: Any, size: int, pictures: int) -> dict[str, float]:
+    """Pictures a second and ms of delay, medians of what the page shows after each ten pictures."""
+    page.click("#tab-live")
+    page.select_option("#live-form [name=size]", str(size))
+    page.click("#live-start")
+    rates, delays = [], []
+    first = shown(page)
+    for count in range(50, pictures + 1, 10):
+        wait_for(page, first + count)
+        rates.append(float(page.get_attribute("#live-picture", "data-rate")))
+        delays.append(float(page.get_attribute("#live-picture", "data-delay")))
+    page.click("#live-start")
+    return {"pictures_per_s": round(median(rates), 2), "delay_ms": round(median(delays), 1)}
+
+
+def slider(page: Any) -> dict[str, float]:
+    """ms from a slider's move to the picture: 256 while it is moved, the whole picture when it is let go."""
+    page.click("#tab-face")
+    page.wait_for_timeout(2000)
+    found: dict[str, list[float]] = {"moving_256_ms": [], "at_rest_512_ms": []}
+    for step in range(10):
+        for name, event in (("moving_256_ms", "input"), ("at_rest_512_ms", "change")):
+            before = page.get_attribute("#face-picture", "data-shown")
+            page.evaluate(
+                """([value, event]) => { const range = document.querySelector("#sliders input");
+                range.value = value; range.dispatchEvent(new Event(event)); }""",
+                [0.1 + 0.08 * step, event],
+            )
+            while page.get_attribute("#face-picture", "data-shown") == before:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            found[name].append(float(page.get_attribute("#face-picture", "data-ms")))
+    return {name: median(values) for name, values in found.items()}
+
+
+def shown(page: Any) -> int:
+    """Pictures on the live canvas so far."""
+    return int(page.get_attribute("#live-picture", "data-shown") or 0)
+
+
+def wait_for(page: Any, count: int) -> None:
+    """Until so many were shown."""
+    while shown(page) < count:
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The portrait model as four ONNX graphs, which need neither PyTorch nor this package (no section).
+
+encode (once per portrait) -> drive (once per expression) -> rays (once per camera, the exact renderer) -> picture (the
+super-resolution, and the stage with the photograph's own detail). Tensors have the batch size 1 and fixed sizes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from export3d.camera import Camera
+from export3d.errors import MissingExtraError, UsageError
+from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.files import replacing
+from export3d.portrait.model import PortraitModel
+from export3d.portrait.state import DrivenPlanes, PhotoMaps, PortraitCode, PortraitMaps
+
+OPSET = 20
+
+CODE = ("tokens", "detail", "background", "looked_up", "features", "depth", "photo_picture", "photo_background")
+"""What `encode` gives and the others take."""
+
+STATE = {"beta": 64, "weights": len(ARKIT_NAMES), "gaze": 2, "turn": 3}
+"""Fields of `FaceState` and their widths; NaN is unknown, but in beta and turn."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph: a module, what it is given by name, and the names of what it gives."""
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+
+
+def export_graphs(model: PortraitModel, folder: Path, size: int) -> dict[str, Graph]:
+    """Write NAME.onnx for the four graphs; pictures are `size` pixels along each side.
+
+    Raises:
+        UsageError: A size that is odd, or below the model's own.
+        MissingExtraError: onnx or onnxscript is not installed.
+    """
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f'export needs {" and ".join(missing)}, not installed here. Run: pip install "export3d[export]"'
+        )
+    if size % 2 or size < model.config.image_size:
+        raise UsageError(f"--size must be even and at least {model.config.image_size}, the model's own; got {size}.")
+    graphs = graphs_of(model, size)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names packages that nothing here needs
+    for name, graph in graphs.items():
+        with replacing(folder / f"{name}.onnx") as path, torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph.module,
+                tuple(graph.inputs.values()),
+                str(path),
+                input_names=list(graph.inputs),
+                output_names=list(graph.outputs),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    return graphs
+
+
+def graphs_of(model: PortraitModel, size: int) -> dict[str, Graph]:
+    """The four, with inputs of the right shapes: a grey portrait at rest."""
+    own, camera = _state("own_"), {"own_camera": Camera.look_at_head().to_vector()}
+    small, large = model.config.image_size, (1, 3, size, size)
+    encode = Graph(
+        _Step(model, _encode), {"source": torch.zeros(1, 3, small, small), "photo": torch.zeros(large)}, CODE
+    )
+    code = dict(zip(CODE, encode.module(*encode.inputs.values()), strict=True))
+    drive = Graph(
+        _Step(model, _drive), {"tokens": code["tokens"], "detail": code["detail"], **own, **_state("")}, ("planes",)
+    )
+    planes = {"planes": drive.module(*drive.inputs.values())}
+    turns = {"own_turn": own["own_turn"], "turn": own["own_turn"]}
+    seen = {"depth": code["depth"], **camera}
+    rays = Graph(
+        _Step(model, _rays), {**planes, **seen, **turns, "camera": camera["own_camera"]}, ("met", "guide", "opacity")
+    )
+    met = dict(zip(rays.outputs, rays.module(*rays.inputs.values()), strict=True))
+    looked = {name: code[name] for name in ("looked_up", "features", "photo_picture", "photo_background")}
+    picture = Graph(
+        _Step(model, _picture), {**met, **looked, **camera, "own_turn": own["own_turn"]}, ("image", "image_opacity")
+    )
+    return {"encode": encode, "drive": drive, "rays": rays, "picture": picture}
+
+
+class _Step(nn.Module):
+    """A function of the model and of tensors. With gradients on, no part of the model looks at what a tensor holds."""
+
+    def __init__(self, model: PortraitModel, step: Callable[..., Any]) -> None:
+        super().__init__()
+        self.model, self.step = model, step
+
+    def forward(self, *tensors: Tensor) -> Any:
+        with torch.enable_grad(), _Plain():
+            return self.step(self.model, *tensors)
+
+
+class _Plain(TorchFunctionMode):
+    """Two functions that ONNX does not have, by others."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.searchsorted:  # of few sorted numbers, right=True
+            return (args[0][..., None, :] <= args[1][..., :, None]).sum(dim=-1)
+        if func is torch.sinc:
+            x = args[0] * math.pi
+            small = x.abs() < 1e-6
+            return torch.where(small, torch.ones_like(x), x.sin() / torch.where(small, torch.ones_like(x), x))
+        return func(*args, **(kwargs or {}))
+
+
+def _state(prefix: str) -> dict[str, Tensor]:
+    unknown = ("weights", "gaze")
+    return {prefix + k: torch.full((1, n), math.nan if k in unknown else 0.0) for k, n in STATE.items()}
+
+
+def _code(camera: Tensor | None = None, state: FaceState | None = None, **given: Tensor) -> PortraitCode:
+    """A portrait of which only what a step reads is there."""
+    none = torch.zeros(1)
+    photo = PhotoMaps(given.get("photo_picture", none), given.get("photo_background", none), none)
+    names = {"background": "background", "picture": "looked_up", "features": "features", "depth": "depth"}
+    maps = {field: given.get(name, none) for field, name in names.items()}
+    return PortraitCode(
+        tokens=given.get("tokens", none),
+        detail=given.get("detail", none),
+        maps=PortraitMaps(matte_logits=none, photo=photo, **maps),
+        camera=Camera.from_vector(torch.zeros(1, 25) if camera is None else camera),
+        state=state or FaceState(beta=torch.zeros(1, STATE["beta"])),
+    )
+
+
+def _encode(model: PortraitModel, source: Tensor, photo: Tensor) -> tuple[Tensor, ...]:
+    state = FaceState(beta=torch.zeros(1, STATE["beta"]))
+    code = model.encode(source, Camera.look_at_head(), state, photo=photo)
+    maps = code.maps
+    assert maps.photo is not None
+    found = (maps.background, maps.picture, maps.features, maps.depth, maps.photo.picture, maps.photo.background)
+    return code.tokens, code.detail, *found
+
+
+def _drive(model: PortraitModel, tokens: Tensor, detail: Tensor, *states: Tensor) -> Tensor:
+    own, driving = (FaceState(**dict(zip(STATE, half, strict=True))) for half in (states[:4], states[4:]))
+    return model.drive(_code(state=own, tokens=tokens, detail=detail), driving).planes
+
+
+def _turned(turn: Tensor) -> FaceState:
+    return FaceState(beta=torch.zeros(1, STATE["beta"]), turn=turn)
+
+
+def _rays(
+    model: PortraitModel,
+    planes: Tensor,
+    depth: Tensor,
+    own_camera: Tensor,
+    own_turn: Tensor,
+    turn: Tensor,
+    camera: Tensor,
+) -> tuple[Tensor, ...]:
+    code = _code(own_camera, _turned(own_turn), depth=depth)
+    met, guide = model.march(DrivenPlanes(planes=planes, turn=turn, code=code), Camera.from_vector(camera))
+    return met[0], guide, met[2]
+
+
+def _picture(
+    model: PortraitModel,
+    met: Tensor,
+    guide: Tensor,
+    opacity: Tensor,
+    *looked: Tensor,
+) -> tuple[Tensor, Tensor]:
+    names = ("looked_up", "features", "photo_picture", "photo_background")
+    code = _code(looked[4], _turned(looked[5]), **dict(zip(names, looked[:4], strict=True)))
+    driven = DrivenPlanes(planes=met, turn=None, code=code)
+    return model.compose(model.look(met, guide, opacity, driven), code)

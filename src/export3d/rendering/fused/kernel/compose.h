@@ -1,0 +1,270 @@
+// The picture at the photograph's own size, row by row (part of march.cpp): `head_at` and `paste` of the PyTorch code.
+//
+// What is calculated at a few places is enlarged, the photograph is read where the guide says, and the layers are mixed. A
+// network in between corrects the mixture: `look` writes what it reads, `mix` takes what it said.
+#pragma once
+
+constexpr int kGuide = 6, kChoice = 10;     // guide and opacity; raw image, three logits, residual, opacity
+constexpr int kLines = 9;                   // of a row in `layers`: own and mirrored colours, two gates, opacity
+constexpr int kClues = 28;                  // of the corrections' inputs, without the state
+constexpr int kSaid = 8;                    // three logits, residual, opacity, gain of the fine detail
+constexpr int kMargin = export3d::kMargin;  // pixels around an interleaved picture that repeat its border
+
+// Bilinear enlargement of (channels, height, width), centres of pixels aligned by area; rows in the order they are asked for.
+struct Enlarged {
+  const float* from;
+  int channels, height, width, to_height, to_width, line;  // line: distance of two channels in what `row` gives
+  int kept[2];
+  float *part, *place, *rows[2], *out;
+
+  Enlarged(const float* from, int channels, int height, int width, int to_height, int to_width, float*& scratch)
+      : from(from), channels(channels), height(height), width(width), to_height(to_height), to_width(to_width),
+        line(up(to_width, 16)), kept{-1, -1} {
+    part = take(scratch, line), place = take(scratch, line);
+    for (float*& row : rows) row = take(scratch, (size_t)channels * line);
+    out = take(scratch, (size_t)channels * line);
+    for (int x = 0; x < line; ++x) place[x] = source(least_of(x, to_width - 1), width, to_width, part[x]);
+  }
+
+  static size_t room(int channels, int to_width) { return (size_t)up(to_width, 16) * (2 + 3 * channels); }
+
+  // The first of the two that place i lies between, and the share of the second.
+  static int source(int i, int count, int to_count, float& share) {
+    const float at = (i + 0.5f) * ((float)count / to_count) - 0.5f, place = at > 0.0f ? at : 0.0f;
+    const int first = least_of((int)place, count - 1);
+    share = first + 1 < count ? place - first : 0.0f;
+    return first;
+  }
+
+  const float* row(int y) {
+    float share;
+    const int first = source(y, height, to_height, share), second = least_of(first + 1, height - 1);
+    const float *a = widened(first, second), *b = widened(second, first);
+    for (int i = 0; i < channels * line; i += kLanes) store(out + i, load(a + i) + (load(b + i) - load(a + i)) * share);
+    return out;
+  }
+
+  // A row of the source at the full width; the row `other` stays in memory.
+  const float* widened(int y, int other) {
+    if (kept[0] == y) return rows[0];
+    if (kept[1] == y) return rows[1];
+    const int slot = kept[0] == other ? 1 : 0;
+    kept[slot] = y;
+    for (int c = 0; c < channels; ++c) {
+      const float* source = from + ((size_t)c * height + y) * width;
+      float* to = rows[slot] + (size_t)c * line;
+      for (int x = 0; x < to_width; ++x) {
+        const int i = (int)place[x], next = least_of(i + 1, width - 1);
+        to[x] = source[i] + part[x] * (source[next] - source[i]);
+      }
+      for (int x = to_width; x < line; ++x) to[x] = 0.0f;
+    }
+    return rows[slot];
+  }
+};
+
+// Where a row of an interleaved picture is read: weights of four columns and four rows, and the first of the sixteen.
+struct CubicRow {
+  float *columns[4], *rows[4], *corner;
+
+  CubicRow(int line, float*& scratch) {
+    for (float*& x : columns) x = take(scratch, line);
+    for (float*& x : rows) x = take(scratch, line);
+    corner = take(scratch, 2 * line);
+  }
+  static size_t room(int line) { return (size_t)line * 10; }
+
+  // Keys' cubic with a = -0.75, PyTorch's.
+  static void weights(Floats t, float** to, int x) {
+    const Floats far = t + 1.0f, back = 1.0f - t, last = 2.0f - t;
+    store(to[0] + x, ((far * -0.75f + 3.75f) * far - 6.0f) * far + 3.0f);
+    store(to[1] + x, (t * 1.25f - 2.25f) * t * t + 1.0f);
+    store(to[2] + x, (back * 1.25f - 2.25f) * back * back + 1.0f);
+    store(to[3] + x, ((last * -0.75f + 3.75f) * last - 6.0f) * last + 3.0f);
+  }
+
+  // Pixels x .. x + kLanes at the places (across, down), in pixels of a picture of that width and height.
+  void aim(int x, Floats across, Floats down, int width, int height) {
+    across = within(across, -2.0f, width + 1.0f) + (float)kMargin;  // beyond that only the border is met
+    down = within(down, -2.0f, height + 1.0f) + (float)kMargin;
+    const Ints left = truncated(across), top = truncated(down);
+    weights(across - floats(left), columns, x);
+    weights(down - floats(top), rows, x);
+    int32_t lefts[kLanes], tops[kLanes];
+    store(lefts, left), store(tops, top);
+    int32_t* to = (int32_t*)corner;
+    for (int i = 0; i < kLanes; ++i) to[x + i] = ((tops[i] - 1) * (width + 2 * kMargin) + lefts[i] - 1) * 4;
+  }
+
+  Four read(const float* picture, int width, int x) const {
+    const float* from = picture + ((const int32_t*)corner)[x];
+    const int below = (width + 2 * kMargin) * 4;
+    Four total = {};
+    for (int r = 0; r < 4; ++r, from += below) {
+      Four row = load_four(from) * columns[0][x];
+      for (int c = 1; c < 4; ++c) row = row + load_four(from + 4 * c) * columns[c][x];
+      total = total + row * rows[r][x];
+    }
+    return total;
+  }
+};
+
+// A picture (channels <= 4, height, width) interleaved, with a margin; one row of what comes out.
+void interleave(const export3d::Picture& p, int row) {
+  const int y = least_of(row < kMargin ? 0 : row - kMargin, p.height - 1);
+  float* to = p.to + (size_t)row * (p.width + 2 * kMargin) * 4;
+  for (int x = -kMargin; x < p.width + kMargin; ++x, to += 4) {
+    const int at = least_of(x < 0 ? 0 : x, p.width - 1);
+    for (int c = 0; c < 4; ++c) to[c] = c < p.channels ? p.from[((size_t)c * p.height + y) * p.width + at] : 0.0f;
+  }
+}
+
+size_t compose_floats(const export3d::Head& h) {
+  const int line = up(h.width, 16);
+  return Enlarged::room(kGuide, h.width) + Enlarged::room(kChoice, h.width) + 2 * CubicRow::room(line) +
+         Enlarged::room(h.state_channels > kSaid ? h.state_channels : kSaid, h.width) + (size_t)line * 8;
+}
+
+// Rows [first, last) of the layers, both even, and what the corrections read there.
+void look(const export3d::Head& h, float* scratch, int first, int last) {
+  const int line = up(h.width, 16), half = h.width / 2, seen = kClues + h.state_channels;
+  Enlarged guide(h.guide, kGuide, h.rays_height, h.rays_width, h.height, h.width, scratch);
+  Enlarged choice(h.choice, kChoice, h.small_height, h.small_width, h.height, h.width, scratch);
+  Enlarged state(h.state, h.state_channels, h.small_height, h.small_width, h.height / 2, half, scratch);
+  CubicRow own(line, scratch), other(line, scratch);
+  for (int y = first; y < last; ++y) {
+    const float* g = guide.row(y);
+    float* layers = h.layers + (size_t)y * kLines * line;
+    for (int x = 0; x < line; x += kLanes) {
+      const Floats opacity = load(g + 5 * line + x), low = splat(1e-3f);
+      const Floats inverse = 1.0f / pick(low < opacity, opacity, low);
+      Floats gates[2];
+      for (int k = 0; k < 2; ++k) {
+        Floats p[3], seen_at[3];
+        for (int a = 0; a < 3; ++a) p[a] = load(g + a * line + x) * inverse;
+        if (k) p[0] = -p[0];
+        turn(h.pose, p[0], p[1], p[2]);
+        for (int a = 0; a < 3; ++a) p[a] = p[a] - h.portrait.centre[a];
+        for (int a = 0; a < 3; ++a)
+          seen_at[a] = p[0] * h.portrait.rotation[a] + p[1] * h.portrait.rotation[3 + a] + p[2] * h.portrait.rotation[6 + a];
+        const Floats near = 1.0f / seen_at[2];
+        const Floats u = seen_at[0] * near * h.portrait.focal[0] + h.portrait.middle[0];
+        const Floats v = seen_at[1] * near * h.portrait.focal[1] + h.portrait.middle[1];
+        Floats margin = pick(u < 1.0f - u, u, 1.0f - u);
+        const Floats other_margin = pick(v < 1.0f - v, v, 1.0f - v);
+        margin = pick(other_margin < margin, other_margin, margin);
+        gates[k] = within(load(g + (3 + k) * line + x) * inverse, 0.0f, 1.0f) *
+                   within(margin * (float)h.side + 0.5f, 0.0f, 1.0f);
+        (k ? other : own).aim(x, u * (float)h.side - 0.5f, v * (float)h.side - 0.5f, h.side, h.side);
+      }
+      store(layers + 6 * line + x, gates[0] + 0.01f);
+      store(layers + 7 * line + x, gates[1] * (1.0f - gates[0]) * 0.3f + 0.01f);
+      store(layers + 8 * line + x, opacity);
+    }
+    for (int k = 0; k < 2; ++k)
+      for (int x = 0; x < h.width; ++x) {
+        const Four read = (k ? other : own).read(h.picture, h.side, x);
+        for (int c = 0; c < 3; ++c) {
+          const float value = read[c] > -1.0f ? read[c] : -1.0f;
+          layers[(3 * k + c) * line + x] = value < 1.0f ? value : 1.0f;
+        }
+      }
+    if (!h.seen) continue;
+    float* to = h.seen + (size_t)(y / 2) * half * seen;
+    for (int x = 0; x < half; ++x)
+      for (int c = 0; c < 3; ++c)
+        for (int right = 0; right < 2; ++right) to[x * seen + 4 * c + 2 * (y & 1) + right] = layers[c * line + 2 * x + right];
+    if (y & 1) continue;
+    const float *c = choice.row(y), *s = state.row(y / 2);
+    for (int x = 0; x < half; ++x, to += seen) {
+      const int at = 2 * x;
+      for (int i = 0; i < 3; ++i) {
+        const float raw = c[i * line + at], prior = i ? layers[(5 + i) * line + at] : 0.11f;
+        to[12 + i] = raw;
+        to[15 + i] = c[(3 + i) * line + at] + std::log(prior);
+        to[18 + i] = c[(6 + i) * line + at];
+        for (int k = 0; k < 2; ++k) to[22 + 3 * k + i] = std::fabs(layers[(3 * k + i) * line + at] - raw);
+      }
+      to[21] = layers[8 * line + at] + c[9 * line + at];
+      for (int i = 0; i < h.state_channels; ++i) to[kClues + i] = s[i * state.line + x];
+    }
+  }
+}
+
+// Rows [first, last) of the head before what is behind it.
+void mix(const export3d::Head& h, float* scratch, int first, int last) {
+  const int line = up(h.width, 16);
+  Enlarged choice(h.choice, kChoice, h.small_height, h.small_width, h.height, h.width, scratch);
+  Enlarged said(h.said, h.said ? kSaid : 0, h.height / 2, h.width / 2, h.height, h.width, scratch);
+  float *image = take(scratch, 4 * (size_t)line), *soft = take(scratch, (size_t)line);
+  for (int y = first; y < last; ++y) {
+    const float *c = choice.row(y), *t = h.said ? said.row(y) : nullptr, *layers = h.layers + (size_t)y * kLines * line;
+    const float* above = layers - (y > 0 ? kLines * line : 0);
+    const float* below = layers + (y + 1 < h.height ? kLines * line : 0);
+    for (int x = 0; x < line; x += kLanes) {
+      Floats share[3], most, total = splat(0.0f);
+      for (int k = 0; k < 3; ++k) {
+        share[k] = load(c + (3 + k) * line + x);
+        if (t) share[k] += load(t + k * line + x);
+        most = k ? pick(most < share[k], share[k], most) : share[k];
+      }
+      for (int k = 0; k < 3; ++k) {
+        share[k] = exponential(share[k] - most) * (k ? load(layers + (5 + k) * line + x) : splat(0.11f));
+        total += share[k];
+      }
+      for (int k = 0; k < 3; ++k) share[k] = share[k] / total;
+      for (int a = 0; a < 3; ++a) {
+        Floats value = load(c + (6 + a) * line + x) + share[0] * load(c + a * line + x) +
+                       share[1] * load(layers + a * line + x) + share[2] * load(layers + (3 + a) * line + x);
+        if (t) value += load(t + (3 + a) * line + x);
+        store(image + a * line + x, value);
+      }
+      if (t) store(soft + x, share[1] * load(t + 7 * line + x));  // gain of the portrait's own detail
+      Floats opacity = load(layers + 8 * line + x) + load(c + 9 * line + x);
+      if (t) opacity += load(t + 6 * line + x);
+      store(image + 3 * line + x, within(opacity, 0.0f, 1.0f));
+    }
+    for (int a = 0; a < 3 && t; ++a)
+      for (int x = 0; x < h.width; ++x) {  // less its 3x3 binomial mean
+        const int l = a * line + (x > 0 ? x - 1 : 0), m = a * line + x, r = a * line + least_of(x + 1, h.width - 1);
+        const float mean = (layers[l] + 2.0f * layers[m] + layers[r]) * 0.125f +
+                           (above[l] + 2.0f * above[m] + above[r] + below[l] + 2.0f * below[m] + below[r]) * 0.0625f;
+        image[m] += soft[x] * (layers[m] - mean);
+      }
+    for (int a = 0; a < 3; ++a) {
+      float* to = h.image + a * h.plane + (size_t)y * h.stride;  // what is behind stands there
+      for (int x = 0; x < h.width; ++x) to[x] += image[3 * line + x] * (image[a * line + x] - to[x]);
+    }
+    for (int x = 0; x < h.width; ++x) h.opacity[(size_t)y * h.stride + x] = image[3 * line + x];
+  }
+}
+
+// One row of a photograph with a head in it.
+void paste(const export3d::Pasted& p, float* scratch, int y) {
+  const int line = up(p.width, 16);
+  CubicRow cubic(line, scratch);
+  float *across = take(scratch, line), *down = take(scratch, line);
+  const float *share = p.share + (size_t)y * p.width, *grid = p.grid + (size_t)y * p.width * 2;
+  for (int x = 0; x < line; ++x) {
+    const int at = least_of(x, p.width - 1);
+    across[x] = ((grid[2 * at] + 1.0f) * p.head_width - 1.0f) * 0.5f;
+    down[x] = ((grid[2 * at + 1] + 1.0f) * p.head_height - 1.0f) * 0.5f;
+  }
+  for (int x = 0; x < line; x += kLanes) cubic.aim(x, load(across + x), load(down + x), p.head_width, p.head_height);
+  uint8_t* to = p.photo + (size_t)y * p.stride;
+  for (int x = 0; x < p.width; ++x, to += 3) {
+    if (!(share[x] > 0.0f)) continue;
+    const Four read = cubic.read(p.head, p.head_width, x);
+    // Cubic kernels ring; what shows nothing must stay nothing.
+    const float opacity = read[3] > 1.0f / 512.0f ? (read[3] < 1.0f ? read[3] : 1.0f) : 0.0f;
+    for (int c = 0; c < 3; ++c) {
+      float light = read[c] > 0.0f ? read[c] : 0.0f;
+      light = light < 255.0f * opacity ? light : 255.0f * opacity;
+      const float part = to[c], behind = p.behind[((size_t)c * p.height + y) * p.width + x];
+      const float value = part + share[x] * (light + (1.0f - opacity) * behind - part);
+      to[c] = (uint8_t)std::nearbyint(value > 0.0f ? (value < 255.0f ? value : 255.0f) : 0.0f);
+    }
+  }
+}
+
+size_t paste_floats(const export3d::Pasted& p) { return CubicRow::room(up(p.width, 16)) + 2 * (size_t)up(p.width, 16); }

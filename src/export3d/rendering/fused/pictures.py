@@ -1,0 +1,116 @@
+"""Pictures with the photograph's detail by the compiled kernel: the head composed at that size, and put into the photograph."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export3d.camera import Camera
+from export3d.checks import check_shape
+from export3d.rendering.fused import binding
+from export3d.rendering.fused.render import FusedJoint, joint_of, pinhole_of
+
+_MARGIN, _LINES, _CLUES, _SAID = 4, 9, 28, 8  # kMargin, kLines, kClues, kSaid of the kernel
+
+Corrections = tuple[Tensor, Callable[[Tensor], Tensor]]
+"""State ``(K, s, t)`` that the correcting network reads beside the rest, and the network: ``(1, 28 + K, h / 2, w / 2)`` ->
+``(1, 8, h / 2, w / 2)``, as `portrait.detail.DetailNet` has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedHead:
+    """What one pass at the model's size leaves of a rectangle of the picture, B = 1, and the photograph."""
+
+    guide: Tensor
+    """``(6, r, q)``: the guide and the opacity."""
+    choice: Tensor
+    """``(10, s, t)``: raw image 3, logits 3, residual 3, opacity 1."""
+    photo: Tensor
+    """From `interleaved`."""
+    camera: Camera
+    """The portrait's."""
+    pose: FusedJoint | None
+    """From the unturned volume to the portrait's torso."""
+    corrections: Corrections | None = None
+
+
+def interleaved(picture: Tensor) -> Tensor:
+    """``(C, H, W)``, C at most 4 -> float32 ``(H + 8, W + 8, 4)``: colours beside each other, the border repeated."""
+    channels, height, width = picture.shape
+    picture = picture.detach().float().contiguous()
+    out = torch.empty(height + 2 * _MARGIN, width + 2 * _MARGIN, 4)
+    call = binding.Picture(channels, height, width, picture.data_ptr(), out.data_ptr())
+    binding.library().export3d_fused_interleave(ctypes.byref(call), _kernel(), torch.get_num_threads())
+    return out
+
+
+def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
+    """Put the head before what stands in a rectangle of a picture, float32 ``(3, h, w)``, and write its opacity ``(h, w)``.
+
+    Both may be views of larger pictures of one size; h and w are even.
+    """
+    height, width = opacity.shape
+    check_shape("guide", head.guide, 6, None, None)
+    check_shape("choice", head.choice, 10, None, None)
+    check_shape("image", image, 3, height, width)
+    strides = (image.stride(0), image.stride(1), image.stride(2), opacity.stride(0), opacity.stride(1))
+    if height % 2 or width % 2 or strides[1:] != (strides[1], 1, strides[1], 1):
+        raise ValueError(f"paint_head: expected even sides and rows alike; got {height}x{width} with strides {strides}")
+    state = None if head.corrections is None else head.corrections[0]
+    count = 0 if state is None else state.shape[0]
+    kept = [x.detach().float().contiguous() for x in (head.guide, head.choice, *([] if state is None else [state]))]
+    layers = torch.empty(height, _LINES, -(-width // 16) * 16)
+    seen = torch.empty(1, height // 2, width // 2, _CLUES + count) if state is not None else None
+    call = binding.Head(
+        **dict(rays_height=head.guide.shape[1], rays_width=head.guide.shape[2]),
+        **dict(small_height=head.choice.shape[1], small_width=head.choice.shape[2], state_channels=count),
+        **dict(side=head.photo.shape[0] - 2 * _MARGIN, height=height, width=width),
+        **dict(zip(("guide", "choice", "state"), (x.data_ptr() for x in kept), strict=False)),
+        **dict(picture=head.photo.data_ptr(), portrait=pinhole_of(head.camera), pose=joint_of(head.pose)),
+        **dict(layers=layers.data_ptr(), seen=None if seen is None else seen.data_ptr()),
+        **dict(plane=strides[0], stride=strides[1], image=image.data_ptr(), opacity=opacity.data_ptr()),
+    )
+    threads, library = torch.get_num_threads(), binding.library()
+    work = torch.empty(library.export3d_fused_head_floats(ctypes.byref(call), _kernel(), threads))
+    library.export3d_fused_head(ctypes.byref(call), _kernel(), threads, 0, work.data_ptr())
+    if head.corrections is not None and seen is not None:
+        said = head.corrections[1](seen.permute(0, 3, 1, 2))
+        check_shape("corrections", said, 1, _SAID, height // 2, width // 2)
+        said = said.detach().float().contiguous()
+        call.said = said.data_ptr()
+    library.export3d_fused_head(ctypes.byref(call), _kernel(), threads, 1, work.data_ptr())
+
+
+def paste_head(photo: np.ndarray, head: Tensor, grid: Tensor, share: Tensor, behind: Tensor) -> None:
+    """Change a rectangle of a photograph, uint8 ``(h, w, 3)`` (its rows may lie apart).
+
+    Args:
+        head: ``(4, H, W)``, colours in [0, 255] times the opacity, and the opacity.
+        grid: float32 ``(h, w, 2)``, where each pixel lies in the head, in [-1, 1].
+        share: float32 ``(h, w)``; 0 leaves a pixel alone.
+        behind: float32 ``(3, h, w)`` in [0, 255], the photograph without a head.
+    """
+    height, width = share.shape
+    check_shape("grid", grid, height, width, 2)
+    check_shape("behind", behind, 3, height, width)
+    if photo.dtype != np.uint8 or photo.shape != (height, width, 3) or photo.strides[1:] != (3, 1):
+        raise ValueError(f"paste_head: photo must be uint8 {(height, width, 3)}; got {photo.dtype} {photo.shape}")
+    square = interleaved(head)
+    kept = [x.detach().float().contiguous() for x in (grid, share, behind)]
+    call = binding.Pasted(
+        *(head.shape[1], head.shape[2], height, width, square.data_ptr(), *(x.data_ptr() for x in kept)),
+        *(photo.ctypes.data, photo.strides[0]),
+    )
+    threads, library = torch.get_num_threads(), binding.library()
+    work = torch.empty(library.export3d_fused_paste_floats(ctypes.byref(call), _kernel(), threads))
+    library.export3d_fused_paste(ctypes.byref(call), _kernel(), threads, work.data_ptr())
+
+
+def _kernel() -> bytes:
+    return os.environ.get(binding.VARIABLE, "").encode()

@@ -1,0 +1,223 @@
+"""The studio over HTTP: each action is an endpoint with a name and typed inputs, served by Gradio (docs/http.md)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import msgspec
+
+from export3d.animation.paths import OrbitOptions
+from export3d.animation.targets import write_picture
+from export3d.errors import Export3DError, UsageError
+from export3d.provenance.verify import in_words, verify_file
+from export3d.reading import checked, shortened
+from export3d.studio.face import Keyframe, Wish, keyframe_motion, read_weights, sliders
+from export3d.studio.workshop import KEPT_S, FilmWish, Stage, Workshop
+
+Progress = dict[str, Any]
+
+_TELL_EVERY_S = 0.3
+_CHECK_S = 30.0
+
+
+def kindly(error: Export3DError, *files: Path) -> str:
+    """The error's text with the names that people gave their files, not where they lie here."""
+    text = str(error)
+    for path in files:
+        text = text.replace(str(path), path.name).replace(str(path.parent), "the studio")
+    return text
+
+
+def read_wish(values: Any) -> Wish:
+    """A wish from plain values; a `UsageError` says what does not fit."""
+    try:
+        return checked(values or {}, Wish)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"face: {shortened(str(error))}.") from error
+
+
+def read_keyframes(values: Any) -> list[Keyframe]:
+    """Keyframes from plain values ``[{time_s, wish}]``; a `UsageError` says what does not fit."""
+    try:
+        return checked(values, list[Keyframe])
+    except msgspec.ValidationError as error:
+        raise UsageError(f"keyframes: {shortened(str(error))}.") from error
+
+
+def save_still(workshop: Workshop, stage: Stage, wish: Wish, size: int | None = None) -> Path:
+    """A picture of the wish as a signed .png in the workshop's folder; in the queue's thread."""
+    path = workshop.new_file(".png")
+    stage.finish = workshop.finish()
+    image = stage.bare(wish, size)
+    write_picture(path, image, stage.finish)
+    return path
+
+
+def save_motion(workshop: Workshop, stage: Stage, keyframes: list[Keyframe]) -> Path:
+    """A motion file from keyframes in the workshop's folder; in the queue's thread."""
+    path = workshop.new_file(".safetensors")
+    model, subject = workshop.model, stage.subject
+    keyframe_motion(keyframes, model=model, subject=subject, extractor=workshop.extractor).save(path)
+    return path
+
+
+def while_running(
+    work: Callable[[Callable[[int, int | None], None], threading.Event], tuple[Path, list[str]]],
+) -> Iterator[tuple[Progress, str | None]]:
+    """Run a film in a thread of its own and say how far it is; it stops within moments when nobody listens any more."""
+    told: SimpleQueue[tuple[int, int | None]] = SimpleQueue()
+    outcome: SimpleQueue[Any] = SimpleQueue()
+    stop, started = threading.Event(), time.monotonic()
+
+    def run() -> None:
+        try:
+            outcome.put(work(lambda done, of: told.put((done, of)), stop))
+        except BaseException as error:
+            outcome.put(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    done, of = 0, None
+    try:
+        while True:
+            try:
+                result = outcome.get(timeout=_TELL_EVERY_S)
+                break
+            except Empty:
+                while not told.empty():
+                    done, of = told.get()
+                passed = time.monotonic() - started
+                left = None if not done or not of else round(passed / done * max(of - done, 0), 1)
+                yield {"done": done, "of": of, "left_s": left}, None
+    finally:
+        stop.set()
+    if isinstance(result, BaseException):
+        raise result
+    path, said = result
+    yield {"done": of or done, "of": of or done, "left_s": 0.0, "said": said}, str(path)
+
+
+def build_api(workshop: Workshop) -> Any:
+    """The Gradio application; needs the extra `studio`."""
+    os.environ["GRADIO_TEMP_DIR"] = str(workshop.folder / "uploads")  # read when gradio is imported
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    import gradio as gr
+    from gradio import processing_utils
+
+    def refuse(*given: Any, **named: Any) -> Any:
+        raise gr.Error("addresses are not fetched; upload the file")
+
+    for name in ("ssrf_protected_download", "async_ssrf_protected_download", "save_url_to_cache"):
+        if hasattr(processing_utils, name):
+            setattr(processing_utils, name, refuse)
+
+    def stage_of(source: str) -> Stage:
+        path = _given(source, "source")
+        return workshop.submit(workshop.stage, path.read_bytes(), path.name).result()
+
+    def animate(
+        source: str, driving: str, options: dict[str, Any] | None = None
+    ) -> Iterator[tuple[Progress, str | None]]:
+        with _errors(gr, source, driving):
+            photo, clip = _given(source, "source"), _given(driving, "driving")
+            wish = _checked(options, FilmWish)
+            yield from while_running(lambda tell, stop: workshop.film(photo, clip, wish, tell, stop))
+
+    def turn(
+        source: str,
+        yaw_deg: float = 30.0,
+        pitch_deg: float = 15.0,
+        seconds: float = 4.0,
+        size: int = 256,
+        depth: bool = True,
+    ) -> Iterator[tuple[Progress, str | None]]:
+        with _errors(gr, source):
+            if not 0 < seconds <= workshop.limits.seconds:
+                raise UsageError(f"seconds must be above 0 and at most {workshop.limits.seconds:g}; got {seconds}.")
+            orbit = OrbitOptions(yaw_deg=yaw_deg, pitch_deg=pitch_deg, num_frames=max(round(25 * seconds), 1))
+            photo = _given(source, "source")
+            yield from while_running(
+                lambda tell, stop: workshop.turning(photo, orbit, int(size), depth=depth, tell=tell, stop=stop)
+            )
+
+    def face(source: str, wish: dict[str, Any] | None = None, size: int = 512) -> str:
+        with _errors(gr, source):
+            wished, stage = read_wish(wish), stage_of(source)
+            return str(workshop.submit(save_still, workshop, stage, wished, int(size)).result())
+
+    def motion(source: str, keyframes: list[Any]) -> str:
+        with _errors(gr, source):
+            frames, stage = read_keyframes(keyframes), stage_of(source)
+            return str(workshop.submit(save_motion, workshop, stage, frames).result())
+
+    def own(source: str) -> dict[str, Any]:
+        with _errors(gr, source):
+            return {"sliders": sliders(workshop.model, stage_of(source).subject)}
+
+    def check(file: str) -> dict[str, Any]:
+        with _errors(gr, file):
+            path = _given(file, "file")
+            report = verify_file(path, time_limit_s=_CHECK_S)
+            words = in_words(report).replace(str(path), path.name)
+            return {**report.as_json(), "file": path.name, "words": words}
+
+    def about() -> dict[str, Any]:
+        limits = {"upload_mb": workshop.limits.upload_mb, "seconds": workshop.limits.seconds}
+        return {"weights": read_weights(workshop.model), "limits": limits, "restricted": workshop.allowed is not None}
+
+    with gr.Blocks(title="Export3D", analytics_enabled=False, delete_cache=(600, KEPT_S)) as blocks:
+        source = gr.File(type="filepath", label="source")
+        driving = gr.File(type="filepath", label="driving")
+        made, result = gr.JSON(label="progress"), gr.File(label="result")
+        yaw, pitch, seconds = (gr.Number(v, label=n) for n, v in (("yaw_deg", 30), ("pitch_deg", 15), ("seconds", 4)))
+        size, depth = gr.Number(256, precision=0, label="size"), gr.Checkbox(True, label="depth")
+        wish, options, keyframes = (
+            gr.JSON(value=v, label=n) for n, v in (("wish", {}), ("options", {}), ("keyframes", []))
+        )
+        endpoints: list[tuple[Any, list[Any], list[Any], bool]] = [
+            (animate, [source, driving, options], [made, result], True),
+            (turn, [source, yaw, pitch, seconds, size, depth], [made, result], True),
+            (face, [source, wish, size], [result], False),
+            (motion, [source, keyframes], [result], False),
+            (own, [source], [made], False),
+            (check, [source], [made], True),
+            (about, [], [made], False),
+        ]
+        for action, given, gives, long in endpoints:
+            button = gr.Button(action.__name__)
+            turns = {"concurrency_id": "work", "concurrency_limit": 1} if long else {"concurrency_limit": 8}
+            on_click: Any = button.click
+            on_click(action, given, gives, api_name=action.__name__, **turns)
+    return blocks.queue(max_size=4 * workshop.limits.clients)
+
+
+def _given(path: Any, what: str) -> Path:
+    if not isinstance(path, str):
+        raise UsageError(f"{what}: no file was given. Choose one.")
+    return Path(path)
+
+
+def _checked(values: Any, kind: Any) -> Any:
+    try:
+        return checked(values or {}, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"options: {shortened(str(error))}.") from error
+
+
+class _errors:
+    """Typed errors as Gradio's, with kind words."""
+
+    def __init__(self, gr: Any, *files: Any) -> None:
+        self._gr, self._files = gr, [Path(file) for file in files if isinstance(file, str)]
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Export3DError):
+            raise self._gr.Error(kindly(error, *self._files), print_exception=False) from error

@@ -1,0 +1,169 @@
+"""rendering/fused/pictures.py: the compiled composition and pasting against the PyTorch code that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from export3d.animation.paste import HeadLayer, Pasteboard
+from export3d.camera import Camera
+from export3d.face_state import FaceState
+from export3d.portrait import FastConfig, PortraitModel, build_model, preset
+from export3d.portrait.layers import Choice
+from export3d.rendering.fused import binding, fused_status, interleaved, paste_head
+
+RUNS, REASON = fused_status()
+needs_kernel = pytest.mark.skipif(not RUNS, reason=f"the fused renderer does not run here: {REASON}")
+
+
+def _kernels() -> Iterator[str]:
+    if RUNS:
+        yield from (x for x in ("plain", "avx2", "avx512") if binding.library().export3d_fused_kernel(x.encode()))
+
+
+@pytest.fixture(scope="module")
+def model() -> PortraitModel:
+    """A tiny model whose every part has a say."""
+    torch.manual_seed(0)
+    model = build_model(preset("tiny-portrait"))
+    assert isinstance(model, PortraitModel)
+    for parameter in (*model.detail.out.parameters(), model.superres.high_rgb.weight, model.lookup.guide.weight):
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval().requires_grad_(False)
+
+
+def _pass(model: PortraitModel, photo_px: int, turn: Tensor | None):
+    """A pass with a head of all opacities, and the portrait's code."""
+    size, rays = model.config.image_size, model.config.renderer.raw_size
+    beta = 0.3 * torch.randn(1, 64)
+    photo = torch.rand(1, 3, photo_px, photo_px) * 2 - 1
+    state = FaceState(beta=beta, turn=turn)
+    with torch.inference_mode():
+        source = F.interpolate(photo, size=(size, size), mode="area")
+        code = model.encode(source, Camera.look_at_head(0.2, 0.1), state, photo=photo)
+        left = model.trace(model.drive(code, state), Camera.look_at_head(-0.1))
+    opacity = torch.rand(1, 1, rays, rays)
+    place = (torch.rand(1, 3, rays, rays) - 0.5) * torch.tensor([0.8, 0.8, 0.3]).reshape(1, 3, 1, 1)
+    guide = torch.cat([place, torch.rand(1, 2, rays, rays)], dim=1) * opacity
+    choice = Choice(*(torch.randn_like(x) for x in left.choice))
+    return replace(left, guide=guide, opacity=opacity, choice=choice), code
+
+
+@needs_kernel
+@pytest.mark.parametrize("kernel", list(_kernels()))
+@pytest.mark.parametrize("photo_px", [64, 70, 130])
+def test_a_composed_picture_is_that_of_pytorch(
+    kernel: str, photo_px: int, model: PortraitModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(binding.VARIABLE, kernel)
+    torch.manual_seed(photo_px)
+    left, code = _pass(model, photo_px, 0.4 * torch.randn(1, 3))
+    with torch.inference_mode():
+        expected, opacity = model.compose(left, code)
+        found, found_opacity = model.compose(left, code, fast=FastConfig())
+    assert expected.shape == (1, 3, photo_px, photo_px) and expected.std() > 0.1
+    assert torch.allclose(found_opacity, opacity, atol=1e-4)
+    # A read beside the portrait by a rounded place shows most in noise, which no photograph is.
+    assert torch.allclose(found, expected, atol=1e-3)
+
+
+@needs_kernel
+def test_without_corrections_and_a_turn_it_is_the_same_too(model: PortraitModel) -> None:
+    torch.manual_seed(1)
+    left, code = _pass(model, 96, None)
+    kept = [p.clone() for p in model.detail.out.parameters()]
+    for parameter in model.detail.out.parameters():
+        parameter.zero_()
+    assert model.detail.is_silent
+    with torch.inference_mode():
+        expected, found = model.compose(left, code)[0], model.compose(left, code, fast=FastConfig())[0]
+    for parameter, value in zip(model.detail.out.parameters(), kept, strict=True):
+        parameter.copy_(value)
+    assert torch.allclose(found, expected, atol=1e-3)
+
+
+@needs_kernel
+def test_only_the_rectangle_of_the_head_changes_and_threads_change_nothing(model: PortraitModel) -> None:
+    torch.manual_seed(2)
+    left, code = _pass(model, 96, None)
+    opacity = torch.zeros_like(left.opacity)
+    opacity[..., 3:6, 2:5] = 0.7
+    choice = left.choice._replace(more=torch.zeros_like(left.choice.more))
+    left = replace(left, opacity=opacity, guide=left.guide * opacity, choice=choice)
+    with torch.inference_mode():
+        expected, found = model.compose(left, code)[0], model.compose(left, code, fast=FastConfig())[0]
+        before = torch.get_num_threads()
+        torch.set_num_threads(3)
+        again = model.compose(left, code, fast=FastConfig())[0]
+        torch.set_num_threads(before)
+    assert code.maps.photo is not None
+    outside = (expected == code.maps.photo.background).all(dim=1)
+    assert 0.2 < outside.float().mean() < 1.0
+    assert torch.equal(found.movedim(1, -1)[outside], expected.movedim(1, -1)[outside])
+    assert torch.equal(found, again)
+
+
+@needs_kernel
+def test_what_is_no_number_does_not_lead_out_of_memory(model: PortraitModel) -> None:
+    torch.manual_seed(3)
+    left, code = _pass(model, 64, None)
+    left.guide[..., 1, 1] = torch.nan
+    left.guide[..., 2, 2] = torch.inf
+    left.guide[..., 4, 4] = 1e30
+    with torch.inference_mode():
+        found = model.compose(left, code, fast=FastConfig())[0]
+    assert found.shape == (1, 3, 64, 64) and torch.isfinite(found[..., 48:, 48:]).all()
+
+
+def test_with_the_renderer_switched_off_pytorch_composes(model: PortraitModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(binding.VARIABLE, "0")
+    torch.manual_seed(4)
+    left, code = _pass(model, 64, None)
+    with torch.inference_mode():
+        assert torch.equal(model.compose(left, code)[0], model.compose(left, code, fast=FastConfig())[0])
+
+
+@needs_kernel
+@pytest.mark.parametrize("side", [9.0, 40.0])
+def test_a_pasted_head_is_that_of_pytorch_to_a_level(side: float) -> None:
+    torch.manual_seed(5)
+    rng = np.random.default_rng(5)
+    opacity = torch.rand(1, 20, 20).round(decimals=1)
+    head = HeadLayer(255.0 * torch.rand(3, 20, 20) * opacity, opacity)
+    grid = torch.randn(1, 14, 17, 2) * 0.7
+    share = torch.rand(1, 14, 17).sub(0.3).clamp_min(0.0)
+    board = Pasteboard(
+        photo=rng.integers(0, 256, (24, 30, 3), dtype=np.uint8),
+        **dict(rows=slice(4, 18), columns=slice(7, 24), grid=grid, share=share, hole=torch.zeros(14, 17) > 1),
+        **dict(behind=255.0 * torch.rand(3, 14, 17), side=side),
+    )
+    expected, found = board.paste(head), replace(board, fused=True).paste(head)
+    assert np.abs(expected.astype(int) - found).max() <= 1 and (expected == found).mean() > 0.99
+    assert (expected != board.photo).mean() > 0.1
+    untouched = np.ones((24, 30), dtype=bool)
+    untouched[4:18, 7:24] = (share[0] == 0.0).numpy()
+    assert np.array_equal(found[untouched], board.photo[untouched])
+
+
+@needs_kernel
+def test_wrong_pictures_are_refused_with_a_reason() -> None:
+    photo, head = np.zeros((4, 6, 3), dtype=np.uint8), torch.zeros(4, 8, 8)
+    grid, share, behind = torch.zeros(4, 6, 2), torch.zeros(4, 6), torch.zeros(3, 4, 6)
+    with pytest.raises(ValueError, match="photo must be uint8"):
+        paste_head(photo.astype(np.float32), head, grid, share, behind)
+    with pytest.raises(ValueError, match="grid"):
+        paste_head(photo, head, grid[:3], share, behind)
+
+
+@needs_kernel
+def test_an_interleaved_picture_repeats_its_border() -> None:
+    picture = torch.arange(3 * 5 * 6.0).reshape(3, 5, 6)
+    found = interleaved(picture)
+    assert found.shape == (13, 14, 4) and torch.equal(found[4:-4, 4:-4, :3], picture.permute(1, 2, 0))
+    assert torch.equal(found[0, 0, :3], picture[:, 0, 0]) and torch.equal(found[-1, 7, :3], picture[:, -1, 3])

@@ -1,0 +1,126 @@
+"""Live: a webcam's pictures drive the portrait; recordings; the virtual camera."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clips import clip_facts, make_clip
+from conftest import make_tracker, picture_file
+from export3d.errors import MissingExtraError, OutputError, UnreadableImageError, UsageError
+from export3d.studio.face import Wish
+from export3d.studio.live import Live, LiveOptions, Recording, jpeg, open_virtual_camera
+from export3d.studio.workshop import Stage, Workshop
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean difference, levels."""
+    return float(np.abs(one.astype(int) - other).mean())
+
+
+def test_each_picture_gives_one_and_the_face_changes_it(stage: Stage) -> None:
+    live = Live(stage, make_tracker())
+    shown = [live.frame(picture_file()) for _ in range(4)]
+    assert live.found and {image.shape for image in shown} == {stage.picture(Wish()).shape}
+    assert np.abs(shown[3].astype(int) - shown[0]).max() > 0
+
+
+def test_where_the_face_is_lost_the_last_one_stays(stage: Stage) -> None:
+    live = Live(stage, make_tracker(lost=(2,)))
+    shown = [live.frame(picture_file()) for _ in range(3)]
+    assert not live.found
+    np.testing.assert_array_equal(shown[2], shown[1])
+
+
+def test_with_strength_0_the_portrait_keeps_its_face(stage: Stage) -> None:
+    live = Live(stage, make_tracker())
+    live.set(LiveOptions(strength=0.0, pose=False))
+    shown = [live.frame(picture_file()) for _ in range(3)]
+    np.testing.assert_array_equal(shown[0], shown[2])
+
+
+def test_freezing_shows_the_last_picture_and_tracks_nothing(stage: Stage) -> None:
+    live = Live(stage, make_tracker())
+    last = live.frame(picture_file())
+    live.set(LiveOptions(freeze=True))
+    assert live.frame(b"not even a picture") is last
+
+
+def test_relative_motion_begins_at_the_resting_face(stage: Stage) -> None:
+    live = Live(stage, make_tracker())
+    live.set(LiveOptions(relative=True))
+    own = stage.picture(Wish())
+    at_rest = difference(live.frame(picture_file()), own)  # not 0: the camera is rounded
+    for _ in range(8):
+        moved = live.frame(picture_file())
+    assert difference(moved, own) > 3 * at_rest
+    live.restart()  # calibrated: the next face rests
+    assert difference(live.frame(picture_file()), own) < 1.5 * at_rest + 0.01
+
+
+def test_another_strength_does_not_forget_the_resting_face(stage: Stage) -> None:
+    live = Live(stage, make_tracker())
+    live.set(LiveOptions(relative=True))
+    live.frame(picture_file())
+    live.set(LiveOptions(relative=True, strength=1.5))
+    assert not np.array_equal(live.frame(picture_file()), stage.picture(Wish()))
+
+
+def test_what_is_no_picture_or_too_large_is_refused(stage: Stage) -> None:
+    live = Live(stage, make_tracker())
+    with pytest.raises(UnreadableImageError, match="the webcam: not an image"):
+        live.frame(b"nothing")
+    with pytest.raises(UsageError, match="2000x2000 are too large"):
+        live.frame(picture_file(side=2000))
+
+
+def test_a_recording_keeps_times_and_sound(workshop: Workshop, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 10.1, 10.3, 10.3, 10.6])
+    monkeypatch.setattr("export3d.studio.live.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    recording = Recording(workshop.new_file(".recording"), 60.0)
+    for shade in (0, 80, 120, 160):
+        recording.add(jpeg(np.full((64, 64, 3), shade, dtype=np.uint8)))
+    sound = make_clip(tmp_path / "sound.mp4", num_frames=20)
+    path = workshop.new_file(".mp4")
+    assert recording.film(path, workshop.finish(), sound) == 3  # two at one moment are one
+    facts = clip_facts(path)
+    assert [round(float(time), 2) for time in facts.times] == [0.0, 0.2, 0.5]
+    assert facts.audio_codec == "aac"
+
+
+def test_a_recording_ends_at_its_longest_time(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.5, 1.5])
+    monkeypatch.setattr("export3d.studio.live.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    recording = Recording(workshop.new_file(".recording"), 1.0)
+    for _ in range(2):
+        recording.add(jpeg(np.zeros((64, 64, 3), dtype=np.uint8)))
+    assert recording.film(workshop.new_file(".mp4"), workshop.finish(), None) == 1
+
+
+def test_an_empty_recording_says_what_to_do_and_leaves_nothing(workshop: Workshop) -> None:
+    recording = Recording(workshop.new_file(".recording"), 1.0)
+    with pytest.raises(OutputError, match="Start the camera first"):
+        recording.film(workshop.new_file(".mp4"), workshop.finish(), None)
+    recording.close()
+    assert list(workshop.folder.iterdir()) == []
+
+
+def test_a_virtual_camera_is_opened_at_the_asked_size() -> None:
+    module = SimpleNamespace(Camera=lambda **given: SimpleNamespace(**given))
+    camera = open_virtual_camera(512, module)
+    assert (camera.width, camera.height) == (512, 512)
+
+
+def test_a_virtual_camera_that_is_not_there_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(**given: Any) -> None:
+        raise RuntimeError("no device")
+
+    with pytest.raises(OutputError, match=r"no device.*v4l2loopback"):
+        open_virtual_camera(512, SimpleNamespace(Camera=none))
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
+    with pytest.raises(MissingExtraError, match=r"export3d\[virtual-camera\]"):
+        open_virtual_camera(512)
