@@ -19,8 +19,8 @@ from export3d.animation import (
     open_driver,
     orbit_video,
 )
-from export3d.animation.paste import DETAIL_PX
 from export3d.animation.paths import OrbitOptions
+from export3d.animation.regions import FACE_REGIONS, parse_strengths
 from export3d.errors import ImageSizeError, UsageError
 from export3d.images import open_picture
 from export3d.provenance import Finish
@@ -124,7 +124,7 @@ class FilmMaker:
         """
         self._limits.check_photo(source, source.name)
         with self._turn:
-            animator = self._with(source, wish.size, apart=wish.whole_photo)
+            animator = self._with(source, wish.size, whole=wish.whole_photo)
             driver = self._driver(driving)
             finish = self._finish(source=source, driver=driving, composite=wish.side_by_side)
             try:
@@ -159,14 +159,14 @@ class FilmMaker:
         if self._tracker is not None:
             self._tracker.close()
 
-    def _with(self, source: Path, size: int, apart: bool = False) -> Animator:
+    def _with(self, source: Path, size: int, whole: bool = False) -> Animator:
         """An animator with this portrait."""
         if not 64 <= size <= LARGEST_PX:
             raise UsageError(f"size must be from 64 to {LARGEST_PX} pixels; got {size}.")
         if self._tracker is None:
             self._tracker = self._make_tracker()
         animator = self._animator.twin()
-        animator.tracker, animator.detail, animator.apart = self._tracker, (DETAIL_PX if apart else size), apart
+        animator.tracker, animator.detail, animator.framing = self._tracker, size, "photo" if whole else "face"
         animator.portrait(source, where=source.name)
         return animator
 
@@ -217,19 +217,15 @@ class FilmMaker:
 
 
 def _video(wish: FilmWish) -> VideoOptions:
-    return VideoOptions(
-        size=None if wish.whole_photo else wish.size,
-        framing="photo" if wish.whole_photo else "face",
-        side_by_side=wish.side_by_side,
-    )
+    return VideoOptions(size=None if wish.whole_photo else wish.size, side_by_side=wish.side_by_side)
 
 
 def _motion(wish: FilmWish) -> TransferOptions:
+    regions = {"expression": ",".join(FACE_REGIONS), "pose": "pose"}.get(wish.take)
+    strengths = parse_strengths(regions, "1")
     return TransferOptions(
-        expression_only=wish.take == "expression",
-        pose_only=wish.take == "pose",
+        strengths=strengths if wish.gaze else {**strengths, "gaze": 0.0},
         relative=wish.relative,
-        gaze=wish.gaze,
         shift=wish.shift,
         smooth_s=SIGMA_S if wish.smooth else 0.0,
     )
