@@ -8,6 +8,7 @@ were collected from the web; use it to score, for nothing else.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
 import importlib.util
 from pathlib import Path
@@ -169,7 +170,7 @@ class DlibIdentity:
 
     def __init__(self, faces: FaceBackend) -> None:
         try:
-            import dlib
+            dlib = importlib.import_module("dlib")
         except ModuleNotFoundError as error:
             raise _missing() from error
         path = weights_path()
