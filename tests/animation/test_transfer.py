@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from export3d.animation import DrivingFrame, TransferOptions
-from export3d.animation.transfer import relative_camera, smooth, transfer
+from export3d.animation.regions import parse_strengths
+from export3d.animation.transfer import neutral_face, relative_camera, smooth, transfer
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
+from export3d.tracking.gaze import GAZE_LIMIT_RAD
 
 CLOCK = Fraction(1, 25)
 
@@ -47,6 +49,15 @@ def frames(betas: list[float], yaws: list[float], found: list[bool] | None = Non
 OWN, OWN_CAMERA = FaceState.of(beta=np.full(64, 10.0)), camera(5.0, -3.0, 2.0)
 
 
+def alone(regions: str) -> dict[str, object]:
+    """Options with which these regions alone follow the driver."""
+    return {"strengths": parse_strengths(regions, "1")}
+
+
+EXPRESSION = alone("lips,jaw,eyes,brows,gaze")
+POSE = alone("pose")
+
+
 def run(given: list[DrivingFrame], **options: object) -> list[DrivingFrame]:
     chosen = TransferOptions(**options)  # type: ignore[arg-type]
     return list(transfer(given, chosen, own=OWN, camera=OWN_CAMERA, time_base=CLOCK))
@@ -59,13 +70,13 @@ def test_the_default_is_the_drivers_motion_as_it_is() -> None:
 
 
 def test_expression_only_keeps_the_portraits_camera() -> None:
-    got = run(frames([1.0, 2.0], [0.0, 10.0]), expression_only=True)
+    got = run(frames([1.0, 2.0], [0.0, 10.0]), **EXPRESSION)
     assert [frame.state.beta[0, 0] for frame in got] == [1, 2]
     assert all(np.array_equal(frame.camera, OWN_CAMERA) for frame in got)
 
 
 def test_pose_only_keeps_the_portraits_expression() -> None:
-    got = run(frames([1.0, 2.0], [0.0, 10.0]), pose_only=True)
+    got = run(frames([1.0, 2.0], [0.0, 10.0]), **POSE)
     assert all(frame.state.same_as(OWN) for frame in got)
     assert angles_deg(got[1].camera)[0] == pytest.approx(10.0, abs=1e-3)
 
@@ -99,9 +110,28 @@ def test_relative_counts_from_the_first_face_and_rests_before_it() -> None:
     np.testing.assert_allclose(got[0].camera, OWN_CAMERA, atol=1e-6)
 
 
-def test_expression_and_pose_alone_exclude_each_other() -> None:
-    with pytest.raises(UsageError, match="--expression-only and --pose-only exclude each other"):
-        TransferOptions(expression_only=True, pose_only=True)
+def test_relative_counts_from_the_neutral_face_that_is_named() -> None:
+    given = frames([7.0, 1.0, 3.0], [0.0, 0.0, 4.0])
+    neutral = neutral_face(given, time_base=CLOCK, shift=False, at_s=1 / 25)
+    got = run(given, relative=True, neutral=neutral)
+    assert [frame.state.beta[0, 0] for frame in got] == [16, 10, 12]
+    assert angles_deg(got[2].camera)[0] == pytest.approx(9.0, abs=0.2)
+
+
+def test_the_neutral_face_that_is_looked_for_is_the_one_nearest_to_the_median() -> None:
+    given = frames([9.0, 1.0, 2.0, 2.5, 9.0], [0.0] * 5, found=[False, True, True, True, True])
+    assert neutral_face(given, time_base=CLOCK, shift=False).index == 2
+
+
+@pytest.mark.parametrize("at_s", [None, 1.0])
+def test_a_driver_without_a_face_at_the_neutral_time_is_named(at_s: float | None) -> None:
+    with pytest.raises(UsageError, match=r"--neutral (auto|1\.0): the driver has no face at that time or after it"):
+        neutral_face(frames([1.0], [0.0], found=[False]), time_base=CLOCK, shift=True, at_s=at_s)
+
+
+def test_a_neutral_face_without_relative_is_refused() -> None:
+    with pytest.raises(UsageError, match="give --relative too"):
+        TransferOptions(neutral=frames([1.0], [0.0])[0])
 
 
 def test_smoothing_leaves_a_constant_alone() -> None:
@@ -172,12 +202,19 @@ def gazes(given: list[DrivingFrame], own: tuple[float, float], **options: object
 
 def test_the_drivers_gaze_is_taken_as_it_is_and_with_the_expression_alone() -> None:
     given = looking([(0.1, 0.0), (-0.2, 0.05)])
-    for options in ({}, {"expression_only": True}):
+    for options in ({}, EXPRESSION):
         np.testing.assert_allclose(gazes(given, (0.3, 0.3), **options), [[0.1, 0.0], [-0.2, 0.05]], atol=1e-6)
 
 
-def test_pose_only_keeps_the_portraits_gaze() -> None:
-    np.testing.assert_allclose(gazes(looking([(0.1, 0.0)]), (0.3, -0.1), pose_only=True), [[0.3, -0.1]], atol=1e-6)
+def test_a_gaze_that_is_left_out_is_unknown_whatever_else_is_asked() -> None:
+    for options in (POSE, {**alone("lips,pose,jaw,eyes,brows"), "relative": True}):
+        assert np.isnan(gazes(looking([(0.1, 0.0)]), (0.3, -0.1), **options)).all()
+
+
+def test_a_gaze_goes_as_far_as_its_strength_and_no_further_than_the_limit() -> None:
+    strong = {"strengths": parse_strengths(None, "gaze=2")}
+    np.testing.assert_allclose(gazes(looking([(0.2, 0.0)]), (0.1, 0.0), **strong), [[0.3, 0.0]], atol=1e-6)
+    assert gazes(looking([(0.4, 0.0)]), (0.1, 0.0), **strong)[0, 0] == pytest.approx(GAZE_LIMIT_RAD)
 
 
 def test_relative_adds_the_change_of_gaze_and_stops_at_the_limit() -> None:
@@ -193,11 +230,6 @@ def test_relative_counts_from_the_first_gaze_that_is_known() -> None:
 
 def test_relative_to_a_portrait_of_unknown_gaze_is_unknown() -> None:
     assert np.isnan(gazes(looking([(0.1, 0.0), (0.2, 0.0)]), NAN, relative=True)).all()
-
-
-def test_without_gaze_the_gaze_is_unknown_whatever_else_is_asked() -> None:
-    for options in ({}, {"relative": True}, {"pose_only": True}):
-        assert np.isnan(gazes(looking([(0.1, 0.0)]), (0.2, 0.0), gaze=False, **options)).all()
 
 
 def test_smoothing_averages_the_known_gazes_and_leaves_unknown_ones_unknown() -> None:

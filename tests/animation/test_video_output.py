@@ -23,6 +23,7 @@ from export3d.animation import (
 )
 from export3d.animation.animator import turned_by
 from export3d.animation.paths import OrbitOptions
+from export3d.animation.regions import parse_strengths
 from export3d.animation.video_output import VideoOptions, VideoReport
 from export3d.camera import Camera
 from export3d.errors import FaceLostError, NoFaceError, OutputError, UsageError
@@ -121,10 +122,12 @@ def test_pose_only_and_expression_only_differ_in_the_video(
 ) -> None:
     clip = make_clip(tmp_path / "clip.mp4", num_frames=3)
     pictures = {}
-    for name in ("pose_only", "expression_only"):
+    for name, regions in (("pose_only", "pose"), ("expression_only", "lips,jaw,eyes,brows,gaze")):
         target = tmp_path / f"{name}.png"
         # The first face of the driver is its third, whose mouth is open wider than the portrait's.
-        make_video(animator, clip, target, make_tracker(3, lost=[0, 1]), motion={name: True})
+        make_video(
+            animator, clip, target, make_tracker(3, lost=[0, 1]), motion={"strengths": parse_strengths(regions, "1")}
+        )
         pictures[name] = np.asarray(Image.open(target)).astype(int)
     assert pictures["pose_only"].shape == (32, 32, 3)
     assert np.abs(pictures["pose_only"] - pictures["expression_only"]).max() > 0

@@ -42,10 +42,19 @@ def test_animate_keeps_frames_rate_and_sound_and_prints_one_line(
 def test_all_motion_options_work_together(inputs: Any, run: Run, out: Path) -> None:
     target = out / "out.mkv"
     options = ["--relative", "--smooth", "--expression-only", "--side-by-side", "--size", "64", "--crf", "30"]
+    options += ["--neutral", "auto", "--strength", "0.8"]
     files = ["--source", inputs.photo, "--driving", inputs.clip, "-o", target, "--model", inputs.model]
     done = run("animate", *files, *options, "--threads", "1")
     assert done.code == 0, done.err
     assert clip_facts(target).size == (192, 64) and clip_facts(target).num_frames == 8
+
+
+def test_the_mouth_and_the_pose_come_from_other_files(inputs: Any, run: Run, out: Path) -> None:
+    target = out / "out.mp4"
+    files = ["--source", inputs.photo, "--driving", inputs.photo, "-o", target]
+    done = run("animate", *files, "--lips-from", inputs.clip, "--pose-from", inputs.clip)
+    assert done.code == 0, done.err
+    assert clip_facts(target).num_frames == 50 and clip_facts(target).num_samples > 0
 
 
 def test_a_photo_drives_a_still(inputs: Any, run: Run, out: Path) -> None:

@@ -278,6 +278,10 @@ def test_a_motion_file_has_no_pictures_to_show(animate: Run, tmp_path: Path) -> 
     ("options", "text"),
     [
         (["--expression-only", "--pose-only"], "exclude each other"),
+        (["--pose-only", "--regions", "lips"], "--pose-only and --regions exclude each other"),
+        (["--neutral", "1"], "give --relative too"),
+        (["--relative", "--neutral", "soon"], "a time in seconds, or 'auto'; got 'soon'"),
+        (["--regions", "nose"], "'nose' is no region"),
         (["--size", "100000"], "--size must be from 16 to 4096 pixels"),
         (["--crf", "77"], "--crf must be from 0"),
         (["--threads", "-2"], "--threads must be 0"),

@@ -59,7 +59,7 @@ def test_a_frame_without_a_head_gives_points_that_count_nothing() -> None:
     sigma = torch.ones(1, 5, requires_grad=True)
     loss = occupancy_loss(sigma, torch.from_numpy(solid)[None])
     loss.backward()
-    assert float(loss) == 0.0 and sigma.grad is not None and sigma.grad.abs().sum() == 0
+    assert float(loss.detach()) == 0.0 and sigma.grad is not None and sigma.grad.abs().sum() == 0
 
 
 def test_a_head_that_fills_the_frame_gives_points_before_and_in_it_only() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from export3d.animation.drivers import DrivingFrame
+from export3d.animation.regions import REGIONS, BetaReading, Strengths, mixed_camera, mixed_state
 from export3d.animation.weights import WeightTransfer
 from export3d.camera import Camera
 from export3d.errors import UsageError
@@ -39,17 +40,14 @@ DISTANCES = (1.9, 4.5)
 class TransferOptions:
     """How the driving motion reaches the portrait. The default is the paper's: expression and camera as they are."""
 
-    expression_only: bool = False
-    """Keep the portrait's own camera."""
-
-    pose_only: bool = False
-    """Keep the portrait's own expression and gaze."""
+    strengths: Strengths = field(default_factory=lambda: dict.fromkeys(REGIONS, 1.0))
+    """How far each region goes with the driver: 0 keeps the portrait's own, 1 takes the driver's, 2 overdoes it."""
 
     relative: bool = False
-    """Add the driver's change since its first face to the portrait's own expression, pose and gaze."""
+    """Add the driver's change since its neutral face to the portrait's own expression, pose and gaze."""
 
-    gaze: bool = True
-    """Let the eyes follow the driver's; else the gaze is unknown in every frame, and the eyes stay as the portrait's."""
+    neutral: DrivingFrame | None = None
+    """With `relative`: the driver's neutral face (`neutral_face`); its first one when None."""
 
     shift: bool = True
     """Let the head move in the picture as the driver's does from its first frame on: aside, up and down, nearer and
@@ -59,8 +57,8 @@ class TransferOptions:
     """Standard deviation in seconds of a centred Gaussian over face and camera; 0 leaves them as tracked."""
 
     def __post_init__(self) -> None:
-        if self.expression_only and self.pose_only:
-            raise UsageError("--expression-only and --pose-only exclude each other; leave both out for both.")
+        if self.neutral is not None and not self.relative:
+            raise UsageError("--neutral is the face that --relative starts from; give --relative too.")
         if self.smooth_s < 0:
             raise UsageError(f"the smoothing time must not be negative; got {self.smooth_s} s.")
 
@@ -72,11 +70,13 @@ def transfer(
     own: FaceState,
     camera: np.ndarray,
     time_base: Fraction,
+    reading: BetaReading | None = None,
 ) -> Iterator[DrivingFrame]:
     """Driving frames -> frames with the face and camera that the portrait shall take.
 
     Args:
         own: the portrait's own face.
+        reading: tells the regions of a face apart (`BetaReading.of`); not needed where all go equally far.
         camera: ``(25,)``, the portrait's own camera.
         time_base: clock of the frames' `pts`, seconds per unit.
     """
@@ -84,7 +84,7 @@ def transfer(
         frames = move_in_plane(frames)
     if options.smooth_s > 0:
         frames = smooth(frames, options.smooth_s, time_base)
-    first: DrivingFrame | None = None
+    first = options.neutral
     weights = WeightTransfer(own)
     for frame in frames:
         state, seen = frame.state, frame.camera
@@ -98,13 +98,35 @@ def transfer(
                 seen = relative_camera(seen, first.camera, camera)
         else:
             state = weights(state, frame.found)
-        if options.pose_only:
-            state = own
-        if options.expression_only:
-            seen = camera
-        if not options.gaze:
-            state = replace(state, gaze=None)
-        yield replace(frame, state=state, camera=seen)
+        state = mixed_state(own, state, options.strengths, reading)
+        yield replace(frame, state=state, camera=mixed_camera(camera, seen, options.strengths["pose"]))
+
+
+def neutral_face(
+    frames: Iterable[DrivingFrame], *, time_base: Fraction, shift: bool, at_s: float | None = None
+) -> DrivingFrame:
+    """The driver's frame at a time, or the one whose face is nearest to its median over the clip: a face at rest.
+
+    Args:
+        shift: as in `TransferOptions`, so that its camera can be compared.
+        at_s: seconds; None looks for the frame. All of a clip's frames are read then.
+
+    Raises:
+        UsageError: No face at that time, or none at all.
+    """
+    seen: list[DrivingFrame] = []
+    for frame in move_in_plane(frames) if shift else frames:
+        if not frame.found:
+            continue
+        seen.append(replace(frame, image=None))
+        if at_s is not None and float(frame.pts * time_base) >= at_s - 1e-6:
+            return seen[-1]
+    if at_s is not None or not seen:
+        raise UsageError(
+            f"--neutral {'auto' if at_s is None else at_s}: the driver has no face at that time or after it."
+        )
+    faces = torch.cat([frame.state.beta for frame in seen])
+    return seen[int((faces - faces.median(dim=0).values).norm(dim=1).argmin())]
 
 
 def move_in_plane(frames: Iterable[DrivingFrame]) -> Iterator[DrivingFrame]:

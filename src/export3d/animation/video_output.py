@@ -22,6 +22,7 @@ from export3d.animation.framing import anchored
 from export3d.animation.lost import hold_lost
 from export3d.animation.parallel import in_order, one_thread_each
 from export3d.animation.paths import OrbitOptions, orbit_cameras
+from export3d.animation.regions import BetaReading
 from export3d.animation.scene import Scene
 from export3d.animation.targets import check_target, finished, is_still, write_picture
 from export3d.animation.transfer import TransferOptions, transfer
@@ -34,7 +35,6 @@ from export3d.tracking import LostFaces
 from export3d.video import VideoWriter
 
 Item = TypeVar("Item")
-
 
 MAX_SIZE_PX = 4096
 
@@ -135,7 +135,8 @@ def animate_video(
     started = time.perf_counter()
     lost = LostFaces(on_lost, name=driver.name)
     held = hold_lost(driver, lost, subject.state, subject.camera)
-    frames = transfer(held, motion, own=subject.state, camera=subject.camera, time_base=driver.time_base)
+    portrait = {"own": subject.state, "camera": subject.camera, "reading": BetaReading.of(animator.model)}
+    frames = transfer(held, motion, time_base=driver.time_base, **portrait)
     if subject.whole and not motion.relative:
         frames = anchored(frames, subject.camera)
     frames = (replace(frame, state=_turned(frame, video.rigid)) for frame in frames)

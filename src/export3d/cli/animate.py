@@ -21,18 +21,16 @@ from export3d.cli.common import (
     warn_of_damage,
     warn_of_gaps,
 )
+from export3d.cli.driving import Drivers, DrivingOptions
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.provenance import ProvenanceOptions
 
 if TYPE_CHECKING:
-    from export3d.animation import TransferOptions, VideoOptions
-
-STILL_VIDEO_S = 2.0
-"""Length of a video that is driven by a single photo."""
+    from export3d.animation import VideoOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnimateOptions:
+class AnimateOptions(DrivingOptions):
     """Make a portrait speak and turn like a driving clip.
 
     The driving file is a video (its sound is kept), a photo, or a motion file made by `export3d track`.
@@ -40,9 +38,6 @@ class AnimateOptions:
 
     source: Path
     """Photo of the person to animate; one face, roughly frontal."""
-
-    driving: Path
-    """Video, photo or motion file (.safetensors) whose expression and head pose are taken over."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """What to write: .mp4, .mov, .mkv or .m4v for a video, .png or .jpg for a still."""
@@ -53,35 +48,14 @@ class AnimateOptions:
     side_by_side: bool = False
     """Show portrait, driving clip and result next to each other."""
 
-    expression_only: bool = False
-    """Take over expression and gaze; keep the portrait's own head pose."""
-
-    pose_only: bool = False
-    """Take over the head pose; keep the portrait's own expression and gaze."""
-
-    relative: bool = False
-    """Add the driver's changes since its first face to the portrait's own expression, pose and gaze."""
-
-    gaze: bool = True
-    """Let the eyes follow the driver's; --no-gaze leaves them as the portrait has them."""
-
-    shift: bool = True
-    """Let the head move in the picture as the driver's does from its first frame on; --no-shift keeps it in the middle."""
-
     rigid: bool = False
     """Turn the shoulders with the head, as if the camera went round the person. By default the head turns on its neck."""
-
-    smooth: bool = False
-    """Calm tracking jitter with a short Gaussian over time, without delay."""
 
     on_lost: Literal["hold", "skip", "abort"] = "hold"
     """Frames without a face: hold the last expression, skip them (the others keep their times), or stop."""
 
     face: str | None = None
     """Which face of the portrait: largest, left, right, or a number (0 is the leftmost)."""
-
-    driving_face: str | None = None
-    """Which face of the driving file; the same words."""
 
     framing: Literal["photo", "face"] | None = None
     """What is shown: the whole photo, untouched but for the head that moves in it, or the square around the face. When left
@@ -121,18 +95,21 @@ def animate_main(argv: Sequence[str]) -> int:
 def run(options: AnimateOptions) -> str:
     """Animate as asked; returns the result line."""
     # Imported here: `export3d animate --help` should not wait for PyTorch.
-    from export3d.animation import Animator, animate_video, open_driver
+    from export3d.animation import Animator, TransferOptions, animate_video
     from export3d.animation.backdrop import TRANSPARENT
     from export3d.animation.targets import check_target, is_still
     from export3d.portrait import load_model
     from export3d.tracking import Tracker
+    from export3d.tracking.smoothing import SIGMA_S
     from export3d.training.loop.memory import keep_freed_memory
 
-    video, motion = _choices(options)
+    strengths, neutral_s = options.strengths(), options.neutral_time()
+    video = _video(options)
     set_threads(options.threads)
     keep_freed_memory()
     check_target(options.output, transparent=options.background == TRANSPARENT)
-    refuse_overwriting_inputs(options.output, options.source, options.driving)
+    inputs = [options.driving, options.pose_from, options.lips_from]
+    refuse_overwriting_inputs(options.output, options.source, *(path for path in inputs if path is not None))
     allowed = allowed_sources(options.provenance)
     finish = start_finish(
         options.provenance,
@@ -154,13 +131,15 @@ def run(options: AnimateOptions) -> str:
         )
         for line in animator.portrait(options.source).warnings:
             warn(f"warning: {options.source}: {line}")
-        driver = open_driver(
-            options.driving,
-            lambda: Tracker(tracker.face_tracker, tracker.coefficients, choice=options.driving_face),
-            expression_space=model.config.expression.space,
-            still_seconds=0.0 if is_still(options.output) else STILL_VIDEO_S,
-            threads=options.threads,
+        drivers = Drivers(options, model, tracker, still=is_still(options.output), threads=options.threads)
+        motion = TransferOptions(
+            strengths=strengths,
+            relative=options.relative,
+            neutral=drivers.neutral(neutral_s),
+            shift=options.shift,
+            smooth_s=SIGMA_S if options.smooth else 0.0,
         )
+        driver = drivers.combined()
         try:
             with progress_bar("animating", driver.num_frames_hint) as progress:
                 asked = {"video": video, "motion": motion, "on_lost": options.on_lost}
@@ -173,13 +152,11 @@ def run(options: AnimateOptions) -> str:
     return result_line(report)
 
 
-def _choices(options: AnimateOptions) -> tuple[VideoOptions, TransferOptions]:
-    """What is asked of the video, and of the motion."""
-    from export3d.animation import TransferOptions, VideoOptions
+def _video(options: AnimateOptions) -> VideoOptions:
+    from export3d.animation import VideoOptions
     from export3d.animation.backdrop import Backdrop
-    from export3d.tracking.smoothing import SIGMA_S
 
-    video = VideoOptions(
+    return VideoOptions(
         size=options.size,
         backdrop=Backdrop.of(options.background),
         side_by_side=options.side_by_side,
@@ -187,12 +164,3 @@ def _choices(options: AnimateOptions) -> tuple[VideoOptions, TransferOptions]:
         crf=options.crf,
         threads=options.threads,
     )
-    motion = TransferOptions(
-        expression_only=options.expression_only,
-        pose_only=options.pose_only,
-        relative=options.relative,
-        gaze=options.gaze,
-        shift=options.shift,
-        smooth_s=SIGMA_S if options.smooth else 0.0,
-    )
-    return video, motion

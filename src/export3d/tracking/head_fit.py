@@ -203,6 +203,15 @@ def rotation_of(vector: np.ndarray) -> np.ndarray:
     return turned
 
 
+def vector_of(rotation: np.ndarray) -> np.ndarray:
+    """The inverse of `rotation_of` for turns of less than half a circle."""
+    skew = (rotation - rotation.T) / 2.0
+    sine = np.array([skew[2, 1], skew[0, 2], skew[1, 0]])
+    length = float(np.linalg.norm(sine))
+    angle = np.arctan2(length, (np.trace(rotation) - 1.0) / 2.0)
+    return sine * angle / max(length, 1e-12)
+
+
 def smallest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """The smallest rotation ``(3, 3)`` that takes the direction of one vector ``(3,)`` to that of another; they must not
     be opposite."""
