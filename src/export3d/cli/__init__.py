@@ -135,9 +135,15 @@ def _missing_module(command: str, error: ModuleNotFoundError) -> Export3DError |
     missing = (error.name or "").split(".")[0]
     if missing == "export3d":
         return error  # a part of this package: a broken installation deserves its traceback
-    extras = {"mediapipe": "face", "webdataset": "train", "torchmetrics": "eval", "skimage": "eval", "ray": "cluster"}
-    extras |= dict.fromkeys(("onnx", "onnxscript"), "export")
-    extras |= dict.fromkeys(("c2pa", "cryptography"), "provenance")
+    extras = {
+        "mediapipe": "face",
+        "webdataset": "train",
+        "torchmetrics": "eval",
+        "skimage": "eval",
+        "ray": "cluster",
+        "onnx": "export",
+    }
+    extras |= dict.fromkeys(("c2pa", "cryptography"), "provenance") | {"onnx": "export"}
     extra = extras.get(missing)
     how = f'pip install "export3d[{extra}]"' if extra else f"pip install {missing}"
     return MissingExtraError(f"export3d {command} needs the package '{missing}', which is not installed. Run: {how}")
