@@ -137,7 +137,7 @@ def _missing_module(command: str, error: ImportError) -> Export3DError | ImportE
     if missing == "export3d" or not isinstance(error, ModuleNotFoundError):
         return error  # a part of this package: a broken installation deserves its traceback
     extras = {"mediapipe": "face", "webdataset": "train", "torchmetrics": "eval", "skimage": "eval", "ray": "cluster"}
-    extras |= dict.fromkeys(("onnx", "onnxscript"), "export")
+    extras |= dict.fromkeys(("onnx", "onnxruntime"), "export")
     extras |= dict.fromkeys(("c2pa", "cryptography"), "provenance")
     extras |= dict.fromkeys(("gradio", "uvicorn", "fastapi", "starlette"), "studio")
     extra = extras.get(missing)
