@@ -20,7 +20,19 @@ EXPORT3D = [sys.executable, "-m", "export3d"]
 
 
 def test_a_full_disk_under_a_sheet_is_one_error_and_leaves_nothing(out: Path) -> None:
-    line = [*EXPORT3D, "heads", "sheet", "--kind", "random", "--identities", "1", "--size", "64", "-o", str(out / "a.png")]
+    line = [
+        *EXPORT3D,
+        "heads",
+        "sheet",
+        "--kind",
+        "random",
+        "--identities",
+        "1",
+        "--size",
+        "64",
+        "-o",
+        str(out / "a.png"),
+    ]
 
     def limit_size() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -54,7 +66,9 @@ def test_brackets_in_a_name_are_shown_as_they_are(inputs: Any, run: Callable[...
     assert done.code == 20 and "[bold]me[/bold].png: no such image file" in done.err
 
 
-def test_a_linked_name_is_followed_and_a_name_of_255_bytes_is_written(inputs: Any, run: Callable[..., Any], out: Path) -> None:
+def test_a_linked_name_is_followed_and_a_name_of_255_bytes_is_written(
+    inputs: Any, run: Callable[..., Any], out: Path
+) -> None:
     real, link, long = out / "real.mp4", out / "link.mp4", out / ("n" * 251 + ".mp4")
     real.write_bytes(b"old")
     link.symlink_to(real)

@@ -21,6 +21,8 @@ assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
 def test_no_folder_is_left_among_the_temporary_files(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHINDUCTOR")}
     line = [sys.executable, "-c", CODE]
-    done = subprocess.run(line, env=environment | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        line, env=environment | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -91,7 +91,11 @@ def test_joined_recordings_whose_clock_goes_on_keep_length_and_sound(tmp_path: P
         for packet in given.demux():
             if packet.dts is not None:
                 shift = round(Fraction(4, 5) / packet.time_base)
-                packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, streams[packet.stream.index]
+                packet.pts, packet.dts, packet.stream = (
+                    packet.pts + shift,
+                    packet.dts + shift,
+                    streams[packet.stream.index],
+                )
                 moved.mux(packet)
     source, target = tmp_path / "joined.ts", tmp_path / "out.mp4"
     source.write_bytes(first.read_bytes() + later.read_bytes())
