@@ -34,6 +34,8 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command("sweep", USE, "vary the expression along each basis vector: a sheet of pictures"),
     "track": Command("track", USE, "turn a clip into a small motion file that can be reused"),
     "demo": Command("demo", USE, "animate the bundled sample portrait with the bundled sample clip"),
+    "mesh": Command("mesh", USE, "take a portrait's head along as a mesh: glb, ply, obj"),
+    "depth": Command("mesh", USE, "how far each point of a portrait's head is from the camera"),
     "verify": Command("verify", USE, "was it made with Export3D? signed manifest and invisible mark"),
     "models": Command("models", USE, "list and fetch model files that are not in the package"),
     "info": Command("info", USE, "model, presets, versions, and what is missing and how to get it"),
