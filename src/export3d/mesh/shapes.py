@@ -17,7 +17,7 @@ from export3d.mesh.surface import HeadMesh, warp
 from export3d.portrait import PortraitModel
 from export3d.portrait.state import PortraitCode
 
-_STEPS, _DAMPING = 4, 0.7
+_STEPS = 6
 
 _LEAST = 1e-3
 """Scene units (half a millimetre): vertices that the warp moves less are not corrected; a shape without others is left out."""
@@ -53,7 +53,7 @@ def shape_offsets(
         offset = goal - warp(model, driven, start)
         some = (offset.norm(dim=1) > _LEAST).nonzero()[:, 0]  # most of a head stays
         for _ in range(_STEPS if len(some) else 0):
-            offset[some] += _DAMPING * (goal[some] - warp(model, driven, start[some] + offset[some]))
+            offset[some] += goal[some] - warp(model, driven, start[some] + offset[some])
         if len(some):
             offsets[name] = offset.cpu().numpy()
         if progress is not None:
