@@ -11,9 +11,9 @@ import torch
 from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.heads.clips.motion import arkit_weights
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.landmarks import MIRRORED_LANDMARKS
-from export3d.heads.clips.motion import arkit_weights
 from export3d.training.batches.arkit_truth import mirrored_arkit
 from export3d.training.batches.augment import AugmentConfig, draw_change, recolor, replace_background
 from export3d.training.batches.clip_batches import clip_batch

@@ -133,8 +133,7 @@ def animate_video(
     started = time.perf_counter()
     lost = LostFaces(on_lost, name=driver.name)
     held = hold_lost(driver, lost, subject.state, subject.camera)
-    if isinstance(driver, SoundDriver):
-        motion = replace(motion, relative=True)  # a voice knows no face of its own
+    motion = replace(motion, relative=motion.relative or isinstance(driver, SoundDriver))  # a voice has no face
     frames = transfer(held, motion, own=subject.state, camera=subject.camera, time_base=driver.time_base)
     board = _board(animator, video) if video.framing == "photo" else None
     source = subject.picture(video.size or animator.image_size) if board is None else board.photo
