@@ -86,7 +86,7 @@ def test_the_mesh_of_a_ball_is_closed_round_and_looks_outwards(ball) -> None:
     body = trimesh.Trimesh(mesh.vertices, mesh.triangles, process=False)
     assert body.is_watertight and body.is_winding_consistent
     radii = np.linalg.norm(mesh.vertices, axis=1)
-    assert radii.std() < 0.002 and abs(radii.mean() - RADIUS) < 0.03
+    assert radii.std() < 0.004 and abs(radii.mean() - RADIUS) < 0.03
     assert body.volume == pytest.approx(4 / 3 * np.pi * radii.mean() ** 3, rel=0.02)
     assert np.array_equal(mesh.colours[:, 0] > 0.5, mesh.vertices[:, 0] > 0)
 
