@@ -24,7 +24,7 @@ _LIPS: tuple[tuple[str, _Shape], ...] = (
 )
 """What phones do to the lips beside opening them."""
 
-_OPEN: _Shape = {"jawOpen": 0.45, "mouthLowerDown": 0.25, "mouthUpperUp": 0.1}
+_OPEN: _Shape = {"jawOpen": 0.4, "mouthLowerDown": 0.25, "mouthUpperUp": 0.1}
 """The open mouth of a loud "ah"."""
 
 SHUT = ("P", "B", "M")
