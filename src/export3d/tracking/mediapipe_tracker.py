@@ -22,6 +22,9 @@ _SURE = 0.8
 _SMALLEST_PX = 32
 """Smallest face that is sought in tiles, pixels of the frame."""
 
+_WIDE = 2.0
+"""Frames so many times as wide as high are searched in squares, too."""
+
 _TILE_EVERY = 25
 """While no face is found, every so many frames (and in the first) small faces are sought in tiles."""
 
@@ -84,7 +87,10 @@ class MediaPipeTracker:
         then, on tiles; then the mesh around each box that was found."""
         height, width = frame.shape[:2]
         for view in whole_views(width, height):
-            faces = self._read(frame, self._boxes(frame, [view]))
+            boxes = self._boxes(frame, [view])
+            if boxes and max(width, height) >= _WIDE * min(width, height):  # small in the square around a wide frame
+                boxes = self._boxes(frame, [view, *tiles(width, height, min(width, height))])
+            faces = self._read(frame, boxes)
             if faces:
                 return faces
         if (self._num_lost or 0) % _TILE_EVERY == 0:
