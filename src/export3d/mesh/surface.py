@@ -95,9 +95,9 @@ def _density(model: PortraitModel, driven: DrivenPlanes, resolution: int) -> np.
     # Where densities around hardly differ in kind, no surface runs through.
     mixed = F.max_pool3d(coarse, 3, 1, 1) > _CLEAR
     mixed &= -F.max_pool3d(-coarse, 3, 1, 1) < _SOLID
-    wide = {"size": (resolution,) * 3}
-    chosen = F.interpolate(mixed.float(), **wide)[0, 0] > 0.0
-    sigma = F.interpolate(coarse, mode="trilinear", align_corners=True, **wide)[0, 0]
+    wide = (resolution,) * 3
+    chosen = F.interpolate(mixed.float(), wide)[0, 0] > 0.0
+    sigma = F.interpolate(coarse, wide, mode="trilinear", align_corners=True)[0, 0]
     sigma[chosen] = at(grid(resolution)[chosen])
     return sigma.cpu().numpy()
 
