@@ -104,9 +104,15 @@ def test_a_missing_photo(animate: Run, tmp_path: Path) -> None:
     assert done.code == 20 and "nobody.jpg: no such image file" in done.err
 
 
-def test_a_source_that_is_not_an_image(animate: Run, inputs: Any) -> None:
+def test_a_source_that_is_not_an_image(animate: Run, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_text("no picture")
+    done = animate(source=tmp_path / "photo.jpg")
+    assert done.code == 20 and "photo.jpg: not an image" in done.err
+
+
+def test_a_film_as_the_source_needs_a_model_that_tells_regions_apart(animate: Run, inputs: Any) -> None:
     done = animate(source=inputs.clip)
-    assert done.code == 20 and "clip.mp4: not an image" in done.err
+    assert done.code == 2 and "regions of the face need the bundled model" in done.err
 
 
 def test_a_truncated_image(animate: Run, tmp_path: Path) -> None:
