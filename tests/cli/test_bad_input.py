@@ -104,9 +104,16 @@ def test_a_missing_photo(animate: Run, tmp_path: Path) -> None:
     assert done.code == 20 and "nobody.jpg: no such image file" in done.err
 
 
-def test_a_source_that_is_not_an_image(animate: Run, inputs: Any) -> None:
-    done = animate(source=inputs.clip)
-    assert done.code == 20 and "clip.mp4: not an image" in done.err
+def test_a_source_that_is_not_an_image(animate: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("no picture, and no film by its name")
+    done = animate(source=tmp_path / "notes.jpg")
+    assert done.code == 20 and "notes.jpg: not an image" in done.err
+
+
+def test_a_source_that_is_named_like_a_film_and_is_none(animate: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.mp4").write_text("no film")
+    done = animate(source=tmp_path / "notes.mp4")
+    assert done.code == 21 and "notes.mp4" in done.err
 
 
 def test_a_truncated_image(animate: Run, tmp_path: Path) -> None:
