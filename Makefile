@@ -19,7 +19,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[face,train,eval,cluster,provenance,studio,dev]"
+	$(PIP) -e ".[face,train,eval,cluster,provenance,live,studio,sound,mesh,export,dev]"
 	$(BIN)/export3d models get face-landmarker
 	$(BIN)/export3d models get person-segmentation
 	touch $@

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from export3d.face_state import ARKIT_NAMES, arkit_column
-from export3d.files import write_atomically
 from export3d.heads.clips.motion import EXPRESSION_NAMES
 from export3d.heads.shape.procedural import procedural_head
 from export3d.speech import RATE_HZ, Phone, mouth_weights, phones_of, read_sound
+from material import save
 
 TEXTS = {
     "en": "Bob bought a big map from my mother. The happy puppy jumped over people and bumped my lamp, but nobody blamed "
@@ -184,7 +184,7 @@ def score(sound: np.ndarray, phones: list[Phone], change: np.ndarray) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("results/speech.json"))
+    parser.add_argument("--save", action="store_true", help="write results/speech.json")
     options = parser.parse_args()
     _, change = lip_gap()
     rows = []
@@ -211,8 +211,8 @@ def main() -> None:
                 "cpu_s_per_s": float(np.mean([r["cpu_s_per_s"] for r in some])),
             }
     print(json.dumps(summary, indent=1))
-    facts = {"command": "python benchmarks/speech.py", "date": time.strftime("%Y-%m-%d"), "seed": 1, "fps": FPS}
-    write_atomically(options.output, json.dumps({**facts, "summary": summary, "rows": rows}, indent=1).encode() + b"\n")
+    if options.save:
+        save("speech", {"seed": 1, "fps": FPS, "human_speech": "none measured", "summary": summary, "rows": rows})
 
 
 if __name__ == "__main__":

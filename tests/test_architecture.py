@@ -43,7 +43,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "tracking": ("nn",),
     "identity": ("tracking",),
     "heads": ("data",),
-    "animation": ("portrait", "model", "expression", "rendering", "tracking", "provenance"),
+    "speech": (),
+    "mesh": ("portrait", "rendering"),
+    "animation": ("portrait", "model", "expression", "rendering", "tracking", "provenance", "speech", "heads"),
     "studio": ("animation", "portrait", "tracking", "provenance"),
     "fitting": ("data", "heads", "tracking", "identity"),
     "training": ("portrait", "model", "expression", "rendering", "nn", "data", "heads", "fitting"),
@@ -66,7 +68,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
 ENTRY_POINTS = ("cli", "__init__", "__main__")
 
 FORBIDDEN_AT_IMPORT = (
-    *("mediapipe", "cv2", "torchvision", "webdataset", "tensorboard", "ray", "skimage", "torchmetrics"),
+    *("mediapipe", "cv2", "torchvision", "webdataset", "tensorboard", "ray", "skimage", "torchmetrics", "pocketsphinx"),
     *("gradio", "streamlit", "flask", "fastapi", "starlette", "aiohttp", "uvicorn", "django", "tornado"),
 )
 

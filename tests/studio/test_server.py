@@ -24,8 +24,9 @@ from gradio_client.exceptions import AppError
 from clips import a_motion, clip_facts
 from conftest import picture_file
 from export3d.provenance import AllowedSources
+from export3d.studio.films import Limits
 from export3d.studio.server import LOCAL, build_app
-from export3d.studio.workshop import Limits, Workshop
+from export3d.studio.workshop import Workshop
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -242,11 +243,11 @@ def test_a_client_that_vanishes_frees_the_work_for_the_next(serve: Serve, worksh
         for line in told.iter_lines():
             if '"done"' in line:
                 break
-        assert workshop.filming
+        assert workshop.films.busy
     gone = time.monotonic()
-    while workshop.filming and time.monotonic() - gone < 30:
+    while workshop.films.busy and time.monotonic() - gone < 30:
         time.sleep(0.05)
-    assert not workshop.filming
+    assert not workshop.films.busy
     assert list(workshop.folder.glob("*.mp4")) == []
 
 

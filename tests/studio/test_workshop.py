@@ -16,7 +16,8 @@ from export3d.errors import ImageSizeError, SourceNotAllowedError, UnreadableIma
 from export3d.face_state import FaceState
 from export3d.provenance import AllowedSources
 from export3d.studio.face import Wish
-from export3d.studio.workshop import FilmWish, Limits, Stage, Stopped, Workshop
+from export3d.studio.films import FilmWish, Limits, Stopped
+from export3d.studio.workshop import Stage, Workshop
 
 Make = Callable[..., Workshop]
 
@@ -91,7 +92,7 @@ def test_a_film_has_the_frames_of_its_motion_and_says_what_was_lost(
     workshop: Workshop, files: tuple[Path, Path]
 ) -> None:
     told: list[tuple[int, int | None]] = []
-    path, said = workshop.film(*files, FilmWish(size=64), lambda *given: told.append(given), threading.Event())
+    path, said = workshop.films.animate(*files, FilmWish(size=64), lambda *given: told.append(given), threading.Event())
     facts = clip_facts(path)
     assert (facts.num_frames, facts.size) == (4, (64, 64))
     assert told[-1] == (4, 4)
@@ -100,7 +101,7 @@ def test_a_film_has_the_frames_of_its_motion_and_says_what_was_lost(
 
 def test_a_turning_head_has_the_asked_frames_with_depth_beside_it(workshop: Workshop, files: tuple[Path, Path]) -> None:
     orbit = OrbitOptions(num_frames=5)
-    path, _ = workshop.turning(files[0], orbit, 64, depth=True, tell=no_word, stop=threading.Event())
+    path, _ = workshop.films.turn(files[0], orbit, 64, depth=True, tell=no_word, stop=threading.Event())
     assert (clip_facts(path).num_frames, clip_facts(path).size) == (5, (128, 64))
 
 
@@ -112,9 +113,9 @@ def test_a_film_that_nobody_wants_stops_and_leaves_no_file(workshop: Workshop, f
             stop.set()
 
     with pytest.raises(Stopped):
-        workshop.film(*files, FilmWish(size=64), gone_after_two, stop)
+        workshop.films.animate(*files, FilmWish(size=64), gone_after_two, stop)
     assert list(workshop.folder.iterdir()) == []
-    path, _ = workshop.film(*files, FilmWish(size=64), no_word, threading.Event())
+    path, _ = workshop.films.animate(*files, FilmWish(size=64), no_word, threading.Event())
     assert path.exists()  # the next one gets its turn
 
 
@@ -124,12 +125,12 @@ def test_clips_that_are_too_long_or_too_large_are_refused_with_what_to_do(
     clip = make_clip(tmp_path / "clip.mp4", num_frames=50, audio=None)
     short = make_workshop(limits=Limits(seconds=1.0))
     with pytest.raises(UsageError, match=r"clip.mp4: 2 seconds long; this studio takes clips of at most 1"):
-        short.film(files[0], clip, FilmWish(), no_word, threading.Event())
+        short.films.animate(files[0], clip, FilmWish(), no_word, threading.Event())
     small = make_workshop(limits=Limits(megapixels=0.03))
     with pytest.raises(UsageError, match=r"frames of 160x160 pixels are too large"):
-        small.film(files[0], clip, FilmWish(), no_word, threading.Event())
+        small.films.animate(files[0], clip, FilmWish(), no_word, threading.Event())
     with pytest.raises(UsageError, match="size must be from 64 to 1024"):
-        short.film(files[0], files[1], FilmWish(size=4000), no_word, threading.Event())
+        short.films.animate(files[0], files[1], FilmWish(size=4000), no_word, threading.Event())
 
 
 def test_errors_name_the_file_as_its_owner_does(workshop: Workshop) -> None:

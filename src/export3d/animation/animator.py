@@ -275,3 +275,9 @@ class Animator:
                 self._render = self._drivable.render(self._driven, view, fast=self.fast)
                 self._vector = vector.copy()
         return self._render
+
+    def rays(self, state: FaceState, camera: Camera, size: int) -> Render:
+        """Raw picture, depth and opacity of ``size`` x ``size`` exact rays, without the final picture."""
+        with torch.inference_mode():
+            driven = self._drivable.drive(self._current().code, state.to(self.device))
+            return self._drivable.render(driven, camera, raw_size=size)

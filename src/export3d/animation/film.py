@@ -1,4 +1,4 @@
-"""A film as the source: each frame is a portrait of its own, of which a driver changes parts (not in the paper)."""
+"""A film as the source: each frame is a portrait of its own, of which a driver changes parts; the rest stays."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ LARGEST_PX = 1024
 DETAIL_PX = 512
 """Side of the largest head that is composed, pixels; in a photograph with a larger one it is enlarged."""
 
-SIDE_FADE, LOWER_FADE = 0.05, 0.08
+SIDE_FADE, LOWER_FADE = 0.05, 0.25
 """Over so much of the crop the picture falls off to the photograph: at its lower border, where the body goes on, and at the
 others."""
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from export3d.cli.common import Events
 from export3d.errors import Export3DError, MissingExtraError, OutputError, UsageError, missing_library
 from export3d.files import write_error
 from export3d.stopping import StoppedBySignal, stop_signals
@@ -35,6 +36,8 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command("sweep", USE, "vary the expression along each basis vector: a sheet of pictures"),
     "track": Command("track", USE, "turn a clip into a small motion file that can be reused"),
     "demo": Command("demo", USE, "animate the bundled sample portrait with the bundled sample clip"),
+    "mesh": Command("mesh", USE, "take a portrait's head along as a mesh: glb, ply, obj"),
+    "depth": Command("mesh", USE, "how far each point of a portrait's head is from the camera"),
     "verify": Command("verify", USE, "was it made with Export3D? signed manifest and invisible mark"),
     "models": Command("models", USE, "list and fetch model files that are not in the package"),
     "export": Command("export", USE, "the model as ONNX graphs, for use without PyTorch"),
@@ -64,17 +67,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `export3d <command> ...`; returns the exit code. User errors are one clear message on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _repair_streams()
+    Events.on = "--json" in arguments[1:]
+    arguments = [word for index, word in enumerate(arguments) if index == 0 or word != "--json"]
     try:
         with stop_signals():
             code = _run(arguments)
             sys.stdout.flush()
             return code
     except Export3DError as error:
-        _complain(str(error))
+        _complain(str(error), error.exit_code)
         return error.exit_code
     except KeyboardInterrupt as stop:
-        _complain("Stopped. No unfinished file was left behind.")
-        return stop.exit_code if isinstance(stop, StoppedBySignal) else INTERRUPTED_CODE
+        code = stop.exit_code if isinstance(stop, StoppedBySignal) else INTERRUPTED_CODE
+        _complain("Stopped. No unfinished file was left behind.", code)
+        return code
     except BrokenPipeError:
         # The reader of our output (for example `head`) has gone; keep Python from complaining again at exit.
         _forget_stdout()
@@ -92,6 +98,7 @@ def help_text() -> str:
         "Export3D: one portrait and a driving clip become a 3D-aware talking-head video.",
         "",
         "usage: export3d COMMAND [options]        export3d COMMAND --help shows the options of a command",
+        "       --json with any command: one line of JSON for each event (progress, result, warning, error)",
     ]
     for group in dict.fromkeys(command.group for command in COMMANDS.values()):
         lines += ["", f"{group}:"]
@@ -137,7 +144,7 @@ def _missing_module(command: str, error: ImportError) -> Export3DError | ImportE
     if missing == "export3d" or not isinstance(error, ModuleNotFoundError):
         return error  # a part of this package: a broken installation deserves its traceback
     extras = {"mediapipe": "face", "webdataset": "train", "torchmetrics": "eval", "skimage": "eval", "ray": "cluster"}
-    extras |= dict.fromkeys(("onnx", "onnxscript"), "export")
+    extras |= dict.fromkeys(("onnx", "onnxruntime"), "export")
     extras |= dict.fromkeys(("c2pa", "cryptography"), "provenance")
     extras |= dict.fromkeys(("gradio", "uvicorn", "fastapi", "starlette"), "studio")
     extra = extras.get(missing)
@@ -145,10 +152,12 @@ def _missing_module(command: str, error: ImportError) -> Export3DError | ImportE
     return MissingExtraError(f"export3d {command} needs the package '{missing}', which is not installed. Run: {how}")
 
 
-def _complain(message: str) -> None:
+def _complain(message: str, code: int = OutputError.exit_code) -> None:
     from rich.console import Console
 
     with suppress(OSError):  # with stderr closed or full the exit code has to say it alone
+        if Events.tell("error", message=message, code=code):
+            return
         console = Console(stderr=True, soft_wrap=True)
         console.print("[bold red]error:[/bold red] ", end="")
         console.print(message, markup=False, highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -33,9 +34,25 @@ def parse(options: type[Options], argv: Sequence[str], *, command: str) -> Optio
     )
 
 
+class Events:
+    """With `--json` all that a command tells goes to stdout, one JSON object a line."""
+
+    on = False
+
+    @classmethod
+    def tell(cls, event: str, **facts: Any) -> bool:
+        """Print one event; false where people are talked to instead."""
+        if cls.on:
+            print(json.dumps({"event": event, **facts}, ensure_ascii=False), file=sys.stdout, flush=True)
+        return cls.on
+
+
 @contextmanager
 def progress_bar(label: str, total: int | None) -> Iterator[Progress]:
     """A progress bar on stderr; where stderr is not a terminal nothing is drawn."""
+    if Events.on:
+        yield lambda done: (Events.tell("progress", stage=label, done=done, total=total), None)[1]
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -60,6 +77,8 @@ def stage_bars(console: Console, *, transient: bool = True) -> Iterator[Callable
         tasks: dict[str, TaskID] = {}
 
         def tell(stage: str, done: int, total: int) -> None:
+            if Events.tell("progress", stage=stage, done=done, total=total):
+                return
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total)
             bar.update(tasks[stage], completed=done, total=total)
@@ -81,6 +100,9 @@ def training_display(console: Console, is_main: bool) -> Iterator[Callable[[Loop
     def show(progress: LoopProgress) -> None:
         nonlocal shown
         if not is_main:
+            return
+        if Events.on:
+            Events.tell("progress", stage="training", done=progress.step, total=progress.total_steps)
             return
         if progress.message is not None:
             console.print(progress.message, markup=False, highlight=False)
@@ -173,10 +195,13 @@ def pick_device(name: str) -> str:
 
 def warn(line: str) -> None:
     """Print on stderr, if it takes anything: a warning must not cost what was made."""
+    if Events.tell("warning", message=line.removeprefix("warning: ")):
+        return
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 def say(line: str) -> None:
     """Print a result on stdout at once."""
-    print(line, file=sys.stdout, flush=True)
+    if not Events.tell("result", message=line):
+        print(line, file=sys.stdout, flush=True)

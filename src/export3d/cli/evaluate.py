@@ -58,7 +58,8 @@ class EvaluateOptions:
     deep3d_checkpoint: Path | None = None
     """Checkpoint of Deep3DFaceRecon (epoch_20.pth): AED and APD by its coefficients instead of the bundled regressor's."""
     identity: str = "bundled"
-    """What measures CSIM: bundled, none, an ArcFace network (.onnx), or a file of train-identity (.safetensors)."""
+    """What measures CSIM: bundled (rendered people), dlib (real people, `pip install 'export3d[identity]'`), none, an ArcFace
+    network (.onnx), or a file of train-identity (.safetensors)."""
     lpips_vgg: Path | None = None
     """VGG16 weights (vgg16-397923af.pth, docs/training.md): adds LPIPS, together with --lpips-heads."""
     lpips_heads: Path | None = None

@@ -66,7 +66,7 @@ def run(options: ExportOptions) -> str:
     }
     write_atomically(options.output / "config.json", (json.dumps(config, indent=2) + "\n").encode())
     write_atomically(options.output / "README.md", README.encode())
-    example = Path(str(resources.files("export3d"))) / "assets" / "onnx_example.py"
+    example = Path(str(resources.files("export3d"))) / "assets" / "onnx_example.txt"
     shutil.copyfile(example, options.output / "example.py")
     shutil.copyfile(sample_portraits()[0], options.output / "portrait.png")
     return f"{options.output}: {len(graphs)} graphs, pictures of {options.size}x{options.size}; try example.py"

@@ -22,7 +22,7 @@ def conv(
 
 def binomial_mean(image: Tensor) -> Tensor:
     """3x3 mean with the weights [1, 2, 1] / 4 along each axis: ``(B, C, H, W)`` -> the same shape, borders repeated."""
-    taps, channels = image.new_tensor([0.25, 0.5, 0.25]), image.shape[1]
+    taps, channels = image.new_tensor([0.25, 0.5, 0.25]), int(image.shape[1])
     kernel = (taps[:, None] * taps).expand(channels, 1, 3, 3)
     return F.conv2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), kernel, groups=channels)
 

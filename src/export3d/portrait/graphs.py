@@ -7,7 +7,6 @@ super-resolution, and the stage with the photograph's own detail). Tensors have 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import math
 import warnings
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -26,7 +26,7 @@ from export3d.files import replacing
 from export3d.portrait.model import PortraitModel
 from export3d.portrait.state import DrivenPlanes, PhotoMaps, PortraitCode, PortraitMaps
 
-OPSET = 20
+OPSET = 17
 
 CODE = ("tokens", "detail", "background", "looked_up", "features", "depth", "photo_picture", "photo_background")
 """What `encode` gives and the others take."""
@@ -49,17 +49,15 @@ def export_graphs(model: PortraitModel, folder: Path, size: int) -> dict[str, Gr
 
     Raises:
         UsageError: A size that is odd, or below the model's own.
-        MissingExtraError: onnx or onnxscript is not installed.
+        MissingExtraError: The package onnx is not installed.
     """
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
+    if importlib.util.find_spec("onnx") is None:
         raise MissingExtraError(
-            f'export needs {" and ".join(missing)}, not installed here. Run: pip install "export3d[export]"'
+            'export needs the package onnx, not installed here. Run: pip install "export3d[export]"'
         )
     if size % 2 or size < model.config.image_size:
         raise UsageError(f"--size must be even and at least {model.config.image_size}, the model's own; got {size}.")
     graphs = graphs_of(model, size)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names packages that nothing here needs
     for name, graph in graphs.items():
         with replacing(folder / f"{name}.onnx") as path, torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -70,9 +68,7 @@ def export_graphs(model: PortraitModel, folder: Path, size: int) -> dict[str, Gr
                 input_names=list(graph.inputs),
                 output_names=list(graph.outputs),
                 opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
+                dynamo=False,
             )
     return graphs
 
@@ -115,16 +111,28 @@ class _Step(nn.Module):
 
 
 class _Plain(TorchFunctionMode):
-    """Two functions that ONNX does not have, by others."""
+    """Functions that ONNX does not have, by others."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        more = kwargs or {}
         if func is torch.searchsorted:  # of few sorted numbers, right=True
             return (args[0][..., None, :] <= args[1][..., :, None]).sum(dim=-1)
         if func is torch.sinc:
             x = args[0] * math.pi
             small = x.abs() < 1e-6
             return torch.where(small, torch.ones_like(x), x.sin() / torch.where(small, torch.ones_like(x), x))
-        return func(*args, **(kwargs or {}))
+        if func is torch.Tensor.diff:  # along the last axis
+            return args[0][..., 1:] - args[0][..., :-1]
+        if func is torch.expm1:
+            return args[0].exp() - 1.0
+        if func is torch.Tensor.tensor_split:  # in two
+            first, dim = args[1][0], more.get("dim", 0)
+            count = args[0].shape[dim]
+            first = int(first + count if first < 0 else first)
+            return args[0].narrow(dim, 0, first), args[0].narrow(dim, first, int(count) - first)
+        if func is F.interpolate:
+            more = more | {"antialias": False}  # plays no part where a picture is enlarged, and here all are
+        return func(*args, **more)
 
 
 def _state(prefix: str) -> dict[str, Tensor]:

@@ -44,10 +44,10 @@ class PortraitReader(nn.Module):
 
 def photo_maps(photo: Tensor, foreground: Tensor, lookup: SourceLookup) -> PhotoMaps:
     """What is kept of a photograph ``(B, 3, S, S)`` in [-1, 1]; its foreground ``(B, 1, m, m)`` is enlarged to it."""
-    size = photo.shape[-1]
+    size, small = int(photo.shape[-1]), int(foreground.shape[-1])
     head = enlarged(foreground, (size, size))
-    reach = max(2, round(2 * size / (2 * foreground.shape[-1])))  # as far as at the model's own size
+    reach = max(2, round(2 * size / (2 * small)))  # as far as at the model's own size
     behind = fill_background(photo, head, reach)
-    if size > 2 * foreground.shape[-1]:  # at the model's own size the line is as soft as everything else
+    if size > 2 * small:  # at the model's own size the line is as soft as everything else
         behind = without_rim(behind, head, reach)
     return PhotoMaps(lookup.sharpened(photo), behind.contiguous(), head)

@@ -18,6 +18,7 @@ from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError
 from export3d.evaluation.metrics.pictures import summarise
 from export3d.evaluation.scores.makers import ModelFrames
+from export3d.evaluation.scores.protocol import Pair
 from export3d.evaluation.scores.run import Backends, choose_pairs, evaluate
 from export3d.evaluation.scores.scoring import ClipScores, finite
 from export3d.evaluation.scores.swap import score_swap
@@ -25,6 +26,7 @@ from export3d.evaluation.scores.synthetic import score_synthetic
 from export3d.evaluation.scores.tables import without_source
 from export3d.files import measured_now, write_atomically
 from export3d.heads.shape.model_file import load_head
+from export3d.portrait import Model
 from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.reading import read_json, reading
 from export3d.reproduce.settings import MAIN, Reporter, Settings, make_folder
@@ -113,16 +115,8 @@ def score_model(
     }
     content = {"format": FORMAT, "version": VERSION, "name": name, "facts": facts, **_by_clip(result.clips)}
     content["quality"] = _quality(model, dataset, settings, name, report)
-    cross = [pair for pair in pairs if pair.kind == "cross"]
-    if cross and content["quality"] is not None and (dataset.folder / "render.json").is_file():
-        swapped = score_swap(
-            model,
-            dataset,
-            cross,
-            load_head(settings.head_model),
-            on_progress=lambda done, total: report.advance(f"appearance swap {name}", done, total),
-        )
-        content["values"]["cross"]["model"] |= swapped
+    if (dataset.folder / "render.json").is_file():  # otherwise nothing says how to render its people
+        content["values"]["cross"]["model"] |= _swap(model, dataset, pairs, settings, name, report)
     write_atomically(file, (json.dumps(finite(content), indent=1) + "\n").encode())
     report.line(f"evaluate {name}: {len(pairs)} pairs, {result.resumed} from before; wrote {file}")
 
@@ -203,6 +197,15 @@ def _quality(model: Any, dataset: ClipDataset, settings: Settings, name: str, re
         on_progress=lambda done, total: report.advance(f"exact truth {name}", done, total),
     )
     return {row: asdict(cells) for row, cells in scores.items()}
+
+
+def _swap(
+    model: Model, dataset: ClipDataset, pairs: list[Pair], settings: Settings, name: str, report: Reporter
+) -> dict[str, list[float]]:
+    cross = [pair for pair in pairs if pair.kind == "cross"]
+    head = load_head(settings.head_model)
+    label = f"appearance swap {name}"
+    return score_swap(model, dataset, cross, head, on_progress=lambda done, total: report.advance(label, done, total))
 
 
 def _short(fingerprint: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ _LIPS: tuple[tuple[str, _Shape], ...] = (
 )
 """What phones do to the lips beside opening them."""
 
-_OPEN: _Shape = {"jawOpen": 0.45, "mouthLowerDown": 0.25, "mouthUpperUp": 0.1}
+_OPEN: _Shape = {"jawOpen": 0.4, "mouthLowerDown": 0.25, "mouthUpperUp": 0.1}
 """The open mouth of a loud "ah"."""
 
 SHUT = ("P", "B", "M")
@@ -76,7 +76,8 @@ def mouth_weights(phones: Sequence[Phone], sound: np.ndarray, times_s: np.ndarra
             shut = np.maximum(shut, np.clip(1.0 - outside / _RAMP_S, 0.0, 1.0))
         target[(grid >= start_s) & (grid < end_s)] = _WEIGHTS.get(name, 0.0)
     blend = np.exp(-0.5 * (np.arange(-0.12, 0.121, _STEP_S) / _BLEND_S) ** 2)
-    track = np.apply_along_axis(np.convolve, 0, target, blend / blend.sum(), "same")
+    blend /= blend.sum()
+    track = np.stack([np.convolve(column, blend, "same") for column in target.T], axis=1)
     track += np.convolve(openness(sound, grid), np.full(3, 1 / 3), "same")[:, None] * shape_weights(_OPEN)
     near = np.arange(-half_s, half_s + 1e-9, _STEP_S)
     shut = np.max([np.interp(times_s + d, grid, shut) for d in near], axis=0)[:, None]

@@ -18,7 +18,8 @@ from export3d.errors import Export3DError, UsageError
 from export3d.provenance.verify import in_words, verify_file
 from export3d.reading import checked, shortened
 from export3d.studio.face import Keyframe, Wish, keyframe_motion, read_weights, sliders
-from export3d.studio.workshop import KEPT_S, FilmWish, Stage, Workshop
+from export3d.studio.films import FilmWish, Made, Tell
+from export3d.studio.workshop import KEPT_S, Stage, Workshop
 
 Progress = dict[str, Any]
 
@@ -68,7 +69,7 @@ def save_motion(workshop: Workshop, stage: Stage, keyframes: list[Keyframe]) -> 
 
 
 def while_running(
-    work: Callable[[Callable[[int, int | None], None], threading.Event], tuple[Path, list[str]]],
+    work: Callable[[Tell, threading.Event], Made],
 ) -> Iterator[tuple[Progress, str | None]]:
     """Run a film in a thread of its own and say how far it is; it stops within moments when nobody listens any more."""
     told: SimpleQueue[tuple[int, int | None]] = SimpleQueue()
@@ -103,6 +104,81 @@ def while_running(
     yield {"done": of or done, "of": of or done, "left_s": 0.0, "said": said}, str(path)
 
 
+class Endpoints:
+    """What can be asked for; the names and arguments are those of the endpoints."""
+
+    def __init__(self, workshop: Workshop, gr: Any) -> None:
+        self._workshop, self._gr = workshop, gr
+
+    def _stage(self, source: str) -> Stage:
+        path = _given(source, "source")
+        return self._workshop.submit(self._workshop.stage, path.read_bytes(), path.name).result()
+
+    def animate(
+        self, source: str, driving: str, options: dict[str, Any] | None = None
+    ) -> Iterator[tuple[Progress, str | None]]:
+        """A portrait, driven by a video, photo or motion file."""
+        with _errors(self._gr, source, driving):
+            photo, clip = _given(source, "source"), _given(driving, "driving")
+            wish = _checked(options, FilmWish)
+            yield from while_running(lambda tell, stop: self._workshop.films.animate(photo, clip, wish, tell, stop))
+
+    def turn(
+        self,
+        source: str,
+        yaw_deg: float = 30.0,
+        pitch_deg: float = 15.0,
+        seconds: float = 4.0,
+        size: int = 256,
+        depth: bool = True,
+    ) -> Iterator[tuple[Progress, str | None]]:
+        """A portrait from a camera that goes round it."""
+        with _errors(self._gr, source):
+            if not 0 < seconds <= self._workshop.limits.seconds:
+                raise UsageError(
+                    f"seconds must be above 0 and at most {self._workshop.limits.seconds:g}; got {seconds}."
+                )
+            orbit = OrbitOptions(yaw_deg=yaw_deg, pitch_deg=pitch_deg, num_frames=max(round(25 * seconds), 1))
+            photo = _given(source, "source")
+            yield from while_running(
+                lambda tell, stop: self._workshop.films.turn(photo, orbit, int(size), depth=depth, tell=tell, stop=stop)
+            )
+
+    def face(self, source: str, wish: dict[str, Any] | None = None, size: int = 512) -> str:
+        """A portrait with a face, turn and camera of one's own."""
+        with _errors(self._gr, source):
+            wished, stage = read_wish(wish), self._stage(source)
+            return str(self._workshop.submit(save_still, self._workshop, stage, wished, int(size)).result())
+
+    def motion(self, source: str, keyframes: list[Any]) -> str:
+        """A motion file from keyframes."""
+        with _errors(self._gr, source):
+            frames, stage = read_keyframes(keyframes), self._stage(source)
+            return str(self._workshop.submit(save_motion, self._workshop, stage, frames).result())
+
+    def own(self, source: str) -> dict[str, Any]:
+        """The portrait's own values of all sliders."""
+        with _errors(self._gr, source):
+            return {"sliders": sliders(self._workshop.model, self._stage(source).subject)}
+
+    def check(self, file: str) -> dict[str, Any]:
+        """What `export3d verify` says of a file."""
+        with _errors(self._gr, file):
+            path = _given(file, "file")
+            report = verify_file(path, time_limit_s=_CHECK_S)
+            words = in_words(report).replace(str(path), path.name)
+            return {**report.as_json(), "file": path.name, "words": words}
+
+    def about(self) -> dict[str, Any]:
+        """What the model listens to, and the limits."""
+        limits = self._workshop.limits
+        return {
+            "weights": read_weights(self._workshop.model),
+            "limits": {"upload_mb": limits.upload_mb, "seconds": limits.seconds},
+            "restricted": self._workshop.allowed is not None,
+        }
+
+
 def build_api(workshop: Workshop) -> Any:
     """The Gradio application; needs the extra `studio`."""
     os.environ["GRADIO_TEMP_DIR"] = str(workshop.folder / "uploads")  # read when gradio is imported
@@ -117,60 +193,7 @@ def build_api(workshop: Workshop) -> Any:
         if hasattr(processing_utils, name):
             setattr(processing_utils, name, refuse)
 
-    def stage_of(source: str) -> Stage:
-        path = _given(source, "source")
-        return workshop.submit(workshop.stage, path.read_bytes(), path.name).result()
-
-    def animate(
-        source: str, driving: str, options: dict[str, Any] | None = None
-    ) -> Iterator[tuple[Progress, str | None]]:
-        with _errors(gr, source, driving):
-            photo, clip = _given(source, "source"), _given(driving, "driving")
-            wish = _checked(options, FilmWish)
-            yield from while_running(lambda tell, stop: workshop.film(photo, clip, wish, tell, stop))
-
-    def turn(
-        source: str,
-        yaw_deg: float = 30.0,
-        pitch_deg: float = 15.0,
-        seconds: float = 4.0,
-        size: int = 256,
-        depth: bool = True,
-    ) -> Iterator[tuple[Progress, str | None]]:
-        with _errors(gr, source):
-            if not 0 < seconds <= workshop.limits.seconds:
-                raise UsageError(f"seconds must be above 0 and at most {workshop.limits.seconds:g}; got {seconds}.")
-            orbit = OrbitOptions(yaw_deg=yaw_deg, pitch_deg=pitch_deg, num_frames=max(round(25 * seconds), 1))
-            photo = _given(source, "source")
-            yield from while_running(
-                lambda tell, stop: workshop.turning(photo, orbit, int(size), depth=depth, tell=tell, stop=stop)
-            )
-
-    def face(source: str, wish: dict[str, Any] | None = None, size: int = 512) -> str:
-        with _errors(gr, source):
-            wished, stage = read_wish(wish), stage_of(source)
-            return str(workshop.submit(save_still, workshop, stage, wished, int(size)).result())
-
-    def motion(source: str, keyframes: list[Any]) -> str:
-        with _errors(gr, source):
-            frames, stage = read_keyframes(keyframes), stage_of(source)
-            return str(workshop.submit(save_motion, workshop, stage, frames).result())
-
-    def own(source: str) -> dict[str, Any]:
-        with _errors(gr, source):
-            return {"sliders": sliders(workshop.model, stage_of(source).subject)}
-
-    def check(file: str) -> dict[str, Any]:
-        with _errors(gr, file):
-            path = _given(file, "file")
-            report = verify_file(path, time_limit_s=_CHECK_S)
-            words = in_words(report).replace(str(path), path.name)
-            return {**report.as_json(), "file": path.name, "words": words}
-
-    def about() -> dict[str, Any]:
-        limits = {"upload_mb": workshop.limits.upload_mb, "seconds": workshop.limits.seconds}
-        return {"weights": read_weights(workshop.model), "limits": limits, "restricted": workshop.allowed is not None}
-
+    ask = Endpoints(workshop, gr)
     with gr.Blocks(title="Export3D", analytics_enabled=False, delete_cache=(600, KEPT_S)) as blocks:
         source = gr.File(type="filepath", label="source")
         driving = gr.File(type="filepath", label="driving")
@@ -181,13 +204,13 @@ def build_api(workshop: Workshop) -> Any:
             gr.JSON(value=v, label=n) for n, v in (("wish", {}), ("options", {}), ("keyframes", []))
         )
         endpoints: list[tuple[Any, list[Any], list[Any], bool]] = [
-            (animate, [source, driving, options], [made, result], True),
-            (turn, [source, yaw, pitch, seconds, size, depth], [made, result], True),
-            (face, [source, wish, size], [result], False),
-            (motion, [source, keyframes], [result], False),
-            (own, [source], [made], False),
-            (check, [source], [made], True),
-            (about, [], [made], False),
+            (ask.animate, [source, driving, options], [made, result], True),
+            (ask.turn, [source, yaw, pitch, seconds, size, depth], [made, result], True),
+            (ask.face, [source, wish, size], [result], False),
+            (ask.motion, [source, keyframes], [result], False),
+            (ask.own, [source], [made], False),
+            (ask.check, [source], [made], True),
+            (ask.about, [], [made], False),
         ]
         for action, given, gives, long in endpoints:
             button = gr.Button(action.__name__)

@@ -67,9 +67,9 @@ def read_weights(model: Model) -> list[str]:
 
 def sliders(model: Model, subject: Subject) -> list[dict[str, object]]:
     """Groups of sliders with the portrait's own values, JSON-ready: ``{title, weights: [{name, value}]}``."""
-    own = (
-        {} if subject.state.weights is None else dict(zip(ARKIT_NAMES, subject.state.weights[0].tolist(), strict=True))
-    )
+    own: dict[str, float] = {}
+    if subject.state.weights is not None:
+        own.update(zip(ARKIT_NAMES, subject.state.weights[0].tolist(), strict=True))
     known = [name for name in read_weights(model) if math.isfinite(own.get(name, math.nan))]
     groups = []
     for title, start in GROUPS.items():

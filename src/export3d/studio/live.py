@@ -17,6 +17,7 @@ from PIL import Image
 from export3d.animation import DrivingFrame, TransferOptions
 from export3d.animation.animator import turned_by
 from export3d.animation.lost import hold_lost
+from export3d.animation.regions import REGIONS
 from export3d.animation.transfer import transfer
 from export3d.errors import MissingExtraError, OutputError, UsageError
 from export3d.face_state import FaceState
@@ -71,10 +72,10 @@ class Live:
         """The next face is the resting face of relative motion; also after another portrait or other options."""
         subject, options = self.stage.subject, self.options
         frames = hold_lost(self, LostFaces("hold", name=self.name), subject.state, subject.camera)  # type: ignore[arg-type]
-        motion = TransferOptions(
-            relative=options.relative, expression_only=not options.pose, shift=options.shift and options.pose
-        )
-        self._driven = transfer(frames, motion, own=subject.state, camera=subject.camera, time_base=CLOCK)
+        strengths = {region: 1.0 if options.pose or region != "pose" else 0.0 for region in REGIONS}
+        motion = TransferOptions(relative=options.relative, strengths=strengths, shift=options.shift and options.pose)
+        portrait = {"own": subject.state, "camera": subject.camera, "adjust": self.stage.animator.adjust}
+        self._driven = transfer(frames, motion, time_base=CLOCK, **portrait)
 
     def set(self, options: LiveOptions) -> None:
         """Other options; the resting face stays where it can."""

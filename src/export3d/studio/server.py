@@ -111,16 +111,10 @@ def build_app(
     """
     blocks = build_api(workshop)  # imports gradio, with the settings it needs
     import gradio as gr
-    from fastapi import FastAPI, HTTPException
-    from fastapi.responses import FileResponse, PlainTextResponse
-    from fastapi.staticfiles import StaticFiles
-    from starlette.routing import WebSocketRoute
-
-    from export3d.studio.socket import serve
+    from fastapi import FastAPI
+    from fastapi.responses import PlainTextResponse
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    offered = {"portraits": {path.name: path for path in samples}, "clips": {path.name: path for path in clips}}
-
     if api_only:
 
         @app.get("/")
@@ -128,38 +122,46 @@ def build_app(
             return PlainTextResponse(f"Export3D {__version__}: no page here. See /gradio_api/info\n")
 
     else:
-
-        @app.get("/")
-        async def page() -> Any:
-            return FileResponse(PAGE / "index.html", headers={"content-security-policy": POLICY})
-
-        @app.get("/studio/offered")
-        async def offer() -> Any:
-            limits = {"upload_mb": workshop.limits.upload_mb, "seconds": workshop.limits.seconds}
-            names = {kind: list(files) for kind, files in offered.items()}
-            return {**names, "restricted": workshop.allowed is not None, "limits": limits, "version": __version__}
-
-        @app.get("/studio/offered/{kind}/{name}")
-        async def one(kind: str, name: str) -> Any:
-            path = offered.get(kind, {}).get(name)
-            if path is None:
-                raise HTTPException(404)
-            return FileResponse(path)
-
-        @app.get("/studio/made/{name}")
-        async def made(name: str, called: str = "") -> Any:
-            path = workshop.folder / Path(name).name
-            if not path.is_file() or path.suffix not in (".png", ".mp4", ".safetensors"):
-                raise HTTPException(404)
-            return FileResponse(path, filename=Path(called).name or None)
-
-        app.mount("/page", StaticFiles(directory=PAGE))
-
-        app.router.routes.append(WebSocketRoute("/studio/socket", partial(serve, workshop=workshop)))
-
+        _add_page(app, workshop, {"portraits": samples, "clips": clips})
+    how: dict[str, Any] = {"ssr_mode": False, "run_history": False, "pwa": False}
     limit = f"{workshop.limits.upload_mb}mb"
-    served = [str(workshop.folder)]
-    gr.mount_gradio_app(
-        app, blocks, "/", max_file_size=limit, allowed_paths=served, ssr_mode=False, run_history=False, pwa=False
-    )
+    gr.mount_gradio_app(app, blocks, "/", max_file_size=limit, allowed_paths=[str(workshop.folder)], **how)
     return Guard(app, hosts, password)
+
+
+def _add_page(app: Any, workshop: Workshop, offered: dict[str, Sequence[Path]]) -> None:
+    """The page, its parts, what it offers, what was made, and its socket."""
+    from fastapi import HTTPException
+    from fastapi.responses import FileResponse
+    from fastapi.staticfiles import StaticFiles
+    from starlette.routing import WebSocketRoute
+
+    from export3d.studio.socket import serve
+
+    files = {kind: {path.name: path for path in paths} for kind, paths in offered.items()}
+
+    @app.get("/")
+    async def page() -> Any:
+        return FileResponse(PAGE / "index.html", headers={"content-security-policy": POLICY})
+
+    @app.get("/studio/offered")
+    async def offer() -> Any:
+        names = {kind: list(paths) for kind, paths in files.items()}
+        return {**names, "restricted": workshop.allowed is not None, "version": __version__}
+
+    @app.get("/studio/offered/{kind}/{name}")
+    async def one(kind: str, name: str) -> Any:
+        path = files.get(kind, {}).get(name)
+        if path is None:
+            raise HTTPException(404)
+        return FileResponse(path)
+
+    @app.get("/studio/made/{name}")
+    async def made(name: str, called: str = "") -> Any:
+        path = workshop.folder / Path(name).name
+        if not path.is_file() or path.suffix not in (".png", ".mp4", ".safetensors"):
+            raise HTTPException(404)
+        return FileResponse(path, filename=Path(called).name or None)
+
+    app.mount("/page", StaticFiles(directory=PAGE))
+    app.router.routes.append(WebSocketRoute("/studio/socket", partial(serve, workshop=workshop)))

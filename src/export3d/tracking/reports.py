@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import mmap
 import struct
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,8 @@ def stop_reports(library: Path) -> bool:
     entries = {name: _entry(library, name) for name in _FAILING}
     for name, at in entries.items():
         if at is not None:
+            page = (base + at) & -mmap.PAGESIZE
+            ctypes.CDLL(None).mprotect(ctypes.c_void_p(page), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE)
             ctypes.c_void_p.from_address(base + at).value = address(_FAILING[name])
     return None not in entries.values()
 

@@ -151,7 +151,11 @@ class VideoReader:
                     pts = previous + 1
             size = size or (picture.width, picture.height)
             kept = None if size == (picture.width, picture.height) else size
-            image = to_upright_rgb(picture, self._stream, reformatter, kept)
+            try:
+                image = to_upright_rgb(picture, self._stream, reformatter, kept)
+            except (av.error.FFmpegError, ValueError):  # a size that cannot be brought to the first one's
+                self._num_damaged += 1
+                continue
             if index and image.shape != self._shape:
                 image = np.asarray(Image.fromarray(image).resize((self._shape[1], self._shape[0])))
             self._shape = image.shape

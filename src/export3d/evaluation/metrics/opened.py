@@ -33,7 +33,7 @@ def open_backends(
 
     Args:
         landmarks: `mediapipe`, `face-alignment`, or `none`.
-        identity: `bundled`, `none`, an ArcFace network (.onnx), or a file of train-identity (.safetensors).
+        identity: `bundled`, `dlib` (real people), `none`, an ArcFace network (.onnx), or a file of train-identity.
         deep3d_checkpoint: expression and pose by Deep3DFaceRecon instead of the bundled regressor.
         lpips: VGG16's weights and LPIPS's weights per channel.
     """
@@ -70,8 +70,14 @@ def _identity(choice: str, faces: FaceBackend) -> IdentityBackend | None:
                 "name an ArcFace .onnx file, or say --identity none."
             )
         return IdentityNetwork.load(None, faces)
+    if choice == "dlib":
+        from export3d.evaluation.metrics.dlib_identity import DlibIdentity
+
+        return DlibIdentity(faces)
     if choice.endswith(".onnx"):
         return ArcFace.from_onnx(choice, faces)
     if choice.endswith(".safetensors"):
         return IdentityNetwork.load(choice, faces)
-    raise UsageError(f"--identity: '{choice}' is not known. Expected bundled, none, FILE.onnx or FILE.safetensors.")
+    raise UsageError(
+        f"--identity: '{choice}' is not known. Expected bundled, dlib, none, FILE.onnx or FILE.safetensors."
+    )

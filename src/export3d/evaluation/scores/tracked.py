@@ -57,8 +57,8 @@ def variants(brief: bool) -> dict[str, str | None]:
 def tracked_clip(
     model: Model, dataset: ClipDataset, index: int, source: int, tracker: Tracker
 ) -> tuple[Known, list[Known]]:
-    """The portrait, which is frame `source`, and the frames of the clip as `animate` has them: read by the tracker in order,
-    lost ones held (a lost portrait is taken as it truly is)."""
+    """The portrait, which is frame `source`, and the frames of the clip as `animate` has them: each read by the tracker
+    anew, lost ones held (a lost portrait is taken as it truly is)."""
     start = Known.stored(dataset, index, source)
     (portrait,) = _seen(dataset, index, [source], tracker, start)
     own = turned_by(portrait.state, portrait.camera)
@@ -66,9 +66,11 @@ def tracked_clip(
     if isinstance(model, PortraitModel):
         own, adjust = replace(own, weights=model.cues.weights(own.beta)), model.cues.adjusted
     with torch.inference_mode():
-        frames = _seen(dataset, index, range(dataset.num_frames(index)), tracker, start)
+        frames = list(_seen(dataset, index, range(dataset.num_frames(index)), tracker, start))
         given = {"own": own, "camera": portrait.camera, "adjust": adjust}
-        moved = transfer(frames, TransferOptions(), **given, time_base=Fraction(1, 25))
+        # Twice, so that the resting scores are those of all frames, as after the first seconds of a film.
+        twice = transfer([*frames, *frames], TransferOptions(), **given, time_base=Fraction(1, 25))
+        moved = list(twice)[len(frames) :]
         still = not dataset.in_room(index)  # the scene turns with the head; who films it knows that
         known = [
             Known(state=turned_by(frame.state, frame.camera), camera=_camera(frame))
@@ -118,8 +120,8 @@ def _seen(
     dataset: ClipDataset, index: int, times: Sequence[int], tracker: Tracker, start: Known
 ) -> Iterator[DrivingFrame]:
     state, camera = start.state, start.camera.to_vector()[0].numpy()
-    tracker.reset()
     for time in times:
+        tracker.reset()  # each frame anew: synthetic clips jump from frame to frame, and are no film to be calmed over time
         found = tracker.frame(dataset.frame(index, time))
         if found.crop is not None:
             crop, size = found.crop, dataset.size

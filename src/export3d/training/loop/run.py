@@ -268,8 +268,9 @@ def _export(task: Task[Any], run: RunFolder | None, step: int, numbered: bool) -
     files = [run.path / name for name in task.model_files(step if numbered else None)]
     if made is None or not all(file.is_file() and file.stat().st_mtime_ns >= made for file in files):
         task.export(run, step, numbered=numbered)
-        for file in files if made is not None else ():  # a clock set back must not make a model look old
-            os.utime(file, ns=(max(made, file.stat().st_mtime_ns),) * 2)
+        for file in files:  # a clock set back must not make a model look old
+            written = max(made or 0, file.stat().st_mtime_ns)
+            os.utime(file, ns=(written, written))
 
 
 def _save(task: Task[Any], run: RunFolder | None, step: int, options: LoopOptions) -> None:

@@ -1,0 +1,61 @@
+"""ARKit's shapes as displacements of a mesh, from the model's own warp.
+
+The warp goes backwards: of a point of the driven head it says where that skin lies in the portrait. A vertex goes to the
+point that the warp leads back to the vertex's own place; that point is found by repeated correction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.mesh.surface import HeadMesh, warp
+from export3d.portrait import PortraitModel
+from export3d.portrait.state import PortraitCode
+
+_STEPS = 6
+
+_LEAST = 1e-3
+"""Scene units (half a millimetre): vertices that the warp moves less are not corrected; a shape without others is left out."""
+
+
+@torch.inference_mode()
+def shape_offsets(
+    model: PortraitModel,
+    code: PortraitCode,
+    mesh: HeadMesh,
+    *,
+    names: Sequence[str] = ARKIT_NAMES,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """How far each shape at weight 1 moves the vertices ``(V, 3)``, scene units; shapes that move none are left out.
+
+    Args:
+        names: of :data:`ARKIT_NAMES`.
+        progress: told the number of shapes done.
+    """
+    own = code.state
+    rest = model.cues.weights(own.beta) if own.weights is None else own.weights
+    device = code.tokens.device
+    start, goal = (torch.from_numpy(a).to(device) for a in (mesh.vertices, mesh.places))
+    offsets = {}
+    for count, name in enumerate(names, start=1):
+        change = torch.zeros(1, len(ARKIT_NAMES), device=device)
+        change[0, ARKIT_NAMES.index(name)] = 1.0
+        state: FaceState = replace(
+            own, beta=own.beta + model.cues.beta_change(change), weights=torch.nan_to_num(rest.to(device)) + change
+        )
+        driven = model.drive(code, state)
+        offset = goal - warp(model, driven, start)
+        some = (offset.norm(dim=1) > _LEAST).nonzero()[:, 0]  # most of a head stays
+        for _ in range(_STEPS if len(some) else 0):
+            offset[some] += goal[some] - warp(model, driven, start[some] + offset[some])
+        if len(some):
+            offsets[name] = offset.cpu().numpy()
+        if progress is not None:
+            progress(count)
+    return offsets

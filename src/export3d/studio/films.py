@@ -1,0 +1,231 @@
+"""Films of the studio: one at a time, within limits, stopped when nobody wants them any more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from export3d.animation import (
+    Animator,
+    ClipDriver,
+    Driver,
+    TransferOptions,
+    VideoOptions,
+    animate_video,
+    open_driver,
+    orbit_video,
+)
+from export3d.animation.paths import OrbitOptions
+from export3d.animation.regions import FACE_REGIONS, parse_strengths
+from export3d.errors import ImageSizeError, UsageError
+from export3d.images import open_picture
+from export3d.provenance import Finish
+from export3d.tracking import Tracker
+from export3d.tracking.smoothing import SIGMA_S
+from export3d.video import VideoReader
+
+LARGEST_PX = 1024
+"""Largest film, pixels a side."""
+
+STILL_VIDEO_S = 2.0
+"""Length of a film that is driven by a photo."""
+
+Tell = Callable[[int, "int | None"], None]
+"""Told after each frame how many are done, and of how many, if that is known."""
+
+Made = tuple[Path, list[str]]
+"""A film and what there is to say of it."""
+
+
+class Stopped(Exception):
+    """The client that wanted a film has gone, or wants it no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one client may ask for."""
+
+    upload_mb: int = 200
+    """Largest file."""
+    megapixels: float = 50.0
+    """Largest photo; films may have a fifth of it in each frame."""
+    seconds: float = 120.0
+    """Longest clip, and longest recording."""
+    clients: int = 16
+    """Pages that are open at once."""
+    portraits: int = 16
+    """Encoded portraits that are kept; the one that was not used for longest goes first."""
+
+    def check_photo(self, path: Path, name: str) -> None:
+        """Refuse a photo with too many pixels before it is decoded."""
+        with open_picture(path, name) as opened:
+            width, height = opened.size
+        if width * height > self.megapixels * 1e6:
+            raise ImageSizeError(
+                f"{name}: {width}x{height} pixels; this studio takes photos of at most {self.megapixels:g} "
+                "megapixels. Make it smaller first."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmWish:
+    """What is asked of a film, in the words of `export3d animate`."""
+
+    side_by_side: bool = False
+    relative: bool = False
+    take: Literal["both", "expression", "pose"] = "both"
+    gaze: bool = True
+    shift: bool = True
+    smooth: bool = False
+    whole_photo: bool = False
+    size: int = 256
+    on_lost: Literal["hold", "skip", "abort"] = "hold"
+
+
+class FilmMaker:
+    """Makes films one after another, in the threads of those who ask.
+
+    Args:
+        animator: whose model is used.
+        make_tracker: a new tracker with a face finder of its own.
+        new_file: a new name with this suffix.
+        finish: label, mark and manifest from the facts.
+    """
+
+    def __init__(
+        self,
+        animator: Animator,
+        make_tracker: Callable[[], Tracker],
+        limits: Limits,
+        *,
+        new_file: Callable[[str], Path],
+        finish: Callable[..., Finish],
+    ) -> None:
+        self._animator, self._make_tracker, self._limits = animator, make_tracker, limits
+        self._new_file, self._finish = new_file, finish
+        self._turn = threading.Lock()
+        self._tracker: Tracker | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a film is being made."""
+        return self._turn.locked()
+
+    def animate(self, source: Path, driving: Path, wish: FilmWish, tell: Tell, stop: threading.Event) -> Made:
+        """The portrait, driven by the file, as an .mp4.
+
+        Raises:
+            Export3DError: As `export3d animate` does, and for what is over the limits.
+            Stopped: `stop` was set.
+        """
+        self._limits.check_photo(source, source.name)
+        with self._turn:
+            animator = self._with(source, wish.size, whole=wish.whole_photo)
+            driver = self._driver(driving)
+            finish = self._finish(source=source, driver=driving, composite=wish.side_by_side)
+            try:
+                options = {"video": _video(wish), "motion": _motion(wish), "on_lost": wish.on_lost, "finish": finish}
+                told = self._teller(tell, driver, stop)
+                made = animate_video(animator, driver, self._new_file(".mp4"), **options, progress=told)
+            finally:
+                driver.close()
+        said = list(driver.problems) + list(made.warnings)
+        return made.path, said + ([f"no face in {made.lost} frames of the clip"] if made.lost else [])
+
+    def turn(
+        self, source: Path, orbit: OrbitOptions, size: int, *, depth: bool, tell: Tell, stop: threading.Event
+    ) -> Made:
+        """The portrait from a camera that goes round it, as an .mp4; raises as `animate` does."""
+        self._limits.check_photo(source, source.name)
+        with self._turn:
+            animator, finish = self._with(source, size), self._finish(source=source)
+
+            def told(done: int) -> None:
+                if stop.is_set():
+                    raise Stopped
+                tell(done, orbit.num_frames)
+
+            how: dict[str, Any] = {"orbit": orbit, "video": VideoOptions(size=size), "fps": Fraction(25)}
+            path = self._new_file(".mp4")
+            made = orbit_video(animator, path, **how, with_depth=depth, finish=finish, progress=told)
+        return made.path, list(made.warnings)
+
+    def close(self) -> None:
+        """Free the tracker."""
+        if self._tracker is not None:
+            self._tracker.close()
+
+    def _with(self, source: Path, size: int, whole: bool = False) -> Animator:
+        """An animator with this portrait."""
+        if not 64 <= size <= LARGEST_PX:
+            raise UsageError(f"size must be from 64 to {LARGEST_PX} pixels; got {size}.")
+        if self._tracker is None:
+            self._tracker = self._make_tracker()
+        animator = self._animator.twin()
+        animator.tracker, animator.detail, animator.framing = self._tracker, size, "photo" if whole else "face"
+        animator.portrait(source, where=source.name)
+        return animator
+
+    def _driver(self, driving: Path) -> Driver:
+        tracker = self._tracker
+        assert tracker is not None
+        driver = open_driver(
+            driving,
+            lambda: Tracker(tracker.face_tracker, tracker.coefficients, choice="largest"),
+            expression_space=self._animator.model.config.expression.space,
+            still_seconds=STILL_VIDEO_S,
+        )
+        try:
+            self._check(driver, driving)
+        except BaseException:
+            driver.close()
+            raise
+        return driver
+
+    def _check(self, driver: Driver, driving: Path) -> None:
+        limits = self._limits
+        seconds = (driver.num_frames_hint or 0) / float(driver.fps)
+        if seconds > limits.seconds:
+            raise UsageError(
+                f"{driving.name}: {seconds:.0f} seconds long; this studio takes clips of at most {limits.seconds:g}. "
+                "Cut it first."
+            )
+        if isinstance(driver, ClipDriver):
+            with VideoReader(driving) as reader:
+                width, height = reader.width, reader.height
+            if width * height > limits.megapixels * 1e6 / 5:
+                raise UsageError(
+                    f"{driving.name}: frames of {width}x{height} pixels are too large for this studio. "
+                    "Make the clip smaller first."
+                )
+
+    def _teller(self, tell: Tell, driver: Driver, stop: threading.Event) -> Callable[[int], None]:
+        longest = self._limits.seconds * float(driver.fps)
+
+        def told(done: int) -> None:
+            if stop.is_set():
+                raise Stopped
+            if done > longest:
+                raise UsageError(f"the clip is longer than {self._limits.seconds:g} seconds. Cut it first.")
+            tell(done, driver.num_frames_hint)
+
+        return told
+
+
+def _video(wish: FilmWish) -> VideoOptions:
+    return VideoOptions(size=None if wish.whole_photo else wish.size, side_by_side=wish.side_by_side)
+
+
+def _motion(wish: FilmWish) -> TransferOptions:
+    regions = {"expression": ",".join(FACE_REGIONS), "pose": "pose"}.get(wish.take)
+    strengths = parse_strengths(regions, "1")
+    return TransferOptions(
+        strengths=strengths if wish.gaze else {**strengths, "gaze": 0.0},
+        relative=wish.relative,
+        shift=wish.shift,
+        smooth_s=SIGMA_S if wish.smooth else 0.0,
+    )
