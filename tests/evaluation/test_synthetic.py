@@ -14,7 +14,7 @@ from PIL import Image
 from export3d.cli import main
 from export3d.data import ClipDataset
 from export3d.evaluation.figures.layout import SheetRow, lay_out
-from export3d.evaluation.scores.synthetic import Truth, masked_psnr, _sharpness, score_synthetic
+from export3d.evaluation.scores.synthetic import Truth, _sharpness, masked_psnr, score_synthetic
 from export3d.model import PRESETS, Export3D
 from export3d.portrait import PORTRAIT_PRESETS, build_model, save_model
 from export3d.tracking import Crop
