@@ -64,5 +64,5 @@ def anchored(frames: Iterable[DrivingFrame], camera: np.ndarray) -> Iterator[Dri
         away = pose.origin[:2] - start[:2]
         length = max(float(np.hypot(*away)), 1e-6)
         aside = home[:2] + away * (WANDER * np.tanh(length / WANDER) / length)
-        depth = home[2] * float(np.clip(pose.origin[2] / start[2], 1.0 / ZOOM, ZOOM))
+        depth = home[2] * float(np.clip(pose.origin[2] / max(start[2], 1e-6), 1.0 / ZOOM, ZOOM))
         yield replace(frame, camera=replace(pose, origin=np.append(aside, depth)).camera())
