@@ -138,7 +138,10 @@ def _run(arguments: list[str]) -> int:
     try:
         code = entry(rest)
     except SystemExit as stop:  # the option parser has printed its own message
-        return stop.code if isinstance(stop.code, int) else (0 if stop.code is None else UsageError.exit_code)
+        code = stop.code if isinstance(stop.code, int) else (0 if stop.code is None else UsageError.exit_code)
+        if code:
+            Events.tell("error", message="The options cannot be used; the text on stderr says why.", code=code)
+        return code
     return int(code or 0)
 
 
