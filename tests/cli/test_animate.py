@@ -147,3 +147,19 @@ def test_the_demo_writes_its_three_files(inputs: Any, run: Run, out: Path) -> No
     assert sorted(path.name for path in out.iterdir()) == ["animated.mp4", "depth.png", "orbit.mp4"]
     assert clip_facts(out / "animated.mp4").num_frames == clip_facts(samples_folder() / "driving.mp4").num_frames
     assert done.out.count("\n") == 3
+
+
+def test_a_film_is_dubbed_and_keeps_its_frames_and_sound(inputs: Any, run: Run, out: Path) -> None:
+    target = out / "out.mp4"
+    done = run("animate", "--source", inputs.clip, "--driving", inputs.photo, "-o", target, "--model", inputs.model)
+    assert done.code == 0, done.err
+    made, given = clip_facts(target), clip_facts(inputs.clip)
+    assert (made.size, made.num_frames, made.num_samples) == (given.size, given.num_frames, given.num_samples)
+
+
+def test_all_faces_of_a_photo_are_driven(inputs: Any, run: Run, out: Path) -> None:
+    target = out / "out.png"
+    files = ["--source", inputs.photo, "--driving", inputs.clip, "-o", target, "--model", inputs.model]
+    done = run("animate", *files, "--face", "all")
+    assert done.code == 0, done.err
+    assert Image.open(target).size == Image.open(inputs.photo).size

@@ -104,9 +104,21 @@ def test_a_missing_photo(animate: Run, tmp_path: Path) -> None:
     assert done.code == 20 and "nobody.jpg: no such image file" in done.err
 
 
-def test_a_source_that_is_not_an_image(animate: Run, inputs: Any) -> None:
+def test_a_source_that_is_not_an_image(animate: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("no picture, and no film by its name")
+    done = animate(source=tmp_path / "notes.jpg")
+    assert done.code == 20 and "notes.jpg: not an image" in done.err
+
+
+def test_a_source_that_is_named_like_a_film_and_is_none(animate: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.mp4").write_text("no film")
+    done = animate(source=tmp_path / "notes.mp4")
+    assert done.code == 21 and "notes.mp4" in done.err
+
+
+def test_a_film_as_the_source_needs_a_model_that_tells_regions_apart(animate: Run, inputs: Any) -> None:
     done = animate(source=inputs.clip)
-    assert done.code == 20 and "clip.mp4: not an image" in done.err
+    assert done.code == 2 and "regions of the face need the bundled model" in done.err
 
 
 def test_a_truncated_image(animate: Run, tmp_path: Path) -> None:
@@ -286,11 +298,39 @@ def test_a_motion_file_has_no_pictures_to_show(animate: Run, tmp_path: Path) -> 
         (["--crf", "77"], "--crf must be from 0"),
         (["--threads", "-2"], "--threads must be 0"),
         (["--on-lost", "hodl"], "hold"),
+        (["--source-until", "loop"], "--source-until is not for one face of a photo"),
+        (["--sound", "driving"], "--sound driving is not for one face of a photo"),
+        (["--face", "all", "--side-by-side"], "--side-by-side is not for several faces"),
+        (["--face", "0,2", "--background", "white"], "--background is not for several faces"),
+        (["--face", "0,0"], "a face is named twice"),
+        (["--face", "all", "--framing", "face"], "--framing face is not for several faces"),
     ],
 )
 def test_options_that_cannot_be(animate: Run, options: list[str], text: str) -> None:
     done = animate(*options)
     assert done.code == 2 and text in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--regions", "lips,pose"], "a film as --source keeps its own head pose"),
+        (["--strength", "0"], "nothing of the film would change"),
+        (["--size", "64"], "--size is not for a film"),
+        (["--framing", "photo"], "--framing is not for a film"),
+        (["--side-by-side"], "--side-by-side is not for a film"),
+        (["--background", "white"], "--background is not for a film"),
+        (["--rigid"], "--rigid is not for a film"),
+        (["--face", "all"], "--face with several faces is not for a film"),
+        (["--driving", "a.mp4", "b.mp4"], "--driving with several files is not for a film"),
+        (["-o", "still.png"], "a still as -o is not for a film"),
+    ],
+)
+def test_what_a_film_as_the_source_refuses(inputs: Any, run: Run, out: Path, options: list[str], text: str) -> None:
+    files = ["--source", inputs.clip, "--driving", inputs.clip, "-o", out / "out.mp4", "--model", inputs.model]
+    done = run("animate", *files, *options)
+    assert done.code == 2 and text in done.err
+    assert list(out.iterdir()) == []
 
 
 # Through the real process.

@@ -95,7 +95,7 @@ def test_a_stop_is_an_error_with_the_code_of_the_signal(run: Run, monkeypatch: p
     from export3d.cli import info
 
     monkeypatch.setattr(info, "collect", lambda _: stopping.raise_stopped(signal.SIGTERM))
-    monkeypatch.setattr("export3d.cli.OWN_JSON", ())
+    monkeypatch.setattr("export3d.cli.JSON_OF_THEIR_OWN", ())
     done = run("info", "--json")
     (error,) = events_of(done)
     assert (error["event"], error["code"], done.code) == ("error", 143, 143)

@@ -388,7 +388,7 @@ def test_clips_of_two_extractors_are_refused(work: Path, tmp_path: Path, capsys:
 
 def test_damaged_scores_are_named(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "evaluation").mkdir()
-    (tmp_path / "evaluation" / "full.json").write_text('{"format": "export3d-reproduce-scores", "version": 1}')
+    (tmp_path / "evaluation" / "full.json").write_text('{"format": "export3d-reproduce-scores", "version": 2}')
     assert call("-o", tmp_path, "--scale", "smoke", "--stages", "page") == 24
     assert "full.json: the scores are damaged" in " ".join(capsys.readouterr().err.split())
     (tmp_path / "evaluation" / "full.json").write_text('{"format": "export3d-reproduce-scores", "version": 7}')

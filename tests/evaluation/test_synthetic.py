@@ -14,7 +14,7 @@ from PIL import Image
 from export3d.cli import main
 from export3d.data import ClipDataset
 from export3d.evaluation.figures.layout import SheetRow, lay_out
-from export3d.evaluation.scores.synthetic import Truth, _masked_psnr, _sharpness, score_synthetic
+from export3d.evaluation.scores.synthetic import Truth, _sharpness, masked_psnr, score_synthetic
 from export3d.model import PRESETS, Export3D
 from export3d.portrait import PORTRAIT_PRESETS, build_model, save_model
 from export3d.tracking import Crop
@@ -34,7 +34,7 @@ def test_an_error_outside_the_mask_does_not_count() -> None:
     image[3] = 51  # inside: error 51 = 255 / 5 on all masked pixels, so PSNR = 20 log10(5)
     mask = np.zeros((4, 4), bool)
     mask[3] = True
-    assert _masked_psnr(image, truth, mask) == pytest.approx(20 * np.log10(5.0))
+    assert masked_psnr(image, truth, mask) == pytest.approx(20 * np.log10(5.0))
 
 
 def test_a_blurred_picture_is_less_sharp_and_a_flat_one_not_at_all() -> None:

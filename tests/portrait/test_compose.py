@@ -16,7 +16,7 @@ from export3d.checkpoint import write_checkpoint
 from export3d.configs import config_to_dict
 from export3d.errors import CheckpointError
 from export3d.face_state import FaceState
-from export3d.portrait import PortraitModel, load_model
+from export3d.portrait import PortraitModel, compose, load_model
 from export3d.portrait.detail import DetailConfig, DetailNet
 from export3d.portrait.layers import Choice, Layers, mixed
 from export3d.portrait.state import DrivenPlanes
@@ -45,9 +45,10 @@ def _photo(size: int, batch: int = 1) -> Tensor:
 
 
 @torch.no_grad()
-def test_at_the_models_own_size_a_photograph_changes_nothing_without_the_network(
-    make_model: Make, make_state: States
+def test_at_the_models_own_size_a_photograph_changes_nothing_but_its_sharpness_without_the_network(
+    make_model: Make, make_state: States, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(compose, "GAIN", 0.0)
     model = _silent(make_model())
     driven, camera = _driven(model, make_state, _photo(32, 2), 2)
     without = replace(driven, code=replace(driven.code, maps=replace(driven.code.maps, photo=None)))

@@ -150,10 +150,10 @@ def test_a_frame_far_larger_than_the_header_said_is_left_out(tmp_path: Path) -> 
 def test_a_frame_of_a_size_that_cannot_be_converted_is_left_out(tmp_path: Path) -> None:
     odd = jpeg(80)
     at = odd.index(b"\xff\xc0") + 5
-    odd = odd[:at] + (1).to_bytes(2, "big") + (30_000).to_bytes(2, "big") + odd[at + 4 :]
+    odd = odd[:at] + (9000).to_bytes(2, "big") + (1).to_bytes(2, "big") + odd[at + 4 :]
     with VideoReader(motion_jpeg(tmp_path / "a.avi", [jpeg(40), odd, jpeg(120)])) as reader:
         levels = [round(float(frame.image.mean())) for frame in reader]
-    assert levels[0] == pytest.approx(40, abs=2) and levels[-1] == pytest.approx(120, abs=2)
+    assert levels == pytest.approx([40, 120], abs=2) and any("damaged" in problem for problem in reader.problems)
 
 
 def test_a_gif_whose_frames_outgrow_its_screen_costs_no_more_than_the_screen(tmp_path: Path) -> None:

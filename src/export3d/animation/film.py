@@ -192,6 +192,7 @@ def _clock(driver: Driver, motion: TransferOptions, own: FaceState, frame: Drivi
     """The driver's faces, as they are for the film's first one."""
     if animator.allowed is not None and frame.image is not None:
         animator.allowed.check(frame.image, None, "the film's first face")
+    motion = replace(motion, strengths=dict.fromkeys(DUBBED, 1.0))  # regions are mixed frame by frame
     if isinstance(driver, SoundDriver):  # a voice knows no face of its own: at rest, it has the mean one
         motion = replace(motion, relative=True)
         own = animator.own_state(FaceState(beta=torch.zeros_like(own.beta), gaze=own.gaze), frame.camera)

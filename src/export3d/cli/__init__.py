@@ -59,8 +59,8 @@ COMMANDS: dict[str, Command] = {
     ),
 }
 
-OWN_JSON = ("info", "verify")
-"""Commands whose `--json` is one answer instead of events."""
+JSON_OF_THEIR_OWN = ("info", "verify")
+"""Commands whose `--json` is an option of theirs: one document instead of events."""
 
 INTERRUPTED_CODE = 130
 BROKEN_PIPE_CODE = 141
@@ -70,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `export3d <command> ...`; returns the exit code. User errors are one clear message on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _repair_streams()
-    Events.on = "--json" in arguments[1:] and arguments[0] not in OWN_JSON
-    arguments = [word for index, word in enumerate(arguments) if index == 0 or not Events.on or word != "--json"]
+    Events.on = "--json" in arguments[1:] and arguments[0] not in JSON_OF_THEIR_OWN
+    if Events.on:
+        arguments = [arguments[0], *(word for word in arguments[1:] if word != "--json")]
     try:
         with stop_signals():
             code = _run(arguments)
@@ -101,7 +102,7 @@ def help_text() -> str:
         "Export3D: one portrait and a driving clip become a 3D-aware talking-head video.",
         "",
         "usage: export3d COMMAND [options]        export3d COMMAND --help shows the options of a command",
-        "       --json with any command: one line of JSON for each event (progress, result, warning, error)",
+        "       --json with most commands: one line of JSON for each event (progress, result, warning, error)",
     ]
     for group in dict.fromkeys(command.group for command in COMMANDS.values()):
         lines += ["", f"{group}:"]

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Literal
 
 from export3d.cli.common import (
     parse,
@@ -22,10 +19,10 @@ from export3d.cli.common import (
     warn_of_damage,
     warn_of_gaps,
 )
-from export3d.cli.driving import Drivers, DrivingOptions
-from export3d.cli.extractor import ExtractorOptions, open_tracker
+from export3d.cli.driving import Drivers
+from export3d.cli.extractor import open_tracker
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
-from export3d.cli.sources import source_of
+from export3d.cli.sources import SourceOptions, source_of
 from export3d.provenance import ProvenanceOptions
 from export3d.stopping import stop_signals
 
@@ -35,53 +32,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnimateOptions(DrivingOptions):
+class AnimateOptions(SourceOptions):
     """Make a portrait speak and turn like a driving clip.
 
     The driver is a video (its sound is kept), a photo, a motion file made by `export3d track`, a sound, a take of ARKit weights
     (.csv of Live Link Face), or vmc:PORT, a running VMC sender, which is followed until Ctrl-C.
     """
 
-    source: Path
-    """Photo of the person to animate, roughly frontal; or a film, of whose face the driver changes parts, frame by frame,
-    while its sound, its times and all its other pixels stay."""
-
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """What to write: .mp4, .mov, .mkv or .m4v for a video, .png or .jpg for a still."""
-
     model: str | None = None
     """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
 
-    side_by_side: bool = False
-    """Show portrait, driving clip and result next to each other."""
-
-    rigid: bool = False
-    """Turn the shoulders with the head, as if the camera went round the person. By default the head turns on its neck."""
-
     on_lost: Literal["hold", "skip", "abort"] = "hold"
     """Frames without a face: hold the last expression, skip them (the others keep their times), or stop."""
-
-    face: str | None = None
-    """Which face of the portrait: largest, left, right, or a number (0 is the leftmost); several (0,2) or all of a photo."""
-
-    source_until: Literal["loop", "hold", "shortest"] | None = None
-    """With a film as the source: it starts again or holds its last frame until the driver ends, or the shorter one ends the
-    result. When left out the result is as long as the film; a shorter driver's last face is held."""
-
-    sound: Literal["source", "driving"] = "source"
-    """With a film as the source: whose sound the result has. A photo's result has the driver's."""
-
-    framing: Literal["photo", "face"] | None = None
-    """What is shown: the whole photo, untouched but for the head that moves in it, or the square around the face. When left
-    out: the photo where it shows more than that square and its person can be told from the background."""
-
-    background: str = "keep"
-    """What is behind the person: keep, the path of a picture, a colour (white, '#20a0ff'), or transparent (.webm, .mov or
-    .png). `export3d models get person-segmentation` fetches what finds the person in a busy photo."""
-
-    size: int | None = None
-    """Height of the video in pixels, with the photo's own detail in as many as it has (at most 1024). When left out: the
-    model's own; with the whole photo the photo's, up to 1920 x 1080."""
 
     crf: int = 18
     """Quality of the video: 0 is lossless, 51 the worst."""
@@ -91,12 +53,6 @@ class AnimateOptions(DrivingOptions):
 
     exact: bool = False
     """Render every sample of every ray, as training and evaluation do: slower, and hardly to be told apart."""
-
-    threads: int = 0
-    """Threads for network and encoder; 0 is automatic."""
-
-    reads: ExtractorOptions = field(default_factory=ExtractorOptions)
-    """What reads beta off a face."""
 
     provenance: ProvenanceOptions = field(default_factory=ProvenanceOptions)
     """Label, mark, signed manifest, consent, allowed portraits."""

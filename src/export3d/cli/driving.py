@@ -52,8 +52,8 @@ class DrivingOptions:
     """Add the driver's changes since its neutral face to the portrait's own expression, pose and gaze."""
 
     neutral: str | None = None
-    """With --relative: the driver's neutral face, at this time in seconds, or 'auto' to look for it (the clip is read
-    twice). Its first face when left out."""
+    """The driver's neutral face, from which relative motion starts: a time in seconds, or 'auto' to look for it (the clip
+    is read twice). Its first face when left out."""
 
     pose_from: Path | None = None
     """Take the head's pose from this video, photo or motion file instead."""

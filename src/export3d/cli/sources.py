@@ -4,18 +4,68 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
+
+from export3d.cli.driving import DrivingOptions
+from export3d.cli.extractor import ExtractorOptions, open_tracker
 from export3d.errors import UsageError
 from export3d.images import is_moving
 
 if TYPE_CHECKING:
     from export3d.animation import Animator, Driver, TransferOptions, VideoReport
-    from export3d.cli.animate import AnimateOptions
 
 EVERYONE = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(DrivingOptions):
+    """What is driven, and what is shown of it."""
+
+    source: Path
+    """Photo of the person to animate, roughly frontal; or a film, of whose face the driver changes parts, frame by frame,
+    while its sound, its times and all its other pixels stay."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """What to write: .mp4, .mov, .mkv or .m4v for a video, .png or .jpg for a still."""
+
+    side_by_side: bool = False
+    """Show portrait, driving clip and result next to each other."""
+
+    rigid: bool = False
+    """Turn the shoulders with the head, as if the camera went round the person. By default the head turns on its neck."""
+
+    face: str | None = None
+    """Which face of the portrait: largest, left, right, or a number (0 is the leftmost); several (0,2) or all of a photo."""
+
+    source_until: Literal["loop", "hold", "shortest"] | None = None
+    """With a film as the source: it starts again or holds its last frame until the driver ends, or the shorter one ends the
+    result. When left out the result is as long as the film; a shorter driver's last face is held."""
+
+    sound: Literal["source", "driving"] = "source"
+    """With a film as the source: whose sound the result has. A photo's result has the driver's."""
+
+    framing: Literal["photo", "face"] | None = None
+    """What is shown: the whole photo, untouched but for the head that moves in it, or the square around the face. When left
+    out: the photo where it shows more than that square and its person can be told from the background."""
+
+    background: str = "keep"
+    """What is behind the person: keep, the path of a picture, a colour (white, '#20a0ff'), or transparent (.webm, .mov or
+    .png). `export3d models get person-segmentation` fetches what finds the person in a busy photo."""
+
+    size: int | None = None
+    """Height of the video in pixels, with the photo's own detail in as many as it has (at most 1024). When left out: the
+    model's own; with the whole photo the photo's, up to 1920 x 1080."""
+
+    threads: int = 0
+    """Threads for network and encoder; 0 is automatic."""
+
+    reads: ExtractorOptions = field(default_factory=ExtractorOptions)
+    """What reads beta off a face."""
 
 
 class Source:
@@ -31,7 +81,7 @@ class Source:
     regions: str | None = None
     """What follows the driver when nothing else is said; None is all."""
 
-    def __init__(self, options: AnimateOptions) -> None:
+    def __init__(self, options: SourceOptions) -> None:
         self.options = options
         self.strengths = options.strengths(default=self.regions)
         options.neutral_time()  # what is wrong with options is said before any work
@@ -66,7 +116,7 @@ class Faces(Source):
 
     name = "several faces"
 
-    def __init__(self, options: AnimateOptions) -> None:
+    def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
         words = (options.face or EVERYONE).split(",")
         self.chosen = None if words == [EVERYONE] else [int(word) for word in words]
@@ -103,7 +153,7 @@ class Film(Source):
     name = "a film"
     regions = "lips,jaw"
 
-    def __init__(self, options: AnimateOptions) -> None:
+    def __init__(self, options: SourceOptions) -> None:
         from export3d.animation.film import DubOptions
         from export3d.animation.paste import DETAIL_PX
 
@@ -126,8 +176,6 @@ class Film(Source):
         }
 
     def prepare(self, animator: Animator) -> Sequence[str]:
-        from export3d.cli.extractor import open_tracker
-
         self.animator = animator
         # The driver's faces are followed at the same time, by the animator's tracker.
         self.tracker = open_tracker(self.options.reads, animator.model, self.choice)
@@ -144,7 +192,7 @@ class Film(Source):
             )
 
 
-def source_of(options: AnimateOptions) -> Source:
+def source_of(options: SourceOptions) -> Source:
     """The kind of source that the options ask for.
 
     Raises:
