@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from export3d.cli import batch
 from export3d.cli.animate import AnimateOptions
 from export3d.errors import NoFaceError, OutputError
+from export3d.stopping import raise_stopped
 
 Run = Callable[..., Any]
 HEAD = "source,driving,output"
@@ -37,7 +39,8 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[AnimateOptions]:
-    """Stands in for `animate`: notes the options and writes the output; a source `no*` has no face, `disk*` fills the disk."""
+    """Stands in for `animate`: notes the options and writes the output; a source `no*` has no face,
+    `disk*` fills the disk, and at `stop*`, if it is the second call, SIGTERM comes."""
     calls: list[AnimateOptions] = []
 
     def animate(options: AnimateOptions, **_: Any) -> str:
@@ -46,6 +49,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[AnimateOptions]:
             raise NoFaceError("no face here")
         if options.source.name.startswith("disk"):
             raise OutputError("disk full")
+        if options.source.name.startswith("stop") and len(calls) == 2:
+            raise_stopped(signal.SIGTERM)
         options.output.write_bytes(b"-")
         return f"{options.output}: made"
 
@@ -83,6 +88,14 @@ def test_what_is_newer_than_its_files_is_left_and_a_changed_file_makes_it_again(
     assert [str(options.output) for options in made] == ["a.mp4", "b.mp4", "b.mp4"]
     Path("a.mp4").unlink()
     assert run("batch", jobs).out.startswith("a.mp4: made")
+
+
+def test_a_stopped_run_goes_on_where_it_was(table: Run, made: list[Any], run: Run) -> None:
+    jobs = table(f"{HEAD}\n" + "".join(f"{name},clip.mp4,{name}.mp4\n" for name in ("ann.jpg", "stop.jpg", "bob.jpg")))
+    assert run("batch", jobs).code == 143 and len(made) == 2
+    done = run("batch", jobs)
+    assert done.code == 0 and done.out.endswith("2 made, 1 skipped, 0 failed\n")
+    assert [options.source.stem for options in made] == ["ann", "stop", "stop", "bob"]
 
 
 def test_bad_rows_are_named_with_line_and_code_and_the_highest_code_ends_the_run(
