@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from export3d.camera import Camera
 from export3d.data import ClipDataset
+from export3d.data.manifest import file_sha256
 from export3d.face_state import FaceState, arkit_column
 from export3d.heads.clips.motion import EXPRESSION_NAMES, arkit_weights
 from export3d.heads.clips.surface import surface_vertices
@@ -25,6 +26,7 @@ from export3d.heads.shape.parametric import WORLD_SCALE, ParametricHead
 from export3d.images import to_tensor
 from export3d.mesh import HeadMesh, head_mesh, shape_offsets
 from export3d.portrait import load_model
+from export3d.portrait.loading import checkpoint_path
 from material import save
 
 MM = 10.0 / WORLD_SCALE
@@ -134,7 +136,7 @@ def main() -> None:
     }
     print(json.dumps(summary, indent=1))
     if options.save:
-        save("mesh", {"summary": summary, "rows": rows})
+        save("mesh", {"weights_sha256": file_sha256(checkpoint_path()), "summary": summary, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ SLOW_MODULES = frozenset(
     """
     test_end_to_end test_examples test_readme test_paper_document
     animation/test_animator animation/test_drivers animation/test_sweep animation/test_video_output
-    cli/test_animate cli/test_bad_input cli/test_bfm64 cli/test_real_and_synthetic cli/test_sweep_command cli/test_train
+    cli/test_animate cli/test_bad_input cli/test_batch cli/test_bfm64 cli/test_events cli/test_real_and_synthetic
+    cli/test_sound_and_mesh cli/test_sweep_command cli/test_train
     evaluation/test_backend_accuracy evaluation/test_backends evaluation/test_consistency evaluation/test_evaluate
     evaluation/test_expression_content evaluation/test_figures evaluation/test_identity evaluation/test_picture_distance
     evaluation/test_reproduce evaluation/test_swap evaluation/test_synthetic

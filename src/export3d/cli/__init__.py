@@ -8,11 +8,10 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from export3d.cli.common import Events
+from export3d.cli.common import Events, complain
 from export3d.errors import Export3DError, MissingExtraError, OutputError, UsageError, missing_library
 from export3d.files import write_error
 from export3d.stopping import StoppedBySignal, stop_signals
@@ -31,6 +30,7 @@ USE, DATA, TRAIN, MEASURE = "Use a trained model", "Make and check data", "Train
 
 COMMANDS: dict[str, Command] = {
     "animate": Command("animate", USE, "drive a portrait with a clip, a photo or a motion file"),
+    "batch": Command("batch", USE, "animate many portraits or drivers: one row of a table each"),
     "orbit": Command("orbit", USE, "turn the head of a portrait: novel views and depth"),
     "studio": Command("studio", USE, "the page in the browser: animate, live, face, 3D, check; and the same over HTTP"),
     "sweep": Command("sweep", USE, "vary the expression along each basis vector: a sheet of pictures"),
@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `export3d <command> ...`; returns the exit code. User errors are one clear message on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _repair_streams()
-    if arguments[:1] and arguments[0] not in JSON_OF_THEIR_OWN:
-        Events.on = "--json" in arguments[1:]
+    Events.on = "--json" in arguments[1:] and arguments[0] not in JSON_OF_THEIR_OWN
+    if Events.on:
         arguments = [arguments[0], *(word for word in arguments[1:] if word != "--json")]
     try:
         with stop_signals():
@@ -79,11 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
     except Export3DError as error:
-        _complain(str(error), error.exit_code)
+        complain(str(error), error.exit_code)
         return error.exit_code
     except KeyboardInterrupt as stop:
         code = stop.exit_code if isinstance(stop, StoppedBySignal) else INTERRUPTED_CODE
-        _complain("Stopped. No unfinished file was left behind.", code)
+        complain("Stopped. No unfinished file was left behind.", code)
         return code
     except BrokenPipeError:
         # The reader of our output (for example `head`) has gone; keep Python from complaining again at exit.
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         # What the parts write they report themselves: here it is stdout, on a full disk.
         _forget_stdout()
-        _complain(str(write_error(Path("the output"), error, "Give the program another place to print to.")))
+        complain(str(write_error(Path("the output"), error, "Give the program another place to print to.")))
         return OutputError.exit_code
 
 
@@ -139,7 +139,10 @@ def _run(arguments: list[str]) -> int:
     try:
         code = entry(rest)
     except SystemExit as stop:  # the option parser has printed its own message
-        return stop.code if isinstance(stop.code, int) else (0 if stop.code is None else UsageError.exit_code)
+        code = stop.code if isinstance(stop.code, int) else (0 if stop.code is None else UsageError.exit_code)
+        if code:
+            Events.tell("error", message="The options cannot be used; the text on stderr says why.", code=code)
+        return code
     return int(code or 0)
 
 
@@ -154,17 +157,6 @@ def _missing_module(command: str, error: ImportError) -> Export3DError | ImportE
     extra = extras.get(missing)
     how = f'pip install "export3d[{extra}]"' if extra else f"pip install {missing}"
     return MissingExtraError(f"export3d {command} needs the package '{missing}', which is not installed. Run: {how}")
-
-
-def _complain(message: str, code: int = OutputError.exit_code) -> None:
-    from rich.console import Console
-
-    with suppress(OSError):  # with stderr closed or full the exit code has to say it alone
-        if Events.tell("error", message=message, code=code):
-            return
-        console = Console(stderr=True, soft_wrap=True)
-        console.print("[bold red]error:[/bold red] ", end="")
-        console.print(message, markup=False, highlight=False)
 
 
 def _repair_streams() -> None:

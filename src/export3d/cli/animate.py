@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -28,6 +28,7 @@ from export3d.stopping import stop_signals
 
 if TYPE_CHECKING:
     from export3d.animation import Driver, VideoOptions
+    from export3d.portrait import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,13 @@ def animate_main(argv: Sequence[str]) -> int:
     return 0
 
 
-def run(options: AnimateOptions) -> str:
-    """Animate as asked; returns the result line."""
+def run(options: AnimateOptions, *, load: Callable[..., Model] | None = None, label: str = "animating") -> str:
+    """Animate as asked; returns the result line.
+
+    Args:
+        load: gives the model instead of `load_model`, for example one that is loaded already.
+        label: of the progress bar.
+    """
     # Imported here: `export3d animate --help` should not wait for PyTorch.
     from export3d.animation import Animator
     from export3d.animation.backdrop import TRANSPARENT
@@ -86,7 +92,7 @@ def run(options: AnimateOptions) -> str:
         model=options.model,
         composite=options.side_by_side,
     )
-    model = load_model(options.model, device=pick_device(options.device))
+    model = (load or load_model)(options.model, device=pick_device(options.device))
     with open_tracker(options.reads, model, source.choice) as tracker, ExitStack() as opened:
         animator = Animator(
             model,
@@ -102,7 +108,7 @@ def run(options: AnimateOptions) -> str:
         drivers = Drivers(options, model, tracker, still=is_still(options.output), threads=options.threads)
         motion = [drivers.motion(path, source.strengths) for path in options.driving]
         played = [opened.enter_context(closing(drivers.combined(path))) for path in options.driving]
-        with ending_with_driver(played[0]), progress_bar("animating", played[0].num_frames_hint) as progress:
+        with ending_with_driver(played[0]), progress_bar(label, played[0].num_frames_hint) as progress:
             how = {"video": video, "on_lost": options.on_lost, "finish": finish, "progress": progress}
             report = source.animate(played, motion, **how)
     for path, driver in zip(options.driving, played, strict=True):

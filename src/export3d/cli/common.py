@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from export3d.errors import UsageError
+from export3d.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,16 +24,29 @@ if TYPE_CHECKING:
 Options = TypeVar("Options")
 
 
-def parse(options: type[Options], argv: Sequence[str], *, command: str) -> Options:
-    """Read a command's options; a wrong one is explained on stderr with the nearest name, exit code 2."""
+def parse(options: type[Options], argv: Sequence[str], *, command: str, raising: bool = False) -> Options:
+    """Read a command's options; a wrong one is explained on stderr with the nearest name, exit code 2.
+
+    Raises:
+        UsageError: A wrong option, with `raising` or `--json`: nothing is printed then.
+    """
     import tyro
 
-    return tyro.cli(
-        options,
-        args=list(argv),
-        prog=f"export3d {command}",
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
-    )
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said) if raising or Events.on else nullcontext():
+            return tyro.cli(
+                options,
+                args=list(argv),
+                prog=f"export3d {command}",
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+            )
+    except SystemExit as stop:
+        # The words of the box that the parser drew, up to the line above its help.
+        words = [line.strip("│ ") for line in said.getvalue().splitlines() if line.startswith("│")]
+        if not stop.code or not words:
+            raise
+        raise UsageError(" ".join(takewhile(lambda line: not line.startswith("─"), words))) from None
 
 
 class Events:
@@ -201,7 +216,19 @@ def warn(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def say(line: str) -> None:
-    """Print a result on stdout at once."""
-    if not Events.tell("result", message=line):
+def say(line: str, /, **facts: Any) -> None:
+    """Print a result on stdout at once; the facts are for programs alone."""
+    if not Events.tell("result", message=line, **facts):
         print(line, file=sys.stdout, flush=True)
+
+
+def complain(message: str, code: int = OutputError.exit_code, /, **facts: Any) -> None:
+    """Print an error on stderr; the facts are for programs alone."""
+    from rich.console import Console
+
+    with suppress(OSError):  # with stderr closed or full the exit code has to say it alone
+        if Events.tell("error", message=message, code=code, **facts):
+            return
+        console = Console(stderr=True, soft_wrap=True)
+        console.print("[bold red]error:[/bold red] ", end="")
+        console.print(message, markup=False, highlight=False)

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from export3d.cli.common import check_targets, stage_bars
+from export3d.cli.common import Events, check_targets, say, stage_bars
 from export3d.data.tar_members import encode_image
 from export3d.errors import OutputError, UsageError
 from export3d.files import measured_now, write_atomically
@@ -131,7 +131,7 @@ def _render(options: RenderOptions) -> None:
     settings = {field.name: getattr(options, field.name) for field in fields(ClipSettings)}
     motion_file = None if options.motion_file is None else str(options.motion_file)
     config = ClipsConfig(**settings, frames=frames, motion_file=motion_file)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, quiet=Events.on)
     names = {"render": "rendering heads", "pack": "writing shards"}
     with stage_bars(console, transient=False) as tell:
         manifest = render_clips(
@@ -142,7 +142,7 @@ def _render(options: RenderOptions) -> None:
             on_progress=lambda stage, done, total: tell(names[stage], done, total),
         )
     size_mb = sum(shard.bytes for shard in manifest.shards) / 1e6
-    console.print(
+    say(
         f"{options.output}: {len(manifest.clips)} clips of {frames} frames, {options.size} px, "
         f"{len(manifest.shards)} shards, {size_mb:.1f} MB."
     )
@@ -167,17 +167,16 @@ def _sheet(options: SheetOptions) -> None:
         else:
             sheet = clip_strip(identity, options.seed, columns=options.columns, size=options.size)
     write_atomically(options.output, encode_image(sheet, frame_format))
-    console = Console(soft_wrap=True)
-    console.print(f"{options.output}: {sheet.shape[1]}x{sheet.shape[0]}, head model '{head.name}'.")
+    say(f"{options.output}: {sheet.shape[1]}x{sheet.shape[0]}, head model '{head.name}'.")
     if options.spread:
-        console.print(spread_report(seeds, appearance), markup=False)
+        say(spread_report(seeds, appearance))
 
 
 def _entanglement(options: EntanglementOptions, argv: list[str]) -> None:
     config = EntanglementConfig(**{field.name: getattr(options, field.name) for field in fields(EntanglementConfig)})
     head = load_head(options.head_model)
     extractor = LinearExtractor.build(head)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, quiet=Events.on)
     with console.status("fitting the linear head model to landmarks"):
         rows = measure_entanglement(head, extractor, config)
     table = Table("beta", "resting faces", "id share", "1-NN id", "R2", "R2 in clips", "R2 12 modes")
@@ -206,13 +205,13 @@ def _entanglement(options: EntanglementOptions, argv: list[str]) -> None:
     except OSError as error:
         raise OutputError(f"{options.output.parent}: the folder cannot be made ({error.strerror or error}).") from error
     write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
-    console.print(f"{options.output}: written; chance of 1-NN is {1.0 / config.identities:.3f}.")
+    say(f"{options.output}: written; chance of 1-NN is {1.0 / config.identities:.3f}.")
 
 
 def _import(options: ImportOptions) -> None:
     head = head_from_ict_folder(options.path)
     write_head(options.output, head)
-    Console(soft_wrap=True).print(
+    say(
         f"{options.output}: {len(head.vertices)} vertices, {len(head.identity_basis)} identity and "
         f"{len(head.expression_basis)} expression modes. Use it with --head-model, or set EXPORT3D_HEAD_MODEL to it."
     )

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export3d.cli.common import warn
 from export3d.provenance import ProvenanceOptions
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def find_consent(options: ProvenanceOptions) -> str | None:
     print(f"{QUESTION}\n> ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline().strip()
     if not remember_consent(answer):
-        print("warning: the answer cannot be kept; the next run asks again", file=sys.stderr)
+        warn("warning: the answer cannot be kept; the next run asks again")
     return answer
 
 
@@ -62,4 +63,4 @@ def allowed_sources(options: ProvenanceOptions) -> AllowedSources | None:
 def warn_of_missing_manifest(finish: Finish) -> None:
     """Say on stderr why an output has no signed manifest."""
     for warning in finish.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(f"warning: {warning}")

@@ -16,7 +16,10 @@ from export3d.cli.common import check_targets, parse, progress_bar, say, set_thr
 from export3d.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from export3d.data import ClipDataset
+    from export3d.evaluation.scores.synthetic import SyntheticScores
     from export3d.portrait import Model
     from export3d.tracking import Tracker
 
@@ -64,8 +67,6 @@ def quality_main(argv: Sequence[str]) -> int:
 
 def run(options: QualityOptions, command: list[str]) -> None:
     """Score, print the table, write what was asked for."""
-    from PIL import Image
-
     from export3d.data import ClipDataset
     from export3d.data.manifest import file_sha256
     from export3d.evaluation.figures.sheets import same_identity_sheet
@@ -96,9 +97,7 @@ def run(options: QualityOptions, command: list[str]) -> None:
             tracker=seen,
             on_progress=lambda done, _: report(done),
         )
-    say(f"{'variant':24s}" + "".join(f"{name:>12s}" for name in COLUMNS))
-    for name, row in scores.items():
-        say(f"{name:24s}" + "".join(f"{value:12.4f}" for value in asdict(row).values()))
+    _print_table(scores)
     views = None
     if options.views is not None:
         from export3d.evaluation.scores.novel_views import score_novel_views
@@ -123,10 +122,24 @@ def run(options: QualityOptions, command: list[str]) -> None:
         write_atomically(options.output, (json.dumps(facts, indent=1) + "\n").encode())
     if options.sheet is not None:
         sheet = same_identity_sheet(model, dataset, clips=options.rows, seed=options.seed)
-        content = io.BytesIO()
-        Image.fromarray(sheet).save(content, kinds[options.sheet.suffix.lower()], quality=90)
-        write_atomically(options.sheet, content.getvalue())
-        say(f"wrote {options.sheet}")
+        _write_sheet(options.sheet, sheet, kinds[options.sheet.suffix.lower()])
+
+
+def _write_sheet(path: Path, sheet: np.ndarray, kind: str) -> None:
+    from PIL import Image
+
+    from export3d.files import write_atomically
+
+    content = io.BytesIO()
+    Image.fromarray(sheet).save(content, kind, quality=90)
+    write_atomically(path, content.getvalue())
+    say(f"wrote {path}")
+
+
+def _print_table(scores: dict[str, SyntheticScores]) -> None:
+    say(f"{'variant':24s}" + "".join(f"{name:>12s}" for name in COLUMNS))
+    for name, row in scores.items():
+        say(f"{name:24s}" + "".join(f"{value:12.4f}" for value in asdict(row).values()))
 
 
 def _check(options: QualityOptions, model: Model, dataset: ClipDataset) -> None:

@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 
 from export3d.checks import check_choice
-from export3d.cli.common import refuse_overwriting_inputs, training_display
+from export3d.cli.common import Events, refuse_overwriting_inputs, training_display
 from export3d.configs import config_to_dict
 from export3d.data import ClipDataset, ClipSource
 from export3d.errors import Export3DError, UsageError
@@ -237,8 +237,9 @@ def _run(
     finally:
         if run is not None:
             run.close()
-    if world.is_main:
-        console.print(_result_line(options.output, task, result), markup=False, highlight=False, soft_wrap=True)
+    line = _result_line(options.output, task, result)
+    if world.is_main and not Events.tell("result", message=line):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     by_signal = result.stopped_by is not None and result.stopped_by.startswith("SIG")
     return STOPPED_CODE + signal.Signals[str(result.stopped_by)] if by_signal else 0
 
@@ -291,7 +292,7 @@ def _print_dry_run(
     from export3d.training.loop.estimate import estimate_run
 
     lines = estimate_run(task, module, dataset)  # in every process: the timed steps exchange gradients
-    if world.is_main:
+    if world.is_main and not Events.tell("result", message="\n".join(lines), config=config_to_dict(config)):
         console = Console()
         console.print_json(json.dumps(config_to_dict(config)))
         for line in lines:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -80,26 +81,23 @@ def score_synthetic(
     places = {key: index for index, key in enumerate(dataset.keys)}
     leaks = [leak_of(dataset, index) for index in range(len(dataset))]
     rows: dict[str, list[list[float]]] = {}
+    seen_as = None if tracker is None else partial(TrackedPortraits, tracker=tracker, brief=brief)
     for done, pair in enumerate(pairs):
         index = places[pair.driving_clip]
         shuffled = np.random.default_rng([seed, done]).permutation(dataset.num_frames(index))
         portrait = StoredPortrait(model, dataset, index, pair.source_frame, size)
-        tracked = None
-        if tracker is not None:
-            tracked = TrackedPortraits(model, dataset, pair.source_frame, index, size, tracker=tracker, brief=brief)
+        tracked = None if seen_as is None else seen_as(model, dataset, pair.source_frame, index, size)
         clip: dict[str, list[list[float]]] = {}
         for time in range(dataset.num_frames(index)):
             if time == pair.source_frame:
                 continue
             truth = Truth.read(dataset, index, time)
             states = _states(dataset, index, (time, pair.source_frame, int(shuffled[time])))
-            states["other_leak"] = replace(
-                states["model"], beta=states["model"].beta + leaks[(index + 1) % len(leaks)] - leaks[index]
-            )
+            own = states["model"]
+            states["other_leak"] = replace(own, beta=own.beta + leaks[(index + 1) % len(leaks)] - leaks[index])
             if not isinstance(model, PortraitModel):
                 del states["source_turn"]
-            if brief:
-                states = {"model": states["model"]}
+            states = {"model": own} if brief else states
             here, there = (stored_camera(dataset, index, t) for t in (time, pair.source_frame))
             shown = {name: portrait.views(state, [here])[0] for name, state in states.items() if name != "model"}
             seen = portrait.views(states["model"], [here] if brief else [here, there])
