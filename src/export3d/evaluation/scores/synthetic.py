@@ -81,6 +81,7 @@ def score_synthetic(
     places = {key: index for index, key in enumerate(dataset.keys)}
     leaks = [leak_of(dataset, index) for index in range(len(dataset))]
     rows: dict[str, list[list[float]]] = {}
+    paper = not isinstance(model, PortraitModel)
     seen_as = None if tracker is None else partial(TrackedPortraits, tracker=tracker, brief=brief)
     for done, pair in enumerate(pairs):
         index = places[pair.driving_clip]
@@ -92,12 +93,10 @@ def score_synthetic(
             if time == pair.source_frame:
                 continue
             truth = Truth.read(dataset, index, time)
-            states = _states(dataset, index, (time, pair.source_frame, int(shuffled[time])))
-            own = states["model"]
-            states["other_leak"] = replace(own, beta=own.beta + leaks[(index + 1) % len(leaks)] - leaks[index])
-            if not isinstance(model, PortraitModel):
-                del states["source_turn"]
-            states = {"model": own} if brief else states
+            leak = leaks[(index + 1) % len(leaks)] - leaks[index]
+            states = _states(dataset, index, (time, pair.source_frame, int(shuffled[time])), leak)
+            left_out = {*states} - {"model"} if brief else {"source_turn"} if paper else set()
+            states = {name: state for name, state in states.items() if name not in left_out}
             here, there = (stored_camera(dataset, index, t) for t in (time, pair.source_frame))
             shown = {name: portrait.views(state, [here])[0] for name, state in states.items() if name != "model"}
             seen = portrait.views(states["model"], [here] if brief else [here, there])
@@ -114,13 +113,14 @@ def score_synthetic(
     return {name: SyntheticScores(**dict(zip(names, _mean(v), strict=True))) for name, v in rows.items()}
 
 
-def _states(dataset: ClipDataset, index: int, times: tuple[int, int, int]) -> dict[str, FaceState]:
-    """Driving faces by variant, from the driving frame, the source frame and any other one."""
+def _states(dataset: ClipDataset, index: int, times: tuple[int, int, int], leak: Tensor) -> dict[str, FaceState]:
+    """Driving faces by variant, from the driving frame, the source frame and any other one; `leak` of another person."""
     own, source, other = (stored_state(dataset, index, time) for time in times)
     return {
         "model": own,
         "source_expression": replace(source, turn=own.turn),
         "random_expression": replace(other, turn=own.turn),
+        "other_leak": replace(own, beta=own.beta + leak),
         "source_turn": replace(own, turn=None),
     }
 
