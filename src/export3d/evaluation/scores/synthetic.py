@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.data.clip import DEPTH_STEPS
 from export3d.evaluation.metrics.pictures import psnr, ssim
@@ -24,7 +25,7 @@ from export3d.face_state import FaceState
 from export3d.landmarks import EYES, MOUTH
 from export3d.portrait import Model, PortraitModel
 from export3d.tracking import Tracker
-from export3d.training.batches.stored_portrait import StoredPortrait, stored_camera, stored_state, to_size
+from export3d.training.batches.stored_portrait import StoredPortrait, View, stored_camera, stored_state, to_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +98,8 @@ def score_synthetic(
             states = _states(dataset, index, (time, pair.source_frame, int(shuffled[time])), leak)
             left_out = {*states} - {"model"} if brief else {"source_turn"} if paper else set()
             states = {name: state for name, state in states.items() if name not in left_out}
-            here, there = (stored_camera(dataset, index, t) for t in (time, pair.source_frame))
-            shown = {name: portrait.views(state, [here])[0] for name, state in states.items() if name != "model"}
-            seen = portrait.views(states["model"], [here] if brief else [here, there])
-            shown |= dict(zip(("model", "source_camera"), seen, strict=False))
+            cameras = [stored_camera(dataset, index, t) for t in (time, pair.source_frame)]
+            shown = _views(portrait, states, cameras[: 1 if brief else 2])
             shown |= {} if tracked is None else tracked.views(time)
             for name, view in shown.items():
                 clip.setdefault(name, []).append(truth.score(view.image, view.depth))
@@ -111,6 +110,12 @@ def score_synthetic(
             on_progress(done + 1, len(pairs))
     names = SyntheticScores.__annotations__
     return {name: SyntheticScores(**dict(zip(names, _mean(v), strict=True))) for name, v in rows.items()}
+
+
+def _views(portrait: StoredPortrait, states: dict[str, FaceState], cameras: list[Camera]) -> dict[str, View]:
+    """Every state from the first camera; the model's own also from a second one (`source_camera`)."""
+    shown = {name: portrait.views(state, cameras[:1])[0] for name, state in states.items() if name != "model"}
+    return shown | dict(zip(("model", "source_camera"), portrait.views(states["model"], cameras), strict=False))
 
 
 def _states(dataset: ClipDataset, index: int, times: tuple[int, int, int], leak: Tensor) -> dict[str, FaceState]:
