@@ -147,7 +147,7 @@ def test_with_api_only_there_is_no_page(serve: Serve) -> None:
     assert httpx.get(address).headers["content-type"].startswith("text/plain")
     assert httpx.get(f"{address}/studio/offered").status_code == 404
     names = httpx.get(f"{address}/gradio_api/info").json()["named_endpoints"]
-    assert set(names) == {"/animate", "/turn", "/face", "/motion", "/own", "/check", "/about"}
+    assert set(names) == {"/animate", "/turn", "/mesh", "/face", "/motion", "/own", "/check", "/about"}
 
 
 def test_the_document_lists_the_endpoints_with_their_inputs(serve: Serve) -> None:
@@ -179,13 +179,18 @@ def test_errors_are_those_of_the_command_line_with_the_users_file_names(serve: S
     for call, text in (
         (lambda: client.predict(handle_file(photo), handle_file(empty), {}, api_name="/animate"), "clip.safetensors: "),
         (
-            lambda: client.predict(handle_file(photo), handle_file(photo), {"take": "x"}, api_name="/animate"),
+            lambda: client.predict(handle_file(photo), handle_file(photo), {"strength": 3}, api_name="/animate"),
             "options: ",
         ),
         (lambda: client.predict(handle_file(photo), {"weights": {"ear": 1}}, 256, api_name="/face"), "does not know"),
         (lambda: client.predict(handle_file(photo), [], api_name="/motion"), "keyframes: "),
         (lambda: client.predict(handle_file(empty), api_name="/own"), "not an image"),
         (lambda: client.predict(handle_file(photo), 30, 15, 1e9, 256, True, api_name="/turn"), "seconds must be"),
+        (
+            lambda: client.predict(handle_file(photo), handle_file(photo), {"regions": []}, api_name="/animate"),
+            "options: ",
+        ),
+        (lambda: client.predict(handle_file(photo), "stl", False, api_name="/mesh"), "kind must be one of"),
         (lambda: client.predict(None, api_name="/own"), "no file was given"),
     ):
         with pytest.raises(AppError) as caught:
