@@ -143,6 +143,7 @@ def test_a_film_is_made_downloaded_and_recognised(page: Any, tmp_path: Path) -> 
     page.wait_for_selector("#film-link:not([hidden])", timeout=LONG)
     with page.expect_download() as waiting:
         page.click("#film-link")
+    assert waiting.value.suggested_filename == "talking.mp4"
     film = tmp_path / "film.mp4"
     waiting.value.save_as(film)
     facts = clip_facts(film)

@@ -116,7 +116,7 @@ export async function makeFilm(prefix, player, name, data) {
     }, stop);
     if (!result) return null;
     const [told, file] = result;
-    link.href = `gradio_api/file=${file.path}`;
+    link.href = `studio/made/${file.path.split(/[\\/]/).pop()}?called=${link.download}`;
     link.hidden = false;
     if (!player) return void (link.textContent = `Download the mesh (${told.said})`);
     player.src = link.href;
