@@ -60,8 +60,9 @@ def main() -> None:
             with browser(webcam) as found:
                 page = found.new_page(viewport={"width": 1280, "height": 900})
                 page.goto(f"http://127.0.0.1:{PORT}/")
+                page.wait_for_selector("#samples [aria-pressed=true]", timeout=60_000)
                 page.set_input_files("#photo", str(photo))
-                page.wait_for_selector("#samples button:nth-child(4)[aria-pressed=true]", timeout=120_000)
+                page.wait_for_selector("#samples [title='portrait.png'][aria-pressed=true]", timeout=60_000)
                 rows = {f"live {size}": live(page, size, options.pictures) for size in SIZES}
                 rows["slider"] = slider(page)
                 page.close()

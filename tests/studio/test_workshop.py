@@ -12,6 +12,7 @@ import pytest
 
 from clips import a_motion, clip_facts, make_clip
 from conftest import picture_file
+from export3d.animation.compose import depth_picture
 from export3d.animation.paths import OrbitOptions
 from export3d.animation.regions import REGIONS
 from export3d.errors import ImageSizeError, SourceNotAllowedError, UnreadableImageError, UsageError
@@ -83,6 +84,19 @@ def test_a_slider_changes_the_picture_and_size_bounds_it(stage: Stage) -> None:
     assert stage.picture(Wish(), 16).shape == (16, 16, 3)
     assert stage.picture(Wish(), 4096).shape == own.shape
     assert stage.depth(Wish(orbit=(20.0, 0.0))).shape == own.shape
+
+
+def test_the_range_of_depths_goes_with_the_camera(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranges: list[np.ndarray] = []
+    monkeypatch.setattr(
+        "export3d.studio.workshop.depth_picture",
+        lambda depth, opacity, *ends: ranges.append(np.array(ends)) or depth_picture(depth, opacity, *ends),
+    )
+    for wish in (Wish(), Wish(orbit=(20.0, 0.0)), Wish(nearer=1.25)):
+        stage.depth(wish)
+    own, aside, near = ranges
+    np.testing.assert_allclose(aside, own, atol=1e-5)
+    assert (own - near)[0] == pytest.approx((own - near)[1]) and 0.4 < (own - near)[0] < 0.6  # a fifth of 2.7
 
 
 def test_a_stage_without_a_portrait_says_what_to_do(workshop: Workshop) -> None:
