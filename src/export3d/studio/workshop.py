@@ -25,7 +25,6 @@ from export3d.animation import Animator, Subject
 from export3d.animation.compose import depth_picture, depth_range, resize
 from export3d.animation.paste import DETAIL_PX
 from export3d.errors import Export3DError, UsageError
-from export3d.images import to_uint8
 from export3d.portrait import Model
 from export3d.provenance import AllowedSources, Facts, Finish, ProvenanceOptions
 from export3d.studio.face import Wish, posed
@@ -74,7 +73,7 @@ class Stage:
         far, own_far = (np.linalg.norm(HeadPose.of_camera(one).origin) for one in (camera, self.subject.camera))
         depth, opacity = (part[0, 0].float().cpu().numpy() for part in (seen.depth, seen.opacity))
         assert seen.image is not None
-        side = to_uint8(seen.image[0]).shape[0]
+        side = seen.image.shape[-1]
         return self.finish.frame(
             resize(depth_picture(depth, opacity, *(end + far - own_far for end in self._depths)), side, side)
         )
