@@ -46,7 +46,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "speech": (),
     "mesh": ("portrait", "rendering"),
     "animation": ("portrait", "model", "expression", "rendering", "tracking", "provenance", "speech", "heads"),
-    "studio": ("animation", "portrait", "tracking", "provenance"),
+    "studio": ("animation", "portrait", "tracking", "provenance", "mesh"),
     "fitting": ("data", "heads", "tracking", "identity"),
     "training": ("portrait", "model", "expression", "rendering", "nn", "data", "heads", "fitting"),
     "preprocess": ("data", "tracking"),

@@ -152,3 +152,12 @@ def test_the_tracker_tells_where_the_other_faces_are() -> None:
     (other,) = found.others
     assert other.center_x - found.crop.center_x == pytest.approx(140.0, abs=2.0)
     assert other.side / found.crop.side == pytest.approx(0.75, rel=0.05)
+
+
+def test_what_the_network_sees_is_the_whole_crop_also_where_the_photo_ends_before_it() -> None:
+    photo = np.zeros((100, 100, 3), np.uint8)
+    photo[47:53, 17:23] = 255
+    blank = {"state": FaceState(beta=torch.zeros(1, 64)), "camera": np.zeros(25, np.float32), "code": None}
+    seen = Subject(image=photo, crop=Crop(20.0, 50.0, 80.0), **blank).seen(40)
+    assert seen.shape == (80, 80, 3)
+    assert seen[40, 40].min() == 255 and seen[40, 30].max() == 0

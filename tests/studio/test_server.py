@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import gc
 import re
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,16 @@ import httpx
 import uvicorn
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from websockets.sync.client import connect
 
 from clips import a_motion, clip_facts
 from conftest import picture_file
 from export3d.provenance import AllowedSources
 from export3d.studio.films import Limits
+from export3d.studio.live import Live
 from export3d.studio.server import LOCAL, build_app
+from export3d.studio.socket import Client as Page
+from export3d.studio.socket import pack, unpack
 from export3d.studio.workshop import Workshop
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -131,7 +137,6 @@ def test_a_password_is_asked_for_once(serve: Serve) -> None:
 
 def test_the_socket_wants_the_password_and_the_own_page_too(serve: Serve) -> None:
     from websockets.exceptions import InvalidStatus
-    from websockets.sync.client import connect
 
     address = serve(password="open sesame").replace("http", "ws") + "/studio/socket"
     word = {"Authorization": "Basic " + base64.b64encode(b":open sesame").decode()}
@@ -147,7 +152,7 @@ def test_with_api_only_there_is_no_page(serve: Serve) -> None:
     assert httpx.get(address).headers["content-type"].startswith("text/plain")
     assert httpx.get(f"{address}/studio/offered").status_code == 404
     names = httpx.get(f"{address}/gradio_api/info").json()["named_endpoints"]
-    assert set(names) == {"/animate", "/turn", "/face", "/motion", "/own", "/check", "/about"}
+    assert set(names) == {"/animate", "/turn", "/mesh", "/face", "/motion", "/own", "/check", "/about"}
 
 
 def test_the_document_lists_the_endpoints_with_their_inputs(serve: Serve) -> None:
@@ -179,13 +184,18 @@ def test_errors_are_those_of_the_command_line_with_the_users_file_names(serve: S
     for call, text in (
         (lambda: client.predict(handle_file(photo), handle_file(empty), {}, api_name="/animate"), "clip.safetensors: "),
         (
-            lambda: client.predict(handle_file(photo), handle_file(photo), {"take": "x"}, api_name="/animate"),
+            lambda: client.predict(handle_file(photo), handle_file(photo), {"strength": 3}, api_name="/animate"),
             "options: ",
         ),
         (lambda: client.predict(handle_file(photo), {"weights": {"ear": 1}}, 256, api_name="/face"), "does not know"),
         (lambda: client.predict(handle_file(photo), [], api_name="/motion"), "keyframes: "),
         (lambda: client.predict(handle_file(empty), api_name="/own"), "not an image"),
         (lambda: client.predict(handle_file(photo), 30, 15, 1e9, 256, True, api_name="/turn"), "seconds must be"),
+        (
+            lambda: client.predict(handle_file(photo), handle_file(photo), {"regions": []}, api_name="/animate"),
+            "options: ",
+        ),
+        (lambda: client.predict(handle_file(photo), "stl", False, api_name="/mesh"), "kind must be one of"),
         (lambda: client.predict(None, api_name="/own"), "no file was given"),
     ):
         with pytest.raises(AppError) as caught:
@@ -244,11 +254,49 @@ def test_a_client_that_vanishes_frees_the_work_for_the_next(serve: Serve, worksh
             if '"done"' in line:
                 break
         assert workshop.films.busy
-    gone = time.monotonic()
-    while workshop.films.busy and time.monotonic() - gone < 30:
-        time.sleep(0.05)
-    assert not workshop.films.busy
+    soon(lambda: not workshop.films.busy)
     assert list(workshop.folder.glob("*.mp4")) == []
+
+
+def test_eight_pages_at_once_are_served_and_leave_no_memory_behind(serve: Serve, workshop: Workshop) -> None:
+    address = serve(workshop).replace("http", "ws") + "/studio/socket"
+
+    def page(seed: int) -> list[bool]:
+        """A page that drags a slider and goes without a word."""
+        with connect(address) as line:
+            asked = [{"do": "portrait", "name": "a.png", "n": 0}, {"do": "live", "n": 1}]
+            asked += [{"do": "face", "wish": {"turn": [turn, 0, 0]}, "n": 2 + turn} for turn in range(4)]
+            for header in asked:
+                line.send(pack(header, picture_file(seed) if header["n"] == 0 else b""))
+            answers = [unpack(line.recv())[0] for _ in asked]
+            line.socket.shutdown(socket.SHUT_RDWR)
+        return ["error" in answer for answer in answers]
+
+    def eight() -> int:
+        """Memory after eight pages came and went."""
+        with ThreadPoolExecutor(8) as pool:
+            assert not any(error for errors in pool.map(page, range(8)) for error in errors)
+        soon(lambda: workshop.clients == 0)
+        workshop.submit(gc.collect).result()
+        assert [each for each in gc.get_objects() if isinstance(each, (Page, Live))] == []
+        return resident()
+
+    before = eight()  # the first time imports and caches
+    assert max(eight() for _ in range(2)) < 1.1 * before
+
+
+def soon(true: Callable[[], bool]) -> None:
+    """Within the 5 seconds in which a client's work is to be freed."""
+    end = time.monotonic() + 5.0
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def resident() -> int:
+    """Memory of this process, in pages; 1 where that is not told."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) if pages.exists() else 1
 
 
 def test_two_films_at_once_are_both_made_in_turn(serve: Serve, photo: Path) -> None:

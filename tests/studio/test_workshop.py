@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,17 @@ import pytest
 
 from clips import a_motion, clip_facts, make_clip
 from conftest import picture_file
+from export3d.animation.compose import depth_picture
 from export3d.animation.paths import OrbitOptions
+from export3d.animation.regions import REGIONS
 from export3d.errors import ImageSizeError, SourceNotAllowedError, UnreadableImageError, UsageError
 from export3d.face_state import FaceState
+from export3d.mesh import head_mesh
 from export3d.provenance import AllowedSources
 from export3d.studio.face import Wish
-from export3d.studio.films import FilmWish, Limits, Stopped
+from export3d.studio.films import FilmWish, Limits, Stopped, _motion
 from export3d.studio.workshop import Stage, Workshop
+from export3d.tracking.live_link import Take
 
 Make = Callable[..., Workshop]
 
@@ -81,6 +86,19 @@ def test_a_slider_changes_the_picture_and_size_bounds_it(stage: Stage) -> None:
     assert stage.depth(Wish(orbit=(20.0, 0.0))).shape == own.shape
 
 
+def test_the_range_of_depths_goes_with_the_camera(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranges: list[np.ndarray] = []
+    monkeypatch.setattr(
+        "export3d.studio.workshop.depth_picture",
+        lambda depth, opacity, *ends: ranges.append(np.array(ends)) or depth_picture(depth, opacity, *ends),
+    )
+    for wish in (Wish(), Wish(orbit=(20.0, 0.0)), Wish(nearer=1.25)):
+        stage.depth(wish)
+    own, aside, near = ranges
+    np.testing.assert_allclose(aside, own, atol=1e-5)
+    assert (own - near)[0] == pytest.approx((own - near)[1]) and 0.4 < (own - near)[0] < 0.6  # a fifth of 2.7
+
+
 def test_a_stage_without_a_portrait_says_what_to_do(workshop: Workshop) -> None:
     stage = workshop.stage(picture_file(), "photo")
     stage.animator.subject = None
@@ -97,6 +115,57 @@ def test_a_film_has_the_frames_of_its_motion_and_says_what_was_lost(
     assert (facts.num_frames, facts.size) == (4, (64, 64))
     assert told[-1] == (4, 4)
     assert said == ["no face in 1 frames of the clip"]
+
+
+def test_a_take_and_a_sound_drive_too(workshop: Workshop, files: tuple[Path, Path], tmp_path: Path) -> None:
+    weights = np.zeros((5, 52), np.float32)
+    take = Take(weights=weights, head=weights[:, :3], gaze=weights[:, :2], time_s=np.arange(5) / 25.0)
+    take.save(tmp_path / "take.csv")
+    clip = make_clip(tmp_path / "clip.mp4", num_frames=10)
+    pytest.importorskip("pocketsphinx")
+    for driving, sound, frames in (
+        (tmp_path / "take.csv", False, 5),
+        (clip, True, 11),
+    ):  # the sound ends with its last packet
+        wish = FilmWish(size=64, sound=sound)
+        path, said = workshop.films.animate(files[0], driving, wish, no_word, threading.Event())
+        assert (clip_facts(path).num_frames, said) == (frames, [])  # a watched clip would have lost its face
+
+
+def test_a_sound_that_is_too_long_is_refused_before_it_is_heard(
+    make_workshop: Make, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", num_frames=50)
+    monkeypatch.setattr("export3d.studio.films.SoundDriver", None)  # hearing it would fail
+    films = make_workshop(limits=Limits(seconds=1.0)).films
+    with pytest.raises(UsageError, match=r"clip.mp4: 2 seconds long"):
+        films.animate(files[0], clip, FilmWish(sound=True), no_word, threading.Event())
+
+
+def test_regions_and_strength_are_those_of_the_command_line() -> None:
+    assert _motion(FilmWish()).strengths == dict.fromkeys(REGIONS, 1.0)
+    some = _motion(FilmWish(regions=("lips", "pose"), strength=0.5)).strengths
+    assert some == {**dict.fromkeys(REGIONS, 0.0), "lips": 0.5, "pose": 0.5}
+    with pytest.raises(UsageError, match="'ears' is no region"):
+        _motion(FilmWish(regions=("ears",)))
+
+
+def test_a_mesh_is_made_and_one_that_nobody_wants_is_not(
+    workshop: Workshop, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("skimage")
+    monkeypatch.setattr("export3d.mesh.files.head_mesh", partial(head_mesh, level=0.3))  # a tiny model is thin
+    stop = threading.Event()
+    path, said = workshop.films.mesh(files[0], "ply", shapes=False, tell=no_word, stop=stop)
+    assert path.read_bytes()[:3] == b"ply" and "triangles" in said[0]
+    stop.set()
+    path.unlink()
+    with pytest.raises(Stopped):
+        workshop.films.mesh(files[0], "glb", shapes=False, tell=no_word, stop=stop)
+    assert list(workshop.folder.iterdir()) == []
+    for kind, shapes, text in (("stl", False, "kind must be one of glb, ply, obj"), ("obj", True, "only a .glb")):
+        with pytest.raises(UsageError, match=text):
+            workshop.films.mesh(files[0], kind, shapes=shapes, tell=no_word, stop=stop)
 
 
 def test_a_turning_head_has_the_asked_frames_with_depth_beside_it(workshop: Workshop, files: tuple[Path, Path]) -> None:

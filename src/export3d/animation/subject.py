@@ -47,6 +47,10 @@ class Subject:
         """The square of the photo that a film of the face shows: the crop set upright, no more than there is of it."""
         return inside(self.image.shape, self.crop)
 
+    def seen(self, least: int) -> np.ndarray:
+        """What the network sees of the photo, uint8 ``(S, S, 3)``: as fine as the photo, with `least` to 2048 pixels a side."""
+        return crop_image(*continued(self.image, self.crop), round(min(max(self.crop.side, least), 2048)))
+
     def picture(self, size: int) -> np.ndarray:
         """The aligned portrait as uint8 ``(size, size, 3)``, as the photo stands."""
         return crop_image(*continued(self.image, self.shown), size)

@@ -87,27 +87,19 @@ def depth_main(argv: Sequence[str]) -> int:
 def run_mesh(options: MeshOptions) -> str:
     """Make the mesh; returns the result line."""
     # Imported here: `export3d mesh --help` should not wait for PyTorch.
-    from export3d.mesh import head_mesh, shape_offsets, write_mesh
-    from export3d.portrait import PortraitModel
+    from export3d.mesh import write_head
 
     check_targets((options.output, ".glb", ".ply", ".obj"))
     if options.shapes and options.output.suffix.lower() != ".glb":
         raise UsageError(f"--shapes needs a .glb file, which alone can hold morph targets; got {options.output}.")
     if not 32 <= options.resolution <= 512:
         raise UsageError(f"--resolution must be 32 to 512; got {options.resolution}.")
-    with _encoded(options) as animator:
+    with _encoded(options) as animator, progress_bar("mesh", None) as progress:
         model, subject = animator.model, animator.subject
-        if not isinstance(model, PortraitModel) or subject is None:
-            raise UsageError("a mesh needs the bundled kind of model; the paper's model does not know the photograph.")
-        mesh = head_mesh(model, subject.code, resolution=options.resolution)
-        shapes = None
-        if options.shapes:
-            with progress_bar("shapes", None) as progress:
-                shapes = shape_offsets(model, subject.code, mesh, progress=progress)
-        picture = subject.picture(round(min(max(subject.crop.side, model.config.image_size), 2048)))
-    write_mesh(options.output, mesh, picture, shapes)
-    told = f", {len(shapes)} shapes" if shapes else ""
-    return f"{options.output}: {len(mesh.vertices)} vertices, {len(mesh.triangles)} triangles{told}"
+        assert subject is not None
+        how = {"shapes": options.shapes, "resolution": options.resolution, "progress": progress}
+        said = write_head(options.output, model, subject.code, subject.seen(animator.image_size), **how)
+    return f"{options.output}: {said}"
 
 
 def run_depth(options: DepthOptions) -> str:

@@ -5,21 +5,55 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from export3d.errors import UsageError
 from export3d.files import write_atomically
-from export3d.mesh.surface import HeadMesh
+from export3d.mesh.shapes import shape_offsets
+from export3d.mesh.surface import HeadMesh, head_mesh
+from export3d.portrait import Model, PortraitModel
 
 METRES = 0.47
 """A scene unit in metres, in which glTF counts."""
 
 _FLOAT, _UINT = 5126, 5125  # glTF's component types
 _POINTS, _INDICES = 34962, 34963  # and the targets of its buffer views
+
+
+def write_head(
+    path: Path,
+    model: Model,
+    code: Any,
+    picture: np.ndarray,
+    *,
+    shapes: bool = False,
+    resolution: int = 160,
+    progress: Callable[[int], None] | None = None,
+) -> str:
+    """Write a portrait's head; returns what there is in the file, in words.
+
+    Args:
+        code, picture: of the portrait, the picture as `write_mesh` takes it.
+        shapes: with ARKit's shapes as morph targets; `progress` is told the number done (0 while the surface is sought).
+        resolution: see `head_mesh`.
+
+    Raises:
+        UsageError: The paper's model.
+        MissingExtraError, OutputError: See `head_mesh` and `write_mesh`.
+    """
+    if not isinstance(model, PortraitModel):
+        raise UsageError("a mesh needs the bundled kind of model; the paper's model does not know the photograph.")
+    mesh = head_mesh(model, code, resolution=resolution, tick=progress and partial(progress, 0))
+    moved = shape_offsets(model, code, mesh, progress=progress) if shapes else {}
+    write_mesh(path, mesh, picture, moved)
+    told = f", {len(moved)} shapes" if shapes else ""
+    return f"{len(mesh.vertices)} vertices, {len(mesh.triangles)} triangles{told}"
 
 
 def write_mesh(

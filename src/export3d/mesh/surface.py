@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,13 +50,21 @@ class HeadMesh:
 
 
 @torch.inference_mode()
-def head_mesh(model: PortraitModel, code: PortraitCode, *, resolution: int = 160, level: float = LEVEL) -> HeadMesh:
+def head_mesh(
+    model: PortraitModel,
+    code: PortraitCode,
+    *,
+    resolution: int = 160,
+    level: float = LEVEL,
+    tick: Callable[[], None] | None = None,
+) -> HeadMesh:
     """The surface of a portrait in its own expression.
 
     Args:
         code: of one portrait.
         resolution: points of the grid along each side of the model's box.
         level: density of the surface, per scene unit.
+        tick: called after each part of the work; what it raises ends the work.
 
     Raises:
         MissingExtraError: scikit-image is not installed.
@@ -68,7 +77,7 @@ def head_mesh(model: PortraitModel, code: PortraitCode, *, resolution: int = 160
             'A mesh needs scikit-image, which is not installed. Run: pip install "export3d[mesh]"'
         ) from error
     driven = model.drive(code, code.state)
-    half, sigma = model.config.triplane.box_side / 2.0, _density(model, driven, resolution)
+    half, sigma = model.config.triplane.box_side / 2.0, _density(model, driven, resolution, tick or (lambda: None))
     if sigma.max() <= level:
         raise UsageError(f"the portrait has no surface of density {level:g}; its densest point has {sigma.max():g}.")
     # In logarithms the steep rise is nearly linear between two points; nothing lies beyond the box, so all is closed.
@@ -79,12 +88,15 @@ def head_mesh(model: PortraitModel, code: PortraitCode, *, resolution: int = 160
     return _looked_up(model, driven, vertices, triangles)
 
 
-def _density(model: PortraitModel, driven: DrivenPlanes, resolution: int) -> np.ndarray:
+def _density(model: PortraitModel, driven: DrivenPlanes, resolution: int, tick: Callable[[], None]) -> np.ndarray:
     """Density on a grid ``(n, n, n)``; exact near every surface, elsewhere that of every fourth point."""
     side, field = model.config.triplane.box_side, model.field(driven)
 
     def at(points: Tensor) -> Tensor:
-        raw = [field.density(some[None])[0][0].float() for some in points.split(_CHUNK)]
+        raw = []
+        for some in points.split(_CHUNK):
+            raw.append(field.density(some[None])[0][0].float())
+            tick()
         return activate_density(torch.cat(raw), model.config.renderer)
 
     def grid(size: int) -> Tensor:

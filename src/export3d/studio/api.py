@@ -117,7 +117,7 @@ class Endpoints:
     def animate(
         self, source: str, driving: str, options: dict[str, Any] | None = None
     ) -> Iterator[tuple[Progress, str | None]]:
-        """A portrait, driven by a video, photo or motion file."""
+        """A portrait, driven by a video, photo, sound, motion file or take."""
         with _errors(self._gr, source, driving):
             photo, clip = _given(source, "source"), _given(driving, "driving")
             wish = _checked(options, FilmWish)
@@ -142,6 +142,14 @@ class Endpoints:
             photo = _given(source, "source")
             yield from while_running(
                 lambda tell, stop: self._workshop.films.turn(photo, orbit, int(size), depth=depth, tell=tell, stop=stop)
+            )
+
+    def mesh(self, source: str, kind: str = "glb", shapes: bool = False) -> Iterator[tuple[Progress, str | None]]:
+        """A portrait's head as a mesh for other programs."""
+        with _errors(self._gr, source):
+            photo = _given(source, "source")
+            yield from while_running(
+                lambda tell, stop: self._workshop.films.mesh(photo, kind, shapes=bool(shapes), tell=tell, stop=stop)
             )
 
     def face(self, source: str, wish: dict[str, Any] | None = None, size: int = 512) -> str:
@@ -200,12 +208,14 @@ def build_api(workshop: Workshop) -> Any:
         made, result = gr.JSON(label="progress"), gr.File(label="result")
         yaw, pitch, seconds = (gr.Number(v, label=n) for n, v in (("yaw_deg", 30), ("pitch_deg", 15), ("seconds", 4)))
         size, depth = gr.Number(256, precision=0, label="size"), gr.Checkbox(True, label="depth")
+        kind, shapes = gr.Textbox("glb", label="kind"), gr.Checkbox(False, label="shapes")
         wish, options, keyframes = (
             gr.JSON(value=v, label=n) for n, v in (("wish", {}), ("options", {}), ("keyframes", []))
         )
         endpoints: list[tuple[Any, list[Any], list[Any], bool]] = [
             (ask.animate, [source, driving, options], [made, result], True),
             (ask.turn, [source, yaw, pitch, seconds, size, depth], [made, result], True),
+            (ask.mesh, [source, kind, shapes], [made, result], True),
             (ask.face, [source, wish, size], [result], False),
             (ask.motion, [source, keyframes], [result], False),
             (ask.own, [source], [made], False),

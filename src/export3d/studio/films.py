@@ -1,18 +1,22 @@
-"""Films of the studio: one at a time, within limits, stopped when nobody wants them any more."""
+"""Films and meshes of the studio: one at a time, within limits, stopped when nobody wants them any more."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from export3d.animation import (
     Animator,
     ClipDriver,
     Driver,
+    SoundDriver,
     TransferOptions,
     VideoOptions,
     animate_video,
@@ -20,19 +24,24 @@ from export3d.animation import (
     orbit_video,
 )
 from export3d.animation.paths import OrbitOptions
-from export3d.animation.regions import FACE_REGIONS, parse_strengths
+from export3d.animation.regions import REGIONS, STRONGEST, parse_strengths
 from export3d.errors import ImageSizeError, UsageError
+from export3d.face_state import ARKIT_NAMES
 from export3d.images import open_picture
+from export3d.mesh import write_head
 from export3d.provenance import Finish
 from export3d.tracking import Tracker
 from export3d.tracking.smoothing import SIGMA_S
 from export3d.video import VideoReader
+from export3d.video.source import open_input
 
 LARGEST_PX = 1024
 """Largest film, pixels a side."""
 
 STILL_VIDEO_S = 2.0
 """Length of a film that is driven by a photo."""
+
+MESHES = ("glb", "ply", "obj")
 
 Tell = Callable[[int, "int | None"], None]
 """Told after each frame how many are done, and of how many, if that is known."""
@@ -73,12 +82,13 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class FilmWish:
-    """What is asked of a film, in the words of `export3d animate`."""
+    """What is asked of a film, in the words of `export3d animate`; `sound`: of a video with pictures its sound drives."""
 
+    sound: bool = False
+    regions: Annotated[tuple[str, ...], Meta(min_length=1)] = REGIONS
+    strength: Annotated[float, Meta(ge=0.0, le=STRONGEST)] = 1.0
     side_by_side: bool = False
     relative: bool = False
-    take: Literal["both", "expression", "pose"] = "both"
-    gaze: bool = True
     shift: bool = True
     smooth: bool = False
     whole_photo: bool = False
@@ -125,7 +135,7 @@ class FilmMaker:
         self._limits.check_photo(source, source.name)
         with self._turn:
             animator = self._with(source, wish.size, whole=wish.whole_photo)
-            driver = self._driver(driving)
+            driver = self._driver(driving, wish.sound)
             finish = self._finish(source=source, driver=driving, composite=wish.side_by_side)
             try:
                 options = {"video": _video(wish), "motion": _motion(wish), "on_lost": wish.on_lost, "finish": finish}
@@ -154,6 +164,27 @@ class FilmMaker:
             made = orbit_video(animator, path, **how, with_depth=depth, finish=finish, progress=told)
         return made.path, list(made.warnings)
 
+    def mesh(self, source: Path, kind: str, *, shapes: bool, tell: Tell, stop: threading.Event) -> Made:
+        """The portrait's head as a .glb, .ply or .obj; raises as `animate` does."""
+        if kind not in MESHES:
+            raise UsageError(f"kind must be one of {', '.join(MESHES)}; got {kind}.")
+        if shapes and kind != "glb":
+            raise UsageError(f"shapes: only a .glb can hold them; got {kind}.")
+        self._limits.check_photo(source, source.name)
+        with self._turn:
+            animator = self._with(source, LARGEST_PX)
+            assert animator.subject is not None
+
+            def told(done: int) -> None:
+                if stop.is_set():
+                    raise Stopped
+                tell(done, len(ARKIT_NAMES))
+
+            path, seen = self._new_file(f".{kind}"), animator.subject.seen(animator.image_size)
+            code, how = animator.subject.code, {"shapes": shapes, "progress": told}
+            said = write_head(path, animator.model, code, seen, **how)
+        return path, [said]
+
     def close(self) -> None:
         """Free the tracker."""
         if self._tracker is not None:
@@ -170,7 +201,7 @@ class FilmMaker:
         animator.portrait(source, where=source.name)
         return animator
 
-    def _driver(self, driving: Path) -> Driver:
+    def _driver(self, driving: Path, sound: bool) -> Driver:
         tracker = self._tracker
         assert tracker is not None
         driver = open_driver(
@@ -178,6 +209,8 @@ class FilmMaker:
             lambda: Tracker(tracker.face_tracker, tracker.coefficients, choice="largest"),
             expression_space=self._animator.model.config.expression.space,
             still_seconds=STILL_VIDEO_S,
+            by_sound=self._by_sound,
+            sound=sound,
         )
         try:
             self._check(driver, driving)
@@ -188,12 +221,7 @@ class FilmMaker:
 
     def _check(self, driver: Driver, driving: Path) -> None:
         limits = self._limits
-        seconds = (driver.num_frames_hint or 0) / float(driver.fps)
-        if seconds > limits.seconds:
-            raise UsageError(
-                f"{driving.name}: {seconds:.0f} seconds long; this studio takes clips of at most {limits.seconds:g}. "
-                "Cut it first."
-            )
+        self._check_length((driver.num_frames_hint or 0) / float(driver.fps), driving)
         if isinstance(driver, ClipDriver):
             with VideoReader(driving) as reader:
                 width, height = reader.width, reader.height
@@ -202,6 +230,19 @@ class FilmMaker:
                     f"{driving.name}: frames of {width}x{height} pixels are too large for this studio. "
                     "Make the clip smaller first."
                 )
+
+    def _check_length(self, seconds: float, driving: Path) -> None:
+        if seconds > self._limits.seconds:
+            raise UsageError(
+                f"{driving.name}: {seconds:.0f} seconds long; this studio takes clips of at most "
+                f"{self._limits.seconds:g}. Cut it first."
+            )
+
+    def _by_sound(self, driving: Path) -> Driver:
+        """A driver that listens; it hears all of the sound before the first frame, so the length is looked up before."""
+        with closing(open_input(driving)) as container:
+            self._check_length((container.duration or 0) / 1e6, driving)
+        return SoundDriver(driving, self._animator.model)
 
     def _teller(self, tell: Tell, driver: Driver, stop: threading.Event) -> Callable[[int], None]:
         longest = self._limits.seconds * float(driver.fps)
@@ -221,10 +262,8 @@ def _video(wish: FilmWish) -> VideoOptions:
 
 
 def _motion(wish: FilmWish) -> TransferOptions:
-    regions = {"expression": ",".join(FACE_REGIONS), "pose": "pose"}.get(wish.take)
-    strengths = parse_strengths(regions, "1")
     return TransferOptions(
-        strengths=strengths if wish.gaze else {**strengths, "gaze": 0.0},
+        strengths=parse_strengths(",".join(wish.regions), str(wish.strength)),
         relative=wish.relative,
         shift=wish.shift,
         smooth_s=SIGMA_S if wish.smooth else 0.0,

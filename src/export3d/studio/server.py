@@ -13,10 +13,13 @@ from urllib.parse import urlsplit
 
 from export3d import __version__
 from export3d.studio.api import build_api
+from export3d.studio.films import MESHES
 from export3d.studio.workshop import Workshop
 
 PAGE = Path(__file__).parent / "page"
 COOKIE = "export3d-studio"
+MADE = (".png", ".mp4", ".safetensors", *(f".{kind}" for kind in MESHES))
+"""What can be fetched of the workshop's folder."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 POLICY = (
@@ -159,7 +162,7 @@ def _add_page(app: Any, workshop: Workshop, offered: dict[str, Sequence[Path]]) 
     @app.get("/studio/made/{name}")
     async def made(name: str, called: str = "") -> Any:
         path = workshop.folder / Path(name).name
-        if not path.is_file() or path.suffix not in (".png", ".mp4", ".safetensors"):
+        if not path.is_file() or path.suffix not in MADE:
             raise HTTPException(404)
         return FileResponse(path, filename=Path(called).name or None)
 

@@ -25,12 +25,12 @@ from export3d.animation import Animator, Subject
 from export3d.animation.compose import depth_picture, depth_range, resize
 from export3d.animation.paste import DETAIL_PX
 from export3d.errors import Export3DError, UsageError
-from export3d.images import to_uint8
 from export3d.portrait import Model
 from export3d.provenance import AllowedSources, Facts, Finish, ProvenanceOptions
 from export3d.studio.face import Wish, posed
 from export3d.studio.films import FilmMaker, Limits
 from export3d.tracking import Tracker
+from export3d.tracking.head_fit import HeadPose
 
 Result = TypeVar("Result")
 
@@ -63,15 +63,20 @@ class Stage:
         return self.shrunk(self.animator.frame(state, camera), size)
 
     def depth(self, wish: Wish) -> np.ndarray:
-        """The depth of that view as a picture, light is near; the range is that of the photo's own view."""
+        """The depth of that view as a picture, light is near; the range is that of the photo's own view, and goes with the
+        camera where it goes nearer."""
         if self._depths is None:
             own = self.animator.render(self.subject.state, self.subject.camera)
             self._depths = depth_range(*(part[0, 0].float().cpu().numpy() for part in (own.depth, own.opacity)))
-        seen = self.animator.render(*posed(self.animator.model, self.subject, wish))
+        state, camera = posed(self.animator.model, self.subject, wish)
+        seen = self.animator.render(state, camera)
+        far, own_far = (np.linalg.norm(HeadPose.of_camera(one).origin) for one in (camera, self.subject.camera))
         depth, opacity = (part[0, 0].float().cpu().numpy() for part in (seen.depth, seen.opacity))
         assert seen.image is not None
-        side = to_uint8(seen.image[0]).shape[0]
-        return self.finish.frame(resize(depth_picture(depth, opacity, *self._depths), side, side))
+        side = seen.image.shape[-1]
+        return self.finish.frame(
+            resize(depth_picture(depth, opacity, *(end + far - own_far for end in self._depths)), side, side)
+        )
 
     @staticmethod
     def shrunk(image: np.ndarray, size: int | None) -> np.ndarray:

@@ -33,17 +33,24 @@ class View {
       };
     };
     canvas.onkeydown = (event) => {
-      const [x, y] = { ArrowLeft: [-4, 0], ArrowRight: [4, 0], ArrowUp: [0, -4], ArrowDown: [0, 4] }[event.key] ?? [0, 0];
-      if (!x && !y) return;
+      const way = { ArrowLeft: [-4, 0], ArrowRight: [4, 0], ArrowUp: [0, -4], ArrowDown: [0, 4] }[event.key];
+      const step = { "+": 1, "=": 1, "-": -1 }[event.key];
+      if (event.ctrlKey || event.metaKey || (!way && !step)) return; // with Ctrl they are the browser's
       event.preventDefault();
       this.keep();
-      this.move(x, y, event.shiftKey);
+      if (way) this.move(...way, event.shiftKey);
+      else this.nearer(step);
     };
+    canvas.onkeyup = ({ key }) => { if (key.startsWith("Arrow")) this.draw(); };
     canvas.onwheel = (event) => {
       event.preventDefault();
-      this.wish.nearer = Math.min(Math.max(this.wish.nearer * (1 - Math.sign(event.deltaY) * 0.04), 0.7), 1.5);
-      this.draw();
+      this.nearer(-Math.sign(event.deltaY));
     };
+  }
+
+  nearer(step) {
+    this.wish.nearer = Math.min(Math.max(this.wish.nearer * (1 + 0.04 * step), 0.7), 1.5);
+    this.draw();
   }
 
   move(yaw, pitch, shift) {
@@ -72,6 +79,7 @@ class View {
     this.wanted = size;
     if (this.busy) return;
     this.busy = true;
+    this.canvas.ariaBusy = "true";
     while (this.wanted) {
       const asked = this.wanted, start = performance.now();
       this.wanted = null;
@@ -86,6 +94,7 @@ class View {
       }
     }
     this.busy = false;
+    this.canvas.ariaBusy = "false";
   }
 }
 
@@ -214,7 +223,7 @@ export const face = {
     made.onchange();
     keys = [];
     listKeys();
-    $("face-link").hidden = $("orbit").hidden = $("orbit-link").hidden = true;
+    $("face-link").hidden = $("orbit").hidden = $("orbit-link").hidden = $("mesh-link").hidden = true;
   },
   opened(tab) {
     if (!Object.keys(own).length && !$("samples").querySelector("[aria-pressed=true]")) return;

@@ -98,7 +98,7 @@ export async function call(name, data, told = () => {}, stop = null) {
   });
 }
 
-// A film with its progress bar, cancel button, player and link.
+// A film, or without a player a mesh, with its progress bar, cancel button, player and link.
 export async function makeFilm(prefix, player, name, data) {
   const box = $(`${prefix}-progress`), bar = box.querySelector("progress"), text = box.querySelector("span");
   const stop = new AbortController(), link = $(`${prefix}-link`);
@@ -112,12 +112,15 @@ export async function makeFilm(prefix, player, name, data) {
     const result = await call(name, data, ([told]) => {
       if (!told?.done) return void (text.textContent = "looking at the files");
       if (told.of) bar.value = told.done / told.of;
-      text.textContent = `${told.done}${told.of ? ` of ${told.of}` : ""} frames` + (told.left_s ? `, ${Math.ceil(told.left_s)} s left` : "");
+      text.textContent = `${told.done}${told.of ? ` of ${told.of}` : ""} ${player ? "frames" : "expressions"}` + (told.left_s ? `, ${Math.ceil(told.left_s)} s left` : "");
     }, stop);
     if (!result) return null;
     const [told, file] = result;
-    player.src = link.href = `gradio_api/file=${file.path}`;
-    player.hidden = link.hidden = false;
+    link.href = `studio/made/${file.path.split(/[\\/]/).pop()}?called=${link.download}`;
+    link.hidden = false;
+    if (!player) return void (link.textContent = `Download the mesh (${told.said})`);
+    player.src = link.href;
+    player.hidden = false;
     if (told.said?.length) complain(`Note: ${told.said.join("; ")}.`);
     player.play().catch(() => {});
     return file;

@@ -104,7 +104,8 @@ $("snapshot").onclick = async () => {
 };
 
 $("driving").onchange = ({ target }) => { $("driving-name").textContent = target.files[0]?.name ?? ""; };
-$("clip").onchange = () => { $("driving").value = ""; $("driving-name").textContent = "A video, a photo, or a motion file"; };
+$("clip").onchange = () => { $("driving").value = ""; $("driving-name").textContent = "A video, photo, sound, motion file, or take (.csv)"; };
+$("clip").onchange();
 accepts($("animate"), (file) => {
   const files = new DataTransfer();
   files.items.add(file);
@@ -114,14 +115,16 @@ accepts($("animate"), (file) => {
 
 $("film-form").onsubmit = async (event) => {
   event.preventDefault();
-  const form = event.target, button = $("make"), options = {};
+  const form = event.target, button = $("make"), options = { regions: [] };
   for (const field of form.elements) {
-    if (field.name) options[field.name] = field.type === "checkbox" ? field.checked : field.name === "size" ? Number(field.value) : field.value;
+    if (field.name === "regions") options.regions.push(...(field.checked ? [field.value] : []));
+    else if (field.name) options[field.name] = field.type === "checkbox" ? field.checked : Number(field.value);
   }
   button.disabled = true;
   try {
     await ready;
     if (!photo) throw new Error("Choose a portrait first.");
+    if (!options.regions.length) throw new Error("Nothing follows: choose at least one of lips, jaw, lids, brows, gaze and head.");
     const clip = $("driving").files[0] ?? (await offered("clips", $("clip").value));
     const data = [await upload(photo), await upload(clip), options];
     if (await makeFilm("film", $("film"), "animate", data)) document.querySelector("#animate .still").hidden = true;
@@ -139,8 +142,21 @@ $("orbit-form").onsubmit = async (event) => {
   const numbers = [form.yaw, form.pitch, form.seconds, form.size].map((field) => Number(field.value));
   await makeFilm("orbit", $("orbit"), "turn", [await upload(photo), ...numbers, form.depth.checked]);
 };
-for (const range of document.querySelectorAll("#orbit-form [type=range]"))
-  range.oninput = () => { range.nextElementSibling.value = range.value; };
+for (const range of document.querySelectorAll("#orbit-form [type=range], #film-form [type=range]"))
+  range.oninput = () => { range.nextElementSibling.value = Number(range.value).toFixed(range.step ? 2 : 0); };
+
+$("mesh-form").onchange = ({ currentTarget: { elements } }) => {
+  elements.shapes.disabled = elements.kind.value !== "glb";
+  if (elements.shapes.disabled) elements.shapes.checked = false;
+};
+$("mesh-form").onsubmit = async (event) => {
+  event.preventDefault();
+  const { kind, shapes } = event.target.elements;
+  await ready;
+  if (!photo) return complain("Choose a portrait first.");
+  $("mesh-link").download = `head.${kind.value}`;
+  await makeFilm("mesh", null, "mesh", [await upload(photo), kind.value, shapes.checked]);
+};
 
 const VERDICTS = {
   0: "Made with Export3D, and unchanged since", 60: "It has a valid manifest, but no mark of ours",
