@@ -96,10 +96,9 @@ def score_synthetic(
             truth = Truth.read(dataset, index, time)
             leak = leaks[(index + 1) % len(leaks)] - leaks[index]
             states = _states(dataset, index, (time, pair.source_frame, int(shuffled[time])), leak)
-            left_out = {*states} - {"model"} if brief else {"source_turn"} if paper else set()
-            states = {name: state for name, state in states.items() if name not in left_out}
+            names = ["model"] if brief else [name for name in states if not (paper and name == "source_turn")]
             cameras = [stored_camera(dataset, index, t) for t in (time, pair.source_frame)]
-            shown = _views(portrait, states, cameras[: 1 if brief else 2])
+            shown = _views(portrait, {name: states[name] for name in names}, cameras[: 1 if brief else 2])
             shown |= {} if tracked is None else tracked.views(time)
             for name, view in shown.items():
                 clip.setdefault(name, []).append(truth.score(view.image, view.depth))
