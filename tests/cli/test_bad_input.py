@@ -116,11 +116,6 @@ def test_a_source_that_is_named_like_a_film_and_is_none(animate: Run, tmp_path: 
     assert done.code == 21 and "notes.mp4" in done.err
 
 
-def test_a_film_as_the_source_needs_a_model_that_tells_regions_apart(animate: Run, inputs: Any) -> None:
-    done = animate(source=inputs.clip)
-    assert done.code == 2 and "regions of the face need the bundled model" in done.err
-
-
 def test_a_truncated_image(animate: Run, tmp_path: Path) -> None:
     path = save(tmp_path / "cut.jpg", ASTRONAUT)
     path.write_bytes(path.read_bytes()[:4000])

@@ -119,7 +119,7 @@ def test_a_truncated_file_is_refused(tmp_path, motion):
 def test_another_format_is_refused(tmp_path):
     path = tmp_path / "m.safetensors"
     save_file({"weight": np.zeros(3, np.float32)}, path, {"format": "export3d-model"})
-    check_refused(path, "expected format 'export3d-motion', version 1 or 2 or 3 or 4; got 'export3d-model'")
+    check_refused(path, "expected format 'export3d-motion', version 1 or 2 or 3 or 4 or 5; got 'export3d-model'")
 
 
 def test_a_newer_version_is_refused(tmp_path, motion):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from export3d.camera import Camera
 from export3d.portrait.background import background_window
-from export3d.portrait.detail import DetailNet, sharper
+from export3d.portrait.detail import GAIN, DetailNet, sharper
 from export3d.portrait.layers import Choice, Layers, mixed
 from export3d.portrait.lookup import SourceLookup, enlarged
 from export3d.portrait.state import PhotoMaps, PortraitMaps
@@ -25,9 +25,6 @@ from export3d.rendering.rays import Window
 
 Box = tuple[int, int, int, int]
 """Top, left, height, width."""
-
-GAIN = 0.65
-"""Share of its fine detail that the photograph gets on top after it was read, where no network says how much."""
 
 _VISIBLE = 1 / 512
 """Half a level: opacity below it does not show."""

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from export3d.nn.conv import binomial_mean, conv
 from export3d.portrait.layers import Choice, Layers
 
+GAIN = 0.65
+"""Share of its fine detail that the photograph gets on top after it was read, before the network says how much."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetailConfig:
@@ -73,7 +76,7 @@ class DetailNet(nn.Module):
         mended = Choice(
             choice.rgb, choice.logits + logits, choice.residual + residual, choice.more + more, choice.state
         )
-        return mended, sharper(layers, gain)
+        return mended, sharper(layers, GAIN + gain)
 
     def said(self, x: Tensor) -> Tensor:
         """All that is seen ``(B, .., h/2, w/2)`` -> logits, residual, opacity and gain ``(B, 3 + layers + 3, h/2, w/2)``."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from export3d.model.decoder import COLOUR_MARGIN, RadianceDecoder
 from export3d.model.export3d import TriPlaneField
 from export3d.portrait.compose import Pass
-from export3d.portrait.detail import DetailNet
+from export3d.portrait.detail import GAIN, DetailNet
 from export3d.portrait.fast_field import FoldedField
 from export3d.portrait.field import FieldParts
 from export3d.portrait.neck import NeckConfig, turn_matrix
@@ -55,6 +55,7 @@ def paint_portrait(
         photo=photo.interleaved,
         camera=code.camera,
         pose=_joint(neck, code.state.turn, -neck.lag),
+        gain=GAIN,
         corrections=None if detail.is_silent else (detail.state(choice.state)[0], detail.said),
     )
     paint_head(head, image[0], opacity[0, 0])

@@ -11,7 +11,7 @@ from pathlib import Path
 VARIABLE = "EXPORT3D_FUSED"
 """Environment variable: `0` never takes the fused renderer; `plain`, `avx2` or `avx512` takes this version of it."""
 
-_VERSION = 2  # kVersion of kernel/scene.h
+_VERSION = 3  # kVersion of kernel/scene.h
 
 _F, _I, _L, _P = ctypes.c_float, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -64,6 +64,7 @@ class Head(ctypes.Structure):
     _fields_ = [
         *((name, _I) for name in ("rays_height", "rays_width", "small_height", "small_width", "state_channels")),
         *((name, _I) for name in ("side", "height", "width")),
+        ("gain", ctypes.c_float),
         *((name, _P) for name in ("guide", "choice", "state", "picture")),
         ("portrait", Pinhole),
         ("pose", Joint),

@@ -37,6 +37,8 @@ class FusedHead:
     """The portrait's."""
     pose: FusedJoint | None
     """From the unturned volume to the portrait's torso."""
+    gain: float = 0.0
+    """Share of its own fine detail that the photograph gets on top, before what the corrections say."""
     corrections: Corrections | None = None
 
 
@@ -70,7 +72,7 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
     call = binding.Head(
         **dict(rays_height=head.guide.shape[1], rays_width=head.guide.shape[2]),
         **dict(small_height=head.choice.shape[1], small_width=head.choice.shape[2], state_channels=count),
-        **dict(side=head.photo.shape[0] - 2 * _MARGIN, height=height, width=width),
+        **dict(side=head.photo.shape[0] - 2 * _MARGIN, height=height, width=width, gain=head.gain),
         **dict(zip(("guide", "choice", "state"), (x.data_ptr() for x in kept), strict=False)),
         **dict(picture=head.photo.data_ptr(), portrait=pinhole_of(head.camera), pose=joint_of(head.pose)),
         **dict(layers=layers.data_ptr(), seen=None if seen is None else seen.data_ptr()),

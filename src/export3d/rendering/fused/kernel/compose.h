@@ -219,12 +219,13 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
         if (t) value += load(t + (3 + a) * line + x);
         store(image + a * line + x, value);
       }
-      if (t) store(soft + x, share[1] * load(t + 7 * line + x));  // gain of the portrait's own detail
+      const Floats gain = splat(h.gain);  // of the portrait's own detail
+      store(soft + x, share[1] * (t ? gain + load(t + 7 * line + x) : gain));
       Floats opacity = load(layers + 8 * line + x) + load(c + 9 * line + x);
       if (t) opacity += load(t + 6 * line + x);
       store(image + 3 * line + x, within(opacity, 0.0f, 1.0f));
     }
-    for (int a = 0; a < 3 && t; ++a)
+    for (int a = 0; a < 3; ++a)
       for (int x = 0; x < h.width; ++x) {  // less its 3x3 binomial mean
         const int l = a * line + (x > 0 ? x - 1 : 0), m = a * line + x, r = a * line + least_of(x + 1, h.width - 1);
         const float mean = (layers[l] + 2.0f * layers[m] + layers[r]) * 0.125f +

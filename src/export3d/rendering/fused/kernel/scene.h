@@ -6,7 +6,7 @@
 
 namespace export3d {
 
-constexpr int kVersion = 2;  // of this layout; binding.py refuses a library of another one
+constexpr int kVersion = 3;  // of this layout; binding.py refuses a library of another one
 
 // A smooth joint about a height (the neck): x + w(y) (x - pivot) extra, w from 0 at `top` to 1 at `bottom`.
 struct Joint {
@@ -60,6 +60,7 @@ struct Picture {
 // A rectangle of a picture with the photograph's detail, see compose.h; (channels, height, width) unless it says otherwise.
 struct Head {
   int32_t rays_height, rays_width, small_height, small_width, state_channels, side, height, width;
+  float gain;  // share of its own fine detail that the photograph gets on top, before `said`
   const float *guide, *choice, *state;
   const float* picture;  // the photograph, `side` pixels along each side, interleaved
   Pinhole portrait;
