@@ -17,7 +17,7 @@ from export3d.configs import config_to_dict
 from export3d.errors import CheckpointError
 from export3d.face_state import FaceState
 from export3d.portrait import PortraitModel, compose, load_model
-from export3d.portrait.detail import DetailConfig, DetailNet
+from export3d.portrait.detail import GAIN, DetailConfig, DetailNet, sharper
 from export3d.portrait.layers import Choice, Layers, mixed
 from export3d.portrait.state import DrivenPlanes
 
@@ -161,12 +161,12 @@ def test_a_new_network_corrects_nothing_and_a_trained_one_everything_but_the_raw
     net, (choice, layers) = DetailNet(DetailConfig(width=4, state=2), 5, layers=2), _choice(16, 8)
     same, as_read = net(choice, layers)
     assert net.is_silent and all(torch.equal(a, b) for a, b in zip(same, choice, strict=True))
-    assert torch.equal(as_read.colours, layers.colours)
+    assert torch.equal(as_read.colours, sharper(layers, GAIN).colours)
     torch.nn.init.normal_(net.out.weight)
-    mended, sharper = net(choice, layers)
+    mended, other = net(choice, layers)
     changed = [not torch.equal(a, b) for a, b in zip(mended, choice, strict=True)]
     assert not net.is_silent and changed == [False, True, True, True, False]
-    assert [torch.equal(sharper.colours[:, k], layers.colours[:, k]) for k in range(2)] == [False, True]
+    assert [torch.equal(other.colours[:, k], layers.colours[:, k]) for k in range(2)] == [False, True]
 
 
 def test_the_network_invents_no_pattern_of_pixels_where_all_that_it_sees_is_flat() -> None:
@@ -174,8 +174,8 @@ def test_the_network_invents_no_pattern_of_pixels_where_all_that_it_sees_is_flat
     torch.nn.init.normal_(net.out.weight)
     flat = Choice(*(torch.full_like(x, 0.3) for x in choice))  # type: ignore[call-arg]
     even = Layers(*(torch.full_like(x, 0.4) for x in (layers.colours, layers.prior, layers.clues, layers.opacity)))
-    mended, sharper = net(flat, even)
-    for x in (mended.logits, mended.residual, mended.more, sharper.colours[:, 0]):
+    mended, other = net(flat, even)
+    for x in (mended.logits, mended.residual, mended.more, other.colours[:, 0]):
         inner = x[..., 10:-10, 10:-10]  # beside the border the convolutions see it
         assert torch.allclose(inner, inner[..., :1, :1].expand_as(inner), atol=1e-4)
 
