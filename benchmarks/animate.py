@@ -30,6 +30,7 @@ from PIL import Image
 
 import export3d.portrait.model
 from export3d.animation import Animator, ClipDriver, TransferOptions, VideoOptions, animate_video
+from export3d.animation.framing import Framing
 from export3d.animation.paste import DETAIL_PX, Pasteboard
 from export3d.checkpoint import read_checkpoint
 from export3d.cli.demo import sample_portraits, samples_folder
@@ -88,7 +89,7 @@ def main() -> None:
     print(f"frames per second\n{table(films)}\n\ncore-milliseconds\n{table(stages)}\n\nseconds to {starts}")
     if options.save:
         weights = read_checkpoint(checkpoint_path(options.model), kind="export3d").sha256
-        result = {"weights": weights, "compiled": fused_status()[1], "films": films}
+        result = {"weights_sha256": weights, "compiled": fused_status()[1], "films": films}
         print(f"saved {save('animate', result | {'core_ms': stages, 'start_s': starts})}")
 
 
@@ -111,7 +112,8 @@ def first_frames(clip: Path, path: Path, count: int) -> Path:
 
 def prepared(case: str, model: PortraitModel, tracker: Tracker, photo: np.ndarray, exact: bool = False) -> Animator:
     """An animator with the photograph as its portrait."""
-    animator = Animator(model, tracker, exact=exact, detail=CASES[case], apart=case.startswith("photo"))
+    framing: Framing = "photo" if case.startswith("photo") else "face"
+    animator = Animator(model, tracker, exact=exact, detail=CASES[case], framing=framing)
     animator.portrait(photo)
     return animator
 
@@ -122,7 +124,7 @@ def time_films(
     """Frames per second of the default film, of the exact one, and of the default one without mark and manifest, in turns."""
     kinds = {"default": (False, None), "exact": (True, None), "without marks": (False, PLAIN)}
     speeds: dict[str, list[float]] = {name: [] for name in kinds}
-    options = VideoOptions(framing="photo" if case.startswith("photo") else "face")
+    options = VideoOptions()
     for _ in range(repeats):
         for name, (exact, plain) in kinds.items():
             animator, driver = prepared(case, model, tracker, photo, exact), ClipDriver(clip, tracker)
@@ -149,7 +151,7 @@ def time_stages(case: str, model: PortraitModel, tracker: Tracker, photo: np.nda
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     animator, driver = prepared(case, model, tracker, photo), ClipDriver(clip, tracker, threads=1)
-    video = VideoOptions(framing="photo" if case.startswith("photo") else "face", workers=1, threads=1)
+    video = VideoOptions(workers=1, threads=1)
     with ExitStack() as stack:
         for name, (owner, function) in STAGES.items():
             stack.enter_context(patch.object(owner, function, timed(getattr(owner, function), spent, name)))

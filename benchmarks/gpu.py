@@ -44,7 +44,7 @@ def main() -> None:
         print("no GPU")
         return
     weights = read_checkpoint(checkpoint_path(None), kind="export3d").sha256
-    result = {"weights": weights, **pictures(options.repeats), **training(options.repeats)}
+    result = {"weights_sha256": weights, **pictures(options.repeats), **training(options.repeats)}
     for name, value in result.items():
         print(f"{name:42} {value}")
     if options.save:
