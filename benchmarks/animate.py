@@ -118,13 +118,18 @@ def prepared(case: str, model: PortraitModel, tracker: Tracker, photo: np.ndarra
     return animator
 
 
+def height(case: str) -> int | None:
+    """Of the film; None is that of model or photograph."""
+    return CASES[case] if case.startswith("face") else None
+
+
 def time_films(
     case: str, model: PortraitModel, tracker: Tracker, photo: np.ndarray, clip: Path, repeats: int
 ) -> dict[str, float]:
     """Frames per second of the default film, of the exact one, and of the default one without mark and manifest, in turns."""
     kinds = {"default": (False, None), "exact": (True, None), "without marks": (False, PLAIN)}
     speeds: dict[str, list[float]] = {name: [] for name in kinds}
-    options = VideoOptions()
+    options = VideoOptions(size=height(case))
     for _ in range(repeats):
         for name, (exact, plain) in kinds.items():
             animator, driver = prepared(case, model, tracker, photo, exact), ClipDriver(clip, tracker)
@@ -151,7 +156,7 @@ def time_stages(case: str, model: PortraitModel, tracker: Tracker, photo: np.nda
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     animator, driver = prepared(case, model, tracker, photo), ClipDriver(clip, tracker, threads=1)
-    video = VideoOptions(workers=1, threads=1)
+    video = VideoOptions(size=height(case), workers=1, threads=1)
     with ExitStack() as stack:
         for name, (owner, function) in STAGES.items():
             stack.enter_context(patch.object(owner, function, timed(getattr(owner, function), spent, name)))
