@@ -1,10 +1,9 @@
-"""How far lids close for a blink weight, on photographs and on rendered people: the table of `animation/weights.py`.
+"""How far lids close for a blink weight, on photographs and on rendered people, at the weights of `animation/weights.py`.
 
     python benchmarks/lids.py --media FOLDER --data val256 --save
 
 The portrait's own weight is raised in steps, beta moved along (`ExpressionCues.adjusted`), and the Face Landmarker reads the
-result: opening in widths of the eye and blink score. `LID_SCORES` and `LID_WEIGHTS` are the mean curve of the scores of the
-photographs, turned round. Run it again when the model changes.
+result: opening in widths of the eye and blink score. Run it again when the model changes.
 """
 
 from __future__ import annotations

@@ -62,9 +62,9 @@ def test_one_lid_closes_by_its_curve_and_beta_goes_along_with_the_lids_alone() -
     transfer = WeightTransfer(state(eyeBlinkLeft=0.1, eyeBlinkRight=0.1), adjust)
     for _ in range(9):
         moved(transfer, state(eyeBlinkLeft=0.2))
-    told = transfer(state(eyeBlinkLeft=0.2 + LID_SCORES[3], browInnerUp=0.4), True)
+    told = transfer(state(eyeBlinkLeft=0.2 + LID_SCORES[2], browInnerUp=0.4), True)
     assert told.weights is not None
-    assert told.weights[0, [BLINK, OTHER_LID]].tolist() == pytest.approx([0.1 + LID_WEIGHTS[3], 0.1])
+    assert told.weights[0, [BLINK, OTHER_LID]].tolist() == pytest.approx([0.1 + LID_WEIGHTS[2], 0.1])
     assert asked[-1][[BLINK, OTHER_LID]].tolist() == told.weights[0, [BLINK, OTHER_LID]].tolist()
     assert asked[-1].isnan().sum() == len(ARKIT_NAMES) - 2 and bool((told.beta == 1.0).all())
 
