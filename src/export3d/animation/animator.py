@@ -202,23 +202,21 @@ class Animator:
         self, image: np.ndarray, crop: Crop, others: Sequence[Crop], opacity: np.ndarray | None
     ) -> tuple[Person | None, tuple[str, ...]]:
         """The person of a photograph where films need them, and warnings."""
-        warnings = []
-        if beyond(image.shape, crop) > TOLERATED:
-            warnings.append(
-                f"the photo ends {beyond(image.shape, crop):.0%} of the square around the face before that square does. Its "
-                "border is continued; a photo with more room around the head looks better."
+        warnings: tuple[str, ...] = ()
+        missing = beyond(image.shape, crop)
+        if missing > TOLERATED:
+            warnings = (
+                f"the photo ends {missing:.0%} of the square around the face before that square does. Its border is "
+                "continued; a photo with more room around the head looks better.",
             )
-        wanted = self.apart or self.framing == "photo"
-        if not wanted and (
-            self.framing == "face" or not is_larger(image.shape, crop) or not isinstance(self.model, PortraitModel)
-        ):
-            return None, tuple(warnings)
+        asked = self.apart or self.framing == "photo"
+        useful = self.framing is None and is_larger(image.shape, crop) and isinstance(self.model, PortraitModel)
+        if not (asked or useful):
+            return None, warnings
         try:
-            return person_apart(image, crop, lambda: self._matte(image, crop), others=others, opacity=opacity), tuple(
-                warnings
-            )
+            return person_apart(image, crop, lambda: self._matte(image, crop), others=others, opacity=opacity), warnings
         except UsageError as error:
-            if wanted:
+            if asked:
                 raise
             return None, (*warnings, f"only the square around the face is shown: {error}")
 

@@ -26,6 +26,9 @@ MOTION_TICKS = 90_000
 
 STILL_FPS = Fraction(25)
 
+STILL_VIDEO_S = 2.0
+"""Length of a video that is driven by a single photo."""
+
 
 class ClipDriver:
     """Tracks a video while it is played; memory does not depend on its length."""

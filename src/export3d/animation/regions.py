@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -97,13 +98,17 @@ class BetaReading:
         weight = torch.cat([part.weight for part in model.cues.shapes], dim=1)
         return BetaReading(weight.detach().float().cpu(), tuple(region_of(name) for name in names))
 
+    @cached_property
+    def _back(self) -> Tensor:
+        """``(S, 64)``: the least change of beta for a change of each weight; the same for every frame."""
+        return torch.linalg.pinv(self.weight)
+
     def scaled(self, change: Tensor, strengths: Strengths) -> Tensor:
         """A change of beta ``(B, 64)`` whose part in each region is as strong as asked."""
-        back = torch.linalg.pinv(self.weight)
         read = change @ self.weight
         factors = torch.tensor([strengths[region] for region in self.regions])
         rest = min(strengths[name] for name in FACE_REGIONS if name != "gaze")
-        return rest * (change - read @ back) + (factors * read) @ back
+        return rest * (change - read @ self._back) + (factors * read) @ self._back
 
 
 def mixed_state(own: FaceState, driving: FaceState, strengths: Strengths, reading: BetaReading | None) -> FaceState:

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from export3d.portrait import Model
     from export3d.tracking import Tracker
 
-STILL_VIDEO_S = 2.0
-"""Length of a video that is driven by a single photo."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class DrivingOptions:
@@ -122,6 +119,8 @@ class Drivers:
         self, options: DrivingOptions, model: Model, tracker: Tracker, *, still: bool = False, threads: int = 0
     ) -> None:
         self._options, self._model, self._tracker = options, model, tracker
+        from export3d.animation.drivers import STILL_VIDEO_S
+
         self._still_s, self._threads = 0.0 if still else STILL_VIDEO_S, threads
 
     def open(self, path: Path) -> Driver:

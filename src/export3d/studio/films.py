@@ -23,6 +23,7 @@ from export3d.animation import (
     open_driver,
     orbit_video,
 )
+from export3d.animation.drivers import STILL_VIDEO_S
 from export3d.animation.paths import OrbitOptions
 from export3d.animation.regions import REGIONS, STRONGEST, parse_strengths
 from export3d.errors import ImageSizeError, UsageError
@@ -37,9 +38,6 @@ from export3d.video.source import open_input
 
 LARGEST_PX = 1024
 """Largest film, pixels a side."""
-
-STILL_VIDEO_S = 2.0
-"""Length of a film that is driven by a photo."""
 
 MESHES = ("glb", "ply", "obj")
 
