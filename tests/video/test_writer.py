@@ -55,6 +55,7 @@ def test_sound_that_mp4_cannot_hold_is_encoded_again_at_the_same_length(tmp_path
     assert abs(got.num_samples - given.num_samples) <= 2 * 1024
 
 
+@pytest.mark.slow
 def test_opus_is_copied_into_mp4(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.webm", codec="libvpx", audio="libopus", audio_rate_hz=48_000)
     got = clip_facts(copy_clip(source, tmp_path / "out.mp4"))
