@@ -12,6 +12,7 @@ from PIL import Image
 from export3d.provenance import detect, mark
 from export3d.provenance.detect import MarkDetector, score_threshold
 from export3d.provenance.mark import BAND, TILE, Marker, new_payload, places_of, tile
+from export3d.rendering.fused import binding
 from pictures import a_picture, a_video, resized, through_h264
 
 PAYLOAD = 0xE3ABCDEF
@@ -80,6 +81,23 @@ def test_the_change_is_small_and_alike_in_all_channels(shape: tuple[int, int]) -
     )
     assert 10 * np.log10(255**2 / np.mean(change**2)) > 41.9
     assert np.abs(change).max() > 0
+
+
+@pytest.mark.parametrize("kernel", ["0", "plain", "avx2", "avx512"])
+@pytest.mark.parametrize("shape", [(256, 300), (130, 97), (17, 40), (9, 2)])
+def test_the_compiled_renderer_and_numpy_write_the_same_mark(
+    kernel: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both against the definition: tile times gain, in 1/512 grey levels, rounded, in every channel."""
+    monkeypatch.setenv(binding.VARIABLE, kernel)
+    if kernel != "0" and not binding.fused_status()[0]:
+        pytest.skip(binding.fused_status()[1])
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    image[: shape[0] // 2] = 250  # a part of it is flat and nearly white
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    units = np.round(tile(PAYLOAD) * 32).astype(int)[y % TILE, x % TILE] * mark.gain(image)[y // 4, x]
+    expected = np.clip(image + (units + 256 >> 9)[..., None], 0, 255)
+    assert (Marker(PAYLOAD)(image) == expected).all()
 
 
 def test_black_and_white_do_not_wrap_round() -> None:

@@ -16,6 +16,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from export3d.rendering.fused import add_pattern, fused_status
+
 TILE = 128
 """Side of the repeated tile, pixels."""
 
@@ -111,27 +113,32 @@ class Marker:
     def __init__(self, payload: int) -> None:
         self.payload = payload
         self._tile = np.clip(np.round(tile(payload) * _PATTERN_UNIT), -127, 127).astype(np.int16)
-        self._size = (0, 0)
+        self._across = np.zeros((0, _STEP, 0), dtype=np.int16)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The uint8 ``(H, W, 3)`` image with the mark; all three channels change alike, by up to ten grey levels."""
-        height, width = image.shape[:2]
-        if self._size != (height, width):
-            self._size = (height, width)
-            repeats = (-(-height // TILE), -(-width // TILE))
-            pattern = np.repeat(np.tile(self._tile, repeats)[:, :width], 3, axis=1)
-            self._pattern = pattern.reshape(-1, _STEP, 3 * width)
-        rows, strength = image.reshape(height, 3 * width), gain(image)
+        strength = gain(image)
+        if fused_status()[0]:
+            return add_pattern(image, self._tile, strength, step=_STEP, fraction=_FRACTION_BITS)
+        return self._with_numpy(image, np.repeat(strength, 3, axis=1))
+
+    def _with_numpy(self, image: np.ndarray, strength: np.ndarray) -> np.ndarray:
+        """The same numbers, in more time."""
+        height, width = image.shape[0], 3 * image.shape[1]
+        if self._across.shape[-1] != width:
+            across = np.take(self._tile, range(image.shape[1]), axis=1, mode="wrap")
+            self._across = np.repeat(across, 3, axis=1).reshape(-1, _STEP, width)
+        rows = image.reshape(height, width)
         marked = np.empty_like(rows)
         for top in range(0, height, _STRIP):  # strips stay in the processor's cache
-            strip, part = slice(top, min(top + _STRIP, height)), slice(top // _STEP, (top + _STRIP) // _STEP)
-            product = strength[part, None] * self._pattern[part][: len(strength[part])]
-            change = product.reshape(-1, 3 * width)[: strip.stop - top]
+            own = strength[top // _STEP : (top + _STRIP) // _STEP, None]
+            product = own * self._across[top % TILE // _STEP :][: len(own)]
+            change = product.reshape(-1, width)[: height - top]
             change += 1 << (_FRACTION_BITS - 1)
             change >>= _FRACTION_BITS
-            change += rows[strip]
+            change += rows[top : top + _STRIP]
             np.clip(change, 0, 255, out=change)
-            marked[strip] = change
+            marked[top : top + _STRIP] = change
         return marked.reshape(image.shape)
 
 
@@ -141,7 +148,7 @@ def target_rms(height: int, width: int) -> float:
 
 
 def gain(image: np.ndarray) -> np.ndarray:
-    """How strongly each place may change: int16 ``(ceil(H / 4), 3 W)`` in 1/16 grey levels; more where it is lively."""
+    """How strongly each place may change: int16 ``(ceil(H / 4), W)`` in 1/16 grey levels; more where it is lively."""
     height, width = image.shape[:2]
     green = np.ascontiguousarray(image[::2, ::2, 1])
     bends = np.zeros_like(green)  # a slope is calm, what bends is lively
@@ -151,7 +158,7 @@ def gain(image: np.ndarray) -> np.ndarray:
     wanted = np.minimum(_FLAT + _SLOPE * lively, _MAX_GAIN)
     wanted *= target_rms(height, width) / float(np.sqrt(np.mean(wanted**2))) * 16
     smooth = Image.fromarray(wanted).resize((width, -(-height // _STEP)), Image.Resampling.BILINEAR)
-    return np.repeat(np.asarray(smooth).astype(np.int16), 3, axis=1)
+    return np.asarray(smooth).astype(np.int16)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
