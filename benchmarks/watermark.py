@@ -24,7 +24,8 @@ import numpy as np
 from attacks import ATTACKS, BEYOND, Frames
 from export3d.images import read_image
 from export3d.provenance.detect import MarkDetector, all_scales, match, score_threshold, spectrum
-from export3d.provenance.mark import GRID, PLACES, PROJECT, Marker, places_of
+from export3d.provenance.mark import Marker
+from export3d.provenance.waves import GRID, PLACES, PROJECT, places_of
 from export3d.video import VideoReader, VideoWriter
 from material import save
 

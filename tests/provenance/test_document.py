@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from export3d.errors import CertificateError, SourceNotAllowedError
-from export3d.provenance import detect, mark, verify
+from export3d.provenance import detect, verify, waves
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "provenance.md").read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ def test_the_figures_of_allowed_sources_are_those_measured() -> None:
 def test_constants_and_codes_in_the_text_are_those_of_the_code() -> None:
     poses = 1 + 2 * (len(detect.all_scales()) + 5 * 6)
     said = (
-        f"{len(mark.waves().y)} waves",
+        f"{len(waves.waves().y)} waves",
         f"{len(detect.all_scales())} sizes",
         f"{poses} sizes and mirrorings",
         "9.66",
