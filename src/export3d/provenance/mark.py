@@ -54,7 +54,7 @@ class Marker:
             return marked
         before, after = (spectrum(residual(x, FINE), 1.0) for x in (image, marked))
         turned = np.exp(-1j * phases(self.payload))
-        one = float(np.mean(((after - before) * turned).real))
+        one = float(np.mean(np.real((after - before) * turned)))
         return Marker(self.payload, worthwhile(before * turned / one))(image) if one > 0.0 else marked
 
     def _with_numpy(self, image: np.ndarray, strength: np.ndarray) -> np.ndarray:
