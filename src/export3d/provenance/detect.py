@@ -154,7 +154,7 @@ def all_scales() -> np.ndarray:
 
 
 def score_threshold(risk: float = FALSE_ALARM_RISK, poses: int | None = None, shifts: int = TILE**2) -> float:
-    """Score above which a mark counts as found, see the top of this file; 9.66, with one pose and shift for .1 of it 8.19.
+    """Score above which a mark counts as found, see the top of this file; 9.66, with one pose and shift for .1 of it 8.09.
 
     Args:
         poses: sizes and mirrorings that are tried; None for those of `read`.
