@@ -84,11 +84,6 @@ class MarkDetector:
             self._fine += residual(image, FINE)
         self.num_frames += 1
 
-    @property
-    def is_small(self) -> bool:
-        """See the function of this name."""
-        return is_small(self._sum)
-
     def best_unscaled(self) -> float:
         """Highest score of any payload of this project at the original size, found or not."""
         return _decode(self._surfaces(1.0, False))[0]
@@ -111,7 +106,7 @@ class MarkDetector:
 
     def _as_written(self) -> FoundMark | None:
         """The mark of a small picture, if it has neither been resized nor cropped at the left or the top."""
-        if not self.is_small:
+        if not is_small(self._sum):
             return None
         grids = _fits(spectrum(self._fine, 1.0), _FINE_WHITENING)
         score, payload, lead = _decode_as_written(grids[0])
@@ -134,7 +129,7 @@ class MarkDetector:
     def _best(self, poses: list[tuple[float, bool]]) -> FoundMark | None:
         found = [_decode(self._surfaces(scale, mirrored)) for scale, mirrored in poses]
         score, payload, (scale, mirrored) = max((f[0], f[1], pose) for f, pose in zip(found, poses, strict=True))
-        share = 1.0 - _AS_WRITTEN_SHARE if self.is_small else 1.0
+        share = 1.0 - _AS_WRITTEN_SHARE if is_small(self._sum) else 1.0
         if score < score_threshold(share * FALSE_ALARM_RISK):
             return None
         return FoundMark(payload=payload, score=score, scale=float(scale), mirrored=mirrored)

@@ -16,7 +16,6 @@ LARGEST_RMS, SMALLEST_RMS = 2.0, 1.4
 
 _BLOCK = 8  # pixels between two samples of the local contrast
 _STEP = 4  # pixels between two rows of the gain
-_STRIP = 32  # rows at a time
 _PATTERN_UNIT, _FRACTION_BITS = 32, 9  # fixed point: pattern in 1/32, gain in 1/16 grey levels
 _FLAT, _SLOPE, _MAX_GAIN = 1.2, 0.7, 2.4  # relative; per grey level of bend; at most
 _STRENGTHS = np.linspace(0.0, 4.0, 17)  # that a wave of a small picture may get
@@ -38,14 +37,18 @@ class Marker:
     def __init__(self, payload: int, strengths: np.ndarray | float = 1.0) -> None:
         self.payload = payload
         self._tile = np.clip(np.round(tile(payload, strengths) * _PATTERN_UNIT), -127, 127).astype(np.int16)
-        self._across = np.zeros((0, _STEP, 0), dtype=np.int16)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The uint8 ``(H, W, 3)`` image with the mark; all three channels change alike, by up to ten grey levels."""
         strength = gain(image)
         if fused_status()[0]:
             return add_pattern(image, self._tile, strength, step=_STEP, fraction=_FRACTION_BITS)
-        return self._with_numpy(image, np.repeat(strength, 3, axis=1))
+        rows, across = np.arange(len(image)), np.take(self._tile, range(image.shape[1]), axis=1, mode="wrap")
+        change = np.repeat(strength[rows // _STEP] * across[rows % TILE], 3, axis=1)
+        change += 1 << (_FRACTION_BITS - 1)
+        change >>= _FRACTION_BITS
+        change += image.reshape(len(image), -1)
+        return np.clip(change, 0, 255, out=change).astype(np.uint8).reshape(image.shape)
 
     def still(self, image: np.ndarray) -> np.ndarray:
         """A single picture; in a small one the waves that it hides least get more of the same strength."""
@@ -56,25 +59,6 @@ class Marker:
         turned = np.exp(-1j * phases(self.payload))
         one = float(np.mean(np.real((after - before) * turned)))
         return Marker(self.payload, worthwhile(before * turned / one))(image) if one > 0.0 else marked
-
-    def _with_numpy(self, image: np.ndarray, strength: np.ndarray) -> np.ndarray:
-        """The same numbers, in more time."""
-        height, width = image.shape[0], 3 * image.shape[1]
-        if self._across.shape[-1] != width:
-            across = np.take(self._tile, range(image.shape[1]), axis=1, mode="wrap")
-            self._across = np.repeat(across, 3, axis=1).reshape(-1, _STEP, width)
-        rows = image.reshape(height, width)
-        marked = np.empty_like(rows)
-        for top in range(0, height, _STRIP):  # strips stay in the processor's cache
-            own = strength[top // _STEP : (top + _STRIP) // _STEP, None]
-            product = own * self._across[top % TILE // _STEP :][: len(own)]
-            change = product.reshape(-1, width)[: height - top]
-            change += 1 << (_FRACTION_BITS - 1)
-            change >>= _FRACTION_BITS
-            change += rows[top : top + _STRIP]
-            np.clip(change, 0, 255, out=change)
-            marked[top : top + _STRIP] = change
-        return marked.reshape(image.shape)
 
 
 def worthwhile(own: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 from export3d.errors import UnreadableImageError
 from export3d.images import read_image
-from export3d.provenance.detect import SMALL_PX, FoundMark, MarkDetector
+from export3d.provenance.detect import SMALL_PX, FoundMark, MarkDetector, is_small
 from export3d.provenance.manifest import ManifestReport, read_manifest
 from export3d.video import VideoReader
 
@@ -33,7 +33,7 @@ class FileReport:
         mark: the invisible mark, None where there is none.
         frames: pictures that were looked at for it.
         complete: every size was tried within the time limit.
-        small: they are so small that a mark is easily lost.
+        small: it is a picture so small that a mark is easily lost.
     """
 
     path: Path
@@ -93,7 +93,12 @@ def verify_file(path: Path, *, time_limit_s: float = 60.0) -> FileReport:
         mark = _look_at_video(path, detector, deadline)
     complete = mark is not None or time.monotonic() <= deadline
     return FileReport(
-        path=path, manifest=manifest, mark=mark, frames=detector.num_frames, complete=complete, small=detector.is_small
+        path=path,
+        manifest=manifest,
+        mark=mark,
+        frames=detector.num_frames,
+        complete=complete,
+        small=picture is not None and is_small(picture),
     )
 
 
