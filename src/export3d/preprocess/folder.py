@@ -57,8 +57,8 @@ def read_csv(path: Path, options: PrepareOptions) -> Inputs:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns = tuple(name.strip() for name in reader.fieldnames or ())
-            rows = [dict(zip(columns, (value or "" for value in row.values()), strict=False)) for row in reader]
+            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
+            rows = [{name: row[name] or "" for name in columns} for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: not a CSV list in UTF-8 ({error}).") from error
     for name in columns:
