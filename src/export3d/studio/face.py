@@ -14,11 +14,10 @@ from msgspec import Meta
 
 from export3d.animation import Subject
 from export3d.animation.animator import turned_by
-from export3d.animation.sweep import SweepOptions, coefficient_spread, require_basis, sweep_values
+from export3d.animation.sweep import basis_ends, require_basis
 from export3d.animation.transfer import relative_camera
 from export3d.camera import Camera
 from export3d.errors import UsageError
-from export3d.expression.lebs import LeBS
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait import Model, PortraitModel
 from export3d.tracking import ExtractorInfo, Motion
@@ -59,19 +58,6 @@ class Keyframe:
 
     time_s: Annotated[float, Meta(ge=0.0, le=LONGEST_S)]
     wish: Wish
-
-
-def basis_ends(model: Model) -> dict[str, tuple[float, float]]:
-    """Vector of CLeBS's basis (Figs. 9 and 13) -> its coefficient at the ends of its slider; none of the shipped model,
-    whose sliders are single weights."""
-    if isinstance(model, PortraitModel) or not isinstance(model.expression, LeBS):
-        return {}
-    if model.config.expression.space == "ict64":
-        ends = sweep_values(SweepOptions(steps=2), *coefficient_spread(model))
-    else:
-        unknown = np.zeros(model.config.expression.num_basis)
-        ends = sweep_values(SweepOptions(steps=2, ranges="paper"), unknown, unknown)
-    return {f"v{number}": (float(first), float(last)) for number, (first, last) in ends.items()}
 
 
 def read_weights(model: Model) -> list[str]:
