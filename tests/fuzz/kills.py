@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
+import multiprocessing.util
+import os
 import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -29,34 +31,74 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from facts import facts  # noqa: E402
 
+import export3d.cli  # noqa: E402
 from clips import make_clip, panned_frames  # noqa: E402
+
+for module in ("animate", "heads", "prepare", "train"):
+    importlib.import_module(f"export3d.cli.{module}")
 
 STOPS = {"-9": (9,), "-15": (15,), "-1": (1,), "-2": (2,), "-2 -2": (2, 2)}
 LOOSE = re.compile(r"state-\d+|metrics\.jsonl$|seconds")
 """Which states are kept depends on when a run was stopped; times are never the same."""
 
-TINY = "--preset tiny --device cpu --threads 1 --log-every 5 --state-every 20 --sheet-every 40"
+TINY = "--preset tiny --device cpu --threads 1 --log-every 5 --state-every 10 --sheet-every 20"
 COMMANDS = {
     "animate": "animate --source {made}/photo.png --driving {made}/a.mp4 --model {made}/train/model.safetensors "
     "-o {out}/film.mp4 --no-manifest --no-mark --threads 1",
-    "heads render": "heads render --identities 4 --frames 3 --size 64 --quality fast --workers 1 -o {out}",
+    "heads render": "heads render --identities 3 --frames 2 --size 64 --quality fast --workers 1 -o {out}",
     "prepare": "prepare {made}/videos -o {out} --size 64 --workers 1 --min-frames 8 --min-face-px 50 --min-sharpness 1",
-    "pretrain": f"pretrain --data {{made}}/heads {TINY} --steps 120 -o {{out}}",
-    "train": f"train --data {{made}}/heads --expression {{made}}/pretrain {TINY} --samples 240 -o {{out}}",
+    "pretrain": f"pretrain --data {{made}}/heads {TINY} --steps 60 -o {{out}}",
+    "train": f"train --data {{made}}/heads --expression {{made}}/pretrain {TINY} --samples 120 -o {{out}}",
 }
 """`{made}` is a folder of inputs, `{out}` an empty one."""
 
 
-def start(command: str, made: Path, out: Path) -> subprocess.Popen[bytes]:
-    """A command; signals reach it as from a terminal."""
+class Run:
+    """A command in a process of its own, forked from this one, which has imported everything: only what it does takes time.
+    Signals reach it as from a terminal."""
 
-    def as_in_a_terminal() -> None:
-        for number in (signal.SIGINT, signal.SIGHUP):
+    def __init__(self, command: str, made: Path, out: Path) -> None:
+        words = [word.format(made=made, out=out) for word in COMMANDS[command].split()]
+        self.pid, self.code = os.fork(), None
+        if self.pid == 0:
+            code = 1
+            try:
+                code = self._work(words)
+            finally:
+                os._exit(code)
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code
+
+    def wait(self, seconds: float = 600) -> int:
+        """The exit code; `TimeoutError` where it never ends."""
+        until = time.monotonic() + seconds
+        while self.poll() is None:
+            if time.monotonic() > until:
+                os.kill(self.pid, signal.SIGKILL)
+                raise TimeoutError(f"process {self.pid} did not end in {seconds} s")
+            time.sleep(0.02)
+        return self.code or 0
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def _work(self, words: list[str]) -> int:
+        """In the child: as `python -m export3d` begins and ends."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-
-    words = [word.format(made=made, out=out) for word in COMMANDS[command].split()]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([sys.executable, "-m", "export3d", *words], **quiet, preexec_fn=as_in_a_terminal)
+        for descriptor in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        sys.modules["__main__"] = importlib.import_module("export3d.__main__")  # what its workers import
+        code = export3d.cli.main(words)
+        multiprocessing.util._exit_function()
+        return code
 
 
 def make_inputs(made: Path) -> None:
@@ -69,7 +111,7 @@ def make_inputs(made: Path) -> None:
         make_clip(made / "videos" / f"v{number}.mp4", frames=frames, audio=None)
     for command, name in (("heads render", "heads"), ("pretrain", "pretrain"), ("train", "train")):
         (made / name).mkdir()
-        assert start(command, made, made / name).wait() == 0, f"{command} must work undisturbed"
+        assert Run(command, made, made / name).wait() == 0, f"{command} must work undisturbed"
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -121,7 +163,7 @@ def undisturbed(command: str, made: Path) -> tuple[dict[str, str], set[str], flo
         for _ in range(2):
             out.mkdir()
             started = time.monotonic()
-            assert start(command, made, out).wait() == 0
+            assert Run(command, made, out).wait() == 0
             took = time.monotonic() - started
             runs.append(contents(out))
             shutil.rmtree(out)
@@ -135,7 +177,7 @@ def stopped(command: str, made: Path, out: Path, signals: tuple[int, ...], after
     """The exit code of a command that got the signals after a while; None if it had ended before."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    process = start(command, made, out)
+    process = Run(command, made, out)
     time.sleep(after_s)
     if process.poll() is not None:
         return None
@@ -145,11 +187,12 @@ def stopped(command: str, made: Path, out: Path, signals: tuple[int, ...], after
     return process.wait(120)
 
 
-def attack(command: str, made: Path, out: Path, kills: int, rng: random.Random) -> dict[str, object]:
+def attack(command: str, made: Path, out: Path, options: argparse.Namespace) -> dict[str, object]:
     """Kill, look, finish, compare."""
+    rng, until = random.Random(options.seed), time.monotonic() + 60 * options.minutes
     problems, codes, moments = [], {name: [] for name in STOPS}, []
     wanted, varying, took = undisturbed(command, made)
-    while len(moments) < kills:
+    while len(moments) < options.kills and time.monotonic() < until:
         name = list(STOPS)[len(moments) % len(STOPS)]
         where = f"kill {len(moments)} ({name})"
         moment = rng.uniform(0.1, 1.0)
@@ -163,19 +206,19 @@ def attack(command: str, made: Path, out: Path, kills: int, rng: random.Random) 
             problems.append(f"{where}: not whole: {partial}")
         if name != "-9" and code > 0 and leftovers(out):
             problems.append(f"{where}: left {leftovers(out)}")
-        code = start(command, made, out).wait(600)
+        code = Run(command, made, out).wait(600)
         different = compare(contents(out), wanted, varying)
         if code != 0 or different or leftovers(out):
             problems.append(f"{where}: the next run ended with {code}; differs in {different[:5]} {leftovers(out)}")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    both = [start(command, made, out) for _ in range(2)]
+    both = [Run(command, made, out) for _ in range(2)]
     ended = sorted(process.wait(600) for process in both)
     different = compare(contents(out), wanted, varying)
     if ended[0] != 0 or different or leftovers(out):
         problems.append(f"two at once: ended with {ended}; differ in {different[:5]} {leftovers(out)}")
     return {
-        "kills": kills,
+        "kills": len(moments),
         "moments": moments,
         "exit_codes": codes,
         "two_at_once": [ended],
@@ -202,6 +245,7 @@ def main() -> int:
     """All commands, the table; 1 if anything was not as promised."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20, help="of each command")
+    parser.add_argument("--minutes", type=float, default=1e9, help="no new kill after as many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=list(COMMANDS), choices=list(COMMANDS))
     parser.add_argument("--inputs", type=Path, help="a folder to make the inputs in, or where they are")
@@ -215,7 +259,7 @@ def main() -> int:
             made.mkdir()
             make_inputs(made)
         for command in options.only:
-            row = attack(command, made, Path(folder) / "out", options.kills, random.Random(options.seed))
+            row = attack(command, made, Path(folder) / "out", options)
             if options.json:
                 row = kept(options.json, command, row, options.seed)
             bad += len(row["problems"])

@@ -10,13 +10,14 @@ import wave
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
 
 from export3d.cli.batch import read_jobs
-from export3d.errors import MotionFileError
+from export3d.errors import CertificateError, MotionFileError
 from export3d.heads.clips.extractor import LinearExtractor
 from export3d.heads.shape.procedural import procedural_head
 from export3d.images import open_picture
@@ -29,13 +30,16 @@ from export3d.provenance.certificate import LOCAL_FILE, load_credentials
 from export3d.provenance.consent import consent_of
 from export3d.provenance.finish import Finish
 from export3d.provenance.folder import config_folder
+from export3d.provenance.manifest import read_manifest
 from export3d.provenance.options import ProvenanceOptions
-from export3d.provenance.verify import verify_file
 from export3d.speech.sound import read_sound
 from export3d.studio.api import read_keyframes, read_wish
 from export3d.studio.films import Limits
 from export3d.studio.socket import Client, pack, unpack
+from export3d.tracking.gaze import GazeMap
+from export3d.tracking.head_fit import HeadFit
 from export3d.tracking.live_link import Take
+from export3d.tracking.regressor import LandmarkRegressor
 from export3d.tracking.vmc import VmcListener
 
 
@@ -68,9 +72,12 @@ def _sound(folder: Path) -> Path:
     return folder / "a.wav"
 
 
-def _extractor(folder: Path) -> Path:
-    LinearExtractor.build(procedural_head()).save(folder / "a.safetensors")
-    return folder / "a.safetensors"
+def _saved(load: Callable[[], Any]) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        load().save(folder / "a.safetensors")
+        return folder / "a.safetensors"
+
+    return make
 
 
 def _signed(folder: Path) -> Path:
@@ -80,6 +87,12 @@ def _signed(folder: Path) -> Path:
     Image.fromarray(finish.frame(noise)).save(path)
     finish.file(path, ".png")
     return path
+
+
+def _verify(path: Path) -> None:
+    state = read_manifest(path).state
+    if state != "valid":
+        raise CertificateError(state)
 
 
 def _certificate(folder: Path) -> Path:
@@ -153,13 +166,17 @@ EVERY: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "allowed": (_text("a.txt", "# names\np.png\n" + "ab" * 32 + "\n"), AllowedSources.load),
     "consent": (_text("a.txt", "They agreed."), lambda path: consent_of(str(path))),
     "sound": (_sound, read_sound),
-    "extractor": (_extractor, LinearExtractor.load),
+    "extractor": (_saved(lambda: LinearExtractor.build(procedural_head())), LinearExtractor.load),
+    "gaze": (_saved(GazeMap.load), GazeMap.load),
+    "head fit": (_saved(HeadFit.load), HeadFit.load),
+    "regressor": (_saved(LandmarkRegressor.load), LandmarkRegressor.load),
     "webcam": (_jpeg, _webcam),
     "message": (_message, _answer),
     "datagram": (_datagram, _hear),
-    "signed": (_signed, verify_file),
+    "signed": (_signed, _verify),
     "certificate": (_certificate, lambda path: load_credentials(path, path)),
 }
 NEEDS = {"datagram": "pythonosc", "signed": "c2pa", "certificate": "cryptography", "message": "starlette"}
 LISTS = {kind: pair for kind, pair in EVERY.items() if importlib.util.find_spec(NEEDS.get(kind, "av"))}
 """Kinds whose package is installed."""
+SEALED = ("extractor", "gaze", "head fit", "regressor", "signed")
