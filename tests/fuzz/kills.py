@@ -26,6 +26,7 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image
+from safetensors import safe_open
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
@@ -33,6 +34,7 @@ from facts import facts  # noqa: E402
 
 import export3d.cli  # noqa: E402
 from clips import make_clip, panned_frames  # noqa: E402
+from export3d.tensor_files import content_digest  # noqa: E402
 
 for module in ("animate", "heads", "prepare", "train"):
     importlib.import_module(f"export3d.cli.{module}")
@@ -64,6 +66,8 @@ class Run:
             code = 1
             try:
                 code = self._work(words)
+            except KeyboardInterrupt:  # before the program has begun, as the interpreter ends of it
+                code = 128 + signal.SIGINT
             finally:
                 os._exit(code)
 
@@ -116,8 +120,15 @@ def make_inputs(made: Path) -> None:
 
 def contents(folder: Path) -> dict[str, str]:
     """Name -> digest of every file."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(folder)): digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def digest(path: Path) -> str:
+    """Of a tensor file that of its contents: the library puts the entries of a header in another order each time."""
+    if path.suffix != ".safetensors":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    with safe_open(path, framework="pt") as opened:
+        return content_digest(opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}, "")
 
 
 def is_whole(path: Path) -> bool:
@@ -131,9 +142,7 @@ def is_whole(path: Path) -> bool:
         if path.suffix == ".png":
             Image.open(path).load()
         if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
-            load_file(path)
+            digest(path)
         if path.suffix == ".mp4":
             with av.open(str(path)) as film:
                 return len(list(film.decode(video=0))) > 0
