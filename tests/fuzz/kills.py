@@ -202,7 +202,7 @@ def attack(command: str, made: Path, out: Path, options: argparse.Namespace) -> 
     problems, codes, moments = [], {name: [] for name in STOPS}, []
     wanted, varying, took = undisturbed(command, made)
     while len(moments) < options.kills and time.monotonic() < until:
-        name = list(STOPS)[len(moments) % len(STOPS)]
+        name = list(STOPS)[(options.seed + len(moments)) % len(STOPS)]
         where = f"kill {len(moments)} ({name})"
         moment = rng.uniform(0.1, 1.0)
         if (code := stopped(command, made, out, STOPS[name], took * moment)) is None:
