@@ -38,7 +38,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "nn": (),
     "rendering": (),
     "data": (),
-    "provenance": (),
+    "provenance": ("rendering",),
     "expression": ("nn",),
     "model": ("expression", "rendering", "nn"),
     "portrait": ("model", "expression", "rendering", "nn"),

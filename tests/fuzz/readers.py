@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -91,7 +92,7 @@ def _film(suffix: str, codec: str, pixels: str = "yuv420p") -> Callable[[Path], 
 
 def _watch(path: Path) -> None:
     with VideoReader(path, threads=1) as reader:
-        for frame, _ in zip(reader, range(50), strict=False):
+        for frame in islice(reader, 50):
             assert frame.image.shape == (reader.height, reader.width, 3)
 
 

@@ -57,8 +57,8 @@ def read_csv(path: Path, options: PrepareOptions) -> Inputs:
     """
     with reading(path, "not a CSV list in UTF-8", UsageError), open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        columns = tuple(name.strip() for name in reader.fieldnames or ())
-        rows = [dict(zip(columns, (value or "" for value in row.values()), strict=False)) for row in reader]
+        reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
+        rows = [{name: row[name] or "" for name in columns} for row in reader]
     for name in columns:
         if name not in CSV_COLUMNS:
             near = difflib.get_close_matches(name, CSV_COLUMNS, n=1, cutoff=0.4)
