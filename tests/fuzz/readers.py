@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from bombs import picture_bomb, tar_bomb, zip_bomb
 from damage import damaged
+from lists import LISTS, SEALED
 from PIL import Image
 
 from export3d.camera import Camera
@@ -246,4 +247,5 @@ READERS: dict[str, Reader] = {
     "png that lies": Reader(_picture("png"), _see, damage=picture_bomb),
     "gif that lies": Reader(_film("gif", "gif", "rgb8"), _watch, damage=picture_bomb),
     "avi that lies": Reader(_film("avi", "mjpeg", "yuvj420p"), _watch, damage=picture_bomb),
+    **{kind: Reader(*pair, sealed=kind in SEALED) for kind, pair in LISTS.items()},
 }
