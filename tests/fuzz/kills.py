@@ -47,7 +47,7 @@ TINY = "--preset tiny --device cpu --threads 1 --log-every 5 --state-every 10 --
 COMMANDS = {
     "animate": "animate --source {made}/photo.png --driving {made}/a.mp4 --model {made}/train/model.safetensors "
     "-o {out}/film.mp4 --no-manifest --no-mark --threads 1",
-    "heads render": "heads render --identities 3 --frames 2 --size 64 --quality fast --workers 1 -o {out}",
+    "heads render": "heads render --identities 3 --frames 4 --size 64 --quality fast --workers 1 -o {out}",
     "prepare": "prepare {made}/videos -o {out} --size 64 --workers 1 --min-frames 8 --min-face-px 50 --min-sharpness 1",
     "pretrain": f"pretrain --data {{made}}/heads {TINY} --steps 60 -o {{out}}",
     "train": f"train --data {{made}}/heads --expression {{made}}/pretrain {TINY} --samples 120 -o {{out}}",
