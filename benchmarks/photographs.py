@@ -164,7 +164,9 @@ def measured(animator: Animator, path: Path, motion: Motion, count: int) -> tupl
         "halo": float(np.nanmean(widths)),
         "left": left(board, subject.person.own, subject.crop),
         "unchanged": float(all((f.picture == board.photo)[~f.changing].all() for f in frames)),
-        **as_film(board, list(driven(animator, board, motion, range(len(motion) // 2, len(motion) // 2 + FILM_FRAMES)))),
+        **as_film(
+            board, list(driven(animator, board, motion, range(len(motion) // 2, len(motion) // 2 + FILM_FRAMES)))
+        ),
     }
     shown = [board.photo, *(frame.picture for frame in (still, *frames)), board.empty()]
     return row, np.concatenate([tile(picture) for picture in shown], axis=1)
