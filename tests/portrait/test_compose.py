@@ -17,8 +17,8 @@ from export3d.configs import config_to_dict
 from export3d.errors import CheckpointError
 from export3d.face_state import FaceState
 from export3d.portrait import PortraitModel, compose, load_model
-from export3d.portrait.detail import GAIN, DetailConfig, DetailNet, sharper
 from export3d.portrait import layers as layers_module
+from export3d.portrait.detail import GAIN, DetailConfig, DetailNet, sharper
 from export3d.portrait.layers import AGREEMENT, Choice, Layers, mixed, trusting
 from export3d.portrait.state import DrivenPlanes
 

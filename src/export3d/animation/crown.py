@@ -37,7 +37,7 @@ class Crown:
 
     @classmethod
     def of(cls, person: Person, crop: Crop, own: HeadLayer, camera: np.ndarray) -> Crown:
-        """Of the person around their head as it is rendered in its `own` pose in the crop, by the portrait's camera ``(25,)``."""
+        """Of the person around their head, rendered in its `own` pose in the crop, by the portrait's camera ``(25,)``."""
         size = own.opacity.shape[-1]
         rows = round(CHIN * size)
         colours = planes(crop_image(person.spread, person.crop, size))[:, :rows]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from export3d.model.superres import SuperResConfig, SuperResolution
 from export3d.nn.conv import conv
 
-
 AGREEMENT = 0.25
 """Mean difference of colours in [-1, 1] at which two pictures still agree by 1 / e."""
 
