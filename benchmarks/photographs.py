@@ -63,7 +63,7 @@ FILM_FRAMES, FILM_CRF = 8, 10
 NEIGHBOURHOOD_PX = 16
 """A codec's blocks carry what changes so far."""
 
-JITTERS = 4
+JITTERS = 2
 SHIFT, SCALE, ROLL = 0.04, 0.05, 0.07
 """Of the crop for identities: up to so much of its side, and radians."""
 

@@ -90,4 +90,5 @@ def _place(pose: HeadPose) -> np.ndarray:
 def _grown(mask: Tensor, pixels: float) -> Tensor:
     """A mask ``(1, h, w)`` grown, with a soft rim."""
     soft = round(0.2 * pixels)
-    return F.avg_pool2d(grown(mask, round(pixels)), 2 * soft + 1, 1, soft, count_include_pad=False)
+    mask = F.avg_pool2d(grown(mask, round(pixels)), (1, 2 * soft + 1), 1, (0, soft), count_include_pad=False)
+    return F.avg_pool2d(mask, (2 * soft + 1, 1), 1, (soft, 0), count_include_pad=False)
