@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from export3d.model.superres import SuperResConfig, SuperResolution
 from export3d.nn.conv import conv
 
-AGREEMENT = 0.25
+AGREEMENT = 0.12
 """Mean difference of colours in [-1, 1] at which two pictures still agree by 1 / e."""
 
 _LEAST_SHARE = 1e-4
