@@ -241,7 +241,7 @@ class Output(ExitStack):
             self._writer = self.enter_context(self._open(size=self._size, transparent=image.shape[-1] == 4))
         self._writer.write(finished(image, self._finish), pts, duration)
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> bool:
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> bool | None:
         if kind is not None and is_series(self.path):  # nothing half is left behind
             for number in range(self.num_frames):
                 of_series(self.path, number + 1).unlink(missing_ok=True)
