@@ -21,7 +21,7 @@ LARGER = 1.25
 TOLERATED = 0.02
 """A crop may reach beyond the photograph by this share of its side without being cut or warned of."""
 
-WANDER, ZOOM = 0.12, 1.1
+WANDER, ZOOM = 0.06, 1.1
 """How far a head goes from where it sits on its shoulders, in scene units, and by what factor it grows or shrinks at most:
 the shoulders of the photograph stay where they are."""
 
