@@ -42,11 +42,12 @@ from export3d.animation.animator import turned_by
 from export3d.animation.framing import anchored
 from export3d.animation.paste import Pasteboard, pasteboard
 from export3d.animation.transfer import transfer
+from export3d.data.manifest import file_sha256
 from export3d.evaluation.metrics.backends import TrackerBackend
 from export3d.evaluation.metrics.dlib_identity import DlibIdentity
 from export3d.files import measured_now
 from export3d.images import read_image
-from export3d.portrait import load_model
+from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.tracking import Crop, Motion, Tracker, crop_image, crop_transform
 from export3d.tracking.clip import track_clip
 from export3d.video import VideoReader, VideoWriter
@@ -102,7 +103,9 @@ def main() -> None:
         Image.fromarray(np.concatenate(strips[first : first + 6])).save(options.keep / f"sheet_{first // 6}.png")
     if options.save:
         drawn_names = [paths[index].name for index in drawn]
-        facts = {"seed": options.seed, "people": len(rows), "portraits": drawn_names, "means": means}
+        weights = file_sha256(checkpoint_path(options.model))
+        facts = {"seed": options.seed, "weights_sha256": weights, "people": len(rows), "portraits": drawn_names}
+        facts = {**facts, "frames": options.frames, "means": means}
         print(save("photographs", facts))
 
 
