@@ -61,8 +61,7 @@ BLACK = 8
 SECTORS = 72
 LONGEST = 100  # frames of a clip
 FILM_FRAMES, FILM_CRF = 8, 10
-NEIGHBOURHOOD_PX = 16
-"""A codec's blocks carry what changes so far."""
+NEIGHBOURHOOD_PX = 16  # so far a codec carries what changes
 
 JITTERS = 2
 SHIFT, SCALE, ROLL = 0.04, 0.05, 0.07
