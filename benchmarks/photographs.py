@@ -1,24 +1,34 @@
 """Photographs brought alive, measured: is the face as sharp, is nothing black, is there a halo? (results/photographs.json)
 
-    python benchmarks/photographs.py --portraits FOLDER --clips FOLDER --save
+    python benchmarks/photographs.py --portraits FOLDER --clips FOLDER --keep KEPT --save
 
 Portraits are drawn by a seed; each is driven by frames of one clip, as `export3d animate` does. In every frame:
 
 - sharpness: mean absolute Laplacian inside the 68 points' hull over that of the photograph, both faces cropped alike and of
   the same number of pixels; `still` is the portrait's own face and pose.
+- identity: cosine of dlib's embedding with that of the photograph, over the photograph's own under the same jitter of the crop.
 - black: share of the picture that is black (no channel above 8 of 255) and is not near anything black in the photograph.
 - halo: width of the rim around the driven head, above the chin, in which the picture differs by more than 16 levels from
   what is put behind it, in pixels of a crop of 512: mean over 5-degree sectors of how many such pixels lie outside opacity
   1/2. Soft hair counts, too.
 - left: share of the old head (the person's own pixels in the upper half of the crop) that is not taken away.
 - unchanged: whether every pixel away from both heads equals the photograph's.
+- film, still_film: share of the pixels away from both heads that are within a level of the photograph's after H.264 at crf 10
+  and decoding: of the film, and of as many frames of the photograph itself; film_error, still_film_error: mean difference.
+
+`--keep` holds a row and a strip of pictures for each portrait; those of this commit are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
@@ -32,11 +42,15 @@ from export3d.animation.animator import turned_by
 from export3d.animation.framing import anchored
 from export3d.animation.paste import Pasteboard, pasteboard
 from export3d.animation.transfer import transfer
+from export3d.data.manifest import file_sha256
+from export3d.evaluation.metrics.backends import TrackerBackend
+from export3d.evaluation.metrics.dlib_identity import DlibIdentity
+from export3d.files import measured_now
 from export3d.images import read_image
-from export3d.portrait import load_model
+from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.tracking import Crop, Motion, Tracker, crop_image, crop_transform
 from export3d.tracking.clip import track_clip
-from export3d.video import VideoReader
+from export3d.video import VideoReader, VideoWriter
 from material import save
 
 SIZE = 512
@@ -46,6 +60,12 @@ DIFFERS = 16.0
 BLACK = 8
 SECTORS = 72
 LONGEST = 100  # frames of a clip
+FILM_FRAMES, FILM_CRF = 8, 10
+NEIGHBOURHOOD_PX = 16  # so far a codec carries what changes
+
+JITTERS = 2
+SHIFT, SCALE, ROLL = 0.04, 0.05, 0.07
+"""Of the crop for identities: up to so much of its side, and radians."""
 
 
 @dataclass(frozen=True)
@@ -66,38 +86,57 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--frames", type=int, default=3, help="frames of a clip, evenly spaced")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sheet", type=Path, default=None, help="folder for contact sheets of 6 people each")
+    parser.add_argument("--keep", type=Path, required=True, help="folder for each portrait's row and strip")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long; call again to go on")
     parser.add_argument("--save", action="store_true", help="write results/photographs.json")
     options = parser.parse_args()
     paths = sorted(p for p in options.portraits.iterdir() if p.suffix in (".jpg", ".png"))
     drawn = sorted(np.random.default_rng(options.seed).permutation(len(paths))[: options.count].tolist())
-    model = load_model(options.model)
-    rows, strips = [], []
-    with Tracker(size=model.config.image_size) as tracker:
-        motions = [motion_of(path, tracker) for path in sorted(options.clips.glob("*.mp4"))]
-        animator = Animator(model, tracker, framing="photo")
-        for place, index in enumerate(drawn):
-            row, strip = measured(animator, paths[index], motions[place % len(motions)], options.frames)
-            print(paths[index].name, {key: round(value, 3) for key, value in row.items()}, flush=True)
-            rows.append(row)
-            strips.append(strip)
-    names = list(rows[0])
-    table = {name: np.array([row[name] for row in rows]) for name in names}
+    options.keep.mkdir(parents=True, exist_ok=True)
+    rows = measured_rows(options, [paths[index] for index in drawn])
+    table = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     means = {name: {"mean": float(np.nanmean(x)), "worst": float(worst(name, x))} for name, x in table.items()}
     print({name: {key: round(value, 4) for key, value in row.items()} for name, row in means.items()})
-    if options.sheet is not None:
-        options.sheet.mkdir(parents=True, exist_ok=True)
-        for first in range(0, len(strips), 6):
-            Image.fromarray(np.concatenate(strips[first : first + 6])).save(options.sheet / f"sheet_{first // 6}.png")
+    strips = [np.asarray(Image.open(options.keep / f"{paths[index].stem}.png")) for index in drawn]
+    for first in range(0, len(strips), 6):
+        Image.fromarray(np.concatenate(strips[first : first + 6])).save(options.keep / f"sheet_{first // 6}.png")
     if options.save:
         drawn_names = [paths[index].name for index in drawn]
-        facts = {"seed": options.seed, "people": len(rows), "portraits": drawn_names, "means": means}
+        weights = file_sha256(checkpoint_path(options.model))
+        facts = {"seed": options.seed, "weights_sha256": weights, "people": len(rows), "portraits": drawn_names}
+        facts = {**facts, "frames": options.frames, "means": means}
         print(save("photographs", facts))
+
+
+def measured_rows(options: argparse.Namespace, drawn: list[Path]) -> list[dict[str, float]]:
+    """A row for each portrait; what this commit has measured already is read."""
+    started, rows = time.perf_counter(), []
+    setting = {"commit": measured_now()["commit"], "model": options.model, "frames": options.frames}
+    model = load_model(options.model)
+    with Tracker(size=model.config.image_size) as tracker:
+        animator, clips = Animator(model, tracker, framing="photo"), sorted(options.clips.glob("*.mp4"))
+        motions: dict[Path, Motion] = {}
+        for place, path in enumerate(drawn):
+            kept, clip = options.keep / f"{path.stem}.json", clips[place % len(clips)]
+            if kept.is_file() and (found := json.loads(kept.read_text()))["setting"] == setting:
+                rows.append(found["row"])
+                continue
+            if time.perf_counter() - started > options.seconds:
+                sys.exit(f"{len(rows)} of {len(drawn)} portraits measured; call again.")
+            if clip not in motions:
+                motions[clip] = motion_of(clip, tracker)
+            row, strip = measured(animator, path, motions[clip], options.frames)
+            print(path.name, {key: round(value, 3) for key, value in row.items()}, flush=True)
+            Image.fromarray(strip).save(kept.with_suffix(".png"))
+            kept.write_text(json.dumps({"setting": setting, "row": row}))
+            rows.append(row)
+    return rows
 
 
 def worst(name: str, values: np.ndarray) -> float:
     """The lowest of what should be high, else the highest."""
-    return np.nanmin(values) if name in ("sharpness", "still", "unchanged") else np.nanmax(values)
+    high = ("sharpness", "still", "identity", "unchanged", "film", "still_film")
+    return np.nanmin(values) if name in high else np.nanmax(values)
 
 
 def motion_of(path: Path, tracker: Tracker) -> Motion:
@@ -115,32 +154,74 @@ def measured(animator: Animator, path: Path, motion: Motion, count: int) -> tupl
     own = animator.layer(subject.state, subject.camera)
     board = pasteboard(image, subject.crop, subject.person, own.opacity)
     still = Frame(board.paste(own), board.opacity_of(own), board.changing(own))
-    frames = list(driven(animator, board, motion, count))
+    frames = list(driven(animator, board, motion, np.linspace(0, len(motion) - 1, count + 1).astype(int)[1:].tolist()))
     sharp = [sharpness(animator.tracker, frame.picture, board.photo, subject.crop) for frame in (still, *frames)]
     chin = float(animator.tracker.portrait(image, where=path.name).landmarks[8, 1])
     widths = [halo(frame, board, subject.crop, chin) for frame in frames]
     row = {
         "sharpness": float(np.nanmean(sharp[1:])),
         "still": sharp[0],
+        "identity": identity(animator.tracker, [frame.picture for frame in frames], board.photo, subject.crop),
         "black": max(black(frame.picture, board.photo) for frame in frames),
         "halo": float(np.nanmean(widths)),
         "left": left(board, subject.person.own, subject.crop),
         "unchanged": float(all((f.picture == board.photo)[~f.changing].all() for f in frames)),
+        **as_film(
+            board, list(driven(animator, board, motion, range(len(motion) // 2, len(motion) // 2 + FILM_FRAMES)))
+        ),
     }
     shown = [board.photo, *(frame.picture for frame in (still, *frames)), board.empty()]
     return row, np.concatenate([tile(picture) for picture in shown], axis=1)
 
 
-def driven(animator: Animator, board: Pasteboard, motion: Motion, count: int) -> Iterator[Frame]:
-    """Frames of the film, evenly spaced."""
+def driven(animator: Animator, board: Pasteboard, motion: Motion, wanted: Sequence[int]) -> Iterator[Frame]:
+    """Frames of the film."""
     subject, driver = animator.subject, MotionDriver(motion)
     assert subject is not None
-    wanted = np.linspace(0, len(motion) - 1, count + 1).astype(int)[1:]
     moved = transfer(driver, TransferOptions(), own=subject.state, camera=subject.camera, time_base=driver.time_base)
     for index, frame in enumerate(anchored(moved, subject.camera)):
         if index in wanted:
             head = animator.layer(turned_by(frame.state, frame.camera), frame.camera)
             yield Frame(board.paste(head), board.opacity_of(head), board.changing(head))
+
+
+def identity(tracker: Tracker, pictures: list[np.ndarray], photo: np.ndarray, crop: Crop) -> float:
+    """How far the pictures show the photograph's person; 1 is as far as the photograph itself, 0 is a stranger."""
+    chance = np.random.default_rng(0)
+    crops = [crop]
+    for _ in range(JITTERS):
+        aside, down, larger, turn = chance.uniform(-1.0, 1.0, 4) * (SHIFT * crop.side, SHIFT * crop.side, SCALE, ROLL)
+        place = {"center_x": crop.center_x + aside, "center_y": crop.center_y + down}
+        crops.append(replace(crop, **place, side=crop.side * (1.0 + larger), angle=crop.angle + turn))
+    reader = DlibIdentity(TrackerBackend(tracker))
+    seen = []
+    for picture in (photo, *pictures):
+        found = reader.embeddings(np.stack([crop_image(picture, each, SIZE) for each in crops]))
+        seen.append(found / np.linalg.norm(found, axis=1, keepdims=True))
+    own = seen[0][0]
+    return float(np.nanmean(np.stack(seen[1:])[:, 1:] @ own) / np.nanmean(seen[0][1:] @ own))
+
+
+def as_film(board: Pasteboard, frames: list[Frame]) -> dict[str, float]:
+    """How near to the photograph a film and one of the photograph itself are away from both heads, after decoding."""
+    away = ~binary_dilation(np.any([frame.changing for frame in frames], axis=0), iterations=NEIGHBOURHOOD_PX)
+    found = {}
+    for name, pictures in (("film", [f.picture for f in frames]), ("still_film", [board.photo] * len(frames))):
+        differs = [np.abs(x.astype(int) - board.photo)[away] for x in decoded(pictures)]
+        found[name] = float(np.mean([(x.max(axis=-1) <= 1).mean() for x in differs]))
+        found[f"{name}_error"] = float(np.mean([x.mean() for x in differs]))
+    return found
+
+
+def decoded(pictures: list[np.ndarray]) -> list[np.ndarray]:
+    """Pictures as a film's decoder gives them back."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        with VideoWriter(path, Fraction(25), pictures[0].shape[1::-1], crf=FILM_CRF) as writer:
+            for picture in pictures:
+                writer.write(picture)
+        with VideoReader(path) as reader:
+            return [frame.image for frame in reader]
 
 
 def sharpness(tracker: Tracker, picture: np.ndarray, photo: np.ndarray, crop: Crop) -> float:

@@ -65,7 +65,7 @@ def test_a_name_that_cannot_be_transparent_is_refused(tmp_path: Path, name: str)
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["film.webm", "film.mov", "still.png"])
+@pytest.mark.parametrize("name", ["film.webm", "film.mov", "still.png", "%04d.png"])
 def test_a_name_that_can_be_transparent_is_taken(tmp_path: Path, name: str) -> None:
     check_target(tmp_path / name, transparent=True)
 

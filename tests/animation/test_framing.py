@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,17 @@ from PIL import Image
 from clips import face_points
 from export3d.animation import Animator, DrivingFrame, Subject
 from export3d.animation import person as person_module
-from export3d.animation.framing import WANDER, ZOOM, anchored, beyond, inside, is_larger
+from export3d.animation.framing import (
+    ASIDE_RAD,
+    FARTHEST_RAD,
+    FREE_RAD,
+    WANDER,
+    ZOOM,
+    anchored,
+    beyond,
+    inside,
+    is_larger,
+)
 from export3d.animation.person import continued
 from export3d.camera import Camera
 from export3d.face_state import FaceState
@@ -39,10 +50,30 @@ def test_a_head_begins_where_the_portrait_has_it_and_never_leaves_its_shoulders(
     poses = [HeadPose.of_camera(frame.camera) for frame in anchored(given, HOME)]
     away = np.array([pose.origin - home for pose in poses])
     assert away[0] == pytest.approx([0.0, 0.0, 0.0], abs=1e-5)
-    assert away[1, 0] == pytest.approx(0.05, rel=0.1) and 0.9 * WANDER < away[2, 0] <= WANDER
+    assert (
+        away[1, 0] == pytest.approx(WANDER * math.tanh(0.05 / WANDER), rel=1e-4)
+        and 0.9 * WANDER < away[2, 0] <= 1.001 * WANDER
+    )
     assert [poses[i].origin[2] / home[2] for i in (3, 4)] == pytest.approx([1.0 / ZOOM, ZOOM])
-    for pose, frame in zip(poses, given, strict=True):
-        np.testing.assert_allclose(pose.rotation, HeadPose.of_camera(frame.camera).rotation, atol=1e-6)
+
+
+def a_turn(yaw: float, home: float) -> float:
+    """Yaw in degrees of a driven head in a photograph that has it at `home`, both positive to one side."""
+    given, own = (Camera.look_at_head(math.radians(angle)).to_vector()[0].numpy() for angle in (yaw, home))
+    frame = replace(a_frame(0.0), camera=given)
+    (moved,) = anchored([frame], own)
+    yaw_of = Camera.from_vector(torch.from_numpy(moved.camera)[None]).head_angles()
+    assert yaw_of[0, 1:].abs().max() < 1e-4
+    return math.degrees(float(yaw_of[0, 0]))
+
+
+def test_a_head_turns_no_farther_than_the_photograph_shows_it() -> None:
+    limit, free = math.degrees(FARTHEST_RAD), math.degrees(FREE_RAD)
+    assert a_turn(15.0, home=5.0) == pytest.approx(15.0, abs=0.01)  # it faces the camera nearly: as the driver's
+    assert a_turn(0.0, home=40.0) == pytest.approx(40.0 - math.degrees(ASIDE_RAD), abs=0.01)
+    assert a_turn(-5.0, home=40.0) - a_turn(0.0, home=40.0) == pytest.approx(-5.0, abs=0.01)
+    assert free < a_turn(30.0, home=0.0) < 30.0 and limit - 1.5 < a_turn(80.0, home=0.0) < limit
+    assert a_turn(-80.0, home=40.0) == pytest.approx(40.0 - limit, abs=0.5)
 
 
 def test_a_lost_beginning_does_not_say_where_the_head_begins() -> None:

@@ -143,6 +143,22 @@ def test_a_still_shows_the_first_face(tmp_path: Path, animator: Animator, make_t
     assert report.frames == 1
 
 
+def test_a_series_has_a_picture_of_each_frame_or_none(
+    tmp_path: Path, animator: Animator, make_tracker: TrackerMaker
+) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", num_frames=3)
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    with pytest.raises(FaceLostError):
+        make_video(animator, clip, folder / "at_%03d.png", make_tracker(3, lost=[2]), on_lost="abort")
+    assert list(folder.iterdir()) == []
+    report = make_video(animator, clip, folder / "at_%03d.png", make_tracker(3))
+    assert sorted(path.name for path in folder.iterdir()) == ["at_001.png", "at_002.png", "at_003.png"]
+    make_video(animator, clip, folder / "still.png", make_tracker(3))
+    first, last, still = (np.asarray(Image.open(folder / name)) for name in ("at_001.png", "at_003.png", "still.png"))
+    assert np.array_equal(first, still) and not np.array_equal(first, last) and report.frames == 3
+
+
 def test_a_photo_drives_a_still_video(
     tmp_path: Path, animator: Animator, make_tracker: TrackerMaker, photo: np.ndarray
 ) -> None:

@@ -17,8 +17,9 @@ from export3d.configs import config_to_dict
 from export3d.errors import CheckpointError
 from export3d.face_state import FaceState
 from export3d.portrait import PortraitModel, compose, load_model
+from export3d.portrait import layers as layers_module
 from export3d.portrait.detail import GAIN, DetailConfig, DetailNet, sharper
-from export3d.portrait.layers import Choice, Layers, mixed
+from export3d.portrait.layers import AGREEMENT, Choice, Layers, mixed, trusting
 from export3d.portrait.state import DrivenPlanes
 
 Make = Callable[..., PortraitModel]
@@ -49,6 +50,7 @@ def test_at_the_models_own_size_a_photograph_changes_nothing_but_its_sharpness_w
     make_model: Make, make_state: States, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compose, "GAIN", 0.0)
+    monkeypatch.setattr(layers_module, "AGREEMENT", 1e-9)
     model = _silent(make_model())
     driven, camera = _driven(model, make_state, _photo(32, 2), 2)
     without = replace(driven, code=replace(driven.code, maps=replace(driven.code.maps, photo=None)))
@@ -213,3 +215,23 @@ def test_nothing_else_may_be_missing(tmp_path: Path, make_model: Make, missing: 
     _write(tmp_path / "m.safetensors", make_model(), missing)
     with pytest.raises(CheckpointError, match=f"missing '{missing[-1]}'"):
         load_model(tmp_path / "m.safetensors")
+
+
+def test_the_portrait_has_the_share_of_the_raw_image_where_both_agree() -> None:
+    rgb = torch.zeros(1, 3, 2, 2)
+    own = rgb.clone()
+    own[..., 1] = 3.0 * AGREEMENT
+    layers = Layers(
+        colours=torch.stack([own, own + 1.0], dim=1),
+        prior=torch.tensor([0.11, 0.4, 0.2])[None, :, None, None].expand(1, 3, 2, 2),
+        clues=torch.zeros(1, 0, 2, 2),
+        opacity=torch.ones(1, 1, 2, 2),
+    )
+    choice = Choice(
+        rgb, torch.randn(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), torch.zeros(1, 1, 2, 2), torch.zeros(1, 4, 2, 2)
+    )
+    before, after = (torch.softmax(x.logits + layers.prior.log(), dim=1) for x in (choice, trusting(choice, layers)))
+    assert torch.allclose(after[:, :, :, 1], before[:, :, :, 1], atol=2e-4)  # they differ
+    assert after[:, 0, :, 0].max() < 2e-4
+    assert torch.allclose(after[:, 1, :, 0], (before[:, 0] + before[:, 1])[:, :, 0], atol=3e-4)
+    assert torch.allclose(after[:, 2], before[:, 2], atol=2e-4)

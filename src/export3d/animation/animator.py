@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from export3d.animation.crown import Crown
 from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_larger
 from export3d.animation.paste import DETAIL_PX, LARGEST_PX, HeadLayer
 from export3d.animation.person import Person, continued, person_apart
@@ -188,6 +189,9 @@ class Animator:
             whole=whole,
             warnings=warnings,
         )
+        if person is not None:
+            crown = Crown.of(person, crop, self.layer(state, camera), camera)
+            self.subject = replace(self.subject, crown=crown)
         return self.subject
 
     def own_state(self, state: FaceState, camera: np.ndarray) -> FaceState:
@@ -235,7 +239,10 @@ class Animator:
         render, maps = self.render(state, camera), self._current().code.maps
         assert render.image is not None and render.image_opacity is not None
         behind = maps.background if maps.photo is None else maps.photo.background
-        return HeadLayer.of_picture(render.image[0], render.image_opacity[0], behind[0])
+        head, crown = HeadLayer.of_picture(render.image[0], render.image_opacity[0], behind[0]), self._current().crown
+        if crown is None:
+            return head
+        return crown.behind(head, camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else camera)
 
     @property
     def adjust(self) -> Adjust | None:

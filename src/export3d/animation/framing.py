@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Literal
@@ -10,7 +11,7 @@ import numpy as np
 
 from export3d.animation.drivers import DrivingFrame
 from export3d.tracking import Crop
-from export3d.tracking.head_fit import HeadPose
+from export3d.tracking.head_fit import HeadPose, rotation_of, vector_of
 
 Framing = Literal["photo", "face"]
 
@@ -20,9 +21,19 @@ LARGER = 1.25
 TOLERATED = 0.02
 """A crop may reach beyond the photograph by this share of its side without being cut or warned of."""
 
-WANDER, ZOOM = 0.12, 1.1
+WANDER, ZOOM = 0.06, 1.1
 """How far a head goes from where it sits on its shoulders, in scene units, and by what factor it grows or shrinks at most:
 the shoulders of the photograph stay where they are."""
+
+ASIDE_RAD = math.radians(10.0)
+"""A driver who faces the camera turns a head so far at most from where the photograph has it."""
+
+FREE_RAD, FARTHEST_RAD = math.radians(20.0), math.radians(35.0)
+"""From the first angle on, turns away from there get smaller, and none reaches the second: the photograph does not show what
+they would."""
+
+
+_FACING = np.diag([1.0, -1.0, -1.0])  # rotation of a head that faces the camera
 
 
 def is_larger(shape: tuple[int, ...], crop: Crop) -> bool:
@@ -54,8 +65,10 @@ def inside(shape: tuple[int, ...], crop: Crop) -> Crop:
 
 
 def anchored(frames: Iterable[DrivingFrame], camera: np.ndarray) -> Iterator[DrivingFrame]:
-    """Driving frames whose head begins where the portrait's is, by its own camera ``(25,)``, and never leaves its shoulders."""
-    home, first = HeadPose.of_camera(camera).origin, None
+    """Driving frames whose head begins where the portrait's is, by its own camera ``(25,)``, never leaves its shoulders, and
+    turns no farther than the photograph shows it."""
+    own, first = HeadPose.of_camera(camera), None
+    home, turned = own.origin, _towards(own.rotation)
     for frame in frames:
         pose = HeadPose.of_camera(frame.camera)
         if first is None and frame.found:
@@ -65,4 +78,20 @@ def anchored(frames: Iterable[DrivingFrame], camera: np.ndarray) -> Iterator[Dri
         length = max(float(np.hypot(*away)), 1e-6)
         aside = home[:2] + away * (WANDER * np.tanh(length / WANDER) / length)
         depth = home[2] * float(np.clip(pose.origin[2] / max(start[2], 1e-6), 1.0 / ZOOM, ZOOM))
-        yield replace(frame, camera=replace(pose, origin=np.append(aside, depth)).camera())
+        rotation = _within(turned @ pose.rotation, own.rotation)
+        yield replace(frame, camera=HeadPose(rotation=rotation, origin=np.append(aside, depth)).camera())
+
+
+def _towards(home: np.ndarray) -> np.ndarray:
+    """The rotation ``(3, 3)`` that brings a head that faces the camera to within `ASIDE_RAD` of the portrait's."""
+    turn = vector_of(home @ _FACING.T)
+    return rotation_of(turn * max(1.0 - ASIDE_RAD / max(float(np.linalg.norm(turn)), 1e-6), 0.0))
+
+
+def _within(rotation: np.ndarray, home: np.ndarray) -> np.ndarray:
+    """A head's rotation ``(3, 3)``, no farther than `FARTHEST_RAD` from the portrait's."""
+    turn = vector_of(rotation @ home.T)
+    angle, room = float(np.linalg.norm(turn)), FARTHEST_RAD - FREE_RAD
+    if angle <= FREE_RAD:
+        return rotation
+    return rotation_of(turn / angle * (FREE_RAD + room * math.tanh((angle - FREE_RAD) / room))) @ home

@@ -35,7 +35,7 @@ others."""
 GROWTH, RIM = 0.02, 0.01
 """The hole of the old head is so much wider than its matte, and its rim so soft, as shares of the crop's side."""
 
-HAIR = 0.1
+HAIR = 0.25
 """What is farther from the rendered head, as a share of the crop's side, is not its hair but somebody else."""
 
 HAIRLINE, HEAD, JAW, CHIN = 0.35, 0.55, 0.66, 0.8

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from export3d.animation.crown import Crown
 from export3d.animation.framing import inside
 from export3d.animation.person import Person, continued
 from export3d.face_state import FaceState
@@ -29,6 +30,7 @@ class Subject:
         camera: ``(25,)`` float32, the portrait's own camera.
         code: what the network keeps of the portrait.
         person: apart from the background, where a film shows the whole photograph or another background.
+        crown: what of the person's head is not rendered.
         whole: films show the whole photograph.
         warnings: what of the photograph makes films worse.
     """
@@ -39,6 +41,7 @@ class Subject:
     camera: np.ndarray
     code: Any
     person: Person | None = None
+    crown: Crown | None = None
     whole: bool = False
     warnings: tuple[str, ...] = ()
 

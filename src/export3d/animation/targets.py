@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,17 @@ _DRAWN = 32
 
 def is_still(path: Path) -> bool:
     """Whether the output's name asks for a picture rather than a video."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_series(path)
+
+
+def is_series(path: Path) -> bool:
+    """Whether the output's name asks for a picture of each frame: ``frames/%04d.png``."""
+    return re.fullmatch(r"[^%]*%0[1-9]d[^%]*\.png", path.name, re.IGNORECASE) is not None
+
+
+def of_series(path: Path, number: int) -> Path:
+    """The picture of that number, from 1 on."""
+    return path.with_name(path.name % number)
 
 
 def check_target(path: Path, *, transparent: bool = False) -> None:

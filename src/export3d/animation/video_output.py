@@ -25,7 +25,7 @@ from export3d.animation.paths import OrbitOptions, orbit_cameras
 from export3d.animation.regions import BetaReading
 from export3d.animation.scene import Scene
 from export3d.animation.sound import SoundDriver
-from export3d.animation.targets import check_target, finished, is_still, write_picture
+from export3d.animation.targets import check_target, finished, is_series, is_still, of_series, write_picture
 from export3d.animation.transfer import TransferOptions, transfer
 from export3d.errors import UsageError
 from export3d.images import to_uint8
@@ -211,7 +211,7 @@ def orbit_video(
 
 
 class Output(ExitStack):
-    """A video that is opened by its first picture, whose size it takes, or a still."""
+    """A video that is opened by its first picture, whose size it takes, a series of pictures, or a still."""
 
     def __init__(
         self,
@@ -234,12 +234,18 @@ class Output(ExitStack):
         """Add a picture, uint8 ``(H, W, 3)`` or, with an opacity, ``(H, W, 4)``; times are in units of the time base."""
         self._size = (image.shape[1], image.shape[0])
         self.num_frames += 1
-        if is_still(self.path):
-            write_picture(self.path, image, self._finish)
+        if (series := is_series(self.path)) or is_still(self.path):
+            write_picture(of_series(self.path, self.num_frames) if series else self.path, image, self._finish)
             return
         if self._writer is None:
             self._writer = self.enter_context(self._open(size=self._size, transparent=image.shape[-1] == 4))
         self._writer.write(finished(image, self._finish), pts, duration)
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> bool | None:
+        if kind is not None and is_series(self.path):  # nothing half is left behind
+            for number in range(self.num_frames):
+                of_series(self.path, number + 1).unlink(missing_ok=True)
+        return super().__exit__(kind, *rest)
 
     def report(self, started: float, lost: LostFaces | None = None) -> VideoReport:
         """What was written since `started` (`time.perf_counter`)."""

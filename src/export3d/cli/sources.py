@@ -54,8 +54,8 @@ class SourceOptions(DrivingOptions):
     out: the photo where it shows more than that square and its person can be told from the background."""
 
     background: str = "keep"
-    """What is behind the person: keep, the path of a picture, a colour (white, '#20a0ff'), or transparent (.webm, .mov or
-    .png). `export3d models get person-segmentation` fetches what finds the person in a busy photo."""
+    """What is behind the person: keep, the path of a picture, a colour (white, '#20a0ff'), or transparent (.webm, .mov, .png or
+    %04d.png). `export3d models get person-segmentation` fetches what finds the person in a busy photo."""
 
     size: int | None = None
     """Height of the video in pixels, with the photo's own detail in as many as it has (at most 1024). When left out: the

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor
 from export3d.camera import Camera
 from export3d.portrait.background import background_window
 from export3d.portrait.detail import GAIN, DetailNet, sharper
-from export3d.portrait.layers import Choice, Layers, mixed
+from export3d.portrait.layers import Choice, Layers, mixed, trusting
 from export3d.portrait.lookup import SourceLookup, enlarged
 from export3d.portrait.state import PhotoMaps, PortraitMaps
 from export3d.rendering.rays import Window
@@ -38,13 +38,17 @@ class Pass:
         guide: ``(B, 5, r, q)`` of the source lookup, premultiplied by the opacity.
         opacity: ``(B, 1, r, q)``.
         choice: of the super-resolution, ``(B, .., s, t)``.
-        layers: what it chose from, ``(B, .., s, t)``; None after a `part` was cut.
+        layers: what it chose from, ``(B, .., s, t)``; None where it is `trusting` or a `part`.
     """
 
     guide: Tensor
     opacity: Tensor
     choice: Choice
     layers: Layers | None = None
+
+    def trusting(self) -> Pass:
+        """The same for pictures with the photograph's detail; see `layers.trusting`."""
+        return self if self.layers is None else replace(self, choice=trusting(self.choice, self.layers), layers=None)
 
     def part(self, sample: int, box: Box) -> Pass:
         """A rectangle of rays of one sample, B = 1."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from export3d.nn.conv import binomial_mean, conv
 from export3d.portrait.layers import Choice, Layers
 
-GAIN = 0.65
+GAIN = 0.35
 """Share of its fine detail that the photograph gets on top after it was read, before the network says how much."""
 
 

@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from export3d.model.superres import SuperResConfig, SuperResolution
 from export3d.nn.conv import conv
 
+AGREEMENT = 0.12
+"""Mean difference of colours in [-1, 1] at which two pictures still agree by 1 / e."""
+
+_LEAST_SHARE = 1e-4
+
 
 @dataclass(frozen=True)
 class Layers:
@@ -44,6 +49,16 @@ class Choice(NamedTuple):
     """``(B, 1, s, s)`` added to the opacity."""
     state: Tensor
     """``(B, H, s, s)`` the features behind them."""
+
+
+def trusting(choice: Choice, layers: Layers) -> Choice:
+    """The choice in which the first picture has the raw image's share wherever both agree: it says the same in more detail."""
+    prior = layers.prior.log()
+    raw, own, *others = torch.softmax(choice.logits.float() + prior, dim=1).split(1, dim=1)
+    apart = (layers.colours[:, 0] - choice.rgb).float().abs().mean(dim=1, keepdim=True)
+    taken = raw * torch.exp(-(apart / AGREEMENT).square())
+    shares = torch.cat([raw - taken, own + taken, *others], dim=1)
+    return choice._replace(logits=shares.clamp_min(_LEAST_SHARE).log() - prior)
 
 
 def mixed(choice: Choice, layers: Layers) -> tuple[Tensor, Tensor]:

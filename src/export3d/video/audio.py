@@ -16,20 +16,7 @@ from export3d.video.source import CLOCK_RESTART_S, audio_stream, open_input, sta
 COPYABLE_AUDIO = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac", "mp2"},
     "mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_s16be"},
-    "matroska": {
-        "aac",
-        "mp3",
-        "ac3",
-        "eac3",
-        "alac",
-        "opus",
-        "flac",
-        "mp2",
-        "vorbis",
-        "pcm_s16le",
-        "pcm_s24le",
-        "dts",
-    },
+    "matroska": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac", "mp2", "vorbis", "pcm_s16le", "pcm_s24le", "dts"},
     "webm": {"opus", "vorbis"},
 }
 """Audio codecs whose packets a container takes unchanged; anything else is re-encoded to AAC, in WebM to Opus."""

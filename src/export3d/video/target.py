@@ -25,7 +25,8 @@ def check_video_target(path: Path, *, transparent: bool = False) -> str:
     container = (TRANSPARENT if transparent else CONTAINERS).get(path.suffix.lower())
     if container is None and transparent:
         raise UsageError(
-            f"{path}: this format cannot be transparent; end the name in .webm (VP9), .mov (ProRes 4444) or .png (a still)."
+            f"{path}: this format cannot be transparent; end the name in .webm (VP9), .mov (ProRes 4444), .png (a still) or "
+            "%04d.png (a picture of each frame)."
         )
     if container is None:
         raise UsageError(f"{path}: cannot tell the video format; end the name in one of {', '.join(CONTAINERS)}.")

@@ -1,0 +1,77 @@
+"""animation/crown.py: hats and hair that the networks do not render move along with the head."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from export3d.animation.crown import CENTRE, Crown
+from export3d.animation.paste import HeadLayer
+from export3d.animation.person import Person
+from export3d.camera import Camera
+from export3d.tracking import Crop
+from export3d.tracking.head_fit import HeadPose, rotation_of
+
+SIZE = 100
+CROP = Crop(50.0, 50.0, 100.0)
+HOME = Camera.look_at_head().to_vector()[0].numpy()
+
+
+def a_disc(x: float, y: float, radius: float) -> np.ndarray:
+    down, right = np.mgrid[:SIZE, :SIZE] + 0.5
+    return (np.hypot(right - x, down - y) < radius).astype(np.float32)
+
+
+def a_head() -> HeadLayer:
+    opacity = torch.from_numpy(a_disc(50.0, 50.0, 20.0))[None]
+    return HeadLayer(200.0 * opacity.expand(3, -1, -1), opacity)
+
+
+def a_crown() -> Crown:
+    """A hat of level 90 above a rendered head."""
+    own = np.maximum(a_disc(50.0, 50.0, 20.0), a_disc(50.0, 25.0, 12.0))
+    picture = np.full((SIZE, SIZE, 3), 90, dtype=np.uint8)
+    person = Person(share=own, own=own, plain=picture, spread=picture, crop=CROP)
+    return Crown.of(person, CROP, a_head(), HOME)
+
+
+def middle(opacity: torch.Tensor) -> float:
+    """Of the hat's upper part, x in pixels."""
+    hat = opacity[0, :26]
+    return float((hat * (torch.arange(SIZE) + 0.5)).sum() / hat.sum())
+
+
+def test_in_its_own_pose_a_hat_stands_where_the_photograph_has_it() -> None:
+    made = a_crown().behind(a_head(), HOME)
+    hat = torch.from_numpy(a_disc(50.0, 25.0, 11.0)).bool() & (a_head().opacity[0] == 0.0)
+    assert made.opacity[0][hat].min() > 0.95
+    torch.testing.assert_close(made.colours[:, hat], torch.full_like(made.colours[:, hat], 90.0), atol=5.0, rtol=0.0)
+    assert made.opacity[0, 70:].equal(a_head().opacity[0, 70:]) and made.opacity[0, :10].max() == 0.0
+
+
+def test_the_rendered_head_stands_before_it() -> None:
+    made, head = a_crown().behind(a_head(), HOME), a_head().opacity[0] == 1.0
+    assert made.colours[0][head].min() == 200.0 and made.opacity.max() <= 1.0
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.1])
+def test_a_hat_goes_with_the_head(factor: float) -> None:
+    pose = HeadPose.of_camera(HOME)
+    moved = HeadPose(rotation=pose.rotation, origin=pose.origin * [1.0, 1.0, factor] + [0.1, 0.0, 0.0])
+    at = [np.append((x := each.rotation @ CENTRE + each.origin)[:2] / x[2], x[2]) for each in (pose, moved)]
+    before, after = (middle(a_crown().behind(a_head(), each.camera()).opacity) for each in (pose, moved))
+    assert after - before == pytest.approx(100.0 * _focal() * (at[1][0] - at[0][0]), abs=0.7)
+
+
+def test_a_hat_tilts_with_the_head() -> None:
+    pose = HeadPose.of_camera(HOME)
+    roll = HeadPose(rotation=rotation_of(np.array([0.0, 0.0, math.radians(20.0)])) @ pose.rotation, origin=pose.origin)
+    before, after = (middle(a_crown().behind(a_head(), each.camera()).opacity) for each in (pose, roll))
+    assert after - before > 2.0  # clockwise: to the right
+
+
+def _focal() -> float:
+    return float(Camera.look_at_head().intrinsics[0, 0, 0])
