@@ -101,7 +101,7 @@ def curve(model: PortraitModel, own: FaceState, draw: Draw, tracker: Tracker) ->
         weights[:, COLUMNS] += weight
         asked = torch.full_like(weights, torch.nan)
         asked[:, COLUMNS] = weights[:, COLUMNS]
-        picture = draw(replace(own, weights=weights, beta=model.cues.adjusted(own.beta, asked)))
+        picture = draw(replace(own, weights=weights, beta=model.cues.maps().adjusted(own.beta, asked)))
         seen = np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
         tracker.reset()
         faces = tracker.face_tracker.detect(seen)

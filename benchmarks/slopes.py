@@ -111,7 +111,7 @@ def drive(
     subject = animator.portrait(photo)
     pairs = []
     for clip in clips:
-        own = {"own": subject.state, "camera": subject.camera, "adjust": animator.adjust}
+        own = {"own": subject.state, "camera": subject.camera, "maps": animator.weight_maps}
         moved = transfer(clip.frames, TransferOptions(), **own, time_base=Fraction(1, 1000))
         images = [
             animator.frame(turned_by(frame.state, frame.camera), frame.camera)
