@@ -7,15 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from export3d.animation.weights import (
-    GAIN,
-    GAIN_BROWS_UP,
-    LID_SCORES,
-    LID_WEIGHTS,
-    TRUST,
-    TRUST_BROWS_UP,
-    WeightTransfer,
-)
+from export3d.animation.weights import GAIN, GAINS, LID_SCORES, LID_WEIGHTS, WeightTransfer
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait import WeightMaps
 
@@ -52,8 +44,8 @@ def test_a_raised_brow_moves_the_portraits_by_the_change_times_the_gain() -> Non
     for _ in range(9):
         moved(transfer, state(browInnerUp=0.1))
     weights = moved(transfer, state(browInnerUp=0.3, jawOpen=0.2))  # without a reading the change stands for it
-    assert weights[BROW].item() == pytest.approx(0.3 + (TRUST_BROWS_UP + GAIN_BROWS_UP) * 0.2)
-    assert weights[JAW].item() == pytest.approx((TRUST + GAIN) * 0.2)
+    assert weights[BROW].item() == pytest.approx(0.3 + GAINS["browInnerUp"] * 0.2)
+    assert weights[JAW].item() == pytest.approx((1.0 + GAIN) * 0.2)
 
 
 def test_what_beta_says_of_the_driver_counts_and_its_scores_add_to_it() -> None:
@@ -61,9 +53,10 @@ def test_what_beta_says_of_the_driver_counts_and_its_scores_add_to_it() -> None:
     for _ in range(9):
         moved(transfer, state(jawOpen=0.2))
     driver = state(jawOpen=0.3)
-    driver.beta[0, JAW] = 0.4
+    driver.beta[0, [JAW, BROW]] = 0.4
     weights = moved(transfer, driver)
-    assert weights[JAW].item() == pytest.approx(0.1 + TRUST * (0.4 - 0.1) + GAIN * (0.3 - 0.2))
+    assert weights[BROW].item() == 0.0  # but raised brows are left to the scores
+    assert weights[JAW].item() == pytest.approx(0.1 + (0.4 - 0.1) + GAIN * (0.3 - 0.2))
 
 
 def test_weights_end_at_0_and_1_and_squints_are_left_to_beta() -> None:
@@ -97,7 +90,7 @@ def test_one_side_moves_alone() -> None:
     for _ in range(9):
         moved(transfer, state())
     weights = moved(transfer, state(mouthSmileLeft=0.3))
-    assert weights[WINK].item() == pytest.approx((TRUST + GAIN) * 0.3)
+    assert weights[WINK].item() == pytest.approx((1.0 + GAIN) * 0.3)
     assert weights[ARKIT_NAMES.index("mouthSmileRight")].item() == 0.0
 
 

@@ -47,7 +47,9 @@ def shape_offsets(
         change = torch.zeros(1, len(ARKIT_NAMES))
         change[0, ARKIT_NAMES.index(name)] = 1.0
         state: FaceState = replace(
-            own, beta=own.beta + maps.beta_change(change).to(device), weights=torch.nan_to_num(rest.to(device)) + change.to(device)
+            own,
+            beta=own.beta + maps.beta_change(change).to(device),
+            weights=torch.nan_to_num(rest.to(device)) + change.to(device),
         )
         driven = model.drive(code, state)
         offset = goal - warp(model, driven, start)
