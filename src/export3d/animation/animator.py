@@ -21,7 +21,7 @@ from export3d.errors import UsageError
 from export3d.face_state import FaceState
 from export3d.images import read_cutout, to_tensor, to_uint8
 from export3d.model import Render
-from export3d.portrait import FastConfig, Model, PortraitModel, drivable
+from export3d.portrait import FastConfig, Model, PortraitModel, WeightMaps, drivable
 from export3d.precision import uses_bf16
 from export3d.provenance import AllowedSources
 from export3d.tracking import Crop, Tracker, crop_image
