@@ -14,7 +14,7 @@ from export3d.camera import FOCAL, Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError
 from export3d.files import measured_now, write_atomically
-from export3d.fitting.detections import Detections, Progress, detect_or_load, joined
+from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, detect_or_load, joined
 from export3d.fitting.mesh_regressor import mean_mesh, mirror_indices
 from export3d.fitting.ridge import ridge_map
 from export3d.tracking.faces import FaceTracker
@@ -26,6 +26,10 @@ COMPONENTS = 100
 
 RIDGE = 0.02
 """Of the standardised components' variance."""
+
+MISREAD_RAD = 0.35
+"""Meshes that lie farther from the truth are no faces that were read, but a few that were found upside down; they count for
+nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,12 @@ def build_head_fit(
     command: str = "export3d train-camera",
     tracker: FaceTracker | None = None,
     progress: Progress | None = None,
+    frames: int = MAX_FRAMES,
 ) -> HeadFitReport:
     """Look at rendered clips, fit, measure and save; arguments and errors as of `build_gaze_map`."""
     tracker = tracker or MediaPipeTracker()
     folders = [*data, *([] if test_data is None else [test_data])]
-    parts = [detect_or_load(ClipDataset(path), tracker, detections_folder, progress) for path in folders]
+    parts = [detect_or_load(ClipDataset(path), tracker, detections_folder, progress, frames) for path in folders]
     seen = joined(parts[: len(data)])
     train, unseen = (
         (seen, parts[-1]) if test_data is not None else (seen.part(held_out=False), seen.part(held_out=True))
@@ -91,15 +96,11 @@ def fit_head(detections: Detections) -> HeadFit:
     cameras = Camera.from_vector(torch.from_numpy(detections.true_camera))
     meshes = torch.cat([mesh, mirrored]).double().numpy()
     poses = [HeadPose.of_camera(p) for p in torch.cat([cameras.to_vector(), cameras.mirrored().to_vector()]).numpy()]
-    rotation = np.stack([pose.rotation for pose in poses])
-    origin = np.stack([pose.origin for pose in poses])
-    template, weight = _mean_head(meshes[..., :2] - 0.5, rotation, origin)
-    fit = HeadFit(
-        template=template.astype(np.float32),
-        weight=weight.astype(np.float32),
-        mean=np.zeros(3 * NUM_MESH, np.float32),
-        correction=np.zeros((3 * NUM_MESH + NUM_PLACE, 6), np.float32),
-    )
+    fit = _without_correction(meshes, poses)
+    steps = np.stack([_step(fit.fit_mean(mesh), true) for mesh, true in zip(meshes, poses, strict=True)])
+    read = np.linalg.norm(steps[:, :3], axis=1) < MISREAD_RAD
+    meshes, poses = meshes[read], [pose for pose, kept in zip(poses, read, strict=True) if kept]
+    fit = _without_correction(meshes, poses)
     found = [fit.fit_mean(mesh) for mesh in meshes]
     turned = np.stack([fit.turned(mesh, pose) for mesh, pose in zip(meshes, found, strict=True)])
     mean = turned.mean(0)
@@ -107,6 +108,17 @@ def fit_head(detections: Detections) -> HeadFit:
     wanted = np.stack([_step(pose, true) for pose, true in zip(found, poses, strict=True)])
     correction = _correction(turned - mean, place, wanted)
     return replace(fit, mean=mean.astype(np.float32), correction=correction.astype(np.float32))
+
+
+def _without_correction(meshes: np.ndarray, poses: Sequence[HeadPose]) -> HeadFit:
+    rotation = np.stack([pose.rotation for pose in poses])
+    template, weight = _mean_head(meshes[..., :2] - 0.5, rotation, np.stack([pose.origin for pose in poses]))
+    return HeadFit(
+        template=template.astype(np.float32),
+        weight=weight.astype(np.float32),
+        mean=np.zeros(3 * NUM_MESH, np.float32),
+        correction=np.zeros((3 * NUM_MESH + NUM_PLACE, 6), np.float32),
+    )
 
 
 def measure_poses(poses: Sequence[HeadPose], seen: Detections, fit: HeadFit) -> dict[str, float]:
