@@ -18,13 +18,16 @@ from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, detect
 from export3d.fitting.mesh_regressor import mean_mesh, mirror_indices
 from export3d.fitting.ridge import ridge_map
 from export3d.tracking.faces import FaceTracker
-from export3d.tracking.head_fit import NUM_MESH, NUM_PLACE, HeadFit, HeadPose, in_plane, place_features
+from export3d.tracking.head_fit import NUM_FEATURES, NUM_MESH, HeadFit, HeadPose, in_plane, place_features
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 
 COMPONENTS = 100
 """Principal components of the turned face that the correction reads."""
 
-RIDGE = 0.02
+SIDED = 30
+"""So many of them also times from where the face is seen."""
+
+RIDGE = 0.2
 """Of the standardised components' variance."""
 
 MISREAD_RAD = 0.35
@@ -117,7 +120,7 @@ def _without_correction(meshes: np.ndarray, poses: Sequence[HeadPose]) -> HeadFi
         template=template.astype(np.float32),
         weight=weight.astype(np.float32),
         mean=np.zeros(3 * NUM_MESH, np.float32),
-        correction=np.zeros((3 * NUM_MESH + NUM_PLACE, 6), np.float32),
+        correction=np.zeros((NUM_FEATURES, 6), np.float32),
     )
 
 
@@ -182,12 +185,17 @@ def _step(pose: HeadPose, true: HeadPose) -> np.ndarray:
 
 
 def _correction(faces: np.ndarray, place: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Ridge regression on principal components of the faces ``(N, 1434)`` and on the place ``(N, 5)``; the components
-    are folded into the answer's ``(1434 + 5, 6)``."""
+    """Ridge regression on principal components of the faces ``(N, 1434)``, the first of them from each side, and the place
+    ``(N, 7)``; the components are folded into the answer, which reads `features_of`."""
     variance, axes = np.linalg.eigh(faces.T @ faces / len(faces))
     spread = np.sqrt(np.maximum(variance[::-1][:COMPONENTS], 1e-12))
     basis = axes[:, ::-1][:, :COMPONENTS] / spread
     scale = np.maximum(place.std(axis=0), 1e-6)
     scale[-1] = 1.0
-    answer = ridge_map(np.concatenate([faces @ basis, place / scale], axis=1), wanted, RIDGE)
-    return np.concatenate([basis @ answer[:COMPONENTS], answer[COMPONENTS:] / scale[:, None]])
+    read, place = faces @ basis, place / scale
+    columns = [read, read[:, :SIDED] * place[:, :1], read[:, :SIDED] * place[:, 1:2], place]
+    answer = ridge_map(np.concatenate(columns, axis=1), wanted, RIDGE)
+    ends = np.cumsum([part.shape[1] for part in columns])[:-1]
+    whole, aside, above, placed = np.split(answer, ends)
+    sided = basis[:, :SIDED]
+    return np.concatenate([basis @ whole, sided @ aside / scale[0], sided @ above / scale[1], placed / scale[:, None]])
