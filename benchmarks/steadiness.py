@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def write(path: Path, angles: np.ndarray, *, noise: float = 0.0) -> Path:
-    """The photograph, turned clockwise about its face by these degrees, frame by frame, with its border repeated where it is turned."""
+    """The photograph, turned clockwise about its face by these degrees, frame by frame; its border is repeated."""
     rng = np.random.default_rng(0)
     photo = face_photo()
     side, margin = photo.shape[0], photo.shape[0] // 4
