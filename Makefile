@@ -44,7 +44,7 @@ lint: format types
 fast: $(VENV)/.test
 	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow"
 
-# About three minutes on two cores: types on one of them, all tests but the slow ones on the other.
+# About a minute on two cores: types on one of them, all tests but the slow ones on the other.
 check: format
 	$(MAKE) --no-print-directory -j 2 types fast
 

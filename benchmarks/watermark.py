@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ import numpy as np
 from attacks import ATTACKS, BEYOND, Frames
 from export3d.images import read_image
 from export3d.provenance.detect import MarkDetector, all_scales, match, score_threshold, spectrum
-from export3d.provenance.mark import GRID, PLACES, Marker, new_payload, places_of
+from export3d.provenance.mark import Marker
+from export3d.provenance.waves import GRID, PLACES, PROJECT, places_of
 from export3d.video import VideoReader, VideoWriter
 from material import save
 
@@ -42,8 +44,8 @@ class Own:
 
     name = "own"
 
-    def mark(self, frames: Frames) -> Frames:
-        self.payload = new_payload()
+    def mark(self, frames: Frames, draw: np.random.Generator) -> Frames:
+        self.payload = PROJECT << 24 | int(draw.integers(2**24))
         marker = Marker(self.payload)
         return [marker(frame) for frame in frames]
 
@@ -79,8 +81,8 @@ class RivaGan:
         parts = (str(folder / f"rivagan_{part}.onnx") for part in ("encoder", "decoder"))
         self.encoder, self.decoder = (onnxruntime.InferenceSession(part, settings) for part in parts)
 
-    def mark(self, frames: Frames) -> Frames:
-        self.bits = np.random.default_rng().integers(0, 2, 32).astype(np.float32)
+    def mark(self, frames: Frames, draw: np.random.Generator) -> Frames:
+        self.bits = draw.integers(0, 2, 32).astype(np.float32)
         return [self._marked(f) if index % RIVAGAN_EVERY == 0 else f for index, f in enumerate(frames)]
 
     def _marked(self, frame: np.ndarray) -> np.ndarray:
@@ -106,11 +108,11 @@ def written(frames: Frames, path: Path, crf: int, preset: str) -> Frames:
         return [frame.image for frame in reader]
 
 
-def try_video(candidate: Any, frames: Frames) -> dict[str, Any]:
-    """Mark one video, attack it in every way, read it again."""
+def try_video(candidate: Any, frames: Frames, draw: np.random.Generator) -> dict[str, Any]:
+    """Mark one video with a payload that is drawn, attack it in every way, read it again."""
     from skimage.metrics import structural_similarity
 
-    marked = candidate.mark(frames)
+    marked = candidate.mark(frames, draw)
     shown = list(range(0, len(frames), RIVAGAN_EVERY))  # the frames that both candidates change
     error = np.mean([np.mean((frames[i].astype(float) - marked[i]) ** 2) for i in shown])
     alike = [structural_similarity(frames[i], marked[i], channel_axis=2) for i in shown[::3]]
@@ -183,9 +185,9 @@ def false_alarms(places: list[Path], videos: list[Path], wanted: int) -> dict[st
 
 def cost_ms(candidate: Any, frame: np.ndarray, repeats: int) -> float:
     """Smallest wall-clock time for one frame of one thread: what is left when nobody else uses the core."""
-    candidate.mark([frame])
+    candidate.mark([frame], np.random.default_rng(0))
     times = []
-    marker = Marker(new_payload()) if isinstance(candidate, Own) else candidate._marked
+    marker = Marker(candidate.payload) if isinstance(candidate, Own) else candidate._marked
     marker(frame)
     for _ in range(repeats):
         started = time.perf_counter()
@@ -196,20 +198,22 @@ def cost_ms(candidate: Any, frame: np.ndarray, repeats: int) -> float:
 
 def read_frames(path: Path) -> Frames:
     with VideoReader(path) as reader:
-        return [frame.image for _, frame in zip(range(FRAMES), reader, strict=False)]
+        return [frame.image for frame in islice(reader, FRAMES)]
 
 
-def measure(candidate: Any, videos: list[Path], work: Path) -> dict[str, Any]:
+def measure(candidate: Any, videos: list[Path], work: Path, seed: int) -> dict[str, Any]:
     """All figures of one candidate, by the height of the videos; one finished file per video, so a run can go on later."""
     records: dict[int, list[dict[str, Any]]] = {}
     first: dict[int, np.ndarray] = {}
-    for path in videos:
+    for number, path in enumerate(videos):
         frames = read_frames(path)
         height = frames[0].shape[0]
         first.setdefault(height, frames[0])
         done = work / f"{candidate.name}-{path.stem}.json"
         if not done.is_file():
-            done.write_text(json.dumps(try_video(candidate, frames)), encoding="utf-8")
+            done.write_text(
+                json.dumps(try_video(candidate, frames, np.random.default_rng([seed, number]))), encoding="utf-8"
+            )
             print(f"{candidate.name}: {path.stem}", flush=True)
         records.setdefault(height, []).append(json.loads(done.read_text(encoding="utf-8")))
     repeats = 50 if candidate.name == "own" else 3
@@ -260,6 +264,7 @@ def main() -> None:
     parser.add_argument("--unmarked-frames", type=int, default=10_000)
     parser.add_argument("--rivagan", type=Path, help="folder of rivaGan's two ONNX files")
     parser.add_argument("--work", type=Path, required=True, help="folder for finished videos; a run goes on from there")
+    parser.add_argument("--seed", type=int, default=0, help="of the payloads")
     parser.add_argument("--part", choices=["own", "rivagan", "alarms"], nargs="+", default=["own", "rivagan", "alarms"])
     parser.add_argument("--save", action="store_true", help="write results/watermark.json; parts not measured are kept")
     options = parser.parse_args()
@@ -271,16 +276,16 @@ def main() -> None:
         before = json.loads(kept.read_text(encoding="utf-8"))
         result = {key: before[key] for key in ("own", "rivagan", "false_alarms") if key in before}
     if "own" in options.part:
-        result["own"] = measure(Own(), videos, options.work)
+        result["own"] = measure(Own(), videos, options.work, options.seed)
     if "rivagan" in options.part and options.rivagan:
         small = [path for path in videos if VideoReader(path).height <= 256]
-        result["rivagan"] = measure(RivaGan(options.rivagan), small[:VIDEOS_RIVAGAN], options.work)
+        result["rivagan"] = measure(RivaGan(options.rivagan), small[:VIDEOS_RIVAGAN], options.work, options.seed)
     if "alarms" in options.part:
         result["false_alarms"] = false_alarms([*options.unmarked, options.videos], videos, options.unmarked_frames)
     print("\n" + table(result))
     print(json.dumps(result.get("false_alarms", {}), indent=2))
     if options.save:
-        print(f"saved {save('watermark', result)}")
+        print(f"saved {save('watermark', {'seed': options.seed, **result})}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from export3d.video import VideoReader
+from export3d.video import VideoFrame, VideoReader
 
 
 def main() -> None:
@@ -22,13 +22,12 @@ def main() -> None:
     options = parser.parse_args()
     rows = [[VideoReader(name) for name in row.split(",")] for row in options.rows]
     readers = [reader for row in rows for reader in row]
-    frames = []
-    for together in zip(
-        *(islice(reader, 0, None, 2) for reader in readers), strict=False
-    ):  # the shortest video ends it
+
+    def joined(*together: VideoFrame) -> Image.Image:
         images = iter(together)
-        frames.append(np.vstack([np.hstack([next(images).image for _ in row]) for row in rows]))
-    first, *rest = [Image.fromarray(frame) for frame in frames]
+        return Image.fromarray(np.vstack([np.hstack([next(images).image for _ in row]) for row in rows]))
+
+    first, *rest = map(joined, *(islice(reader, 0, None, 2) for reader in readers))  # the shortest video ends it
     each = round(2000 / float(readers[0].fps))  # milliseconds
     first.save(options.output, save_all=True, append_images=rest, duration=each, quality=options.quality, loop=0)
     for reader in readers:

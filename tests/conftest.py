@@ -14,8 +14,10 @@ HEAD_MODEL_VARIABLE = "EXPORT3D_HEAD_MODEL"
 SLOW_MODULES = frozenset(
     """
     test_end_to_end test_examples test_readme test_paper_document
-    animation/test_animator animation/test_drivers animation/test_sweep animation/test_video_output
-    cli/test_animate cli/test_bad_input cli/test_batch cli/test_bfm64 cli/test_events cli/test_real_and_synthetic
+    animation/test_animator animation/test_drivers animation/test_group animation/test_paste animation/test_sweep
+    animation/test_video_output
+    cli/test_animate cli/test_bad_input cli/test_batch cli/test_bfm64 cli/test_events cli/test_hostile_outputs
+    cli/test_provenance cli/test_real_and_synthetic cli/test_side_effects
     cli/test_sound_and_mesh cli/test_sweep_command cli/test_train
     evaluation/test_backend_accuracy evaluation/test_backends evaluation/test_consistency evaluation/test_evaluate
     evaluation/test_expression_content evaluation/test_figures evaluation/test_identity evaluation/test_picture_distance
@@ -25,9 +27,11 @@ SLOW_MODULES = frozenset(
     portrait/test_reference portrait/test_version_1
     preprocess/test_deep3d preprocess/test_frames preprocess/test_odd_videos preprocess/test_resume
     preprocess/test_tracks preprocess/test_workers
-    studio/test_server studio/test_in_browser
+    provenance/test_mark
+    studio/test_server studio/test_in_browser studio/test_workshop
     tracking/test_mediapipe_tracker tracking/test_track_command
-    training/test_adversary training/test_batches training/test_distributed training/test_face_shapes training/test_gaze
+    training/test_adversary training/test_batches training/test_detail
+    training/test_distributed training/test_face_shapes training/test_gaze
     training/test_heads_stream training/test_mesh_regressor training/test_perceptual training/test_pretrain
     training/test_regressor training/test_resume training/test_start training/test_train
     """.split()

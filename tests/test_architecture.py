@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import export3d
 
 SOURCE = Path(export3d.__file__).parent
@@ -36,7 +38,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "nn": (),
     "rendering": (),
     "data": (),
-    "provenance": (),
+    "provenance": ("rendering",),
     "expression": ("nn",),
     "model": ("expression", "rendering", "nn"),
     "portrait": ("model", "expression", "rendering", "nn"),
@@ -227,6 +229,7 @@ def test_units_that_import_each_other_lazily_are_found(tmp_path: Path) -> None:
     assert module_cycle(_tree(tmp_path, files)) is not None
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_no_optional_or_heavy_library() -> None:
     """Every part but the command line, in a fresh interpreter."""
     parts = [u for u in (*LEAVES, *ARROWS) if (SOURCE / u / "__init__.py").exists() or (SOURCE / f"{u}.py").exists()]

@@ -140,6 +140,12 @@ def test_one_flipped_bit_is_found_by_the_checksum(tmp_path: Path) -> None:
         read_checkpoint(path, kind="export3d")
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "m.safetensors", {"a": torch.tensor([1.0, float("nan")])}, kind="export3d", config={})
+    with pytest.raises(CheckpointError, match="'a' holds NaN or infinity"):
+        read_checkpoint(tmp_path / "m.safetensors", kind="export3d")
+
+
 def test_a_safetensors_file_from_elsewhere_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "m.safetensors")
     with pytest.raises(

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import export3d
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +89,7 @@ print("the tongue reached the planes")
 """
 
 
+@pytest.mark.slow
 def test_a_driving_signal_touches_at_most_six_files_and_reaches_the_model(tmp_path: Path) -> None:
     shutil.copytree(Path(export3d.__file__).parent, tmp_path / "export3d")
     for name, changes in CHANGES.items():

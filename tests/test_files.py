@@ -22,6 +22,7 @@ from export3d.files import (
     write_atomically,
     write_error,
 )
+from export3d.video.target import check_writable
 
 SOURCE = Path(export3d.__file__).parent
 
@@ -161,3 +162,13 @@ def test_a_folder_has_one_user_at_a_time(tmp_path: Path) -> None:
             pass
     with only_user(tmp_path, DataError):
         pass
+
+
+def test_a_device_or_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.mp4"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match=r"pipe\.mp4: this is a device, a pipe or a socket; give the name of a file"):
+        check_writable(pipe)
+    with pytest.raises(OutputError, match="device, a pipe or a socket"):
+        write_atomically(pipe, b"new")
+    assert pipe.is_fifo() and names(tmp_path) == ["pipe.mp4"]

@@ -184,25 +184,45 @@ def test_a_colour_profile_is_applied(tmp_path: Path) -> None:
     assert read_image(tmp_path / "c.png").shape == (40, 40, 3)
 
 
-ADOBE_XYZ = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
-SRGB_XYZ = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
-"""Columns: what red, green and blue are in XYZ at D50, as the profiles of the two spaces have them."""
+SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+SRGB_XYZ = [[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]]
+WIDE = {
+    "Adobe RGB": ([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]], 563 / 256),
+    "Display P3": (
+        [[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]],
+        SRGB_CURVE,
+    ),
+    "ProPhoto RGB": ([[0.79767, 0.13519, 0.03135], [0.28804, 0.71187, 0.00009], [0.0, 0.0, 0.82521]], 461 / 256),
+}
+"""Published numbers: what red, green and blue (columns) are in XYZ at D50, and the exponent or ICC's curve of type 3."""
 
 
-def adobe_profile() -> bytes:
-    """A profile of Adobe RGB (1998), made from its published numbers: three primaries and the exponent 563/256."""
+def light_of(value: np.ndarray, curve: float | tuple[float, ...]) -> np.ndarray:
+    """Linear light of values in 0..1."""
+    if isinstance(curve, float):
+        return value**curve
+    power, scale, offset, slope, limit = curve
+    return np.where(value < limit, slope * value, (scale * value + offset) ** power)
+
+
+def profile_of(space: str) -> bytes:
+    """An ICC profile with the published numbers of a colour space."""
 
     def fixed(*values: float) -> bytes:
         return b"".join(round(value * 65536).to_bytes(4, "big", signed=True) for value in values)
 
+    primaries, curve = WIDE[space]
     text = b"made up"
     tags = {b"desc": b"desc" + bytes(4) + (len(text) + 1).to_bytes(4, "big") + text + bytes(1 + 79)}
     tags[b"cprt"] = b"text" + bytes(4) + text + bytes(1)
     tags[b"wtpt"] = b"XYZ " + bytes(4) + fixed(0.9642, 1.0, 0.8249)
-    for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), ADOBE_XYZ.T, strict=True):
+    for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), np.array(primaries).T, strict=True):
         tags[name] = b"XYZ " + bytes(4) + fixed(*column)
     for name in (b"rTRC", b"gTRC", b"bTRC"):
-        tags[name] = b"curv" + bytes(4) + (1).to_bytes(4, "big") + (563).to_bytes(2, "big")
+        if isinstance(curve, float):
+            tags[name] = b"curv" + bytes(4) + (1).to_bytes(4, "big") + round(256 * curve).to_bytes(2, "big")
+        else:
+            tags[name] = b"para" + bytes(4) + (3).to_bytes(2, "big") + bytes(2) + fixed(*curve)
     at, table, body = 128 + 4 + 12 * len(tags), b"", b""
     for name, content in tags.items():
         content += bytes(-len(content) % 4)
@@ -215,17 +235,34 @@ def adobe_profile() -> bytes:
     return bytes(head) + len(tags).to_bytes(4, "big") + table + body
 
 
+@pytest.mark.parametrize("space", list(WIDE))
 @pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
-def test_colours_of_a_wide_space_come_out_as_its_definition_has_them(tmp_path: Path, suffix: str) -> None:
+def test_colours_of_a_wide_space_come_out_as_its_definition_has_them(tmp_path: Path, suffix: str, space: str) -> None:
     steps = np.array([30, 90, 150, 210], dtype=np.uint8)
     given = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, 64, 3).repeat(32, axis=0)
     lossless = {"lossless": True} if suffix == "webp" else {}
-    Image.fromarray(given).save(tmp_path / f"a.{suffix}", icc_profile=adobe_profile(), **lossless)
-    light = (given / 255.0) ** (563 / 256) @ (np.linalg.inv(SRGB_XYZ) @ ADOBE_XYZ).T
+    Image.fromarray(given).save(tmp_path / f"a.{suffix}", icc_profile=profile_of(space), **lossless)
+    primaries, curve = WIDE[space]
+    light = light_of(given / 255.0, curve) @ (np.linalg.inv(SRGB_XYZ) @ primaries).T
     light = light.clip(0.0, 1.0)
     wanted = 255.0 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     assert np.abs(wanted - given).max() > 20.0  # or the test could not fail
     assert np.abs(read_image(tmp_path / f"a.{suffix}") - wanted).max() <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("space", "given", "wanted"),
+    [
+        # Light .3515, .1022, .0612; in sRGB 1.2249 R - .2249 G, -.0420 R + 1.0420 G, -.0196 R - .0786 G + 1.0983 B.
+        ("Display P3", (160, 90, 70), (171, 85, 65)),
+        # Light .3846, .2200, .1533; in sRGB .5752, .1826, .1411 by the rows 2.0341 -.7277 -.3068, -.2288 1.2318 -.0029,
+        # -.0085 -.1533 1.1620 (both seen under D50).
+        ("ProPhoto RGB", (150, 110, 90), (200, 118, 105)),
+    ],
+)
+def test_one_colour_by_hand(tmp_path: Path, space: str, given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    Image.new("RGB", (40, 40), given).save(tmp_path / "a.png", icc_profile=profile_of(space))
+    assert np.abs(read_image(tmp_path / "a.png")[20, 20].astype(int) - wanted).max() <= 1
 
 
 def test_the_opacity_of_a_cutout_is_read_with_it_and_that_of_others_is_none(tmp_path: Path) -> None:

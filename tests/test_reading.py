@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from export3d.errors import DataError, UsageError
-from export3d.reading import parse_json, read_json, read_log, read_rate, reading, shortened
+from export3d.reading import parse_json, read_json, read_log, read_number, read_rate, reading, shortened
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,20 @@ def test_long_values_are_cut_and_stay_on_one_line() -> None:
 def test_a_rate_that_no_film_has_is_refused_at_once(value: object) -> None:
     with pytest.raises((ValueError, ZeroDivisionError)):
         read_rate(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("29.97", Fraction(2997, 100)), (" 30000/1001 ", Fraction(30000, 1001)), (".5", Fraction(1, 2))],
+)
+def test_a_written_number_is_exact(text: str, number: Fraction) -> None:
+    assert read_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["1e100000000", "9" * 5000, "nan", "Infinity", "", "1/0", "1_000", "\u0663"])
+def test_what_is_no_plain_number_is_refused_at_once(text: str) -> None:
+    with pytest.raises((ValueError, ZeroDivisionError)):
+        read_number(text)
 
 
 def test_rates_are_exact() -> None:

@@ -20,6 +20,9 @@ TEMPORARY_GLOB = ".*.tmp*"
 """What finds the temporary files of killed processes in a folder."""
 
 
+SPECIAL = "this is a device, a pipe or a socket"
+
+
 def temporary_beside(path: Path) -> Path:
     """A new short hidden name in the folder of the file that `path` (perhaps a link) stands for; never the same twice.
 
@@ -46,14 +49,21 @@ def publish(temporary: Path, path: Path) -> None:
     It gets the rights of the file that it replaces, else those of any new file. A link stays a link to the new file.
 
     Raises:
-        OSError: As of the operating system; the temporary file is then left to the caller.
+        OSError: As of the operating system, or no file is there but a device; the temporary file is left to the caller.
     """
     real = Path(os.path.realpath(path))
+    if is_special(real):  # as root, os.replace would put a file in place of /dev/null
+        raise OSError(errno.ENXIO, SPECIAL)
     with suppress(FileNotFoundError):
         os.chmod(temporary, real.stat().st_mode & 0o777)
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, real)
+
+
+def is_special(path: Path) -> bool:
+    """Whether a device, a pipe or a socket is there: nothing that a file may take the place of."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 @contextmanager

@@ -93,6 +93,13 @@ def checked(values: Any, schema: type[T]) -> T:
     return msgspec.convert(values, schema)
 
 
+def read_number(text: str) -> Fraction:
+    """29.97 or 30000/1001 as a fraction; a `ValueError` where it is no such number, or has more than 12 digits a part."""
+    if not re.fullmatch(r"[-+]?([0-9]{1,12}([./][0-9]{0,12})?|\.[0-9]{1,12})", text.strip()):
+        raise ValueError(f"expected a number; got {shortened(text)}")
+    return Fraction(text.strip())
+
+
 def read_rate(value: Any) -> Fraction:
     """Frames per second from "30000/1001" or [30000, 1001]; a `ValueError` unless it is over 0 and at most 1000."""
     parts = value.split("/") if isinstance(value, str) else list(value)

@@ -15,13 +15,27 @@ from export3d.errors import Export3DError
 from export3d.reading import reading, shortened
 
 SEAL = "sha256"
-"""Header entry that holds the digest of the whole contents."""
+"""Header entry of model and motion files that holds the digest of the whole contents."""
+
+WHOLE = "contents_sha256"
+"""The same in all other files: there `sha256` is that of an extractor's bases."""
+
+_UNSEALED = {
+    *("format", "version", "created_by", "config", "extra", "kind", "extractor", "fps", "name", "sha256"),
+    *("expression_space", "tracker_alignment", "mesh_config", "notes", "origin"),
+}
+"""Entries of files without `WHOLE`, as they were written before; with another one the header is damaged."""
 
 
-def content_digest(metadata: Mapping[str, str], arrays: Mapping[str, Any]) -> str:
+def sealed(metadata: Mapping[str, str], arrays: Mapping[str, Any]) -> dict[str, str]:
+    """The header's strings with `WHOLE`, which `read_tensor_file` checks."""
+    return {**metadata, WHOLE: content_digest(metadata, arrays, WHOLE)}
+
+
+def content_digest(metadata: Mapping[str, str], arrays: Mapping[str, Any], seal: str = SEAL) -> str:
     """sha256 over the header's strings (but the digest itself) and names, dtypes, shapes and bytes of the arrays."""
     digest = hashlib.sha256()
-    for name in sorted(set(metadata) - {SEAL}):
+    for name in sorted(set(metadata) - {seal}):
         digest.update(f"{len(name)}:{name}={len(metadata[name])}:{metadata[name]}|".encode())
     digest.update(arrays_digest(arrays).encode())
     return digest.hexdigest()
@@ -96,6 +110,11 @@ def read_tensor_file(
                     f"version {given[1]}. {remedy}"
                 )
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}
+    damaged = (
+        metadata[WHOLE] != content_digest(metadata, arrays, WHOLE) if WHOLE in metadata else set(metadata) - _UNSEALED
+    )
+    if damaged:
+        raise error(f"{path}: the contents do not match the stored checksum; the file is damaged. {remedy}")
     return metadata, arrays
 
 

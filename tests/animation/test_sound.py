@@ -37,6 +37,7 @@ def test_a_sound_gives_25_frames_a_second_from_rest_with_its_own_audio(tiny_mode
     assert first.weights is not None and not first.weights.any() and not first.beta.any()
 
 
+@pytest.mark.slow
 def test_the_seed_decides_blinks_and_head_and_nothing_else(tiny_model: PortraitModel, spoken: Path) -> None:
     same, again, other = (SoundDriver(spoken, tiny_model, seed=s) for s in (1, 1, 2))
     for a, b, c in zip(same, again, other, strict=True):

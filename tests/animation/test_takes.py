@@ -27,7 +27,7 @@ from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait import WeightMaps
 from export3d.tracking import Tracker
 from export3d.tracking.live_link import Take
-from export3d.tracking.vmc import rotation_of_unity
+from export3d.tracking.vmc import VmcListener, rotation_of_unity
 
 JAW, BROW = (ARKIT_NAMES.index(name) for name in ("jawOpen", "browInnerUp"))
 OWN = FaceState(beta=torch.ones(1, 64), weights=torch.zeros(1, 52))
@@ -154,6 +154,19 @@ def test_a_sender_is_followed_until_it_is_asked_to_end() -> None:
     assert (yaw, pitch, roll) == pytest.approx((-HALF_TURN, 0.0, 0.0), abs=1e-5)
     assert last.state.gaze is not None and last.state.gaze[0, 0].item() == pytest.approx(0.25)
     assert "no OSC" in driver.problems[0]
+
+
+def test_damaged_packets_are_counted_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("pythonosc")
+    port = free_port()
+    listener = VmcListener(f"vmc:{port}")
+    bundle = b"#bundle\0" + bytes(8) + (8).to_bytes(4, "big")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
+        for junk in (b"", b"secret", bundle + b"secret!!", bundle + bundle):
+            raw.sendto(junk, ("127.0.0.1", port))
+    assert listener.listen() is None and listener.damaged == 3
+    listener.close()
+    assert caplog.records == []
 
 
 def test_a_sender_that_falls_silent_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from clips import make_clip, panned_frames
 from export3d.checkpoint import read_checkpoint
 from export3d.cli import main
 from export3d.portrait import load_model
+from export3d.studio.face import Wish
+from export3d.studio.workshop import Workshop
 from export3d.tracking.deep3d import ReconstructionNetwork
 from export3d.video import VideoReader
 
@@ -85,3 +87,29 @@ def test_without_the_checkpoint_the_command_says_which_file_it_needs(
     said = " ".join(capfd.readouterr().err.split())
     assert "expression space 'bfm64' is read by Deep3DFaceRecon" in said and "--extractor epoch_20.pth" in said
     assert not Path("refused.mp4").exists()
+
+
+def test_the_studio_shows_such_a_models_portrait_and_needs_the_checkpoint_too(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    uvicorn = pytest.importorskip("uvicorn")
+    monkeypatch.chdir(work)
+    seen: list[Workshop] = []
+
+    def look(self: object, sockets: object) -> None:
+        made = seen[-1]
+        stage = made.submit(made.stage, Path("photo.jpg").read_bytes(), "photo.jpg").result()
+        assert np.ptp(stage.picture(Wish(turn=(10.0, 0.0, 0.0)))) > 0
+
+    made_by = Workshop.__init__
+
+    def keep(self: Workshop, *given: object, **named: object) -> None:
+        made_by(self, *given, **named)
+        seen.append(self)
+
+    monkeypatch.setattr(uvicorn.Server, "run", look)
+    monkeypatch.setattr(Workshop, "__init__", keep)
+    words = ["studio", "--api-only", "--port", "17861", "--model", "runs/paper/model.safetensors"]
+    assert main(words) == 2
+    assert "--extractor epoch_20.pth" in " ".join(capfd.readouterr().err.split()) and not seen
+    assert main([*words, "--extractor", "epoch_20.pth"]) == 0 and len(seen) == 1

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clips import clip_facts
+
 pytest.importorskip("mediapipe")
 
 EXPORT3D = [sys.executable, "-m", "export3d"]
@@ -77,6 +79,14 @@ def test_a_linked_name_is_followed_and_a_name_of_255_bytes_is_written(
         assert run("animate", *files, "--no-manifest", "-o", target).code == 0
     assert link.is_symlink() and real.stat().st_size > 1000 and long.stat().st_size > 1000
     assert {path.name for path in out.iterdir()} == {"real.mp4", "link.mp4", long.name}
+
+
+def test_two_films_at_once_into_one_name_are_both_right(inputs: Any, out: Path) -> None:
+    files = ["--source", inputs.photo, "--driving", inputs.photo, "--model", inputs.model, "--no-manifest"]
+    line = [*EXPORT3D, "animate", *map(str, files), "-o", str(out / "a.mp4")]
+    both = [subprocess.Popen(line, stderr=subprocess.PIPE) for _ in range(2)]
+    assert [(process.communicate()[1], process.returncode) for process in both] == [(b"", 0)] * 2
+    assert len(clip_facts(out / "a.mp4").times) == 50 and [path.name for path in out.iterdir()] == ["a.mp4"]
 
 
 def test_the_advice_names_the_option_that_helps(inputs: Any, run: Callable[..., Any], out: Path) -> None:

@@ -80,6 +80,7 @@ def test_importing_the_package_and_the_command_line_stays_light() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_the_public_names_bring_no_face_tracker_and_no_web_framework() -> None:
     code = (
         "import sys, export3d; [getattr(export3d, name) for name in export3d.__all__]; "

@@ -104,3 +104,12 @@ def test_mistakes_are_named(
 def test_a_missing_data_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("pretrain", "--data", str(tmp_path / "none"), "--preset", "tiny", "-o", str(tmp_path / "run")) == 24
     assert "no manifest" in capsys.readouterr().err
+
+
+def test_training_never_overwrites_the_model_it_starts_from(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"trained for days")
+    assert run("train", "--data", data, "--preset", "tiny", "--start", str(model), "-o", str(tmp_path)) == 2
+    assert "would overwrite the input" in capsys.readouterr().err and model.read_bytes() == b"trained for days"

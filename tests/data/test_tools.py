@@ -133,3 +133,12 @@ def test_mistakes_of_export_are_named(
     assert main(["data", "export", str(folder), *arguments]) == code
     assert text in " ".join(capsys.readouterr().err.split())
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_shard_name_that_leaves_the_folder_is_refused(folder: Path, other: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of someone else")
+    manifest = other / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("clips-000000.tar", "../secret"))
+    with pytest.raises(DataError, match="manifest"):
+        merge_datasets([folder, other], tmp_path / "both")
+    assert not (tmp_path / "both").exists()

@@ -185,6 +185,7 @@ def test_wrong_shapes_and_types_are_named() -> None:
         ssim(frames, frames, "box")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"at least 11 pixels per side; got \(8, 8\)"):
         ssim(frames[:, :8, :8], frames[:, :8, :8])
+    assert ssim(frames[:, :11, :11], frames[:, :11, :11]).tolist() == [1.0] * len(frames)
     with pytest.raises(ValueError, match=r"akd: driving must have shape \(T, 68, 2\); got \(3, 5, 2\)"):
         akd(np.zeros((3, 68, 2)), np.zeros((3, 5, 2)))
     with pytest.raises(ValueError, match="aed: 3 generated frames but 2 driving frames"):

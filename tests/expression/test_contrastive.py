@@ -82,6 +82,7 @@ def test_gradients_are_finite_and_reach_both_sides() -> None:
         assert codes.grad is not None and torch.isfinite(codes.grad).all() and codes.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_a_step_along_the_gradient_brings_the_pairs_together() -> None:
     expression = torch.randn(1, 6, 8, requires_grad=True)
     images = torch.randn(1, 6, 8)

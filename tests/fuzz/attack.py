@@ -107,7 +107,7 @@ def main() -> int:
     parser.add_argument("--flips", type=int, default=200, help="single-bit flips of each sealed kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="*", default=list(READERS))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="its rows of other kinds are kept")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     each = -(-options.files // len(options.kinds))
@@ -140,7 +140,10 @@ def main() -> int:
         for failure in row["failures"][:3]:
             print(failure, file=sys.stderr)
     if options.json:
-        options.json.write_text(json.dumps(facts(options.seed) | {"rows": rows}, indent=1) + "\n")
+        now = facts(options.seed)
+        before = json.loads(options.json.read_text()) if options.json.is_file() else now | {"rows": {}}
+        rows = {kind: row | {"run": now} for kind, row in rows.items()}
+        options.json.write_text(json.dumps(before | {"rows": before["rows"] | rows}, indent=1) + "\n")
     return int(bad > 0)
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
+import multiprocessing.util
+import os
 import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -24,39 +26,83 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image
+from safetensors import safe_open
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from facts import facts  # noqa: E402
 
+import export3d.cli  # noqa: E402
 from clips import make_clip, panned_frames  # noqa: E402
+from export3d.tensor_files import content_digest  # noqa: E402
+
+for module in ("animate", "heads", "prepare", "train"):
+    importlib.import_module(f"export3d.cli.{module}")
 
 STOPS = {"-9": (9,), "-15": (15,), "-1": (1,), "-2": (2,), "-2 -2": (2, 2)}
 LOOSE = re.compile(r"state-\d+|metrics\.jsonl$|seconds")
 """Which states are kept depends on when a run was stopped; times are never the same."""
 
-TINY = "--preset tiny --device cpu --threads 1 --log-every 5 --state-every 20 --sheet-every 40"
+TINY = "--preset tiny --device cpu --threads 1 --log-every 5 --state-every 10 --sheet-every 20"
 COMMANDS = {
     "animate": "animate --source {made}/photo.png --driving {made}/a.mp4 --model {made}/train/model.safetensors "
-    "-o {out}/film.mp4 --no-manifest --threads 1",
-    "heads render": "heads render --identities 6 --frames 4 --size 64 --quality fast --workers 1 -o {out}",
+    "-o {out}/film.mp4 --no-manifest --no-mark --threads 1",
+    "heads render": "heads render --identities 3 --frames 4 --size 64 --quality fast --workers 1 -o {out}",
     "prepare": "prepare {made}/videos -o {out} --size 64 --workers 1 --min-frames 8 --min-face-px 50 --min-sharpness 1",
-    "pretrain": f"pretrain --data {{made}}/heads {TINY} --steps 120 -o {{out}}",
-    "train": f"train --data {{made}}/heads --expression {{made}}/pretrain {TINY} --samples 240 -o {{out}}",
+    "pretrain": f"pretrain --data {{made}}/heads {TINY} --steps 60 -o {{out}}",
+    "train": f"train --data {{made}}/heads --expression {{made}}/pretrain {TINY} --samples 120 -o {{out}}",
 }
 """`{made}` is a folder of inputs, `{out}` an empty one."""
 
 
-def start(command: str, made: Path, out: Path) -> subprocess.Popen[bytes]:
-    """A command; signals reach it as from a terminal."""
+class Run:
+    """A command in a process of its own, forked from this one, which has imported everything: only what it does takes time.
+    Signals reach it as from a terminal."""
 
-    def as_in_a_terminal() -> None:
-        for number in (signal.SIGINT, signal.SIGHUP):
+    def __init__(self, command: str, made: Path, out: Path) -> None:
+        words = [word.format(made=made, out=out) for word in COMMANDS[command].split()]
+        self.pid, self.code = os.fork(), None
+        if self.pid == 0:
+            code = 1
+            try:
+                code = self._work(words)
+            except KeyboardInterrupt:  # before the program has begun, as the interpreter ends of it
+                code = 128 + signal.SIGINT
+            finally:
+                os._exit(code)
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code
+
+    def wait(self, seconds: float = 600) -> int:
+        """The exit code; `TimeoutError` where it never ends."""
+        until = time.monotonic() + seconds
+        while self.poll() is None:
+            if time.monotonic() > until:
+                os.kill(self.pid, signal.SIGKILL)
+                raise TimeoutError(f"process {self.pid} did not end in {seconds} s")
+            time.sleep(0.02)
+        return self.code or 0
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def _work(self, words: list[str]) -> int:
+        """In the child: as `python -m export3d` begins and ends."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-
-    words = [word.format(made=made, out=out) for word in COMMANDS[command].split()]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([sys.executable, "-m", "export3d", *words], **quiet, preexec_fn=as_in_a_terminal)
+        for descriptor in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        sys.modules["__main__"] = importlib.import_module("export3d.__main__")  # what its workers import
+        code = export3d.cli.main(words)
+        multiprocessing.util._exit_function()
+        return code
 
 
 def make_inputs(made: Path) -> None:
@@ -69,24 +115,20 @@ def make_inputs(made: Path) -> None:
         make_clip(made / "videos" / f"v{number}.mp4", frames=frames, audio=None)
     for command, name in (("heads render", "heads"), ("pretrain", "pretrain"), ("train", "train")):
         (made / name).mkdir()
-        assert start(command, made, made / name).wait() == 0, f"{command} must work undisturbed"
+        assert Run(command, made, made / name).wait() == 0, f"{command} must work undisturbed"
 
 
 def contents(folder: Path) -> dict[str, str]:
     """Name -> digest of every file."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): digest(path) for path in files}
+    return {str(path.relative_to(folder)): digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def digest(path: Path) -> str:
-    """Of a film the pictures count: the mark's number is another in each run, so only their count and times do."""
-    if path.suffix != ".mp4":
+    """Of a tensor file that of its contents: the library puts the entries of a header in another order each time."""
+    if path.suffix != ".safetensors":
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    with av.open(str(path)) as container:
-        times = [f"{frame.pts} {frame.width}" for frame in container.decode(video=0)]
-    with av.open(str(path)) as container:
-        samples = sum(frame.samples for frame in container.decode(audio=0)) if container.streams.audio else 0
-    return f"{len(times)} frames, {times[-1]}, {samples} samples"
+    with safe_open(path, framework="pt") as opened:
+        return content_digest(opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}, "")
 
 
 def is_whole(path: Path) -> bool:
@@ -100,13 +142,14 @@ def is_whole(path: Path) -> bool:
         if path.suffix == ".png":
             Image.open(path).load()
         if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
-            load_file(path)
+            digest(path)
+        if path.suffix == ".mp4":
+            with av.open(str(path)) as film:
+                return len(list(film.decode(video=0))) > 0
     except Exception as error:  # whatever the reader says, it is not whole
         print(f"{path.name}: {error}", file=sys.stderr)
         return False
-    return path.suffix != ".mp4" or digest(path) != ""
+    return True
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -121,68 +164,89 @@ def compare(got: dict[str, str], wanted: dict[str, str], varying: set[str]) -> l
     )
 
 
-def attack(command: str, made: Path, work: Path, kills: int, rng: random.Random) -> dict[str, object]:
+def undisturbed(command: str, made: Path) -> tuple[dict[str, str], set[str], float]:
+    """Contents of a whole run, the names that differ in a second one, and seconds; kept beside the inputs."""
+    kept_at = made / f"undisturbed {command}.json"
+    if not kept_at.is_file():
+        runs, out = [], made / "out"
+        for _ in range(2):
+            out.mkdir()
+            started = time.monotonic()
+            assert Run(command, made, out).wait() == 0
+            took = time.monotonic() - started
+            runs.append(contents(out))
+            shutil.rmtree(out)
+        varying = [name for name in runs[0] if runs[0][name] != runs[1].get(name)]
+        kept_at.write_text(json.dumps([runs[0], varying, took]))
+    wanted, varying, took = json.loads(kept_at.read_text())
+    return wanted, set(varying), took
+
+
+def stopped(command: str, made: Path, out: Path, signals: tuple[int, ...], after_s: float) -> int | None:
+    """The exit code of a command that got the signals after a while; None if it had ended before."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    process = Run(command, made, out)
+    time.sleep(after_s)
+    if process.poll() is not None:
+        return None
+    for signal_number in signals:
+        process.send_signal(signal_number)
+        time.sleep(0.02)
+    return process.wait(120)
+
+
+def attack(command: str, made: Path, out: Path, options: argparse.Namespace) -> dict[str, object]:
     """Kill, look, finish, compare."""
-    runs, problems, codes = [], [], {name: [] for name in STOPS}
-    for name in ("whole", "again"):
-        (work / name).mkdir()
-        started = time.monotonic()
-        assert start(command, made, work / name).wait() == 0
-        took = time.monotonic() - started
-        runs.append(contents(work / name))
-    wanted = runs[0]
-    varying = {name for name in wanted if wanted[name] != runs[1].get(name)}
-    out = work / "killed"
-    for number in range(kills):
-        name = list(STOPS)[number % len(STOPS)]
-        where = f"kill {number} ({name})"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        process = start(command, made, out)
-        time.sleep(took * rng.uniform(0.1, 1.0))
-        for signal_number in STOPS[name]:
-            process.send_signal(signal_number)
-            time.sleep(0.02)
-        codes[name].append(process.wait(120))
+    rng, until = random.Random(options.seed), time.monotonic() + 60 * options.minutes
+    problems, codes, moments = [], {name: [] for name in STOPS}, []
+    wanted, varying, took = undisturbed(command, made)
+    while len(moments) < options.kills and time.monotonic() < until:
+        name = list(STOPS)[(options.seed + len(moments)) % len(STOPS)]
+        where = f"kill {len(moments)} ({name})"
+        moment = rng.uniform(0.1, 1.0)
+        if (code := stopped(command, made, out, STOPS[name], took * moment)) is None:
+            continue  # a command that has ended cannot be killed: another moment
+        moments.append(round(moment, 2))
+        codes[name].append(code)
         final = [path for path in out.rglob("*") if path.is_file() and ".tmp" not in path.name]
         partial = [path.name for path in final if not is_whole(path)]
         if partial:
             problems.append(f"{where}: not whole: {partial}")
-        if name != "-9" and codes[name][-1] > 0 and leftovers(out):
+        if name != "-9" and code > 0 and leftovers(out):
             problems.append(f"{where}: left {leftovers(out)}")
-        code = start(command, made, out).wait(600)
+        code = Run(command, made, out).wait(600)
         different = compare(contents(out), wanted, varying)
         if code != 0 or different or leftovers(out):
             problems.append(f"{where}: the next run ended with {code}; differs in {different[:5]} {leftovers(out)}")
-    shutil.rmtree(out)
+    shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    both = [start(command, made, out) for _ in range(2)]
+    both = [Run(command, made, out) for _ in range(2)]
     ended = sorted(process.wait(600) for process in both)
     different = compare(contents(out), wanted, varying)
     if ended[0] != 0 or different or leftovers(out):
         problems.append(f"two at once: ended with {ended}; differ in {different[:5]} {leftovers(out)}")
-    compared = len(wanted) - len(varying)
     return {
-        "kills": kills,
+        "kills": len(moments),
+        "moments": moments,
         "exit_codes": codes,
         "two_at_once": [ended],
         "problems": problems,
-        "files_compared": compared,
+        "files_compared": len(wanted) - len(varying),
     }
 
 
 def kept(path: Path, command: str, row: dict[str, object], seed: int) -> dict[str, object]:
     """The row with what the file holds of the same command, and the file with the sum."""
-    before = json.loads(path.read_text()) if path.is_file() else {"rows": {}}
-    if old := before["rows"].get(command):
+    now = facts(seed)
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else {}
+    row["runs"] = [now]
+    if old := rows.get(command):
         row["kills"] += old["kills"]
         row["exit_codes"] = {name: [*old["exit_codes"][name], *codes] for name, codes in row["exit_codes"].items()}
-        row["two_at_once"] = [*old["two_at_once"], *row["two_at_once"]]
-        row["problems"] = [*old["problems"], *row["problems"]]
-    seeds = sorted({*before.get("seeds", []), seed})
-    path.write_text(
-        json.dumps(facts(seed) | {"seeds": seeds, "rows": before["rows"] | {command: row}}, indent=1) + "\n"
-    )
+        for name in ("moments", "two_at_once", "problems", "runs"):
+            row[name] = [*old[name], *row[name]]
+    path.write_text(json.dumps(now | {"rows": rows | {command: row}}, indent=1) + "\n")
     return row
 
 
@@ -190,6 +254,7 @@ def main() -> int:
     """All commands, the table; 1 if anything was not as promised."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20, help="of each command")
+    parser.add_argument("--minutes", type=float, default=1e9, help="no new kill after as many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=list(COMMANDS), choices=list(COMMANDS))
     parser.add_argument("--inputs", type=Path, help="a folder to make the inputs in, or where they are")
@@ -203,9 +268,7 @@ def main() -> int:
             made.mkdir()
             make_inputs(made)
         for command in options.only:
-            work = Path(folder) / command.replace(" ", "_")
-            work.mkdir()
-            row = attack(command, made, work, options.kills, random.Random(options.seed))
+            row = attack(command, made, Path(folder) / "out", options)
             if options.json:
                 row = kept(options.json, command, row, options.seed)
             bad += len(row["problems"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from bombs import picture_bomb, tar_bomb, zip_bomb
 from damage import damaged
+from lists import LISTS, SEALED
 from PIL import Image
 
 from export3d.camera import Camera
@@ -90,7 +92,7 @@ def _film(suffix: str, codec: str, pixels: str = "yuv420p") -> Callable[[Path], 
 
 def _watch(path: Path) -> None:
     with VideoReader(path, threads=1) as reader:
-        for frame, _ in zip(reader, range(50), strict=False):
+        for frame in islice(reader, 50):
             assert frame.image.shape == (reader.height, reader.width, 3)
 
 
@@ -245,4 +247,5 @@ READERS: dict[str, Reader] = {
     "png that lies": Reader(_picture("png"), _see, damage=picture_bomb),
     "gif that lies": Reader(_film("gif", "gif", "rgb8"), _watch, damage=picture_bomb),
     "avi that lies": Reader(_film("avi", "mjpeg", "yuvj420p"), _watch, damage=picture_bomb),
+    **{kind: Reader(*pair, sealed=kind in SEALED) for kind, pair in LISTS.items()},
 }

@@ -222,6 +222,29 @@ def test_a_killed_render_resumes_without_a_duplicate_or_a_gap(rendered: Path, tm
     assert contents(tmp_path / "out") == contents(rendered)
 
 
+def test_of_two_renderings_at_once_into_one_folder_one_is_refused(rendered: Path, tmp_path: Path) -> None:
+    words = [
+        "--identities",
+        str(NUM_KILLED),
+        "--frames",
+        "1",
+        "--size",
+        "32",
+        "--quality",
+        "fast",
+        "-o",
+        tmp_path / "a",
+    ]
+    line = [sys.executable, "-m", "export3d", "heads", "render", *map(str, words)]
+    both = [subprocess.Popen(line, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = {process.communicate()[1]: process.returncode for process in both}
+    assert sorted(ends.values()) == [0, 24], ends
+    assert any("another run is working in this folder" in text for text in ends)
+    assert main(["data", "check", str(tmp_path / "a")]) == 0 and set(contents(tmp_path / "a")) == set(
+        contents(rendered)
+    )
+
+
 def wait_for_group_to_end(group: int, limit: float) -> None:
     """The workers of a killed parent must end by themselves."""
     while True:

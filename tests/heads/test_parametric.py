@@ -103,6 +103,7 @@ def _obj(vertices: np.ndarray, faces: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.slow
 def test_obj_folder_is_imported_with_quads_split_and_helper_surfaces_dropped(tmp_path: Path) -> None:
     vertices = np.random.default_rng(0).normal(size=(26719, 3)).round(3).astype(np.float32)
     vertices[21451:22221] += EYE_CENTERS_CM[0]

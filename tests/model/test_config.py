@@ -46,6 +46,7 @@ def test_the_parts_add_up_to_the_total() -> None:
     assert counts["total"] == sum(p.numel() for p in Export3D(TINY).parameters())
 
 
+@pytest.mark.slow
 def test_the_counts_are_printed_and_an_unknown_preset_suggests_the_nearest() -> None:
     command = [sys.executable, "-m", "export3d.portrait.count"]
     done = subprocess.run([*command, "tiny"], capture_output=True, text=True, check=True)

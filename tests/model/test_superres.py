@@ -59,3 +59,10 @@ def test_a_window_is_enlarged_as_much_as_the_whole(start_size: int | None) -> No
     whole = module(torch.randn(1, 6, 8, 8), torch.randn(1, 3, 8, 8)).shape[-1]
     window = module(torch.randn(1, 6, 4, 4), torch.randn(1, 3, 4, 4), 0.5).shape[-1]
     assert window * 2 == whole
+
+
+def test_doubling_keeps_the_variance_at_the_start() -> None:
+    """Each output pixel of the transposed convolution sums 4 taps of every channel: He's rule counts 4 x channels inputs."""
+    module = SuperResolution(SuperResConfig(channels=(40, 32)), 32)
+    assert float(module.up.weight.detach().std()) == pytest.approx((2.0 / (4 * 40)) ** 0.5, rel=0.05)
+    assert float(module.up.bias.detach().abs().max()) == 0.0

@@ -53,6 +53,7 @@ def test_densities_and_colours_are_those_of_the_exact_field_also_outside_the_box
     assert torch.allclose(met, expected, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True], ids=["pytorch", "compiled"])
 @pytest.mark.parametrize("name", ["tiny", "two_networks", "portrait"])
 def test_with_nothing_left_out_the_picture_is_the_exact_one(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from clips import face_points, make_clip
+from export3d.files import temporary_beside
 from export3d.preprocess.options import PrepareOptions
 from export3d.preprocess.tools import Tools
 from export3d.tracking import ExtractorInfo, Face
@@ -52,6 +53,12 @@ class PatchTracker:
 def make_patch_tools(options: PrepareOptions) -> Tools:
     """A `ToolMaker`."""
     return Tools(PatchTracker(), MeasuredCoefficients())
+
+
+def make_tools_and_begin_a_file(folder: Path, options: PrepareOptions) -> Tools:
+    """With the folder given, a `ToolMaker` that leaves what a process leaves that is ended while it writes."""
+    temporary_beside(folder / "a.json").write_bytes(b"half of i")
+    return make_patch_tools(options)
 
 
 def make_deadly_tools(options: PrepareOptions) -> Tools:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def test_a_meta_file_gives_size_rate_landmarks_and_crop() -> None:
         (("H: 720", "H: tall"), "H and W must be whole numbers"),
         (("CROP 400 50 880 530", "CROP 880 50 400 530"), "CROP must be x0 y0 x1 y1"),
         (("29.97", "0"), "expected a frame rate of 1 to 240"),
+        (("29.97", "1e100000000"), "expected a frame rate such as"),
     ],
 )
 def test_a_malformed_meta_file_is_refused_by_line(change: tuple[str, str], message: str) -> None:
@@ -168,6 +170,13 @@ def test_a_talkinghead_line_is_name_h_w_s_e_l_t_r_b() -> None:
             Tube.parse(wrong, "list.txt, line 4")
 
 
+def test_a_list_of_tubes_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    for content in (b"a\xff,1,2\n", b"a,10,10,1,4,0,0,5," + b"9" * 5000):
+        (tmp_path / "train_video_tubes.txt").write_bytes(content)
+        with pytest.raises(UsageError, match=r"train_video_tubes\.txt.*(not a list in UTF-8|expected name,H,W)"):
+            find_inputs([tmp_path], replace(OPTIONS, layout="talkinghead"))
+
+
 def test_talkinghead_tubes_are_cut_out_of_one_minute_clips(tmp_path: Path) -> None:
     minutes = tmp_path / "val" / "1min_clips"
     minutes.mkdir(parents=True)
@@ -225,6 +234,7 @@ def test_a_csv_list_names_files_people_splits_and_times(tmp_path: Path) -> None:
         ("path,identiy\na.mp4,x\n", "Did you mean 'identity'"),
         ("identity\nx\n", "'path' is needed"),
         ("path,start_s\na.mp4,soon\n", r"line 2, start_s: expected seconds; got 'soon'"),
+        ("path,start_s\na.mp4,1e100000000\n", r"line 2, start_s: expected seconds; got '1e100000000'"),
         ("path,start_s,end_s\na.mp4,3,2\n", "end_s must be above start_s"),
         ("path,split\na.mp4,dev\n", "split 'dev'"),
     ],

@@ -109,6 +109,22 @@ def test_a_kill_while_the_shards_are_made_changes_nothing(videos: Path, tmp_path
                 assert (tmp_path / f"s{step}" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
 
 
+def test_of_two_runs_at_once_into_one_folder_one_is_refused(videos: Path, tmp_path: Path) -> None:
+    run(videos, tmp_path / "calm")
+    context = multiprocessing.get_context("fork")
+    both = [
+        context.Process(target=run, args=(videos, tmp_path / "out"), kwargs={"slowed": 0.05}, daemon=True) for _ in "12"
+    ]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert sorted(process.exitcode for process in both) == [0, 1]  # type: ignore[type-var]
+    assert tree(tmp_path / "out") == tree(tmp_path / "calm")
+    for path in (tmp_path / "calm").glob("*.tar"):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
 def test_a_rerun_of_a_finished_run_does_no_work_and_keeps_every_byte(videos: Path, tmp_path: Path) -> None:
     run(videos, tmp_path / "out")
     before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in tree(tmp_path / "out") if "." in name}

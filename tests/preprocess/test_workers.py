@@ -13,17 +13,19 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import patch_face
 import pytest
-from patch_face import OPTIONS, make_deadly_tools, make_patch_tools, write_patch_video
+from patch_face import OPTIONS, make_deadly_tools, make_patch_tools, make_tools_and_begin_a_file, write_patch_video
 
 from clips import make_clip
 from export3d.data import ClipDataset
 from export3d.errors import MissingExtraError, UsageError, WorkerError
 from export3d.preprocess import PrepareOptions, RunOptions, prepare
+from export3d.stopping import StoppedBySignal, raise_stopped
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 
@@ -64,6 +66,7 @@ import ray
 import patch_face
 from export3d.errors import UsageError
 from export3d.preprocess import PrepareOptions, RunOptions, prepare
+from export3d.stopping import StoppedBySignal, raise_stopped
 
 videos, out, sockets = (Path(word) for word in sys.argv[1:])
 small = {"include_dashboard": False, "object_store_memory": 100 * 2**20, "_temp_dir": str(sockets)}
@@ -165,6 +168,18 @@ def test_a_worker_that_dies_loses_only_the_video_in_its_hands(tmp_path: Path) ->
     (entry,) = json.loads((tmp_path / "out" / "report.json").read_text())["lost"]
     assert entry == {"source": "in/a_deadly.mp4", "reasons": ["the worker process died 2 times (exit code 9)"]}
     assert report.videos == 3 and report.videos_lost == 1
+
+
+def test_a_worker_that_is_stopped_while_it_writes_leaves_nothing(videos: Path, tmp_path: Path) -> None:
+    def stop(step: str, done: int, total: int, what: str) -> None:
+        if done:
+            assert list((tmp_path / "prepare").glob(".*.tmp*"))
+            raise_stopped(signal.SIGTERM)
+
+    tool_maker = partial(make_tools_and_begin_a_file, tmp_path / "prepare")
+    with pytest.raises(StoppedBySignal):
+        prepare([videos], tmp_path, OPTIONS, RunOptions(workers=1), tool_maker=tool_maker, progress=stop)
+    assert not list(tmp_path.rglob(".*.tmp*"))
 
 
 def test_what_no_video_can_be_prepared_with_ends_the_run_with_its_own_error(videos: Path, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_another_portrait_is_refused_by_name(folder: Path, tmp_path: Path) -> No
     assert caught.value.exit_code == 51
 
 
+@pytest.mark.slow
 def test_a_thousand_other_pictures_are_refused(folder: Path) -> None:
     allowed = AllowedSources.load(folder)
     nearest = min(int((allowed.looks ^ look_of(a_picture(seed, 64))).sum(axis=1).min()) for seed in range(100, 1100))

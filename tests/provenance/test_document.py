@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from export3d.errors import CertificateError, SourceNotAllowedError
-from export3d.provenance import detect, mark, verify
+from export3d.provenance import detect, verify, waves
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "provenance.md").read_text(encoding="utf-8")
@@ -37,6 +37,21 @@ def test_the_figures_of_false_alarms_are_those_measured() -> None:
         assert f"{found[name]:,}" in DOCUMENT
 
 
+def test_the_figures_of_small_stills_are_those_measured() -> None:
+    found = result("small_marks")
+    count, psnr, text = found["pictures"], found["psnr_db"], " ".join(DOCUMENT.split())
+    assert f"Of {count} pictures of {found['pixels']} pixels ({found['portraits']} people" in text
+    assert all(f"{row['right']} of {count} as {name}" in text for name, row in found["found"].items())
+    assert found["alarms_unmarked"] == 0 and all(row["wrong"] == 0 for row in found["found"].values())
+    assert f"{psnr['mean']} dB on average ({psnr['lowest']} at least" in text
+
+
+def test_the_thresholds_of_small_pictures_are_those_of_the_code() -> None:
+    written, others = detect.score_threshold(0.1e-6, poses=1, shifts=1), detect.score_threshold(0.9e-6)
+    assert f"Below {detect.SMALL_PX} pixels" in DOCUMENT
+    assert f"{written:.2f} is enough" in DOCUMENT and round(others - detect.score_threshold(), 2) == 0.01
+
+
 def test_the_figures_of_allowed_sources_are_those_measured() -> None:
     found = result("allowed")
     for name in ("portraits", "other_faces", "pairs_of_different_faces", "wrongly_passed", "fewest_different_bits"):
@@ -46,7 +61,7 @@ def test_the_figures_of_allowed_sources_are_those_measured() -> None:
 def test_constants_and_codes_in_the_text_are_those_of_the_code() -> None:
     poses = 1 + 2 * (len(detect.all_scales()) + 5 * 6)
     said = (
-        f"{len(mark.waves().y)} waves",
+        f"{len(waves.waves().y)} waves",
         f"{len(detect.all_scales())} sizes",
         f"{poses} sizes and mirrorings",
         "9.66",

@@ -105,6 +105,7 @@ def test_encoding_again_loses_the_manifest_and_keeps_the_mark(tmp_path: Path) ->
     assert "invisible mark: found" in in_words(report)
 
 
+@pytest.mark.slow
 def test_a_video_from_elsewhere_has_neither(tmp_path: Path) -> None:
     report = verify_file(encode(tmp_path / "other.mp4", a_video(num_frames=3)))
     assert report.exit_code == NOTHING and report.complete and json.loads(json.dumps(report.as_json()))["mark"] is None

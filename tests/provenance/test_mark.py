@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export3d.provenance import detect, mark
+from export3d.provenance import detect, mark, waves
 from export3d.provenance.detect import MarkDetector, score_threshold
-from export3d.provenance.mark import BAND, TILE, Marker, new_payload, places_of, tile
+from export3d.provenance.mark import Marker, new_payload
+from export3d.provenance.waves import BAND, TILE, places_of, tile
+from export3d.rendering.fused import binding
 from pictures import a_picture, a_video, resized, through_h264
 
 PAYLOAD = 0xE3ABCDEF
@@ -66,7 +68,7 @@ def test_a_payload_of_more_than_32_bits_is_refused() -> None:
 
 def test_new_payloads_carry_the_project_and_differ() -> None:
     payloads = {new_payload() for _ in range(50)}
-    assert len(payloads) > 45 and {p >> 24 for p in payloads} == {mark.PROJECT}
+    assert len(payloads) > 45 and {p >> 24 for p in payloads} == {waves.PROJECT}
 
 
 @pytest.mark.parametrize("shape", [(256, 256), (512, 512), (256, 768), (130, 97), (17, 40)])
@@ -80,6 +82,23 @@ def test_the_change_is_small_and_alike_in_all_channels(shape: tuple[int, int]) -
     )
     assert 10 * np.log10(255**2 / np.mean(change**2)) > 41.9
     assert np.abs(change).max() > 0
+
+
+@pytest.mark.parametrize("kernel", ["0", "plain", "avx2", "avx512"])
+@pytest.mark.parametrize("shape", [(256, 300), (130, 97), (17, 40), (9, 2)])
+def test_the_compiled_renderer_and_numpy_write_the_same_mark(
+    kernel: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both against the definition: tile times gain, in 1/512 grey levels, rounded, in every channel."""
+    monkeypatch.setenv(binding.VARIABLE, kernel)
+    if kernel != "0" and not binding.fused_status()[0]:
+        pytest.skip(binding.fused_status()[1])
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    image[: shape[0] // 2] = 250  # a part of it is flat and nearly white
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    units = np.round(tile(PAYLOAD) * 32).astype(int)[y % TILE, x % TILE] * mark.gain(image)[y // 4, x]
+    expected = np.clip(image + (units + 256 >> 9)[..., None], 0, 255)
+    assert (Marker(PAYLOAD)(image) == expected).all()
 
 
 def test_black_and_white_do_not_wrap_round() -> None:
@@ -121,15 +140,41 @@ ATTACKS = {
 }
 
 
-def _jpeg(frame: np.ndarray) -> np.ndarray:
+def _jpeg(frame: np.ndarray, quality: int = 75) -> np.ndarray:
     content = io.BytesIO()
-    Image.fromarray(frame).save(content, "JPEG", quality=75)
+    Image.fromarray(frame).save(content, "JPEG", quality=quality)
     return np.asarray(Image.open(content))
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_payload_survives(name: str, marked: list[np.ndarray], tmp_path: Path) -> None:
     assert read(ATTACKS[name](marked, tmp_path / "video.mp4")[::4]) == PAYLOAD
+
+
+@pytest.mark.parametrize("quality", [75, 95])
+def test_a_small_jpeg_says_what_was_written(quality: int) -> None:
+    """128 pixels hold one tile. These pictures are so lively that as frames of a film half of them would lose the mark."""
+    for seed in range(4):
+        image = np.clip(2.0 * a_picture(seed, 128) - 128.0, 0, 255).astype(np.uint8)
+        marked = Marker(PAYLOAD + seed).still(image)
+        assert 10 * np.log10(255**2 / np.mean((marked.astype(float) - image) ** 2)) > 41.9
+        assert read([_jpeg(marked, quality)]) == PAYLOAD + seed
+
+
+def test_a_large_still_is_marked_as_a_frame_is() -> None:
+    image = a_picture(0, 200)
+    assert (Marker(PAYLOAD).still(image) == Marker(PAYLOAD)(image)).all()
+
+
+def test_nothing_is_found_in_small_unmarked_pictures() -> None:
+    assert [read([a_picture(seed, 128)]) for seed in range(3)] == [None] * 3
+
+
+def test_a_small_picture_shares_its_risk_among_two_questions() -> None:
+    both = [2**24 * np.exp(-(detect.score_threshold(0.1e-6, poses=1, shifts=1) ** 2) / 2)]
+    poses = 1 + 2 * (len(detect.all_scales()) + 30)
+    both.append(2**24 * 128**2 * poses * np.exp(-(detect.score_threshold(0.9e-6) ** 2) / 2))
+    assert sum(both) == pytest.approx(1e-6, rel=1e-6)
 
 
 def test_nothing_is_found_in_unmarked_videos() -> None:
@@ -144,12 +189,12 @@ def test_nothing_is_found_in_an_empty_picture(value: int) -> None:
 def test_scores_of_unmarked_pictures_stay_under_the_bound() -> None:
     """For random phases a score of one hypothesis has deviation 1, so the best of 4096 places stays under 6."""
     generator = np.random.default_rng(0)
-    count = len(mark.waves().y)
+    count = len(waves.waves().y)
     for _ in range(20):
         phases = np.exp(2j * np.pi * generator.random(count)).astype(np.complex64)
         fits = detect.match(phases).fits
-        assert fits.max() < 6 / np.sqrt(mark.NUM_PATTERNS) * 1.05
-        assert abs(fits.std() * np.sqrt(mark.NUM_PATTERNS) - 1) < 0.1
+        assert fits.max() < 6 / np.sqrt(waves.NUM_PATTERNS) * 1.05
+        assert abs(fits.std() * np.sqrt(waves.NUM_PATTERNS) - 1) < 0.1
 
 
 def test_the_threshold_keeps_the_risk_for_all_hypotheses_together() -> None:
@@ -175,7 +220,7 @@ def test_a_detector_without_frames_says_so() -> None:
 
 def test_spectrum_agrees_with_a_slow_sum_at_a_crooked_size() -> None:
     values = np.random.default_rng(0).normal(size=(9, 7)).astype(np.float32)
-    keyed, scale = mark.waves(), 1.37
+    keyed, scale = waves.waves(), 1.37
     y, x = np.mgrid[0:9, 0:7]
     slow = [
         np.sum(values * np.exp(-2j * np.pi * (keyed.y[k] * y + keyed.x[k] * x) / (128 * scale)))

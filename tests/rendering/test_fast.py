@@ -131,6 +131,7 @@ def test_every_ray_has_neighbours_of_the_lattice_and_weights_that_sum_to_one(sid
     on = torch.zeros(side * side, dtype=torch.bool)
     on[lattice.rays] = True
     on = on.reshape(side, side)
+    assert on[[0, -1]].all() and on[:, [0, -1]].all()  # the rays at the picture's edge all have one
     if side >= 5:
         assert on.any(dim=0).all() and on.any(dim=1).all()  # no row and no column slips through
 

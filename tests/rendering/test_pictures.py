@@ -16,7 +16,7 @@ from export3d.camera import Camera
 from export3d.face_state import FaceState
 from export3d.portrait import FastConfig, PortraitModel, build_model, preset
 from export3d.portrait.layers import Choice
-from export3d.rendering.fused import binding, fused_status, interleaved, paste_head
+from export3d.rendering.fused import add_pattern, binding, fused_status, interleaved, paste_head
 
 RUNS, REASON = fused_status()
 needs_kernel = pytest.mark.skipif(not RUNS, reason=f"the fused renderer does not run here: {REASON}")
@@ -159,6 +159,8 @@ def test_wrong_pictures_are_refused_with_a_reason() -> None:
         paste_head(photo.astype(np.float32), head, grid, share, behind)
     with pytest.raises(ValueError, match="grid"):
         paste_head(photo, head, grid[:3], share, behind)
+    with pytest.raises(ValueError, match="add_pattern"):
+        add_pattern(photo, np.zeros((128, 128), dtype=np.int16), np.zeros((2, 6), dtype=np.int16), step=4, fraction=9)
 
 
 @needs_kernel

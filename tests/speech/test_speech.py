@@ -86,6 +86,7 @@ def test_silence_has_one_phone_and_a_still_mouth() -> None:
     assert not mouth_weights(phones_of(sound), sound, np.arange(0.0, 1.0, 0.04), 0.02).any()
 
 
+@pytest.mark.slow
 def test_phones_follow_each_other_and_cover_a_long_sound() -> None:
     pytest.importorskip("pocketsphinx")
     syllables = np.concatenate([np.concatenate([tone(0.2, 700.0), 0.01 * tone(0.1)]) for _ in range(80)])

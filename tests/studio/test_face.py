@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import make_tracker, picture_file
+from export3d.animation.sweep import coefficient_spread
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.face_state import ARKIT_NAMES
+from export3d.portrait import build_model, preset
 from export3d.studio.api import read_keyframes, read_wish
 from export3d.studio.face import Keyframe, Wish, keyframe_motion, posed, read_weights, sliders
 from export3d.studio.workshop import Stage, Workshop
@@ -96,3 +99,25 @@ def test_two_keyframes_at_one_time_are_refused(workshop: Workshop, stage: Stage)
     for frames in ([], [Keyframe(time_s=1.0, wish=Wish())] * 2):
         with pytest.raises(UsageError, match="at least one, each at a time of its own"):
             keyframe_motion(frames, model=workshop.model, subject=stage.subject, extractor=workshop.extractor)
+
+
+def test_the_papers_model_has_a_slider_for_each_vector_of_its_basis() -> None:
+    torch.manual_seed(3)
+    model = build_model(preset("tiny")).eval().requires_grad_(False)
+    tracker = make_tracker()
+    workshop = Workshop(model, lambda: tracker)
+    try:
+        stage = workshop.submit(workshop.stage, picture_file(), "photo.png").result()
+        (group,) = sliders(model, stage.subject)
+        assert group["title"] == "Basis" and read_weights(model) == [f"v{k}" for k in range(1, 11)]
+        own = model.expression.coefficients(stage.subject.state.beta)
+        state, _ = posed(model, stage.subject, Wish(weights={"v3": 0.5}))
+        found = model.expression.coefficients(state.beta)
+        mean, _ = coefficient_spread(model)
+        assert float(found[0, 2]) == pytest.approx(float(mean[2]), abs=0.05)
+        others = [k for k in range(10) if k != 2]
+        torch.testing.assert_close(found[:, others], own[:, others], atol=0.05, rtol=0.0)
+        with pytest.raises(UsageError, match=r"does not know the weights jawOpen\. It knows: v1, v2"):
+            posed(model, stage.subject, Wish(weights={"jawOpen": 0.5}))
+    finally:
+        workshop.close()

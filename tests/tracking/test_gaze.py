@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from export3d.errors import CheckpointError
 from export3d.fitting.gaze import MIRROR_SCORES
 from export3d.heads.clips.motion import MAX_GAZE_RAD
+from export3d.tensor_files import sealed
 from export3d.tracking import Tracker
 from export3d.tracking.faces import BLENDSHAPE_NAMES, ExtractorInfo, Face
 from export3d.tracking.gaze import GAZE_LIMIT_RAD, GazeMap
@@ -92,7 +93,11 @@ def test_bad_files_are_refused(bundled, tmp_path):
         CheckpointError, match="expected format 'export3d-gaze', version 2; got 'export3d-gaze', version 9"
     ):
         GazeMap.load(path)
-    save_file({**arrays, "bias": arrays["bias"][:1]}, path, metadata)
+    arrays["bias"] = arrays["bias"][:1]
+    save_file(arrays, path, metadata)
+    with pytest.raises(CheckpointError, match="do not match the stored checksum"):
+        GazeMap.load(path)
+    save_file(arrays, path, sealed(metadata, arrays))
     with pytest.raises(CheckpointError, match="bias must be finite float32 of shape"):
         GazeMap.load(path)
 

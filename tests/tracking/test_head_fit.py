@@ -105,6 +105,7 @@ def made_up(people: int = 12, frames: int = 8) -> Detections:
     )
 
 
+@pytest.mark.slow
 def test_the_fit_finds_the_mean_head_again_and_its_correction_helps_other_people():
     seen = made_up()
     train, unseen = seen.part(held_out=False), seen.part(held_out=True)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from export3d.camera import Camera, rotation_angle_deg
 from export3d.errors import CheckpointError, OutputError
+from export3d.tensor_files import sealed
 from export3d.tracking.alignment import Alignment
 from export3d.tracking.faces import ExtractorInfo
 from export3d.tracking.regressor import (
@@ -134,12 +135,12 @@ def test_contents_that_do_not_fit_the_header_are_refused(tmp_path):
         metadata = dict(opened.metadata())
     tensors = load_file(path)
     config = json.loads(metadata["config"])
-    save_file(tensors, path, {**metadata, "config": json.dumps({**config, "hidden": 9})})
+    save_file(tensors, path, sealed({**metadata, "config": json.dumps({**config, "hidden": 9})}, tensors))
     check_refused(path, "do not fit the configuration")
-    save_file(tensors, path, {**metadata, "config": json.dumps({**config, "colour": "red"})})
+    save_file(tensors, path, sealed({**metadata, "config": json.dumps({**config, "colour": "red"})}, tensors))
     check_refused(path, "do not fit the configuration.*colour")
     del tensors["head.bias"]
-    save_file(tensors, path, metadata)
+    save_file(tensors, path, sealed(metadata, tensors))
     check_refused(path, "head.bias")
 
 

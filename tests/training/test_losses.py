@@ -151,6 +151,10 @@ def test_depth_opacity_and_matte_terms_have_hand_computed_values() -> None:
     terms = reconstruction_terms(given, wanted, weights, None)
     assert terms["depth"].item() == pytest.approx(0.5)
     assert terms["opacity"].item() == pytest.approx(0.25)
+    both = reconstruction_terms(
+        replace(given, image_opacity=0.2 * one), replace(wanted, image_opacity=one), weights, None
+    )
+    assert both["opacity"].item() == pytest.approx(0.25 + 0.64)
     assert terms["matte"].item() == pytest.approx(math.log(2.0))
     assert terms["source_depth"].item() == pytest.approx(0.1)
     assert portrait_terms(given.portrait, PortraitTarget(), weights) == {}
@@ -209,3 +213,15 @@ def test_texture_asks_how_much_detail_there_is_not_where() -> None:
     assert float(texture_difference(stripes.roll(1, dims=-1), stripes, cell=4)) == 0.0
     # Each pixel has one neighbour of the other kind: a Laplacian of 2, and of 1 at half the contrast.
     assert float(texture_difference(0.5 * stripes, stripes, cell=4)) == pytest.approx(1.0)
+
+
+def test_the_surface_term_needs_places_on_both_sides() -> None:
+    places, logits = torch.zeros(2, 3, 3), torch.zeros(2, 3, 2)
+    given, wanted = halves(0.5, 0.25)
+    given = replace(given, places=places, gate_logits=logits)
+    weights = replace(NONE, surface=1.0)
+    assert "surface" not in reconstruction_terms(given, wanted, weights, None)
+    wanted = replace(wanted, places=places + 0.05, gates=torch.ones(2, 3, 2))
+    found = reconstruction_terms(given, wanted, weights, None)["surface"]
+    assert wanted.places is not None and wanted.gates is not None
+    assert float(found) == pytest.approx(float(surface_loss(places, logits, wanted.places, wanted.gates)))

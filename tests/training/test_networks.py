@@ -103,3 +103,25 @@ def test_minibatch_spread_of_equal_samples_is_zero() -> None:
 def test_an_image_side_that_is_no_power_of_two_is_refused() -> None:
     with pytest.raises(ValueError, match="power of two, at least 8; got 24"):
         DualDiscriminator(SMALL_DISCRIMINATOR, 24)
+
+
+@pytest.mark.parametrize("size", [(48, 32), (32, 48), (80, 80)])
+def test_a_picture_of_another_size_is_read_at_the_encoders_own_without_aliasing(size: tuple[int, int]) -> None:
+    encoder = ImageEncoder(SMALL_ENCODER).eval()
+    image = torch.randn(1, 3, *size)
+    fitted = F.interpolate(image, size=(32, 32), mode="bilinear", antialias=True, align_corners=False)
+    torch.testing.assert_close(encoder(image), encoder(fitted))
+
+
+def test_as_many_feature_maps_are_made_as_are_asked_for() -> None:
+    encoder = ImageEncoder(SMALL_ENCODER).eval()
+    image = torch.randn(1, 3, 64, 64)
+    few, all_of_them = encoder.features(image, 3), encoder.features(image)
+    assert len(few) == 3 and all(torch.equal(a, b) for a, b in zip(few, all_of_them[:3], strict=True))
+
+
+def test_a_discriminator_may_read_the_camera_without_layers_between() -> None:
+    module = DualDiscriminator(replace(SMALL_DISCRIMINATOR, mapping_layers=0), 16)
+    assert module(torch.randn(4, 3, 16, 16), torch.randn(4, 3, 8, 8), torch.randn(4, 25)).shape[0] == 4
+    with pytest.raises(ValueError, match="sizes must be positive"):
+        replace(SMALL_DISCRIMINATOR, group_size=0)

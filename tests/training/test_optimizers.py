@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import os, torch
 from export3d.training.loop.optimizers import make_adam
@@ -18,6 +20,7 @@ assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
 """
 
 
+@pytest.mark.slow
 def test_no_folder_is_left_among_the_temporary_files(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHINDUCTOR")}
     line = [sys.executable, "-c", CODE]

@@ -261,6 +261,17 @@ def test_killing_with_9_and_sigterm_loses_at_most_the_steps_since_the_last_state
     assert_same_state(a, b)
 
 
+def test_of_two_processes_at_once_in_one_folder_one_is_refused(clip_folder: Path, tmp_path: Path) -> None:
+    straight = start_pretraining(clip_folder, tmp_path / "straight", 6)
+    both = [start_pretraining(clip_folder, tmp_path / "both", 6) for _ in range(2)]
+    texts = {process.communicate()[1].decode(): process.returncode for process in both}
+    straight.communicate()
+    assert min(texts.values()) == 0  # a second one that came too late found it finished
+    assert all("another run is working in this folder" in text for text, code in texts.items() if code)
+    a, b = (load_state(list_states(tmp_path / name)[-1]) for name in ("straight", "both"))
+    assert_same_state(a, b)
+
+
 @pytest.mark.parametrize("late", ["missing", "older"])
 def test_a_finished_run_whose_model_was_lost_gets_it_from_its_state(
     clip_folder: Path, tmp_path: Path, late: str

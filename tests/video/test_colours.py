@@ -74,6 +74,18 @@ def test_a_wide_red_is_a_stronger_red_and_grey_stays(tmp_path: Path) -> None:
     assert np.abs(seen(path) - 127.5).max() <= 1.5
 
 
+def test_the_red_of_display_p3_is_a_stronger_red_and_grey_stays(tmp_path: Path) -> None:
+    """R = .6, G = B = .3 of P3 (D65), by hand: linear .2935, .0556; in BT.709 .3470 (R), .0456 (G), .0510 (B)."""
+    tags = {"color_primaries": ColorPrimaries.SMPTE432, "color_trc": ColorTrc.BT709, "colorspace": Colorspace.ITU709}
+    red, green = 0.6, 0.3
+    luma = 0.2126 * red + 0.7874 * green
+    levels = (code(luma), round(512 + 896 * (green - luma) / 1.8556), round(512 + 896 * (red - luma) / 1.5748))
+    wanted = 255 * np.array([0.3470, 0.0456, 0.0510]) ** (1 / 2.4)
+    assert np.abs(wanted - 255 * np.array([red, green, green])).max() > 6  # or the test could not fail
+    assert np.abs(seen(write(tmp_path / "a.mp4", levels, **tags)) - wanted).max() <= 1.5
+    assert np.abs(seen(write(tmp_path / "b.mp4", (code(0.5), 512, 512), **tags)) - 127.5).max() <= 1.5
+
+
 def test_a_film_with_colour_for_every_pixel_reads_like_any_other(tmp_path: Path) -> None:
     """4:4:4: Y 100, Cb 110, Cr 170 of BT.601 are 164.8, 70.7, 61.5 by hand."""
     tags = {"colorspace": Colorspace.ITU601, "color_range": ColorRange.MPEG}

@@ -194,6 +194,7 @@ def test_absurdly_large_frames_are_refused_before_decoding(tmp_path: Path) -> No
         VideoReader(path)
 
 
+@pytest.mark.slow
 def test_a_picture_too_large_for_ffmpeg_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "huge.png"
     Image.new("1", (20_000, 20_000)).save(path)

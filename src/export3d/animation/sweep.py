@@ -116,6 +116,19 @@ def coefficient_spread(model: Model, beta: np.ndarray | None = None) -> tuple[np
     return found.mean(axis=0), found.std(axis=0)
 
 
+def basis_ends(model: Model) -> dict[str, tuple[float, float]]:
+    """Vector of the basis (`v1`, ...) -> the ends of its sweep, where they are known; none of the shipped model, whose face
+    single weights move."""
+    if isinstance(model, PortraitModel) or not isinstance(model.expression, LeBS):
+        return {}
+    if model.config.expression.space == "ict64":
+        ends = sweep_values(SweepOptions(steps=2), *coefficient_spread(model))
+    else:
+        unknown = np.zeros(model.config.expression.num_basis)
+        ends = sweep_values(SweepOptions(steps=2, ranges="paper"), unknown, unknown)
+    return {f"v{number}": (float(first), float(last)) for number, (first, last) in ends.items()}
+
+
 def weights_along(model: Model, beta: np.ndarray) -> Tensor | None:
     """How the single expression weights that the model reads off beta go with the coefficients: ``(n, 52)``, weights per
     unit of lambda, by least squares, NaN for weights that it does not read; None for the paper's model, which reads none.

@@ -38,9 +38,9 @@ def check_target(path: Path, *, transparent: bool = False) -> None:
         check_video_target(path, transparent=transparent)
 
 
-def finished(image: np.ndarray, finish: Finish) -> np.ndarray:
+def finished(image: np.ndarray, finish: Finish, *, still: bool = False) -> np.ndarray:
     """A uint8 ``(H, W, 3 | 4)`` image with label and mark; a label can be read where the image is transparent, too."""
-    colours = finish.frame(np.ascontiguousarray(image[..., :3]))
+    colours = finish.frame(np.ascontiguousarray(image[..., :3]), still=still)
     if image.shape[-1] == 3:
         return colours
     drawn = np.abs(colours.astype(np.int16) - image[..., :3]).max(axis=-1) > _DRAWN
@@ -57,7 +57,9 @@ def write_picture(path: Path, image: np.ndarray, finish: Finish) -> None:
     kind = Image.registered_extensions()[path.suffix.lower()]
     try:
         with replacing(path) as temporary:
-            Image.fromarray(finished(image, finish)).save(temporary, kind, quality=95)  # PNG ignores the quality
+            Image.fromarray(finished(image, finish, still=True)).save(
+                temporary, kind, quality=95
+            )  # PNG ignores the quality
             finish.file(temporary, path.suffix)
     except OSError as error:
         reason = error.strerror or error

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from export3d.cli.common import parse, pick_device, say, set_threads
+from export3d.cli.extractor import ExtractorOptions, open_tracker
 from export3d.cli.provenance import allowed_sources, find_consent
 from export3d.errors import OutputError, UsageError
 from export3d.provenance import ProvenanceOptions
@@ -62,6 +63,9 @@ class StudioOptions:
     threads: int = 0
     """Threads for the network; 0 is automatic."""
 
+    reads: ExtractorOptions = field(default_factory=ExtractorOptions)
+    """What reads beta off a face."""
+
     provenance: ProvenanceOptions = field(default_factory=lambda: ProvenanceOptions(label="AI-generated"))
     """Label (here on by default), mark, signed manifest, consent, allowed portraits."""
 
@@ -83,7 +87,6 @@ def run(options: StudioOptions) -> None:
     from export3d.studio.films import Limits
     from export3d.studio.server import LOCAL, build_app
     from export3d.studio.workshop import Workshop
-    from export3d.tracking import Tracker
 
     _check(options)
     provenance = replace(options.provenance, consent=find_consent(options.provenance))
@@ -93,7 +96,7 @@ def run(options: StudioOptions) -> None:
     model = load_model(options.model, device=pick_device(options.device))
     workshop = Workshop(
         model,
-        lambda: Tracker(choice="largest", size=model.config.image_size),
+        lambda: open_tracker(options.reads, model, "largest"),
         limits=Limits(upload_mb=options.max_upload, seconds=options.max_seconds, clients=options.max_clients),
         allowed=allowed,
         provenance=provenance,

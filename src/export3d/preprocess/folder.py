@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from export3d.errors import UsageError
 from export3d.preprocess.jobs import VIDEO_SUFFIXES, Cut, Inputs, Loss, VideoJob, display_name, make_key, split_of
 from export3d.preprocess.options import PrepareOptions
+from export3d.reading import read_number, reading, shortened
 
 CSV_COLUMNS = ("path", "identity", "split", "start_s", "end_s")
 """Known columns; only `path` is needed."""
@@ -54,13 +55,10 @@ def read_csv(path: Path, options: PrepareOptions) -> Inputs:
     Raises:
         UsageError: No `path` column, an unknown column, a number that is none, or an end before its start.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = tuple(name.strip() for name in reader.fieldnames or ())
-            rows = [dict(zip(columns, (value or "" for value in row.values()), strict=False)) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: not a CSV list in UTF-8 ({error}).") from error
+    with reading(path, "not a CSV list in UTF-8", UsageError), open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
+        rows = [{name: row[name] or "" for name in columns} for row in reader]
     for name in columns:
         if name not in CSV_COLUMNS:
             near = difflib.get_close_matches(name, CSV_COLUMNS, n=1, cutoff=0.4)
@@ -107,9 +105,9 @@ def _seconds(text: str, where: str) -> Fraction | None:
     if not text.strip():
         return None
     try:
-        value = Fraction(text.strip())
+        value = read_number(text)
     except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"{where}: expected seconds; got '{text}'.") from error
+        raise UsageError(f"{where}: expected seconds; got '{shortened(text)}'.") from error
     if value < 0:
         raise UsageError(f"{where}: expected seconds from 0 on; got '{text}'.")
     return value

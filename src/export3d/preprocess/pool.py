@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from export3d.errors import Export3DError, WorkerError
+from export3d.files import clear_leftovers
 from export3d.preprocess.jobs import VideoJob
 from export3d.preprocess.one_video import prepare_video
 from export3d.preprocess.options import PrepareOptions
@@ -97,6 +98,8 @@ class _Pool:
             for worker in self._workers:
                 worker.process.join()
                 worker.pipe.close()
+            for folder in (self._place.staging, self._place.records):
+                clear_leftovers(folder)  # a worker that is ended while it writes cannot
 
     def _num_busy(self) -> int:
         return sum(worker.job is not None for worker in self._workers)

@@ -12,6 +12,7 @@ from export3d.errors import UsageError
 from export3d.preprocess.folder import choose_split, walk_files
 from export3d.preprocess.jobs import VIDEO_SUFFIXES, Cut, Inputs, Loss, VideoJob, display_name, make_key
 from export3d.preprocess.options import PrepareOptions
+from export3d.reading import reading, shortened
 
 LIST_SUFFIX = "_video_tubes.txt"
 SETS = {"train": "train", "val": "test", "small": "train"}
@@ -43,11 +44,11 @@ class Tube:
             UsageError: Not nine fields, not whole numbers, or an empty range or box.
         """
         fields = line.strip().split(",")
-        if len(fields) != 9 or not all(re.fullmatch(r"\s*\d+\s*", field) for field in fields[1:]):
-            raise UsageError(f"{where}: expected name,H,W,S,E,L,T,R,B with whole numbers; got '{line.strip()}'.")
+        if len(fields) != 9 or not all(re.fullmatch(r"\s*[0-9]{1,9}\s*", field) for field in fields[1:]):
+            raise UsageError(f"{where}: expected name,H,W,S,E,L,T,R,B with whole numbers; got '{shortened(line)}'.")
         height, width, first, last, left, top, right, bottom = map(int, fields[1:])
         if first > last or left >= right or top >= bottom or not height or not width:
-            raise UsageError(f"{where}: expected S <= E, L < R and T < B; got '{line.strip()}'.")
+            raise UsageError(f"{where}: expected S <= E, L < R and T < B; got '{shortened(line)}'.")
         return Tube(fields[0], height, width, first, last, left, top, right, bottom)
 
     @property
@@ -91,7 +92,9 @@ def read_talkinghead(root: Path, options: PrepareOptions) -> Inputs:
     tubes_of: dict[Path, list[tuple[Tube, str]]] = {}
     for path in lists:
         split = SETS.get(path.name.removesuffix(LIST_SUFFIX), "train")
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        with reading(path, "not a list in UTF-8", UsageError):
+            lines = path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             tube = Tube.parse(line, f"{display_name(path)}, line {number}")

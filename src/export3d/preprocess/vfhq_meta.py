@@ -10,6 +10,7 @@ import numpy as np
 
 from export3d.errors import UsageError
 from export3d.preprocess.jobs import Box
+from export3d.reading import read_number, shortened
 
 _NTSC = Fraction(1000, 1001)
 _PATTERNS = (r"P(\d+)", r"C(\d+)", r"F(\d+)-(\d+)")
@@ -109,9 +110,11 @@ def exact_fps(text: str, where: str) -> Fraction:
         UsageError: Not a rate between 1 and 240.
     """
     try:
-        value = Fraction(text)
+        value = read_number(text)
     except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"{where}: expected a frame rate such as 29.97 or 30000/1001; got '{text}'.") from error
+        raise UsageError(
+            f"{where}: expected a frame rate such as 29.97 or 30000/1001; got '{shortened(text)}'."
+        ) from error
     if not 1 <= value <= 240:
         raise UsageError(f"{where}: expected a frame rate of 1 to 240; got '{text}'.")
     whole = round(value)

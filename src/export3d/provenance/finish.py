@@ -60,11 +60,13 @@ class Finish:
         if not self.options.no_manifest:
             self._credentials = self._find_credentials()
 
-    def frame(self, image: np.ndarray) -> np.ndarray:
-        """The uint8 ``(H, W, 3)`` image with label and mark. For one thread at a time."""
+    def frame(self, image: np.ndarray, *, still: bool = False) -> np.ndarray:
+        """The uint8 ``(H, W, 3)`` image, one of many or alone (`still`), with label and mark. For one thread at a time."""
         if self._label is not None:
             image = self._label(image)
-        return image if self._marker is None else self._marker(image)
+        if self._marker is None:
+            return image
+        return self._marker.still(image) if still else self._marker(image)
 
     def signer(self, path: Path) -> Callable[[Path], None]:
         """What signs the complete file that will be called `path`, for `VideoWriter`."""

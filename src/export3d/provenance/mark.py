@@ -1,79 +1,24 @@
-"""The invisible mark (Sec. 5): 32 bits, written in where five keyed patterns lie against each other, in every frame.
-
-A tile of 128x128 pixels is repeated over the frame, so that any crop holds all of it. The tile is a sum of waves of the middle
-frequencies with keyed random phases. The waves are dealt out to five patterns: the first lies at the tile's origin, each
-other one is moved (cyclically) to one of 64x64 places, which says 12 bits. 48 bits are the payload and its checksum.
-"""
+"""Write the invisible mark (Sec. 5) into every frame: `waves.tile`, repeated, so that any crop holds all of it."""
 
 from __future__ import annotations
 
-import binascii
-import hashlib
 import secrets
-from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from PIL import Image
 
-TILE = 128
-"""Side of the repeated tile, pixels."""
-
-BAND = (8, 20)
-"""Lowest and highest frequency, waves per tile: periods of 16 to 6 pixels, which survive halving and strong compression."""
-
-NUM_PATTERNS = 5
-GRID = 2
-"""Distance between two places of a pattern, pixels."""
-
-PLACES = TILE // GRID
-"""Places along each side."""
-
-PROJECT = 0xE3
-"""First 8 bits of every payload; the other 24 are the number of the run."""
-
-KEY = b"export3d invisible mark 1"
-"""Public, so that anyone can look for the mark; it proves nothing about who made a video (docs/provenance.md)."""
+from export3d.provenance.detect import FINE, is_small, residual, spectrum
+from export3d.provenance.waves import PROJECT, TILE, phases, tile
+from export3d.rendering.fused import add_pattern, fused_status
 
 LARGEST_RMS, SMALLEST_RMS = 2.0, 1.4
 """Root mean square of the change in grey levels, up to 256 and from 512 pixels on: 42.1 and 45.2 dB."""
 
 _BLOCK = 8  # pixels between two samples of the local contrast
 _STEP = 4  # pixels between two rows of the gain
-_STRIP = 32  # rows at a time
 _PATTERN_UNIT, _FRACTION_BITS = 32, 9  # fixed point: pattern in 1/32, gain in 1/16 grey levels
 _FLAT, _SLOPE, _MAX_GAIN = 1.2, 0.7, 2.4  # relative; per grey level of bend; at most
-
-
-@dataclass(frozen=True)
-class Waves:
-    """The keyed waves of the tile.
-
-    Attributes:
-        y, x: ``(n,)`` int, waves per tile; one of each pair of opposite frequencies.
-        phase: ``(n,)`` radians.
-        pattern: ``(n,)`` int, which of the five patterns a wave belongs to.
-    """
-
-    y: np.ndarray
-    x: np.ndarray
-    phase: np.ndarray
-    pattern: np.ndarray
-
-
-@lru_cache(maxsize=1)
-def waves() -> Waves:
-    """The waves of `KEY`; the same on every machine and with every version of NumPy."""
-    low, high = BAND
-    y, x = np.mgrid[0 : high + 1, -high : high + 1]
-    radius = np.hypot(y, x)
-    chosen = (radius >= low) & (radius <= high) & ((y > 0) | (x > 0))
-    y, x = y[chosen], x[chosen]
-    bits = np.frombuffer(hashlib.shake_256(KEY).digest(8 * len(y)), dtype="<u4").reshape(2, -1)
-    phase = bits[0] * (2.0 * np.pi / 2**32)
-    pattern = np.empty(len(y), dtype=np.int64)
-    pattern[np.argsort(bits[1], kind="stable")] = np.arange(len(y)) % NUM_PATTERNS
-    return Waves(y, x, phase, pattern)
+_STRENGTHS = np.linspace(0.0, 4.0, 17)  # that a wave of a small picture may get
 
 
 def new_payload() -> int:
@@ -81,58 +26,55 @@ def new_payload() -> int:
     return PROJECT << 24 | secrets.randbits(24)
 
 
-def places_of(payload: int) -> np.ndarray:
-    """Places ``(4, 2)`` (y, x) in pixels of the patterns 1 to 4 for a payload of 32 bits, its checksum included."""
-    if not 0 <= payload < 2**32:
-        raise ValueError(f"payload must have 32 bits; got {payload}")
-    word = (payload << 16) | binascii.crc_hqx(payload.to_bytes(4, "big"), 0xFFFF)
-    symbols = [(word >> shift) & 0xFFF for shift in (36, 24, 12, 0)]
-    return np.array([divmod(symbol, PLACES) for symbol in symbols]) * GRID
-
-
-def tile(payload: int) -> np.ndarray:
-    """The tile ``(128, 128)`` float64 of a payload: mean 0, root mean square 1."""
-    keyed = waves()
-    moved = np.concatenate([np.zeros((1, 2), dtype=np.int64), places_of(payload)])[keyed.pattern]
-    phase = keyed.phase - 2.0 * np.pi * (keyed.y * moved[:, 0] + keyed.x * moved[:, 1]) / TILE
-    spectrum = np.zeros((TILE, TILE), dtype=np.complex128)
-    spectrum[keyed.y, keyed.x] = np.exp(1j * phase)
-    values = np.fft.ifft2(spectrum).real
-    return values / values.std()
-
-
 class Marker:
     """Writes one payload into frame after frame; each frame is marked for itself, so a live stream can be marked as well.
 
     Args:
         payload: 32 bits.
+        strengths: of the waves, see `tile`.
     """
 
-    def __init__(self, payload: int) -> None:
+    def __init__(self, payload: int, strengths: np.ndarray | float = 1.0) -> None:
         self.payload = payload
-        self._tile = np.clip(np.round(tile(payload) * _PATTERN_UNIT), -127, 127).astype(np.int16)
-        self._size = (0, 0)
+        self._tile = np.clip(np.round(tile(payload, strengths) * _PATTERN_UNIT), -127, 127).astype(np.int16)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The uint8 ``(H, W, 3)`` image with the mark; all three channels change alike, by up to ten grey levels."""
-        height, width = image.shape[:2]
-        if self._size != (height, width):
-            self._size = (height, width)
-            repeats = (-(-height // TILE), -(-width // TILE))
-            pattern = np.repeat(np.tile(self._tile, repeats)[:, :width], 3, axis=1)
-            self._pattern = pattern.reshape(-1, _STEP, 3 * width)
-        rows, strength = image.reshape(height, 3 * width), gain(image)
-        marked = np.empty_like(rows)
-        for top in range(0, height, _STRIP):  # strips stay in the processor's cache
-            strip, part = slice(top, min(top + _STRIP, height)), slice(top // _STEP, (top + _STRIP) // _STEP)
-            product = strength[part, None] * self._pattern[part][: len(strength[part])]
-            change = product.reshape(-1, 3 * width)[: strip.stop - top]
-            change += 1 << (_FRACTION_BITS - 1)
-            change >>= _FRACTION_BITS
-            change += rows[strip]
-            np.clip(change, 0, 255, out=change)
-            marked[strip] = change
-        return marked.reshape(image.shape)
+        strength = gain(image)
+        if fused_status()[0]:
+            return add_pattern(image, self._tile, strength, step=_STEP, fraction=_FRACTION_BITS)
+        rows, across = np.arange(len(image)), np.take(self._tile, range(image.shape[1]), axis=1, mode="wrap")
+        change = np.repeat(strength[rows // _STEP] * across[rows % TILE], 3, axis=1)
+        change += 1 << (_FRACTION_BITS - 1)
+        change >>= _FRACTION_BITS
+        change += image.reshape(len(image), -1)
+        return np.clip(change, 0, 255, out=change).astype(np.uint8).reshape(image.shape)
+
+    def still(self, image: np.ndarray) -> np.ndarray:
+        """A single picture; in a small one the waves that it hides least get more of the same strength."""
+        marked = self(image)
+        if not is_small(image):
+            return marked
+        before, after = (spectrum(residual(x, FINE), 1.0) for x in (image, marked))
+        turned = np.exp(-1j * phases(self.payload))
+        one = float(np.mean(np.real((after - before) * turned)))
+        return Marker(self.payload, worthwhile(before * turned / one))(image) if one > 0.0 else marked
+
+
+def worthwhile(own: np.ndarray) -> np.ndarray:
+    """The strengths ``(n,)``, mean square about 1, with which most waves come out at their keyed phase.
+
+    Args:
+        own: complex ``(n,)``, what the picture has at each wave, turned back by its phase, in units of strength 1.
+    """
+    seen = own[:, None] + _STRENGTHS
+    agree = seen.real / np.maximum(np.abs(seen), 1e-9)
+    low, high = 0.0, 10.0  # gain in agreement for which a unit of energy is given
+    for _ in range(20):
+        price = (low + high) / 2.0
+        chosen = _STRENGTHS[(agree - price * _STRENGTHS**2).argmax(axis=1)]
+        low, high = (price, high) if np.mean(chosen**2) > 1.0 else (low, price)
+    return chosen
 
 
 def target_rms(height: int, width: int) -> float:
@@ -141,7 +83,7 @@ def target_rms(height: int, width: int) -> float:
 
 
 def gain(image: np.ndarray) -> np.ndarray:
-    """How strongly each place may change: int16 ``(ceil(H / 4), 3 W)`` in 1/16 grey levels; more where it is lively."""
+    """How strongly each place may change: int16 ``(ceil(H / 4), W)`` in 1/16 grey levels; more where it is lively."""
     height, width = image.shape[:2]
     green = np.ascontiguousarray(image[::2, ::2, 1])
     bends = np.zeros_like(green)  # a slope is calm, what bends is lively
@@ -151,7 +93,7 @@ def gain(image: np.ndarray) -> np.ndarray:
     wanted = np.minimum(_FLAT + _SLOPE * lively, _MAX_GAIN)
     wanted *= target_rms(height, width) / float(np.sqrt(np.mean(wanted**2))) * 16
     smooth = Image.fromarray(wanted).resize((width, -(-height // _STEP)), Image.Resampling.BILINEAR)
-    return np.repeat(np.asarray(smooth).astype(np.int16), 3, axis=1)
+    return np.asarray(smooth.convert("L")).astype(np.int16)  # of bytes, Pillow hands over four times as fast
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 from export3d.errors import UnreadableImageError
 from export3d.images import read_image
-from export3d.provenance.detect import FoundMark, MarkDetector
+from export3d.provenance.detect import SMALL_PX, FoundMark, MarkDetector, is_small
 from export3d.provenance.manifest import ManifestReport, read_manifest
 from export3d.video import VideoReader
 
@@ -33,6 +33,7 @@ class FileReport:
         mark: the invisible mark, None where there is none.
         frames: pictures that were looked at for it.
         complete: every size was tried within the time limit.
+        small: it is a picture so small that a mark is easily lost.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class FileReport:
     mark: FoundMark | None
     frames: int
     complete: bool
+    small: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -90,7 +92,14 @@ def verify_file(path: Path, *, time_limit_s: float = 60.0) -> FileReport:
     else:
         mark = _look_at_video(path, detector, deadline)
     complete = mark is not None or time.monotonic() <= deadline
-    return FileReport(path=path, manifest=manifest, mark=mark, frames=detector.num_frames, complete=complete)
+    return FileReport(
+        path=path,
+        manifest=manifest,
+        mark=mark,
+        frames=detector.num_frames,
+        complete=complete,
+        small=picture is not None and is_small(picture),
+    )
 
 
 def _look_at_video(path: Path, detector: MarkDetector, deadline: float) -> FoundMark | None:
@@ -137,5 +146,6 @@ def in_words(report: FileReport) -> str:
         )
     else:
         ran_out = "" if report.complete else "; the time ran out before every size was tried (--time-limit)"
-        lines.append(f"  invisible mark: not found in {report.frames} frames{ran_out}")
+        small = f"; below {SMALL_PX} pixels a mark is easily lost" if report.small else ""
+        lines.append(f"  invisible mark: not found in {report.frames} frames{small}{ran_out}")
     return "\n".join(lines)

@@ -218,4 +218,4 @@ def _values(scores: Scores | None, claim: Claim) -> dict[str, float]:
     if scores is None:
         return {}
     rows = scores.values.get(claim.kind, {}).get("model", {})
-    return dict(zip(scores.pairs.get(claim.kind, []), rows.get(claim.metric, []), strict=False))
+    return dict(zip(scores.pairs[claim.kind], rows[claim.metric], strict=True)) if claim.metric in rows else {}

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from export3d.animation import Subject
 from export3d.animation.animator import turned_by
+from export3d.animation.sweep import basis_ends, require_basis
 from export3d.animation.transfer import relative_camera
 from export3d.camera import Camera
 from export3d.errors import UsageError
@@ -36,7 +37,8 @@ class Wish:
     """What is asked of a portrait; what is left out stays as it is in the photo.
 
     Attributes:
-        weights: ARKit name -> about 0 to 1.
+        weights: ARKit name -> about 0 to 1; of the paper's model `v1` and so on, where 0 and 1 are the ends of that basis
+            vector's sweep.
         gaze: degrees that the eyes turn to the image right and up, from where they look.
         turn: degrees that the head turns on its neck: to the image right, down, and sideways.
         orbit: degrees that the camera goes round the person: as if all of it turned to the image right, and down.
@@ -59,9 +61,9 @@ class Keyframe:
 
 
 def read_weights(model: Model) -> list[str]:
-    """The ARKit names that the model listens to, in its order; none of the paper's model."""
+    """What the model listens to: ARKit names in its order, or the basis vectors of the paper's model."""
     if not isinstance(model, PortraitModel):
-        return []
+        return list(basis_ends(model))
     return list(dict.fromkeys(ARKIT_NAMES[column] for part in model.cues.shapes for column in part._columns))
 
 
@@ -71,6 +73,15 @@ def sliders(model: Model, subject: Subject) -> list[dict[str, object]]:
     if subject.state.weights is not None:
         own.update(zip(ARKIT_NAMES, subject.state.weights[0].tolist(), strict=True))
     known = [name for name in read_weights(model) if math.isfinite(own.get(name, math.nan))]
+    if ends := basis_ends(model):
+        found = require_basis(model).coefficients(subject.state.beta)[0].tolist()
+        at = {name: (found[int(name[1:]) - 1] - first) / (last - first) for name, (first, last) in ends.items()}
+        return [
+            {
+                "title": "Basis",
+                "weights": [{"name": n, "value": round(min(max(v, 0.0), 1.0), 3)} for n, v in at.items()],
+            }
+        ]
     groups = []
     for title, start in GROUPS.items():
         found = [{"name": n, "value": round(min(max(own[n], 0.0), 1.0), 3)} for n in known if n.startswith(start)]
@@ -126,15 +137,23 @@ def keyframe_motion(
 
 
 def _with_weights(model: Model, own: FaceState, wanted: dict[str, float]) -> FaceState:
-    """The portrait's face with other weights, and with the least change of beta that says the same."""
+    """The portrait's face with other weights or coefficients, and with the least change of beta that says the same."""
     if not wanted:
         return own
-    unknown = sorted(set(wanted) - set(read_weights(model)))
-    if unknown or own.weights is None or not isinstance(model, PortraitModel):
+    known = read_weights(model)
+    unknown = sorted(set(wanted) - set(known))
+    if unknown or (own.weights is None and isinstance(model, PortraitModel)):
         raise UsageError(
-            f"this model does not know the weights {', '.join(unknown or wanted)}. "
-            f"It knows: {', '.join(read_weights(model)) or 'none'}."
+            f"this model does not know the weights {', '.join(unknown or wanted)}. It knows: {', '.join(known) or 'none'}."
         )
+    if not isinstance(model, PortraitModel):
+        ends, basis = basis_ends(model), require_basis(model)
+        coefficients = basis.coefficients(own.beta)
+        for name, value in wanted.items():
+            first, last = ends[name]
+            coefficients[:, int(name[1:]) - 1] = first + value * (last - first)
+        return replace(own, beta=basis.nearest_beta(coefficients, own.beta))
+    assert own.weights is not None
     weights = own.weights.clone()
     for name, value in wanted.items():
         weights[0, ARKIT_NAMES.index(name)] = value

@@ -32,6 +32,9 @@ NEWEST_WINS = ("face", "frame")
 MOST_WAITING = 32
 OOPS = "Something went wrong inside the studio; the terminal in which it was started says more."
 
+_FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+"""What NumPy, Pillow, PyAV, PyTorch and Python raise where something is wrong with the studio itself."""
+
 
 def pack(header: dict[str, Any], content: bytes = b"") -> bytes:
     """A message."""
@@ -74,7 +77,7 @@ class Client:
             answer, more = work(header, content)
         except Export3DError as error:
             answer, more = {"error": str(error)}, b""
-        except Exception:
+        except _FAULTS:
             log.exception("studio: %s failed", action)
             answer, more = {"error": OOPS}, b""
         return {**answer, "did": action, "n": header.get("n")}, more
@@ -205,20 +208,22 @@ async def serve(connection: Any, *, workshop: Workshop) -> None:
     finally:
         workshop.clients -= 1
         worker.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await worker
+        await asyncio.wait([worker])  # asyncio logs what it did not expect
         await asyncio.wrap_future(workshop.submit(client.close))
 
 
 async def _work(connection: Any, client: Client, waiting: deque[Answer], came: asyncio.Event) -> None:
-    """Carry out what waits, one after another."""
-    while True:
-        await came.wait()
-        came.clear()
-        while waiting:
-            header, content = waiting.popleft()
-            if header.get("do") == "recorded":  # long, and needs no model
-                answer = await asyncio.to_thread(client.do, header, content)
-            else:
-                answer = await asyncio.wrap_future(client.workshop.submit(client.do, header, content))
-            await connection.send_bytes(pack(*answer))
+    """Carry out what waits, one after another, until the page goes."""
+    from starlette.websockets import WebSocketDisconnect
+
+    with suppress(WebSocketDisconnect, RuntimeError):
+        while True:
+            await came.wait()
+            came.clear()
+            while waiting:
+                header, content = waiting.popleft()
+                if header.get("do") == "recorded":  # long, and needs no model
+                    answer = await asyncio.to_thread(client.do, header, content)
+                else:
+                    answer = await asyncio.wrap_future(client.workshop.submit(client.do, header, content))
+                await connection.send_bytes(pack(*answer))

@@ -21,7 +21,7 @@ from export3d import __version__
 from export3d.camera import FOCAL
 from export3d.errors import CheckpointError
 from export3d.files import write_atomically
-from export3d.tensor_files import read_tensor_file
+from export3d.tensor_files import read_tensor_file, sealed
 from export3d.tracking.alignment import Crop
 
 FORMAT = "export3d-head-fit"
@@ -137,7 +137,8 @@ class HeadFit:
     def save(self, path: str | Path) -> str:
         """Write a safetensors file under a temporary name, rename it, and return its SHA-256."""
         metadata = {"format": FORMAT, "version": str(VERSION), "created_by": f"export3d {__version__}"}
-        content = save({name: np.ascontiguousarray(getattr(self, name)) for name in _SHAPES}, metadata)
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _SHAPES}
+        content = save(arrays, sealed(metadata, arrays))
         write_atomically(Path(path), content)
         return hashlib.sha256(content).hexdigest()
 

@@ -26,7 +26,7 @@ from export3d.checks import check_shape
 from export3d.errors import CheckpointError
 from export3d.files import write_atomically
 from export3d.reading import parse_json, reading
-from export3d.tensor_files import read_tensor_file
+from export3d.tensor_files import read_tensor_file, sealed
 from export3d.tracking.alignment import Alignment, Crop
 from export3d.tracking.faces import ExtractorInfo, Face
 from export3d.tracking.head_fit import HeadFit
@@ -200,7 +200,7 @@ class LandmarkRegressor:
             metadata["mesh_config"] = json.dumps(asdict(self.mesh_net.config))
             tensors |= {MESH_PREFIX + name: tensor.contiguous() for name, tensor in self.mesh_net.state_dict().items()}
         tensors["offsets"] = torch.from_numpy(self.offsets)
-        content = save(tensors, metadata=metadata)
+        content = save(tensors, metadata=sealed(metadata, tensors))
         write_atomically(path, content)
         return hashlib.sha256(content).hexdigest()
 

@@ -6,6 +6,7 @@ x is turned round, which makes the axes those of the rest of this program.
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from contextlib import suppress
@@ -57,6 +58,7 @@ class VmcListener:
             raise MissingExtraError(
                 f"{name}: VMC needs python-osc, which is not installed. Install it with: pip install 'export3d[live]'"
             ) from error
+        logging.getLogger().addFilter(_is_no_packet)
         self._parse, self._damage = OscPacket, ParseError
         host, port = _address(name)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -122,6 +124,11 @@ class VmcListener:
         """``(25,)`` float32: a camera that sees the head turned as neck and head say."""
         yaw, pitch, roll = angles_of(self._turns["Neck"] @ self._turns["Head"]).tolist()
         return Camera.look_at_head(yaw, pitch, roll).to_vector()[0].numpy()
+
+
+def _is_no_packet(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is of others than python-osc, which would show each damaged packet."""
+    return not record.module.startswith("osc_")
 
 
 def rotation_of_unity(quaternion: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures of HDR and wide-gamut films (PQ, HLG, BT.2020) in the colours of all others: BT.709, display gamma 2.4."""
+"""Pictures of HDR and wide-gamut films (PQ, HLG, BT.2020, Display P3) in the colours of all others: BT.709, gamma 2.4."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ GAMMA = 2.4
 KNEE = 0.8
 """Brighter values are pressed together below 1 instead of cut off."""
 
-_TO_709 = np.array(
-    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], dtype=np.float32
-)
-"""Linear BT.2020 -> linear BT.709 (ITU-R BT.2087)."""
+_TO_709 = {
+    ColorPrimaries.BT2020: [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]],
+    ColorPrimaries.SMPTE432: [[1.2249, -0.2249, 0.0], [-0.0420, 1.0420, 0.0], [-0.0196, -0.0786, 1.0983]],
+}
+"""Linear light of BT.2020 (ITU-R BT.2087) and of Display P3 -> linear BT.709; both have its white."""
 
 _LUMA_2020 = np.array([0.2627, 0.6780, 0.0593], dtype=np.float32)
 
 
 def is_wide(picture: Any) -> bool:
     """Whether a decoded picture has a transfer curve or primaries that would look washed out as BT.709."""
-    return picture.color_trc in (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67) or _is_2020(picture)
+    return picture.color_trc in (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67) or picture.color_primaries in _TO_709
 
 
 def to_bt709(image: np.ndarray, picture: Any) -> np.ndarray:
@@ -41,8 +42,8 @@ def to_bt709(image: np.ndarray, picture: Any) -> np.ndarray:
     light = _light(int(picture.color_trc))[image]
     if picture.color_trc == ColorTrc.ARIB_STD_B67:
         light *= HLG_PEAK_NITS / WHITE_NITS * (light @ _LUMA_2020)[..., None] ** 0.2
-    if _is_2020(picture):
-        light = light @ _TO_709.T
+    if picture.color_primaries in _TO_709:
+        light = light @ np.array(_TO_709[picture.color_primaries], np.float32).T
     top = light.max(axis=-1, keepdims=True).clip(KNEE)
     pressed = 1 - (1 - KNEE) * np.exp((KNEE - top) / (1 - KNEE))
     shown = (light * (pressed / top)).clip(0) ** (1 / GAMMA)
@@ -62,7 +63,3 @@ def _light(transfer: int) -> np.ndarray:
     else:
         light = value**GAMMA
     return light.astype(np.float32)
-
-
-def _is_2020(picture: Any) -> bool:
-    return picture.color_primaries == ColorPrimaries.BT2020

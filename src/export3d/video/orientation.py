@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 import numpy as np
-from av.video.reformatter import Colorspace, VideoReformatter
+from av.video.reformatter import ColorPrimaries, Colorspace, VideoReformatter
 
 from export3d.video.colours import is_wide, to_bt709
 
@@ -32,7 +32,7 @@ def to_upright_rgb(
     if picture.colorspace == _UNSPECIFIED_COLORSPACE and picture.height >= _HD_HEIGHT_PX:
         colorspace = Colorspace.ITU709  # what players assume for untagged HD
     wide = is_wide(picture)
-    if wide and picture.colorspace == _UNSPECIFIED_COLORSPACE:
+    if wide and picture.colorspace == _UNSPECIFIED_COLORSPACE and picture.color_primaries != ColorPrimaries.SMPTE432:
         colorspace = Colorspace.BT2020
     kind = "rgb48le" if wide else "rgb24"
     rgb = reformatter.reformat(picture, format=kind, width=width, height=height, src_colorspace=colorspace).to_ndarray()

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from export3d.errors import OutputError, UsageError
-from export3d.files import temporary_beside, write_error
+from export3d.files import SPECIAL, is_special, temporary_beside, write_error
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Output suffix -> container; all hold H.264."""
@@ -37,7 +37,7 @@ def check_writable(path: Path) -> None:
     """Check that a file can be made at `path` before any long work starts.
 
     Raises:
-        OutputError: The folder is missing or not writable, or the target is a folder.
+        OutputError: The folder is missing or not writable, or the target is a folder or a device.
     """
     real = Path(os.path.realpath(path))  # of a link the file that it stands for is written
     folder = real.parent
@@ -45,6 +45,8 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"{path}: the folder {folder} does not exist. Make it first, or choose another name.")
     if path.is_dir():
         raise OutputError(f"{path}: this is a folder; give the name of a file.")
+    if is_special(real):
+        raise OutputError(f"{path}: {SPECIAL}; give the name of a file.")
     try:
         if len(os.fsencode(real.name)) > os.pathconf(folder, "PC_NAME_MAX"):
             raise OutputError(f"{path}: the name is too long for this folder. Choose a shorter one.")

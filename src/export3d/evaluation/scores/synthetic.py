@@ -114,7 +114,8 @@ def score_synthetic(
 def _views(portrait: StoredPortrait, states: dict[str, FaceState], cameras: list[Camera]) -> dict[str, View]:
     """Every state from the first camera; the model's own also from a second one (`source_camera`)."""
     shown = {name: portrait.views(state, cameras[:1])[0] for name, state in states.items() if name != "model"}
-    return shown | dict(zip(("model", "source_camera"), portrait.views(states["model"], cameras), strict=False))
+    names = ("model", "source_camera")[: len(cameras)]
+    return shown | dict(zip(names, portrait.views(states["model"], cameras), strict=True))
 
 
 def _states(dataset: ClipDataset, index: int, times: tuple[int, int, int], leak: Tensor) -> dict[str, FaceState]:

@@ -25,7 +25,7 @@ from export3d.heads.clips.motion import Motion
 from export3d.heads.clips.people import REFERENCE_SIZE, add_noise, draw_person
 from export3d.heads.shape.parametric import EXPRESSION_NAMES, WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
 from export3d.reading import checked, parse_json, reading
-from export3d.tensor_files import read_tensor_file
+from export3d.tensor_files import read_tensor_file, sealed
 
 NUM_IDENTITY = 80
 """Identity coefficients alpha of Eq. 11."""
@@ -206,8 +206,9 @@ class LinearExtractor:
     def save(self, path: str | Path) -> None:
         """Write the extractor as safetensors; the name appears only when the file is complete."""
         path = Path(path)
-        metadata = {"format": "export3d-extractor", "config": json.dumps(asdict(self.config), sort_keys=True)}
-        content = to_bytes({k: v.contiguous() for k, v in self._tensors.items()}, {**metadata, **self.info})
+        config = json.dumps(asdict(self.config), sort_keys=True)
+        tensors = {k: v.contiguous() for k, v in self._tensors.items()}
+        content = to_bytes(tensors, sealed({"format": "export3d-extractor", "config": config, **self.info}, tensors))
         write_atomically(path, _sorted_metadata(content))
 
     @staticmethod

@@ -1,7 +1,7 @@
 """Fused renderer for CPUs (not in the paper): the exact renderer's samples and sums in one compiled loop over the rays."""
 
 from export3d.rendering.fused.binding import fused_status
-from export3d.rendering.fused.pictures import FusedHead, interleaved, paint_head, paste_head
+from export3d.rendering.fused.pictures import FusedHead, add_pattern, interleaved, paint_head, paste_head
 from export3d.rendering.fused.render import EVERYTHING, FusedDepth, FusedJoint, FusedScene, Layer, render_fused
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "FusedJoint",
     "FusedScene",
     "Layer",
+    "add_pattern",
     "fused_status",
     "interleaved",
     "paint_head",

@@ -11,7 +11,7 @@ from pathlib import Path
 VARIABLE = "EXPORT3D_FUSED"
 """Environment variable: `0` never takes the fused renderer; `plain`, `avx2` or `avx512` takes this version of it."""
 
-_VERSION = 3  # kVersion of kernel/scene.h
+_VERSION = 4  # kVersion of kernel/scene.h
 
 _F, _I, _L, _P = ctypes.c_float, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -83,6 +83,15 @@ class Pasted(ctypes.Structure):
     ]
 
 
+class Patterned(ctypes.Structure):
+    """`Patterned` of kernel/scene.h."""
+
+    _fields_ = [
+        *((name, _I) for name in ("height", "width", "step", "fraction")),
+        *((name, _P) for name in ("pattern", "gain", "from", "to")),
+    ]
+
+
 def fused_status() -> tuple[bool, str]:
     """Whether the fused renderer runs here, and which version of it, or why not."""
     wanted = os.environ.get(VARIABLE, "")
@@ -134,5 +143,6 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     found.export3d_fused_interleave.argtypes = [ctypes.POINTER(Picture), ctypes.c_char_p, ctypes.c_int]
     steps = [ctypes.POINTER(Head), ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
     found.export3d_fused_head.argtypes = steps
+    found.export3d_fused_add_pattern.argtypes = [ctypes.POINTER(Patterned), ctypes.c_char_p, ctypes.c_int]
     found.export3d_fused_paste.argtypes = [ctypes.POINTER(Pasted), ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p]
     return found, ""

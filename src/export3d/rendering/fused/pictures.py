@@ -16,7 +16,7 @@ from export3d.checks import check_shape
 from export3d.rendering.fused import binding
 from export3d.rendering.fused.render import FusedJoint, joint_of, pinhole_of
 
-_MARGIN, _LINES, _CLUES, _SAID = 4, 9, 28, 8  # kMargin, kLines, kClues, kSaid of the kernel
+_MARGIN, _LINES, _CLUES, _SAID, _TILE = 4, 9, 28, 8, 128  # kMargin, kLines, kClues, kSaid, kTile of the kernel
 
 Corrections = tuple[Tensor, Callable[[Tensor], Tensor]]
 """State ``(K, s, t)`` that the correcting network reads beside the rest, and the network: ``(1, 28 + K, h / 2, w / 2)`` ->
@@ -66,14 +66,15 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
         raise ValueError(f"paint_head: expected even sides and rows alike; got {height}x{width} with strides {strides}")
     state = None if head.corrections is None else head.corrections[0]
     count = 0 if state is None else state.shape[0]
-    kept = [x.detach().float().contiguous() for x in (head.guide, head.choice, *([] if state is None else [state]))]
+    given = {"guide": head.guide, "choice": head.choice} | ({} if state is None else {"state": state})
+    kept = {name: x.detach().float().contiguous() for name, x in given.items()}
     layers = torch.empty(height, _LINES, -(-width // 16) * 16)
     seen = torch.empty(1, height // 2, width // 2, _CLUES + count) if state is not None else None
     call = binding.Head(
         **dict(rays_height=head.guide.shape[1], rays_width=head.guide.shape[2]),
         **dict(small_height=head.choice.shape[1], small_width=head.choice.shape[2], state_channels=count),
         **dict(side=head.photo.shape[0] - 2 * _MARGIN, height=height, width=width, gain=head.gain),
-        **dict(zip(("guide", "choice", "state"), (x.data_ptr() for x in kept), strict=False)),
+        **{name: x.data_ptr() for name, x in kept.items()},
         **dict(picture=head.photo.data_ptr(), portrait=pinhole_of(head.camera), pose=joint_of(head.pose)),
         **dict(layers=layers.data_ptr(), seen=None if seen is None else seen.data_ptr()),
         **dict(plane=strides[0], stride=strides[1], image=image.data_ptr(), opacity=opacity.data_ptr()),
@@ -112,6 +113,25 @@ def paste_head(photo: np.ndarray, head: Tensor, grid: Tensor, share: Tensor, beh
     threads, library = torch.get_num_threads(), binding.library()
     work = torch.empty(library.export3d_fused_paste_floats(ctypes.byref(call), _kernel(), threads))
     library.export3d_fused_paste(ctypes.byref(call), _kernel(), threads, work.data_ptr())
+
+
+def add_pattern(image: np.ndarray, pattern: np.ndarray, gain: np.ndarray, *, step: int, fraction: int) -> np.ndarray:
+    """A uint8 ``(H, W, 3)`` image plus a repeated pattern times a gain; all three channels change alike.
+
+    Args:
+        pattern: int16 ``(128, 128)``.
+        gain: int16 ``(ceil(H / step), W)``.
+        fraction: bits of gain times pattern, which must stay within 16, that are behind the point; the rest is rounded.
+    """
+    height, width = image.shape[:2]
+    kept = [np.ascontiguousarray(x) for x in (pattern, gain, image)]
+    wanted = [((_TILE, _TILE), np.int16), ((-(-height // step), width), np.int16), ((height, width, 3), np.uint8)]
+    if [(x.shape, x.dtype) for x in kept] != wanted:
+        raise ValueError(f"add_pattern: expected {wanted}; got {[(x.shape, x.dtype) for x in kept]}")
+    out = np.empty_like(kept[2])
+    call = binding.Patterned(height, width, step, fraction, *(x.ctypes.data for x in (*kept, out)))
+    binding.library().export3d_fused_add_pattern(ctypes.byref(call), _kernel(), torch.get_num_threads())
+    return out
 
 
 def _kernel() -> bytes:

@@ -269,3 +269,24 @@ void paste(const export3d::Pasted& p, float* scratch, int y) {
 }
 
 size_t paste_floats(const export3d::Pasted& p) { return CubicRow::room(up(p.width, 16)) + 2 * (size_t)up(p.width, 16); }
+
+// One row of a picture with a pattern; the same whole numbers on every machine.
+void add_pattern(const export3d::Patterned& p, int y) {
+  constexpr int side = export3d::kTile;
+  const int16_t *pattern = p.pattern + y % side * side, *gain = p.gain + (size_t)(y / p.step) * p.width;
+  const int16_t half = 1 << (p.fraction - 1);
+  int16_t change[3 * side];
+  for (int x = 0; x < p.width; x += side) {
+    const int count = least_of(side, p.width - x);
+    for (int i = 0; i < count; ++i) {
+      const int16_t product = (int16_t)(gain[x + i] * pattern[i]);
+      change[3 * i] = change[3 * i + 1] = change[3 * i + 2] = (int16_t)(product + half) >> p.fraction;
+    }
+    const uint8_t* from = p.from + 3 * ((size_t)y * p.width + x);
+    uint8_t* to = p.to + 3 * ((size_t)y * p.width + x);
+    for (int i = 0; i < 3 * count; ++i) {
+      const int16_t value = (int16_t)(from[i] + change[i]);
+      to[i] = (uint8_t)(value < 0 ? 0 : (value > 255 ? 255 : value));
+    }
+  }
+}

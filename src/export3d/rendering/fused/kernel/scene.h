@@ -6,7 +6,7 @@
 
 namespace export3d {
 
-constexpr int kVersion = 3;  // of this layout; binding.py refuses a library of another one
+constexpr int kVersion = 4;  // of this layout; binding.py refuses a library of another one
 
 // A smooth joint about a height (the neck): x + w(y) (x - pivot) extra, w from 0 at `top` to 1 at `bottom`.
 struct Joint {
@@ -80,6 +80,17 @@ struct Pasted {
   int64_t stride;
 };
 
+constexpr int kTile = 128;  // side of the repeated pattern, pixels
+
+// A picture (height, width, 3) to which a pattern (kTile, kTile) is added, times a gain (height / step, rounded up; width), both
+// of whole numbers, their product divided by 2 to the power of `fraction`.
+struct Patterned {
+  int32_t height, width, step, fraction;
+  const int16_t *pattern, *gain;
+  const uint8_t* from;
+  uint8_t* to;
+};
+
 // One compiled version of the kernel; `work` is memory of `floats` for this many threads.
 struct Kernel {
   const char* name;
@@ -94,6 +105,7 @@ struct Kernel {
   void (*mix)(const Head&, float* work, int first_row, int last_row);
   size_t (*paste_floats)(const Pasted&);
   void (*paste)(const Pasted&, float* work, int row);
+  void (*add_pattern)(const Patterned&, int row);
 };
 
 // -126. Where compilers do not see the number, they take one instruction for the greater of two instead of two.
