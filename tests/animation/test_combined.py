@@ -21,6 +21,7 @@ class Played:
     """A driver whose faces and cameras are numbers."""
 
     problems: tuple[str, ...] = ("a damaged packet",)
+    relative_only = False
 
     def __init__(self, numbers: list[float], fps: int, *, found: list[bool] | None = None, start: int = 0) -> None:
         self.name, self.fps, self.time_base = f"played at {fps}", Fraction(fps), Fraction(1, fps)

@@ -37,6 +37,7 @@ class CombinedDriver:
         self.num_frames_hint = main.num_frames_hint
         self.audio: Path | None = main.audio if mouth is None else mouth.audio
         self.problems: tuple[str, ...] = ()
+        self.relative_only = main.relative_only
 
     def __iter__(self) -> Iterator[DrivingFrame]:
         strengths = {region: float(region in MOUTH) for region in REGIONS}

@@ -25,7 +25,6 @@ from export3d.animation.drivers import ClipDriver, Driver, DrivingFrame
 from export3d.animation.lost import hold_lost
 from export3d.animation.person import crop_places, planes
 from export3d.animation.regions import FACE_REGIONS, BetaReading, Strengths, mixed_state
-from export3d.animation.sound import SoundDriver
 from export3d.animation.transfer import TransferOptions, smooth, transfer
 from export3d.animation.video_output import Output, Progress, VideoOptions, VideoReport, made_beside
 from export3d.errors import UsageError
@@ -193,11 +192,11 @@ def _clock(driver: Driver, motion: TransferOptions, own: FaceState, frame: Drivi
     if animator.allowed is not None and frame.image is not None:
         animator.allowed.check(frame.image, None, "the film's first face")
     motion = replace(motion, strengths=dict.fromkeys(DUBBED, 1.0))  # regions are mixed frame by frame
-    if isinstance(driver, SoundDriver):  # a voice knows no face of its own: at rest, it has the mean one
+    if driver.relative_only:  # a voice knows no face of its own: at rest, it has the mean one
         motion = replace(motion, relative=True)
         own = animator.own_state(FaceState(beta=torch.zeros_like(own.beta), gaze=own.gaze), frame.camera)
     held = hold_lost(driver, LostFaces("hold", name=driver.name), own, frame.camera)
-    face = {"own": own, "camera": frame.camera, "adjust": animator.adjust}
+    face = {"own": own, "camera": frame.camera, "maps": animator.weight_maps}
     moved = transfer(held, motion, **face, time_base=driver.time_base)
     return Clock(moved, driver.time_base)
 

@@ -24,7 +24,6 @@ from export3d.animation.parallel import in_order, one_thread_each
 from export3d.animation.paths import OrbitOptions, orbit_cameras
 from export3d.animation.regions import BetaReading
 from export3d.animation.scene import Scene
-from export3d.animation.sound import SoundDriver
 from export3d.animation.targets import check_target, finished, is_series, is_still, of_series, write_picture
 from export3d.animation.transfer import TransferOptions, transfer
 from export3d.errors import UsageError
@@ -156,10 +155,10 @@ def driven_frames(
     """A driver's frames with the face and camera that the animator's portrait takes."""
     subject = _subject(animator, "driven_frames")
     held = hold_lost(driver, lost, subject.state, subject.camera)
-    if isinstance(driver, SoundDriver):
+    if driver.relative_only:
         motion = replace(motion, relative=True)  # a voice knows no face of its own
     portrait = {"own": subject.state, "camera": subject.camera, "reading": BetaReading.of(animator.model)}
-    portrait["adjust"] = animator.adjust
+    portrait["maps"] = animator.weight_maps
     frames = transfer(held, motion, time_base=driver.time_base, **portrait)
     if subject.whole and not motion.relative:
         frames = anchored(frames, subject.camera)

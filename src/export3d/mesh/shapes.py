@@ -42,12 +42,14 @@ def shape_offsets(
     rest = model.cues.weights(own.beta) if own.weights is None else own.weights
     device = code.tokens.device
     start, goal = (torch.from_numpy(a).to(device) for a in (mesh.vertices, mesh.places))
-    offsets = {}
+    offsets, maps = {}, model.cues.maps()
     for count, name in enumerate(names, start=1):
-        change = torch.zeros(1, len(ARKIT_NAMES), device=device)
+        change = torch.zeros(1, len(ARKIT_NAMES))
         change[0, ARKIT_NAMES.index(name)] = 1.0
         state: FaceState = replace(
-            own, beta=own.beta + model.cues.beta_change(change), weights=torch.nan_to_num(rest.to(device)) + change
+            own,
+            beta=own.beta + maps.beta_change(change).to(device),
+            weights=torch.nan_to_num(rest.to(device)) + change.to(device),
         )
         driven = model.drive(code, state)
         offset = goal - warp(model, driven, start)
