@@ -15,7 +15,8 @@ from torch import Tensor
 from export3d.animation.backdrop import Backdrop, as_picture, laid
 from export3d.animation.compose import resize
 from export3d.animation.fill import behind_person
-from export3d.animation.person import HOLE_FROM, Person, crop_places, grown, planes, spread
+from export3d.animation.person import HOLE_FROM, Person, crop_places, planes, spread
+from export3d.portrait.background import grown
 from export3d.rendering.fused import paste_head
 from export3d.tracking import Crop
 
@@ -185,7 +186,8 @@ def pasteboard(
     down = places[None, ..., 1]
     hole = _hole(_at(person.own, photo), rendered, down, side)
     rim = max(round(RIM * side), 1)
-    weight = F.avg_pool2d(hole[None], 2 * rim + 1, 1, rim, count_include_pad=False)[0]
+    weight = F.avg_pool2d(hole, (1, 2 * rim + 1), 1, (0, rim), count_include_pad=False)
+    weight = F.avg_pool2d(weight, (2 * rim + 1, 1), 1, (rim, 0), count_include_pad=False)
     # Long hair beside the neck stays with the body: no line where the one ends and the other begins.
     sure = grown((rendered > 0.5).float(), max(round(GROWTH * side), 2) + rim)
     beside, below = (((end - down) / (end - start)).clamp(0.0, 1.0) for start, end in ((HAIRLINE, HEAD), (JAW, CHIN)))
