@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -97,12 +98,25 @@ class Pasteboard:
     def paste(self, head: HeadLayer) -> np.ndarray:
         """The photograph with this head, uint8 ``(H, W, C)``. Where neither it nor the old head is, nothing changes."""
         if self.fused:
-            made = self.photo.copy()
-            part = made[self.rows, self.columns]
-            paste_head(part, self._square(head)[0], self.grid[0], self.share[0], self.behind)
+            made, part = self._bare.copy(), (self.rows, self.columns)
+            paste_head(
+                made[part], self._square(head)[0], self.grid[0], self.share[0], self.behind, photo=self.photo[part]
+            )
             return made
+        return self._showing(laid(*self._warped(head), self.behind))
+
+    def empty(self) -> np.ndarray:
+        """uint8 ``(H, W, C)``: the photograph without the old head."""
+        return self._showing(self.behind)
+
+    @cached_property
+    def _bare(self) -> np.ndarray:
+        return self.empty()
+
+    def _showing(self, shown: Tensor) -> np.ndarray:
+        """The photograph with this ``(C, h, w)`` in its part."""
         part = planes(self.photo[self.rows, self.columns])
-        part += self.share * (laid(*self._warped(head), self.behind) - part)
+        part += self.share * (shown - part)
         made = self.photo.copy()
         made[self.rows, self.columns] = part.round_().clamp_(0.0, 255.0).permute(1, 2, 0).byte().numpy()
         return made if len(part) == 3 else as_picture(planes(made))
@@ -134,10 +148,6 @@ class Pasteboard:
         covered = np.zeros(self.photo.shape[:2], dtype=np.float32)
         covered[self.rows, self.columns] = (self.share * self._warped(head)[1])[0].numpy()
         return covered
-
-    def empty(self) -> np.ndarray:
-        """uint8 ``(H, W, 3)``: the photograph without the old head."""
-        return self.paste(HeadLayer(torch.zeros(3, 2, 2), torch.zeros(1, 2, 2)))
 
     def _square(self, head: HeadLayer) -> Tensor:
         square = torch.cat([head.colours, head.opacity])[None]

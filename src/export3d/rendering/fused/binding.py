@@ -78,8 +78,8 @@ class Pasted(ctypes.Structure):
 
     _fields_ = [
         *((name, _I) for name in ("head_height", "head_width", "height", "width")),
-        *((name, _P) for name in ("head", "grid", "share", "behind", "photo")),
-        ("stride", _L),
+        *((name, _P) for name in ("head", "met", "grid", "share", "behind", "photo", "made")),
+        *((name, _L) for name in ("photo_stride", "stride")),
     ]
 
 
