@@ -186,11 +186,8 @@ void look(const export3d::Head& h, float* scratch, int first, int last) {
     }
     for (int k = 0; k < 2; ++k)
       for (int x = 0; x < h.width; ++x) {
-        const Four read = (k ? other : own).read(h.picture, h.side, x);
-        for (int c = 0; c < 3; ++c) {
-          const float value = read[c] > -1.0f ? read[c] : -1.0f;
-          layers[(3 * k + c) * line + x] = value < 1.0f ? value : 1.0f;
-        }
+        const Four read = limited((k ? other : own).read(h.picture, h.side, x), -1.0f, 1.0f);
+        for (int c = 0; c < 3; ++c) layers[(3 * k + c) * line + x] = read[c];
       }
     if (!h.seen) continue;
     float* to = h.seen + (size_t)(y / 2) * half * seen;
@@ -220,6 +217,7 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
   Enlarged choice(h.choice, kChoice, h.small_height, h.small_width, h.height, h.width, scratch);
   Enlarged said(h.said, h.said ? kSaid : 0, h.height / 2, h.width / 2, h.height, h.width, scratch);
   float *image = take(scratch, 4 * (size_t)line), *soft = take(scratch, (size_t)line);
+  float* sums = take(scratch, (size_t)line + 32) + 16;
   for (int y = first; y < last; ++y) {
     const float *c = choice.row(y), *t = h.said ? said.row(y) : nullptr, *layers = h.layers + (size_t)y * kLines * line;
     const float* above = layers - (y > 0 ? kLines * line : 0);
@@ -248,18 +246,24 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
       if (t) opacity += load(t + 6 * line + x);
       store(image + 3 * line + x, within(opacity, 0.0f, 1.0f));
     }
-    for (int a = 0; a < 3; ++a)
-      for (int x = 0; x < h.width; ++x) {  // less its 3x3 binomial mean
-        const int l = a * line + (x > 0 ? x - 1 : 0), m = a * line + x, r = a * line + least_of(x + 1, h.width - 1);
-        const float mean = (layers[l] + 2.0f * layers[m] + layers[r]) * 0.125f +
-                           (above[l] + 2.0f * above[m] + above[r] + below[l] + 2.0f * below[m] + below[r]) * 0.0625f;
-        image[m] += soft[x] * (layers[m] - mean);
+    for (int a = 0; a < 3; ++a) {  // the portrait less its 3x3 binomial mean: one axis after the other
+      const float *up_row = above + a * line, *row = layers + a * line, *down_row = below + a * line;
+      for (int x = 0; x < line; x += kLanes)
+        store(sums + x, load(up_row + x) + load(row + x) * 2.0f + load(down_row + x));
+      sums[-1] = sums[0], sums[h.width] = sums[h.width - 1];
+      for (int x = 0; x < line; x += kLanes) {
+        const Floats mean = (load(sums + x - 1) + load(sums + x) * 2.0f + load(sums + x + 1)) * 0.0625f;
+        store(image + a * line + x, load(image + a * line + x) + load(soft + x) * (load(row + x) - mean));
       }
-    for (int a = 0; a < 3; ++a) {
       float* to = h.image + a * h.plane + (size_t)y * h.stride;  // what is behind stands there
-      for (int x = 0; x < h.width; ++x) to[x] += image[3 * line + x] * (image[a * line + x] - to[x]);
+      int x = 0;
+      for (; x + kLanes <= h.width; x += kLanes) {
+        const Floats behind = load(to + x);
+        store(to + x, behind + load(image + 3 * line + x) * (load(image + a * line + x) - behind));
+      }
+      for (; x < h.width; ++x) to[x] += image[3 * line + x] * (image[a * line + x] - to[x]);
     }
-    for (int x = 0; x < h.width; ++x) h.opacity[(size_t)y * h.stride + x] = image[3 * line + x];
+    std::memcpy(h.opacity + (size_t)y * h.stride, image + 3 * (size_t)line, h.width * sizeof(float));
   }
 }
 
