@@ -65,9 +65,9 @@ class HeadLayer:
         """What lies in a composed `picture` before `behind`, both ``(3, S, S)`` in [-1, 1]; `opacity` ``(1, S, S)``."""
         picture, opacity, behind = (x.float().cpu() for x in (picture, opacity, behind))
         clear = ((opacity - _HAZE) / (1.0 - 2.0 * _HAZE)).clamp(0.0, 1.0)
-        light = (picture + 1.0 - (1.0 - opacity) * (behind + 1.0)) * 127.5
-        full = light / opacity.clamp_min(_HAZE)
-        return cls(full.clamp(0.0, 255.0) * clear, clear)
+        light = torch.addcmul(picture - behind, opacity, behind + 1.0)
+        light *= 127.5 / opacity.clamp_min(_HAZE)  # as if the head were solid
+        return cls(light.clamp_(0.0, 255.0).mul_(clear), clear)
 
 
 @dataclass(frozen=True, kw_only=True)
