@@ -6,7 +6,7 @@
 
 namespace export3d {
 
-constexpr int kVersion = 4;  // of this layout; binding.py refuses a library of another one
+constexpr int kVersion = 5;  // of this layout; binding.py refuses a library of another one
 
 // A smooth joint about a height (the neck): x + w(y) (x - pivot) extra, w from 0 at `top` to 1 at `bottom`.
 struct Joint {
