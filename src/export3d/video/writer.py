@@ -96,12 +96,8 @@ class VideoWriter:
             codec = stream.codec_context
             codec.time_base = self.time_base
             codec.thread_count = threads
-            codec.color_range, codec.colorspace, codec.color_primaries, codec.color_trc = (
-                1,
-                1,
-                1,
-                1,
-            )  # BT.709, TV range
+            # BT.709, TV range
+            codec.color_range = codec.colorspace = codec.color_primaries = codec.color_trc = 1
             self._video = stream
             if copy_audio_from is not None:
                 self._audio = AudioCopy.open(Path(copy_audio_from), self._output, container)
