@@ -34,7 +34,7 @@ def test_animate_keeps_frames_rate_and_sound_and_prints_one_line(
         given.times,
         given.num_samples,
     )
-    assert done.out.startswith(f"{target}: 10 frames, 29.97 fps, 32x32") and done.out.count("\n") == 1
+    assert done.out.startswith(f"{target}: 10 frames, 29.97 fps, 180x180") and done.out.count("\n") == 1
     assert done.out.rstrip().endswith("ms per frame")
     assert [path.name for path in out.iterdir()] == ["out.mp4"]
 
@@ -62,7 +62,7 @@ def test_a_photo_drives_a_still(inputs: Any, run: Run, out: Path) -> None:
     files = ["--source", inputs.photo, "--driving", inputs.photo, "-o", target, "--model", inputs.model]
     done = run("animate", *files, "--framing", "face")
     assert done.code == 0, done.err
-    assert Image.open(target).size == (32, 32) and "1 picture, 32x32" in done.out
+    assert Image.open(target).size == (180, 180) and "1 picture, 180x180" in done.out  # what the face has
 
 
 def test_the_whole_photo_is_shown_where_it_is_larger_than_the_face_and_may_stand_before_nothing(

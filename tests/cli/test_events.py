@@ -50,7 +50,7 @@ def test_progress_counts_the_frames_and_the_result_comes_last(animate: Run, out:
     assert all(event["stage"] == "animating" and event["total"] == 8 for event in events[:-1])
     counts = [event["done"] for event in events[:-1]]
     assert counts == sorted(counts) and counts[-1] == 8
-    assert events[-1]["message"].startswith(f"{out / 'o.mp4'}: 8 frames, 25 fps, 32x32")
+    assert events[-1]["message"].startswith(f"{out / 'o.mp4'}: 8 frames, 25 fps, 180x180")
 
 
 def test_a_lost_face_is_a_warning_before_the_result(animate: Run, tmp_path: Path) -> None:

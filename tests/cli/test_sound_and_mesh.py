@@ -77,7 +77,7 @@ def test_a_wav_drives_a_film_of_its_length_and_its_sound_is_copied_bit_by_bit(
     facts = clip_facts(out / "o.mov")
     assert (facts.num_frames, facts.rate, facts.audio_codec) == (20, 25, "pcm_s16le")
     assert b"".join(packets(out / "o.mov")) == b"".join(packets(speech))
-    assert done.out.startswith(f"{out / 'o.mov'}: 20 frames, 25 fps, 32x32")
+    assert done.out.startswith(f"{out / 'o.mov'}: 20 frames, 25 fps, 180x180")
 
 
 def test_in_an_mp4_the_sound_of_a_wav_is_as_loud_at_the_same_times(animate: Run, speech: Path, out: Path) -> None:

@@ -168,12 +168,13 @@ class Animator:
             self.framing == "photo" or (self.framing is None and is_larger(image.shape, crop))
         )
         seen = continued(image, crop) if person is None else (person.plain, person.crop)
-        photo, detail = None, DETAIL_PX if whole else self.detail
+        photo, detail, side = None, DETAIL_PX if whole else self.detail, self.image_size
         if detail is not None and isinstance(self.model, PortraitModel):
-            detail = round(detail * crop.side / inside(image.shape, crop).side)  # of what is cut to what is shown
-            fine = 2 * round(min(crop.side, detail, LARGEST_PX) / 2.0)
+            shown = inside(image.shape, crop).side / crop.side  # of what is cut to what is in the photo
+            fine = 2 * round(min(crop.side, detail / shown, LARGEST_PX) / 2.0)
             read = seen if person is None else (person.spread, person.crop)
-            photo = self._crop(*read, fine) if fine > self.image_size else None
+            if fine > self.image_size:
+                photo, side = self._crop(*read, fine), 2 * round(fine * shown / 2.0)
         source = self._crop(*seen, self.image_size)
         with torch.inference_mode():
             code = self._drivable.encode(source, _camera(camera).to(self.device), state.to(self.device), photo=photo)
@@ -186,6 +187,7 @@ class Animator:
             code=code,
             person=person,
             whole=whole,
+            side=side,
             warnings=warnings,
         )
         if person is not None:

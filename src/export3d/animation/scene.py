@@ -40,7 +40,7 @@ class Scene:
         """Of the animator's portrait; `size` is the film's height."""
         if beside and backdrop is not None and backdrop.picture is None:
             raise UsageError("--background transparent and --side-by-side exclude each other; leave one out.")
-        board, source = None, subject.picture(size or animator.image_size)
+        board, source = None, subject.picture(size or subject.side)
         if subject.whole and subject.person is not None:
             own = animator.layer(subject.state, subject.camera).opacity
             board = pasteboard(subject.image, subject.crop, subject.person, own, height=size, backdrop=backdrop)

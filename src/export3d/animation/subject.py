@@ -32,6 +32,7 @@ class Subject:
         person: apart from the background, where a film shows the whole photograph or another background.
         crown: what of the person's head is not rendered.
         whole: films show the whole photograph.
+        side: of pictures of the face, pixels, as the photograph's detail allows.
         warnings: what of the photograph makes films worse.
     """
 
@@ -43,6 +44,7 @@ class Subject:
     person: Person | None = None
     crown: Crown | None = None
     whole: bool = False
+    side: int = 0
     warnings: tuple[str, ...] = ()
 
     @property

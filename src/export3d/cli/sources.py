@@ -57,8 +57,8 @@ class SourceOptions(DrivingOptions):
     %04d.png). `export3d models get person-segmentation` fetches what finds the person in a busy photo."""
 
     size: int | None = None
-    """Height of the video in pixels, with the photo's own detail in as many as it has (at most 1024). When left out: the
-    model's own; with the whole photo the photo's, up to 1920 x 1080."""
+    """Height of the video in pixels, with the photo's own detail in as many as it has (at most 1024). When left out: 512, or
+    as many as the face has; with the whole photo the photo's, up to 1920 x 1080."""
 
     threads: int = 0
     """Threads for network and encoder; 0 is automatic."""
@@ -81,10 +81,12 @@ class Source:
     """What follows the driver when nothing else is said; None is all."""
 
     def __init__(self, options: SourceOptions) -> None:
+        from export3d.animation.paste import DETAIL_PX
+
         self.options = options
         self.strengths = options.strengths(default=self.regions)
         options.neutral_time()  # what is wrong with options is said before any work
-        self.choice, self.detail = options.face, options.size
+        self.choice, self.detail = options.face, options.size or DETAIL_PX
         self.framing: Literal["photo", "face"] | None = options.framing
         for option, given in self.refused().items():
             if given:
@@ -154,10 +156,9 @@ class Film(Source):
 
     def __init__(self, options: SourceOptions) -> None:
         from export3d.animation.film import DubOptions
-        from export3d.animation.paste import DETAIL_PX
 
         super().__init__(options)
-        self.detail, self.framing = DETAIL_PX, "face"
+        self.framing = "face"
         sound = options.sound == "driving"
         self.dub = DubOptions(strengths=self.strengths, until=options.source_until, driver_sound=sound)
 
