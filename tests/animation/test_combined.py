@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from export3d.animation import combined
 from export3d.animation.combined import CombinedDriver
 from export3d.animation.drivers import DrivingFrame
 from export3d.animation.regions import BetaReading
@@ -88,3 +89,15 @@ def test_all_files_are_closed_and_their_damage_is_told() -> None:
     driver.close()
     assert main.closed and pose.closed and mouth.closed
     assert driver.problems == ("a damaged packet",) * 3
+
+
+def test_a_voices_mouth_is_marked_as_one_and_a_voice_with_another_head_knows_no_face(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading = BetaReading.of(load_model(None))
+    assert not any(frame.voiced for frame in CombinedDriver(Played([1], 10), mouth=Played([2], 10), reading=reading))
+    monkeypatch.setattr(combined, "SoundDriver", Played)
+    assert all(frame.voiced for frame in CombinedDriver(Played([1], 10), mouth=Played([2], 10), reading=reading))
+    assert combined.knows_no_face(CombinedDriver(Played([1], 10), pose=Played([2], 10)))
+    monkeypatch.setattr(combined, "SoundDriver", int)
+    assert not combined.knows_no_face(CombinedDriver(Played([1], 10), pose=Played([2], 10)))

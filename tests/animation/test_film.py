@@ -168,3 +168,27 @@ def test_a_state_of_the_films_own_is_read_like_a_portraits(animator: Animator) -
     subject = animator.subject
     plain = FaceState(beta=subject.state.beta, gaze=subject.state.gaze)
     assert animator.own_state(plain, subject.camera).same_as(subject.state)
+
+
+class Seen:
+    """Stands in for `AllowedSources`: notes where it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def check(self, image: np.ndarray, path: Path | None, where: str) -> None:
+        self.asked.append(where)
+
+
+def test_every_shot_is_looked_up_among_the_allowed_portraits_and_every_face_that_comes_back(animator: Animator) -> None:
+    def frame(index: int, found: bool = True, cut: bool = False) -> film.DrivingFrame:
+        own, image = animator.subject, np.zeros((4, 4, 3), dtype=np.uint8)
+        assert own is not None
+        face = {"state": own.state, "camera": own.camera, "image": image}
+        return film.DrivingFrame(**face, found=found, cut=cut, index=index, pts=index, duration=1)
+
+    frames = [frame(0, found=False), frame(1), frame(2), frame(3, cut=True), frame(4), frame(6), frame(7, found=False)]
+    twin = animator.twin()
+    twin.allowed = seen = Seen()  # type: ignore[assignment]
+    assert [each.index for each in film._allowed(iter([*frames, frame(8)]), twin)] == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert [int(where.split()[-1]) for where in seen.asked] == [1, 3, 6, 8]

@@ -97,3 +97,20 @@ def test_frames_without_a_face_do_not_set_the_rest() -> None:
         moved(transfer, state(browInnerUp=0.5))
     transfer(state(), False)
     assert moved(transfer, state(browInnerUp=0.5))[BROW].item() == pytest.approx(0.0)
+
+
+def test_a_voices_mouth_is_added_as_it_is_and_beta_says_the_same() -> None:
+    asked = []
+
+    def adjust(beta: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        asked.append(weights[0])
+        return beta
+
+    transfer = WeightTransfer(state(jawOpen=0.1, browInnerUp=0.3), adjust)
+    for _ in range(9):
+        transfer(state(jawOpen=0.4, browInnerUp=0.1), True, voiced=True)
+    weights = transfer(state(jawOpen=0.4, browInnerUp=0.2), True, voiced=True).weights
+    assert weights is not None
+    assert weights[0, JAW].item() == pytest.approx(0.1 + 0.4)  # no rest is taken off, no gain applied
+    assert weights[0, BROW].item() == pytest.approx(0.3 + STRENGTH * 0.1)
+    assert asked[-1][JAW].item() == pytest.approx(0.5) and asked[-1][BROW].isnan()

@@ -8,9 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from export3d.animation.drivers import Driver, DrivingFrame
-from export3d.animation.regions import REGIONS, BetaReading, mixed_state
-
-MOUTH = ("lips", "jaw")
+from export3d.animation.regions import MOUTH, REGIONS, BetaReading, mixed_state
+from export3d.animation.sound import SoundDriver
 
 
 class CombinedDriver:
@@ -52,7 +51,8 @@ class CombinedDriver:
             other = mouth.at(time_s) if mouth is not None else None
             if other is not None:
                 mixed = mixed_state(frame.state, other.state, strengths, self._reading)
-                frame = replace(frame, state=replace(mixed, gaze=frame.state.gaze))
+                voiced = isinstance(self._mouth, SoundDriver)
+                frame = replace(frame, state=replace(mixed, gaze=frame.state.gaze), voiced=voiced)
             yield frame
         self.problems = tuple(line for driver in self._drivers() for line in driver.problems)
 
@@ -63,6 +63,11 @@ class CombinedDriver:
 
     def _drivers(self) -> list[Driver]:
         return [driver for driver in (self._main, self._pose, self._mouth) if driver is not None]
+
+
+def knows_no_face(driver: Driver) -> bool:
+    """Whether a driver is a voice, whose motions are relative to the portrait's face; parts may come from other files."""
+    return isinstance(driver._main if isinstance(driver, CombinedDriver) else driver, SoundDriver)
 
 
 class Clock:

@@ -20,12 +20,11 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
 from export3d.animation.animator import Animator
-from export3d.animation.combined import Clock
+from export3d.animation.combined import Clock, knows_no_face
 from export3d.animation.drivers import ClipDriver, Driver, DrivingFrame
 from export3d.animation.lost import hold_lost
 from export3d.animation.person import crop_places, planes
-from export3d.animation.regions import FACE_REGIONS, BetaReading, Strengths, mixed_state
-from export3d.animation.sound import SoundDriver
+from export3d.animation.regions import FACE_REGIONS, MOUTH, BetaReading, Strengths, mixed_state
 from export3d.animation.transfer import TransferOptions, smooth, transfer
 from export3d.animation.video_output import Output, Progress, VideoOptions, VideoReport, made_beside
 from export3d.errors import UsageError
@@ -35,7 +34,7 @@ from export3d.tracking import Crop, LostFaces
 
 Until = Literal["loop", "hold", "shortest"]
 
-DUBBED = {name: float(name in ("lips", "jaw")) for name in (*FACE_REGIONS, "pose")}
+DUBBED = {name: float(name in MOUTH) for name in (*FACE_REGIONS, "pose")}
 """What a film takes from its driver when nothing else is said."""
 
 SIGMA_S = 0.04
@@ -115,7 +114,8 @@ def dub_video(
     film = open_film()
     try:
         lost, sound = LostFaces(on_lost, name=film.name), driver.audio if dub.driver_sound else film.audio
-        pairs = _pairs(_rounds(film, open_film, dub.until, lost), film.time_base, animator, driver, dub, motion)
+        frames = _allowed(_rounds(film, open_film, dub.until, lost), animator)
+        pairs = _pairs(frames, film.time_base, animator, driver, dub, motion)
         finish = finish or Finish()
         with Output(path, film.fps, video, finish, time_base=film.time_base, copy_audio_from=sound) as output:
             picture = partial(_picture, strengths=dub.strengths)
@@ -161,6 +161,17 @@ def _smoothed(film: ClipDriver, lost: LostFaces) -> Iterator[DrivingFrame]:
         yield replace(frame, state=calm.state)
 
 
+def _allowed(frames: Iterator[DrivingFrame], animator: Animator) -> Iterator[DrivingFrame]:
+    """The frames; where a shot begins, or a face comes back, it must be one of the allowed ones."""
+    known = -2
+    for frame in frames:
+        if frame.found and animator.allowed is not None and frame.image is not None:
+            if frame.cut or frame.index != known + 1:
+                animator.allowed.check(frame.image, None, f"the film's face in frame {frame.index}")
+            known = frame.index
+        yield frame
+
+
 def _pairs(
     frames: Iterator[DrivingFrame],
     time_base: Fraction,
@@ -190,10 +201,8 @@ def _pairs(
 
 def _clock(driver: Driver, motion: TransferOptions, own: FaceState, frame: DrivingFrame, animator: Animator) -> Clock:
     """The driver's faces, as they are for the film's first one."""
-    if animator.allowed is not None and frame.image is not None:
-        animator.allowed.check(frame.image, None, "the film's first face")
     motion = replace(motion, strengths=dict.fromkeys(DUBBED, 1.0))  # regions are mixed frame by frame
-    if isinstance(driver, SoundDriver):  # a voice knows no face of its own: at rest, it has the mean one
+    if knows_no_face(driver):  # at rest, it has the mean one
         motion = replace(motion, relative=True)
         own = animator.own_state(FaceState(beta=torch.zeros_like(own.beta), gaze=own.gaze), frame.camera)
     held = hold_lost(driver, LostFaces("hold", name=driver.name), own, frame.camera)

@@ -106,7 +106,7 @@ def transfer(
                 state = relative_state(state, first.state, own)
                 seen = relative_camera(seen, first.camera, camera)
         else:
-            state = weights(state, frame.found)
+            state = weights(state, frame.found, frame.voiced)
         if blind and adjust is not None and state.weights is not None:
             state = replace(state, beta=adjust(own.beta, state.weights))
         state = mixed_state(own, state, options.strengths, reading)

@@ -16,6 +16,7 @@ import torch
 
 from export3d.animation.animator import Animator, Subject, turned_by
 from export3d.animation.backdrop import Backdrop
+from export3d.animation.combined import knows_no_face
 from export3d.animation.compose import depth_picture, depth_range, resize
 from export3d.animation.drivers import Driver, DrivingFrame
 from export3d.animation.framing import anchored
@@ -24,7 +25,6 @@ from export3d.animation.parallel import in_order, one_thread_each
 from export3d.animation.paths import OrbitOptions, orbit_cameras
 from export3d.animation.regions import BetaReading
 from export3d.animation.scene import Scene
-from export3d.animation.sound import SoundDriver
 from export3d.animation.targets import check_target, finished, is_series, is_still, of_series, write_picture
 from export3d.animation.transfer import TransferOptions, transfer
 from export3d.errors import UsageError
@@ -156,8 +156,8 @@ def driven_frames(
     """A driver's frames with the face and camera that the animator's portrait takes."""
     subject = _subject(animator, "driven_frames")
     held = hold_lost(driver, lost, subject.state, subject.camera)
-    if isinstance(driver, SoundDriver):
-        motion = replace(motion, relative=True)  # a voice knows no face of its own
+    if knows_no_face(driver):
+        motion = replace(motion, relative=True)
     portrait = {"own": subject.state, "camera": subject.camera, "reading": BetaReading.of(animator.model)}
     portrait["adjust"] = animator.adjust
     frames = transfer(held, motion, time_base=driver.time_base, **portrait)

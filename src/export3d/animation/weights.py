@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export3d.animation.regions import MOUTH, region_of
 from export3d.face_state import ARKIT_NAMES, FaceState
 
 STRENGTH = 1.5
@@ -56,10 +57,15 @@ class WeightTransfer:
         gains = [0.0 if name in LEFT_TO_BETA else STRENGTH * GAINS.get(name, 1.0) for name in ARKIT_NAMES]
         self._gains = torch.tensor(gains)
         self._lids = torch.tensor([name in LIDS for name in ARKIT_NAMES])
+        self._mouth = torch.tensor([region_of(name) in MOUTH for name in ARKIT_NAMES])
         self._seen: deque[Tensor] = deque(maxlen=_REMEMBERED)
 
-    def __call__(self, state: FaceState, found: bool) -> FaceState:
-        """The state with weights that mean the same for the model as the portrait's own; NaN where either is unknown."""
+    def __call__(self, state: FaceState, found: bool, voiced: bool = False) -> FaceState:
+        """The state with weights that mean the same for the model as the portrait's own; NaN where either is unknown.
+
+        Args:
+            voiced: lips and jaw are true weights, counted from rest: they are added to the portrait's own, beta with them.
+        """
         if self._own is None or state.weights is None:
             return replace(state, weights=None)
         if found:
@@ -70,7 +76,11 @@ class WeightTransfer:
         moved = (self._own + self._gains * change).clamp(0.0, 1.0)
         closed = (self._own + torch.from_numpy(np.interp(change, LID_SCORES, LID_WEIGHTS))).clamp(0.0, LID_WEIGHTS[-1])
         moved = torch.where(self._lids, closed.to(moved), torch.where(self._gains > 0.0, moved, torch.nan))
+        told = self._lids
+        if voiced:
+            told = self._lids | self._mouth
+            moved = torch.where(self._mouth, (self._own + state.weights).clamp(0.0, 1.0), moved)
         beta = state.beta
         if self._adjust is not None:
-            beta = self._adjust(beta, torch.where(self._lids, moved, torch.nan))
+            beta = self._adjust(beta, torch.where(told, moved, torch.nan))
         return replace(state, weights=moved, beta=beta)
