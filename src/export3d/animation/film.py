@@ -55,6 +55,9 @@ OUTLINES: dict[str, tuple[tuple[int, ...], ...]] = {
 GROWTH, RIM = 0.05, 0.02
 """A mask is so much wider than its outlines, and so soft at its rim, as shares of the crop's side."""
 
+CLOSE = 0.01
+"""Farther outside than this only the driven head itself is taken, not what the model puts behind it."""
+
 _MASK_PX = 256
 
 
@@ -218,23 +221,28 @@ def _picture(pair: tuple[DrivingFrame, FaceState | None], worker: Animator, *, s
     if own is None or frame.crop is None or frame.landmarks is None:
         return frame.image
     worker.encode(frame.image, frame.crop, own, frame.camera)
-    made = worker.frame(frame.state, frame.camera)
-    return patched(frame.image, made, frame.crop, region_mask(frame.landmarks, strengths))
+    made, mask = worker.frame(frame.state, frame.camera), region_mask(frame.landmarks, strengths)
+    opacity = worker.render(frame.state, frame.camera).image_opacity
+    if opacity is not None:  # what is behind a head that is seen from the side stays the film's
+        head = F.interpolate(opacity.float().cpu(), size=mask.shape[-2:], mode="area")[0]
+        mask = torch.maximum(region_mask(frame.landmarks, strengths, CLOSE), mask * head)
+    return patched(frame.image, made, frame.crop, mask)
 
 
-def region_mask(landmarks: np.ndarray, strengths: Strengths) -> Tensor:
+def region_mask(landmarks: np.ndarray, strengths: Strengths, growth: float = GROWTH) -> Tensor:
     """``(1, S, S)`` in [0, 1]: where in the crop the regions lie that go with the driver, soft at the rim.
 
     Args:
         landmarks: ``(68, 2)`` in [0, 1] of the crop.
+        growth: see `GROWTH`.
     """
     picture = Image.new("L", (_MASK_PX, _MASK_PX))
-    draw, width = ImageDraw.Draw(picture), round(2 * GROWTH * _MASK_PX)
+    draw, width = ImageDraw.Draw(picture), round(2 * growth * _MASK_PX)
     for points in {points for name, each in OUTLINES.items() if strengths[name] > 0.0 for points in each}:
         outline = [(float(x), float(y)) for x, y in landmarks[list(points)] * _MASK_PX]
         draw.polygon(outline, fill=255)
         draw.line([*outline, *outline[:2]], fill=255, width=width, joint="curve")
-    soft = np.array(picture.filter(ImageFilter.GaussianBlur(RIM * _MASK_PX)), dtype=np.float32) / 255.0
+    soft = np.array(picture.filter(ImageFilter.GaussianBlur(min(RIM, growth) * _MASK_PX)), dtype=np.float32) / 255.0
     soft[[0, -1]] = soft[:, [0, -1]] = 0.0
     return torch.from_numpy(soft)[None]
 
