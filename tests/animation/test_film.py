@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,27 @@ def test_nothing_changes_outside_the_mask(dub: Callable[..., Any]) -> None:
         changed = np.abs(image.astype(int) - frame.image).max(axis=2)
         assert changed[mask == 0].max() == 0 and changed[mask > 128].max() > 8
         assert 0.0 < (mask > 0).mean() < 0.5
+
+
+def test_what_is_behind_the_head_stays_the_films(dub: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Animator.render
+
+    def clear(self: Animator, *given: Any) -> Any:
+        render = real(self, *given)
+        return replace(render, image_opacity=torch.zeros_like(render.image_opacity))
+
+    monkeypatch.setattr(Animator, "render", clear)
+    _, drawn = dub(4, 4)
+    for (frame, _), image in drawn:
+        white = np.full((64, 64, 3), 255, dtype=np.uint8)
+        near, wide = (
+            patched(np.zeros_like(frame.image), white, frame.crop, region_mask(frame.landmarks, DUBBED, growth))[..., 0]
+            for growth in (film.CLOSE, film.GROWTH)
+        )
+        changed = np.abs(image.astype(int) - frame.image).max(axis=2)
+        assert (
+            ((near == 0) & (wide > 128)).sum() > 20 and changed[near == 0].max() == 0 and changed[near > 128].max() > 8
+        )
 
 
 def test_frames_without_a_face_stay_as_they_are(dub: Callable[..., Any]) -> None:
