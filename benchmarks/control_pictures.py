@@ -1,9 +1,9 @@
 """The pictures of docs/control.md and docs/mesh.md, made by the commands that stand there.
 
-    export3d heads render --motion trajectory --fps 25 --identities 3 --frames 50 --size 256 --split test --seed 40 -o CLIPS
-    python benchmarks/control_pictures.py --data CLIPS --sound speech.wav --node-modules out/node/node_modules
+    python benchmarks/control_pictures.py --data CLIP_A CLIP_B CLIP_C --sound speech.wav --node-modules out/node/node_modules
 
-All people are rendered, but for the astronaut of scikit-image (NASA, public domain). The mesh is drawn by three.js.
+docs/control.md says where the clips and the sound come from. All people are rendered, but for the astronaut of scikit-image
+(NASA, public domain). The mesh is drawn by three.js.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def sheet(name: str, rows: Sequence[Image.Image]) -> None:
     for each in rows:
         made.paste(each, (0, top))
         top += each.height
-    made.save(DOCS / name, quality=82)
+    made.save(DOCS / name, quality=78, method=6)
     print(DOCS / name, made.size, (DOCS / name).stat().st_size, flush=True)
 
 
@@ -134,15 +134,15 @@ def one_face(photo: Path, driver: Path, other: Path, out: Path) -> None:
     rows = [row("the driver", frames(driver)), row("all of it", whole)]
     for words in ("--regions lips,jaw", "--regions eyes,brows,gaze", "--pose-only"):
         rows.append(row(words, made(*words.split())))
-    sheet("control_regions.jpg", rows)
+    sheet("control_regions.webp", rows)
     rows = [row("the driver", frames(driver))]
     for words in ("--strength 0.5", "--strength 1", "--strength lips=1.3,jaw=1.2,brows=0.5", "--strength pose=0.3"):
         rows.append(row(words, whole if words == "--strength 1" else made(*words.split())))
-    sheet("control_strength.jpg", rows)
+    sheet("control_strength.webp", rows)
     rows = [row("--driving", frames(driver)), row("the other clip", frames(other)), row("the first alone", whole)]
     for word in ("--pose-from", "--lips-from"):
         rows.append(row(f"{word} the other clip", made(word, other)))
-    sheet("control_combined.jpg", rows)
+    sheet("control_combined.webp", rows)
 
 
 def dubs(film: Path, clip: Path, sound: Path, out: Path) -> None:
@@ -151,7 +151,7 @@ def dubs(film: Path, clip: Path, sound: Path, out: Path) -> None:
     for caption, words in (("dubbed by the clip", (clip,)), ("dubbed by a voice", (sound, "--sound", "driving"))):
         run("animate", "--source", film, "--driving", *words, "-o", out / "o.mp4")
         rows.append(row(caption, frames(out / "o.mp4")))
-    sheet("control_dub.jpg", rows)
+    sheet("control_dub.webp", rows)
 
 
 def faces(photos: Sequence[Path], clips: Sequence[Path], out: Path) -> None:
@@ -163,7 +163,7 @@ def faces(photos: Sequence[Path], clips: Sequence[Path], out: Path) -> None:
     for index in FRAMES[2:5]:
         rows.append(row("the four drivers", [frames(clip, [index])[0] for clip in clips], 132))
         rows.append(row("", frames(out / "o.mp4", [index]), 264))
-    sheet("control_faces.jpg", rows)
+    sheet("control_faces.webp", rows)
 
 
 def mesh(photos: Sequence[Path], modules: Path, out: Path) -> None:
@@ -187,7 +187,7 @@ def mesh(photos: Sequence[Path], modules: Path, out: Path) -> None:
             images = [Image.open(io.BytesIO(base64.b64decode(shot.split(",")[1]))).convert("RGB") for shot in shots]
             rows.append(row(", ".join(name for name, _, _ in VIEWS), [np.asarray(image) for image in images]))
         server.shutdown()
-    sheet("mesh.jpg", rows)
+    sheet("mesh.webp", rows)
 
 
 def main() -> None:
