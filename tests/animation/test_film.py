@@ -212,5 +212,14 @@ def test_every_shot_is_looked_up_among_the_allowed_portraits_and_every_face_that
     frames = [frame(0, found=False), frame(1), frame(2), frame(3, cut=True), frame(4), frame(6), frame(7, found=False)]
     twin = animator.twin()
     twin.allowed = seen = Seen()  # type: ignore[assignment]
-    assert [each.index for each in film._allowed(iter([*frames, frame(8)]), twin)] == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert [each.index for each in film._allowed(iter([*frames, frame(8)]), twin, Path("a.mp4"))] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        6,
+        7,
+        8,
+    ]
     assert [int(where.split()[-1]) for where in seen.asked] == [1, 3, 6, 8]

@@ -117,7 +117,7 @@ def dub_video(
     film = open_film()
     try:
         lost, sound = LostFaces(on_lost, name=film.name), driver.audio if dub.driver_sound else film.audio
-        frames = _allowed(_rounds(film, open_film, dub.until, lost), animator)
+        frames = _allowed(_rounds(film, open_film, dub.until, lost), animator, Path(film.name))
         pairs = _pairs(frames, film.time_base, animator, driver, dub, motion)
         finish = finish or Finish()
         with Output(path, film.fps, video, finish, time_base=film.time_base, copy_audio_from=sound) as output:
@@ -164,13 +164,13 @@ def _smoothed(film: ClipDriver, lost: LostFaces) -> Iterator[DrivingFrame]:
         yield replace(frame, state=calm.state)
 
 
-def _allowed(frames: Iterator[DrivingFrame], animator: Animator) -> Iterator[DrivingFrame]:
-    """The frames; where a shot begins, or a face comes back, it must be one of the allowed ones."""
+def _allowed(frames: Iterator[DrivingFrame], animator: Animator, film: Path) -> Iterator[DrivingFrame]:
+    """The frames; where a shot begins, or a face comes back, it must be one of the allowed ones, or the film itself is."""
     known = -2
     for frame in frames:
         if frame.found and animator.allowed is not None and frame.image is not None:
             if frame.cut or frame.index != known + 1:
-                animator.allowed.check(frame.image, None, f"the film's face in frame {frame.index}")
+                animator.allowed.check(frame.image, film, f"{film}, frame {frame.index}")
             known = frame.index
         yield frame
 
