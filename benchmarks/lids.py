@@ -20,6 +20,7 @@ from PIL import Image
 from export3d.animation import Animator
 from export3d.animation.weights import LID_SCORES, LID_WEIGHTS, LIDS
 from export3d.data import ClipDataset
+from export3d.data.manifest import file_sha256
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait import PortraitModel, load_model
@@ -71,7 +72,8 @@ def main() -> None:
         for row in rows_of:
             print("  " + "  ".join(f"{key} {value}" for key, value in row.items()))
     if options.save:
-        facts = {"seed": 0, "model": checkpoint_path(options.model).name, "used": [LID_SCORES, LID_WEIGHTS]}
+        path = checkpoint_path(options.model)
+        facts = {"seed": 0, "model": path.name, "weights_sha256": file_sha256(path), "used": [LID_SCORES, LID_WEIGHTS]}
         print(save("lids", {**facts, "curves": tables}))
 
 
@@ -101,7 +103,7 @@ def curve(model: PortraitModel, own: FaceState, draw: Draw, tracker: Tracker) ->
         weights[:, COLUMNS] += weight
         asked = torch.full_like(weights, torch.nan)
         asked[:, COLUMNS] = weights[:, COLUMNS]
-        picture = draw(replace(own, weights=weights, beta=model.cues.adjusted(own.beta, asked)))
+        picture = draw(replace(own, weights=weights, beta=model.cues.maps().adjusted(own.beta, asked)))
         seen = np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
         tracker.reset()
         faces = tracker.face_tracker.detect(seen)

@@ -25,6 +25,7 @@ from export3d.animation.animator import turned_by
 from export3d.animation.drivers import ClipDriver, DrivingFrame
 from export3d.animation.transfer import transfer
 from export3d.camera import Camera
+from export3d.data.manifest import file_sha256
 from export3d.portrait import load_model
 from export3d.portrait.loading import checkpoint_path
 from export3d.tracking import Crop, Tracker, crop_transform
@@ -67,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=Path, required=True, help="folder with portraits/*.jpg and clips/*.mp4")
     parser.add_argument("--portraits", type=int, default=30, help="how many portraits, evenly over the folder")
+    parser.add_argument("--clips", nargs="*", default=None, help="names of the clips; all when left out")
     parser.add_argument("--frames", type=int, default=24, help="rendered frames of each clip")
     parser.add_argument("--model", default=None, help="bundled name or file; the bundled model when left out")
     parser.add_argument("--save", action="store_true", help="write results/slopes.json")
@@ -77,7 +79,10 @@ def main() -> None:
     photos = photos[:: max(1, len(photos) // options.portraits)][: options.portraits]
     with Tracker(choice="largest", size=model.config.image_size) as tracker:
         animator = Animator(model, tracker)
-        clips = [read_clip(path, tracker, options.frames) for path in sorted(options.media.glob("clips/*.mp4"))]
+        films = [
+            path for path in sorted(options.media.glob("clips/*.mp4")) if path.stem in (options.clips or [path.stem])
+        ]
+        clips = [read_clip(path, tracker, options.frames) for path in films]
         pairs = [pair for photo in photos for pair in drive(animator, photo, clips)]
     rows = {name: summary(name, pairs) for name in clips[0].read}
     found = float(np.mean([np.isfinite(result["yaw"]).mean() for _, result in pairs]))
@@ -85,7 +90,14 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name:14s}" + "  ".join(f"{key} {value}" for key, value in row.items()))
     if options.save:
-        facts = {"seed": 0, "model": checkpoint_path(options.model).name, "portraits": len(photos), "clips": len(clips)}
+        path = checkpoint_path(options.model)
+        facts = {
+            "seed": 0,
+            "model": path.name,
+            "weights_sha256": file_sha256(path),
+            "portraits": len(photos),
+            "clips": len(clips),
+        }
         print(save("slopes", {**facts, "found": round(found, 4), "measures": rows}))
 
 
@@ -111,7 +123,7 @@ def drive(
     subject = animator.portrait(photo)
     pairs = []
     for clip in clips:
-        own = {"own": subject.state, "camera": subject.camera, "adjust": animator.adjust}
+        own = {"own": subject.state, "camera": subject.camera, "maps": animator.weight_maps}
         moved = transfer(clip.frames, TransferOptions(), **own, time_base=Fraction(1, 1000))
         images = [
             animator.frame(turned_by(frame.state, frame.camera), frame.camera)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from export3d.animation import combined
 from export3d.animation.combined import CombinedDriver
 from export3d.animation.drivers import DrivingFrame
 from export3d.animation.regions import BetaReading
@@ -22,6 +21,7 @@ class Played:
     """A driver whose faces and cameras are numbers."""
 
     problems: tuple[str, ...] = ("a damaged packet",)
+    relative_only = False
 
     def __init__(self, numbers: list[float], fps: int, *, found: list[bool] | None = None, start: int = 0) -> None:
         self.name, self.fps, self.time_base = f"played at {fps}", Fraction(fps), Fraction(1, fps)
@@ -91,13 +91,9 @@ def test_all_files_are_closed_and_their_damage_is_told() -> None:
     assert driver.problems == ("a damaged packet",) * 3
 
 
-def test_a_voices_mouth_is_marked_as_one_and_a_voice_with_another_head_knows_no_face(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_voices_mouth_is_marked_as_one() -> None:
     reading = BetaReading.of(load_model(None))
-    assert not any(frame.voiced for frame in CombinedDriver(Played([1], 10), mouth=Played([2], 10), reading=reading))
-    monkeypatch.setattr(combined, "SoundDriver", Played)
-    assert all(frame.voiced for frame in CombinedDriver(Played([1], 10), mouth=Played([2], 10), reading=reading))
-    assert combined.knows_no_face(CombinedDriver(Played([1], 10), pose=Played([2], 10)))
-    monkeypatch.setattr(combined, "SoundDriver", int)
-    assert not combined.knows_no_face(CombinedDriver(Played([1], 10), pose=Played([2], 10)))
+    voice = Played([2], 10)
+    assert not any(frame.voiced for frame in CombinedDriver(Played([1], 10), mouth=voice, reading=reading))
+    voice.relative_only = True
+    assert all(frame.voiced for frame in CombinedDriver(Played([1], 10), mouth=voice, reading=reading))

@@ -25,6 +25,7 @@ class GivenFrames:
     fps = Fraction(25)
     time_base = Fraction(1, 25)
     audio: Path | None = None
+    relative_only = False
 
     def __init__(self, found: str) -> None:
         self.found = found

@@ -160,7 +160,7 @@ def test_every_frame_of_a_film_keeps_the_photograph(
 ) -> None:
     frames: list[np.ndarray] = []
     finish = Finish(ProvenanceOptions(no_mark=True, no_manifest=True))
-    finish.frame = lambda image: frames.append(image) or image  # type: ignore[method-assign, func-returns-value]
+    finish.frame = lambda image, **_: frames.append(image) or image  # type: ignore[method-assign, func-returns-value]
     driver = ClipDriver(make_clip(tmp_path / "clip.mp4", fps=Fraction(25), num_frames=6), make_tracker(6))
     options = VideoOptions(side_by_side=beside)
     try:

@@ -56,7 +56,7 @@ def test_beta_goes_with_the_weights_where_the_maps_were_fitted() -> None:
         part.set_map(0.2 * torch.randn_like(part.weight), torch.zeros_like(part.bias))
     change = torch.zeros(1, 52)
     change[0, ARKIT_NAMES.index("jawOpen")] = 1.0
-    beta = model.cues.beta_change(change)
+    beta = model.cues.maps().beta_change(change)
     told = torch.nan_to_num(model.cues.weights(beta) - model.cues.weights(torch.zeros(1, 64)))
     assert told[0].argmax() == ARKIT_NAMES.index("jawOpen") and 0.5 < float(told.max()) <= 1.0
 

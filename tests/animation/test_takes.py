@@ -24,6 +24,7 @@ from export3d.camera import Camera
 from export3d.cli.animate import ending_with_driver
 from export3d.errors import UsageError
 from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.portrait import WeightMaps
 from export3d.tracking import Tracker
 from export3d.tracking.live_link import Take
 from export3d.tracking.vmc import VmcListener, rotation_of_unity
@@ -45,13 +46,15 @@ def talk(rows: int = 8) -> Take:
     return Take(weights=weights, head=head, gaze=np.zeros((rows, 2), np.float32), time_s=np.arange(rows) / 50.0)
 
 
-def adjust(beta: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The jaw's weight is in the first number of beta."""
-    return torch.cat([weights[:, JAW : JAW + 1].nan_to_num(-1.0), beta[:, 1:]], dim=1)
+def maps() -> WeightMaps:
+    """The jaw's weight is the first number of beta, less the portrait's own."""
+    weight, rest = torch.zeros(64, 52), torch.full((1, 52), torch.nan)
+    weight[0, JAW], rest[0, JAW] = 1.0, -1.0
+    return WeightMaps(rest=rest, weight=weight, back=weight.T)
 
 
 def moved(driver: TakeDriver, options: TransferOptions) -> list[FaceState]:
-    frames = transfer(driver, options, own=OWN, camera=FRONTAL, time_base=driver.time_base, adjust=adjust)
+    frames = transfer(driver, options, own=OWN, camera=FRONTAL, time_base=driver.time_base, maps=maps())
     return [frame.state for frame in frames]
 
 
@@ -71,7 +74,7 @@ def test_its_weights_reach_the_portrait_and_beta_says_the_same(options: Transfer
     states = moved(TakeDriver(talk()), options)
     for state in states:
         assert state.weights is not None and not bool(state.beta.isnan().any())
-        assert state.beta[0, 0].item() == pytest.approx(state.weights[0, JAW].item())
+        assert state.beta[0, 0].item() - 1.0 == pytest.approx(state.weights[0, JAW].item())
         assert bool((state.beta[0, 1:] == 1.0).all())  # the portrait's own
     assert states[0].weights[0, JAW].item() == 0.0 and states[-1].weights[0, JAW].item() >= 0.4
 

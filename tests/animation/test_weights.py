@@ -1,4 +1,4 @@
-"""Single expression weights: the portrait's own, moved as the driver's scores move from rest."""
+"""Single expression weights: what beta says of the driver, and what its scores add as they move from rest."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from export3d.animation.weights import LID_SCORES, LID_WEIGHTS, STRENGTH, WeightTransfer
+from export3d.animation.weights import GAIN, GAINS, LID_SCORES, LID_WEIGHTS, WeightTransfer
 from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.portrait import WeightMaps
 
 BROW, JAW, BLINK, OTHER_LID, SQUINT, WINK = (
     ARKIT_NAMES.index(n)
     for n in ("browInnerUp", "jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "eyeSquintLeft", "mouthSmileLeft")
 )
+
+MAPS = WeightMaps(rest=torch.zeros(1, 52), weight=torch.eye(64, 52), back=torch.eye(52, 64))
+"""The first 52 numbers of beta are the weights."""
 
 
 def state(**scores: float) -> FaceState:
@@ -39,9 +43,20 @@ def test_a_raised_brow_moves_the_portraits_by_the_change_times_the_gain() -> Non
     transfer = WeightTransfer(state(browInnerUp=0.3))
     for _ in range(9):
         moved(transfer, state(browInnerUp=0.1))
-    weights = moved(transfer, state(browInnerUp=0.3, jawOpen=0.2))
-    assert weights[BROW].item() == pytest.approx(0.3 + STRENGTH * 0.2)
-    assert weights[JAW].item() == pytest.approx(STRENGTH * 0.2 / 0.78)
+    weights = moved(transfer, state(browInnerUp=0.3, jawOpen=0.2))  # without a reading the change stands for it
+    assert weights[BROW].item() == pytest.approx(0.3 + GAINS["browInnerUp"] * 0.2)
+    assert weights[JAW].item() == pytest.approx((1.0 + GAIN) * 0.2)
+
+
+def test_what_beta_says_of_the_driver_counts_and_its_scores_add_to_it() -> None:
+    transfer = WeightTransfer(state(jawOpen=0.1), MAPS)
+    for _ in range(9):
+        moved(transfer, state(jawOpen=0.2))
+    driver = state(jawOpen=0.3)
+    driver.beta[0, [JAW, BROW]] = 0.4
+    weights = moved(transfer, driver)
+    assert weights[BROW].item() == 0.0  # but raised brows are left to the scores
+    assert weights[JAW].item() == pytest.approx(0.1 + (0.4 - 0.1) + GAIN * (0.3 - 0.2))
 
 
 def test_weights_end_at_0_and_1_and_squints_are_left_to_beta() -> None:
@@ -53,20 +68,14 @@ def test_weights_end_at_0_and_1_and_squints_are_left_to_beta() -> None:
 
 
 def test_one_lid_closes_by_its_curve_and_beta_goes_along_with_the_lids_alone() -> None:
-    asked = []
-
-    def adjust(beta: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        asked.append(weights[0])
-        return beta + 1.0
-
-    transfer = WeightTransfer(state(eyeBlinkLeft=0.1, eyeBlinkRight=0.1), adjust)
+    transfer = WeightTransfer(state(eyeBlinkLeft=0.1, eyeBlinkRight=0.1), MAPS)
     for _ in range(9):
         moved(transfer, state(eyeBlinkLeft=0.2))
     told = transfer(state(eyeBlinkLeft=0.2 + LID_SCORES[2], browInnerUp=0.4), True)
     assert told.weights is not None
     assert told.weights[0, [BLINK, OTHER_LID]].tolist() == pytest.approx([0.1 + LID_WEIGHTS[2], 0.1])
-    assert asked[-1][[BLINK, OTHER_LID]].tolist() == told.weights[0, [BLINK, OTHER_LID]].tolist()
-    assert asked[-1].isnan().sum() == len(ARKIT_NAMES) - 2 and bool((told.beta == 1.0).all())
+    assert told.beta[0, [BLINK, OTHER_LID]].tolist() == pytest.approx([0.1 + LID_WEIGHTS[2], 0.1])
+    assert float(told.beta.sum()) == pytest.approx(0.2 + LID_WEIGHTS[2])  # nothing else of it moves
 
 
 def test_a_lid_that_goes_above_its_rest_opens_no_farther() -> None:
@@ -81,7 +90,7 @@ def test_one_side_moves_alone() -> None:
     for _ in range(9):
         moved(transfer, state())
     weights = moved(transfer, state(mouthSmileLeft=0.3))
-    assert weights[WINK].item() == pytest.approx(STRENGTH * 0.3 / 0.75)
+    assert weights[WINK].item() == pytest.approx((1.0 + GAIN) * 0.3)
     assert weights[ARKIT_NAMES.index("mouthSmileRight")].item() == 0.0
 
 
@@ -100,17 +109,11 @@ def test_frames_without_a_face_do_not_set_the_rest() -> None:
 
 
 def test_a_voices_mouth_is_added_as_it_is_and_beta_says_the_same() -> None:
-    asked = []
-
-    def adjust(beta: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        asked.append(weights[0])
-        return beta
-
-    transfer = WeightTransfer(state(jawOpen=0.1, browInnerUp=0.3), adjust)
+    transfer = WeightTransfer(state(jawOpen=0.1, browInnerUp=0.3), MAPS)
     for _ in range(9):
         transfer(state(jawOpen=0.4, browInnerUp=0.1), True, voiced=True)
-    weights = transfer(state(jawOpen=0.4, browInnerUp=0.2), True, voiced=True).weights
-    assert weights is not None
-    assert weights[0, JAW].item() == pytest.approx(0.1 + 0.4)  # no rest is taken off, no gain applied
-    assert weights[0, BROW].item() == pytest.approx(0.3 + STRENGTH * 0.1)
-    assert asked[-1][JAW].item() == pytest.approx(0.5) and asked[-1][BROW].isnan()
+    made = transfer(state(jawOpen=0.4, browInnerUp=0.2), True, voiced=True)
+    assert made.weights is not None
+    assert made.weights[0, JAW].item() == pytest.approx(0.1 + 0.4)  # no rest is taken off, no gain applied
+    assert made.weights[0, BROW].item() == pytest.approx(0.3 + GAINS["browInnerUp"] * 0.1)
+    assert made.beta[0, JAW].item() == pytest.approx(0.5, abs=0.01) and made.beta[0, BROW].item() == 0.0

@@ -80,6 +80,12 @@ def test_importing_the_package_and_the_command_line_stays_light() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_the_help_of_animate_does_not_wait_for_pytorch() -> None:
+    code = "import sys, export3d.cli.animate; print([name for name in ('torch', 'mediapipe', 'av') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.slow
 def test_the_public_names_bring_no_face_tracker_and_no_web_framework() -> None:
     code = (

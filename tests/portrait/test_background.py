@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from export3d.portrait.background import BackgroundConfig, SourceMatte, background_window, fill_background, without_rim
+from export3d.portrait.background import (
+    BackgroundConfig,
+    SourceMatte,
+    background_window,
+    fill_background,
+    grown,
+    without_rim,
+)
 
 
 def test_without_a_head_the_background_is_the_portrait() -> None:
@@ -69,3 +77,10 @@ def test_the_rim_of_a_hole_is_blurred_and_what_is_far_from_it_stays() -> None:
     assert torch.equal(soft[..., :10, :], filled[..., :10, :])
     step = (filled[..., 22, 24:40] - filled[..., 21, 24:40]).abs().mean()
     assert (soft[..., 22, 24:40] - soft[..., 21, 24:40]).abs().mean() < 0.4 * step
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 2, 5, 40])
+def test_a_mask_is_grown_to_the_largest_value_of_a_square(pixels: int) -> None:
+    mask = torch.rand(1, 17, 30).square()
+    wanted = torch.nn.functional.max_pool2d(mask, 2 * pixels + 1, 1, pixels)
+    assert torch.equal(grown(mask, pixels), wanted)

@@ -136,11 +136,11 @@ def test_beta_is_moved_until_the_maps_read_the_weights_and_no_farther() -> None:
     asked = torch.full_like(before, torch.nan)
     blink = arkit_column("eyeBlink_L")
     asked[:, blink] = before[:, blink] + 0.5
-    moved = cues.adjusted(beta, asked)
+    moved = cues.maps().adjusted(beta, asked)
     after = cues.weights(moved)
     others = ~before[0].isnan()
     others[blink] = False
     assert (after - before)[:, blink].tolist() == pytest.approx([0.5] * 3, abs=0.02)
     assert float((after - before)[:, others].abs().max()) < 0.02
-    assert torch.equal(cues.adjusted(beta, torch.full_like(before, torch.nan)), beta)
-    assert float((cues.adjusted(beta, before) - beta).abs().max()) < 1e-4
+    assert torch.equal(cues.maps().adjusted(beta, torch.full_like(before, torch.nan)), beta)
+    assert float((cues.maps().adjusted(beta, before) - beta).abs().max()) < 1e-4

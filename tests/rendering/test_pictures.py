@@ -135,6 +135,7 @@ def test_a_pasted_head_is_that_of_pytorch_to_a_level(side: float) -> None:
     torch.manual_seed(5)
     rng = np.random.default_rng(5)
     opacity = torch.rand(1, 20, 20).round(decimals=1)
+    opacity[..., :9] = 0.0  # where no head is, the photograph without one stays
     head = HeadLayer(255.0 * torch.rand(3, 20, 20) * opacity, opacity)
     grid = torch.randn(1, 14, 17, 2) * 0.7
     share = torch.rand(1, 14, 17).sub(0.3).clamp_min(0.0)
@@ -156,9 +157,9 @@ def test_wrong_pictures_are_refused_with_a_reason() -> None:
     photo, head = np.zeros((4, 6, 3), dtype=np.uint8), torch.zeros(4, 8, 8)
     grid, share, behind = torch.zeros(4, 6, 2), torch.zeros(4, 6), torch.zeros(3, 4, 6)
     with pytest.raises(ValueError, match="photo must be uint8"):
-        paste_head(photo.astype(np.float32), head, grid, share, behind)
+        paste_head(photo.astype(np.float32), head, grid, share, behind, photo=photo)
     with pytest.raises(ValueError, match="grid"):
-        paste_head(photo, head, grid[:3], share, behind)
+        paste_head(photo, head, grid[:3], share, behind, photo=photo)
     with pytest.raises(ValueError, match="add_pattern"):
         add_pattern(photo, np.zeros((128, 128), dtype=np.int16), np.zeros((2, 6), dtype=np.int16), step=4, fraction=9)
 

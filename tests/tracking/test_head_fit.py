@@ -118,6 +118,16 @@ def test_the_fit_finds_the_mean_head_again_and_its_correction_helps_other_people
     assert better["face_px"] < plain["face_px"]
 
 
+def test_a_mesh_that_was_found_upside_down_spoils_nothing():
+    seen = made_up()
+    mesh = seen.mesh.copy()
+    mesh[5] = mesh[5] * [-1.0, -1.0, 1.0] + [1.0, 1.0, 0.0]
+    spoilt, clean = fit_head(replace(seen, mesh=mesh.astype(np.float32))), fit_head(seen)
+    turned = [fit.fit(seen.mesh[0]).rotation for fit in (spoilt, clean)]
+    assert np.abs(turned[0] - turned[1]).max() < 0.002
+    assert np.abs(spoilt.template - clean.template).max() < 0.002
+
+
 def test_a_correction_of_nothing_changes_nothing():
     pose = HeadPose.of_camera(camera(10.0, 3.0, 40.0))
     same = corrected(pose, np.zeros(6))

@@ -17,13 +17,12 @@ from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_la
 from export3d.animation.paste import DETAIL_PX, LARGEST_PX, HeadLayer
 from export3d.animation.person import Person, continued, person_apart
 from export3d.animation.subject import Subject
-from export3d.animation.weights import Adjust
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
 from export3d.images import read_cutout, to_tensor, to_uint8
 from export3d.model import Render
-from export3d.portrait import FastConfig, Model, PortraitModel, drivable
+from export3d.portrait import FastConfig, Model, PortraitModel, WeightMaps, drivable
 from export3d.precision import uses_bf16
 from export3d.provenance import AllowedSources
 from export3d.tracking import Crop, Tracker, crop_image
@@ -248,12 +247,9 @@ class Animator:
         return crown.behind(head, camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else camera)
 
     @property
-    def adjust(self) -> Adjust | None:
-        """What brings beta in line with single weights, on the CPU; None: the model reads none."""
-        if not isinstance(self.model, PortraitModel):
-            return None
-        cues = self.model.cues
-        return torch.inference_mode()(lambda beta, weights: cues.adjusted(beta.to(self.device), weights).cpu())
+    def weight_maps(self) -> WeightMaps | None:
+        """What beta and single weights tell of each other; None: the model reads none."""
+        return self.model.cues.maps() if isinstance(self.model, PortraitModel) else None
 
     def _current(self) -> Subject:
         if self.subject is None:

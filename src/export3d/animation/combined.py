@@ -9,7 +9,6 @@ from pathlib import Path
 
 from export3d.animation.drivers import Driver, DrivingFrame
 from export3d.animation.regions import MOUTH, REGIONS, BetaReading, mixed_state
-from export3d.animation.sound import SoundDriver
 
 
 class CombinedDriver:
@@ -36,6 +35,7 @@ class CombinedDriver:
         self.num_frames_hint = main.num_frames_hint
         self.audio: Path | None = main.audio if mouth is None else mouth.audio
         self.problems: tuple[str, ...] = ()
+        self.relative_only = main.relative_only
 
     def __iter__(self) -> Iterator[DrivingFrame]:
         strengths = {region: float(region in MOUTH) for region in REGIONS}
@@ -51,7 +51,7 @@ class CombinedDriver:
             other = mouth.at(time_s) if mouth is not None else None
             if other is not None:
                 mixed = mixed_state(frame.state, other.state, strengths, self._reading)
-                voiced = isinstance(self._mouth, SoundDriver)
+                voiced = self._mouth is not None and self._mouth.relative_only
                 frame = replace(frame, state=replace(mixed, gaze=frame.state.gaze), voiced=voiced)
             yield frame
         self.problems = tuple(line for driver in self._drivers() for line in driver.problems)
@@ -63,11 +63,6 @@ class CombinedDriver:
 
     def _drivers(self) -> list[Driver]:
         return [driver for driver in (self._main, self._pose, self._mouth) if driver is not None]
-
-
-def knows_no_face(driver: Driver) -> bool:
-    """Whether a driver is a voice, whose motions are relative to the portrait's face; parts may come from other files."""
-    return isinstance(driver._main if isinstance(driver, CombinedDriver) else driver, SoundDriver)
 
 
 class Clock:

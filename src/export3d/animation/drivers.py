@@ -33,6 +33,8 @@ STILL_VIDEO_S = 2.0
 class ClipDriver:
     """Tracks a video while it is played; memory does not depend on its length."""
 
+    relative_only = False
+
     def __init__(self, path: str | Path, tracker: Tracker, *, threads: int = 0) -> None:
         self.name = str(path)
         self._reader = VideoReader(path, threads=threads)
@@ -73,6 +75,7 @@ class MotionDriver:
 
     audio: Path | None = None
     problems: tuple[str, ...] = ()
+    relative_only = False
 
     def __init__(self, motion: Motion, *, name: str = "the motion file") -> None:
         self.name = name
@@ -107,6 +110,7 @@ class PhotoDriver:
 
     audio: Path | None = None
     problems: tuple[str, ...] = ()
+    relative_only = False
 
     def __init__(self, image: np.ndarray, tracker: Tracker, *, name: str, seconds: float = 0.0) -> None:
         self.name = name

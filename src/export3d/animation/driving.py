@@ -57,6 +57,8 @@ class Driver(Protocol):
     audio: Path | None
     problems: tuple[str, ...]
     """What of the file was damaged and left out; complete after the last frame."""
+    relative_only: bool
+    """Whether it tells movements and nobody's face, as a voice does; a portrait takes them relative to its own face then."""
 
     def __iter__(self) -> Iterator[DrivingFrame]: ...
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from export3d.animation.person import grown, planes, spread
+from export3d.animation.person import planes, spread
+from export3d.portrait.background import grown
 
 WORKING_PX = 192
 """Longest side of the picture in which patches are matched."""
@@ -36,7 +37,6 @@ LEAST = 200
 def behind_person(photo: np.ndarray, hole: Tensor, person: Tensor, *, blur: float) -> Tensor:
     """``(3, H, W)`` in [0, 255]: the photograph uint8 ``(H, W, 3)`` with its hole ``(1, H, W)`` filled from where no person
     ``(1, H, W)`` is; smoothly, blurred by `blur` pixels, where there is hardly any background."""
-    smooth = spread(photo, torch.maximum(hole, person), blur=blur)
     height, width = photo.shape[:2]
     shrink = max(height, width) / WORKING_PX
     size = (max(round(height / shrink), 1), max(round(width / shrink), 1)) if shrink > 1.0 else (height, width)
@@ -45,12 +45,12 @@ def behind_person(photo: np.ndarray, hole: Tensor, person: Tensor, *, blur: floa
     image = np.asarray(Image.fromarray(photo).resize(size[::-1], Image.Resampling.BOX))
     places = _matched(planes(image), spread(image, unknown.float(), blur=1.0), unknown, wanted)
     if places is None:
-        return smooth
+        return spread(photo, torch.maximum(hole, person), blur=blur)
     whole = planes(photo)
-    pieces = _copied(whole, places)
     # The pieces' tone follows the border of the hole.
-    border = (grown(hole, max(round(RADIUS * shrink / 2.0), 1)) - hole) * (1.0 - person.ceil())
-    tone = _membrane(whole - pieces, border)
+    near = grown(hole, max(round(RADIUS * shrink / 2.0), 1))
+    pieces = _copied(whole, places, near[0] > 0.0)
+    tone = _membrane(whole - pieces, (near - hole) * (1.0 - person.ceil()))
     return torch.where(hole > 0.0, (pieces + tone).clamp(0.0, 255.0), whole)
 
 
@@ -166,18 +166,22 @@ def _voted(known: Tensor, places: Tensor) -> Tensor:
     return (total / count)[0, :, RADIUS:-RADIUS, RADIUS:-RADIUS]
 
 
-def _copied(photo: Tensor, places: Tensor) -> Tensor:
-    """``(3, H, W)``: the photograph read where the places ``(2, h, w)`` of its small picture say, the mean of 3 x 3."""
+def _copied(photo: Tensor, places: Tensor, wanted: Tensor) -> Tensor:
+    """``(3, H, W)``: the photograph, and where it is `wanted` ``(H, W)`` read where the places ``(2, h, w)`` of its small
+    picture say, the mean of 3 x 3."""
     height, width = photo.shape[1:]
     small = places.shape[1:]
     scale = [height / small[0], width / small[1]]
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    y, x = wanted.nonzero().T
     row, column = (y / scale[0]).long().clamp(0, small[0] - 1), (x / scale[1]).long().clamp(0, small[1] - 1)
-    made = torch.zeros_like(photo)
+    pixels = photo.flatten(1).T.contiguous()
+    total = torch.zeros(len(y), 3)
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
             r, c = (row + down).clamp(0, small[0] - 1), (column + right).clamp(0, small[1] - 1)
             from_y = y + ((places[0, r, c] - r) * scale[0]).round().long()
             from_x = x + ((places[1, r, c] - c) * scale[1]).round().long()
-            made += photo[:, from_y.clamp(0, height - 1), from_x.clamp(0, width - 1)]
-    return made / 9.0
+            total += pixels[from_y.clamp(0, height - 1) * width + from_x.clamp(0, width - 1)]
+    made = photo.clone()
+    made[:, y, x] = (total / 9.0).T
+    return made

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
 from export3d.animation.animator import Animator
-from export3d.animation.combined import Clock, knows_no_face
+from export3d.animation.combined import Clock
 from export3d.animation.drivers import ClipDriver, Driver, DrivingFrame
 from export3d.animation.lost import hold_lost
 from export3d.animation.person import crop_places, planes
@@ -205,11 +205,11 @@ def _pairs(
 def _clock(driver: Driver, motion: TransferOptions, own: FaceState, frame: DrivingFrame, animator: Animator) -> Clock:
     """The driver's faces, as they are for the film's first one."""
     motion = replace(motion, strengths=dict.fromkeys(DUBBED, 1.0))  # regions are mixed frame by frame
-    if knows_no_face(driver):  # at rest, it has the mean one
+    if driver.relative_only:  # a voice knows no face of its own: at rest, it has the mean one
         motion = replace(motion, relative=True)
         own = animator.own_state(FaceState(beta=torch.zeros_like(own.beta), gaze=own.gaze), frame.camera)
     held = hold_lost(driver, LostFaces("hold", name=driver.name), own, frame.camera)
-    face = {"own": own, "camera": frame.camera, "adjust": animator.adjust}
+    face = {"own": own, "camera": frame.camera, "maps": animator.weight_maps}
     moved = transfer(held, motion, **face, time_base=driver.time_base)
     return Clock(moved, driver.time_base)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from export3d.animation.backdrop import Backdrop, as_picture, laid
 from export3d.animation.compose import resize
 from export3d.animation.fill import behind_person
-from export3d.animation.person import HOLE_FROM, Person, crop_places, grown, planes, spread
+from export3d.animation.person import HOLE_FROM, Person, crop_places, planes, spread
+from export3d.portrait.background import grown
 from export3d.rendering.fused import paste_head
 from export3d.tracking import Crop
 
@@ -63,9 +65,9 @@ class HeadLayer:
         """What lies in a composed `picture` before `behind`, both ``(3, S, S)`` in [-1, 1]; `opacity` ``(1, S, S)``."""
         picture, opacity, behind = (x.float().cpu() for x in (picture, opacity, behind))
         clear = ((opacity - _HAZE) / (1.0 - 2.0 * _HAZE)).clamp(0.0, 1.0)
-        light = (picture + 1.0 - (1.0 - opacity) * (behind + 1.0)) * 127.5
-        full = light / opacity.clamp_min(_HAZE)
-        return cls(full.clamp(0.0, 255.0) * clear, clear)
+        light = torch.addcmul(picture - behind, opacity, behind + 1.0)
+        light *= 127.5 / opacity.clamp_min(_HAZE)  # as if the head were solid
+        return cls(light.clamp_(0.0, 255.0).mul_(clear), clear)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +98,25 @@ class Pasteboard:
     def paste(self, head: HeadLayer) -> np.ndarray:
         """The photograph with this head, uint8 ``(H, W, C)``. Where neither it nor the old head is, nothing changes."""
         if self.fused:
-            made = self.photo.copy()
-            part = made[self.rows, self.columns]
-            paste_head(part, self._square(head)[0], self.grid[0], self.share[0], self.behind)
+            made, part = self._bare.copy(), (self.rows, self.columns)
+            paste_head(
+                made[part], self._square(head)[0], self.grid[0], self.share[0], self.behind, photo=self.photo[part]
+            )
             return made
+        return self._showing(laid(*self._warped(head), self.behind))
+
+    def empty(self) -> np.ndarray:
+        """uint8 ``(H, W, C)``: the photograph without the old head."""
+        return self._showing(self.behind)
+
+    @cached_property
+    def _bare(self) -> np.ndarray:
+        return self.empty()
+
+    def _showing(self, shown: Tensor) -> np.ndarray:
+        """The photograph with this ``(C, h, w)`` in its part."""
         part = planes(self.photo[self.rows, self.columns])
-        part += self.share * (laid(*self._warped(head), self.behind) - part)
+        part += self.share * (shown - part)
         made = self.photo.copy()
         made[self.rows, self.columns] = part.round_().clamp_(0.0, 255.0).permute(1, 2, 0).byte().numpy()
         return made if len(part) == 3 else as_picture(planes(made))
@@ -133,10 +148,6 @@ class Pasteboard:
         covered = np.zeros(self.photo.shape[:2], dtype=np.float32)
         covered[self.rows, self.columns] = (self.share * self._warped(head)[1])[0].numpy()
         return covered
-
-    def empty(self) -> np.ndarray:
-        """uint8 ``(H, W, 3)``: the photograph without the old head."""
-        return self.paste(HeadLayer(torch.zeros(3, 2, 2), torch.zeros(1, 2, 2)))
 
     def _square(self, head: HeadLayer) -> Tensor:
         square = torch.cat([head.colours, head.opacity])[None]
@@ -185,7 +196,8 @@ def pasteboard(
     down = places[None, ..., 1]
     hole = _hole(_at(person.own, photo), rendered, down, side)
     rim = max(round(RIM * side), 1)
-    weight = F.avg_pool2d(hole[None], 2 * rim + 1, 1, rim, count_include_pad=False)[0]
+    weight = F.avg_pool2d(hole, (1, 2 * rim + 1), 1, (0, rim), count_include_pad=False)
+    weight = F.avg_pool2d(weight, (2 * rim + 1, 1), 1, (rim, 0), count_include_pad=False)
     # Long hair beside the neck stays with the body: no line where the one ends and the other begins.
     sure = grown((rendered > 0.5).float(), max(round(GROWTH * side), 2) + rim)
     beside, below = (((end - down) / (end - start)).clamp(0.0, 1.0) for start, end in ((HAIRLINE, HEAD), (JAW, CHIN)))

@@ -115,12 +115,6 @@ def spread(image: np.ndarray, hole: Tensor, *, blur: float) -> Tensor:
     return torch.where(hole > 0.0, softer, planes(image))
 
 
-def grown(mask: Tensor, pixels: int) -> Tensor:
-    """A mask ``(1, H, W)`` grown by so many pixels on all sides."""
-    mask = F.max_pool2d(mask, (2 * pixels + 1, 1), 1, (pixels, 0))
-    return F.max_pool2d(mask, (1, 2 * pixels + 1), 1, (0, pixels))
-
-
 def planes(image: np.ndarray) -> Tensor:
     """uint8 ``(H, W, 3)`` -> float32 ``(3, H, W)``, a copy."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()

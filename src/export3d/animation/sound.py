@@ -39,6 +39,7 @@ class SoundDriver:
     """
 
     problems: tuple[str, ...] = ()
+    relative_only = True
 
     def __init__(self, path: str | Path, model: Model, *, seed: int = 0) -> None:
         if not isinstance(model, PortraitModel):
@@ -58,7 +59,7 @@ class SoundDriver:
         weights = np.maximum(np.nan_to_num(arkit_weights(motion.weights)), mouth)
         begun = np.clip(times_s / _REST_S, 0.0, 1.0)[:, None].astype(np.float32)
         told = torch.from_numpy(weights * begun)
-        beta = model.cues.beta_change(told.to(next(model.parameters()).device)).cpu()
+        beta = model.cues.maps().beta_change(told)
         self._state = FaceState(beta=beta, weights=told, gaze=torch.from_numpy(motion.gaze * begun))
         self._cameras = motion.camera().to_vector().float().numpy()
 

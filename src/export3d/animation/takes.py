@@ -30,6 +30,7 @@ class TakeDriver:
 
     audio: Path | None = None
     problems: tuple[str, ...] = ()
+    relative_only = False
 
     def __init__(self, take: Take, *, name: str = "the take") -> None:
         self.name, self._take = name, take
@@ -64,6 +65,7 @@ class LiveDriver:
 
     audio: Path | None = None
     problems: tuple[str, ...] = ()
+    relative_only = False
     fps = Fraction(LIVE_RATE)
     time_base = Fraction(1, LIVE_RATE)
     num_frames_hint: int | None = None

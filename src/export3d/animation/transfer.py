@@ -16,10 +16,11 @@ from torch import Tensor
 
 from export3d.animation.drivers import DrivingFrame
 from export3d.animation.regions import REGIONS, BetaReading, Strengths, mixed_camera, mixed_state
-from export3d.animation.weights import Adjust, WeightTransfer
+from export3d.animation.weights import WeightTransfer
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
+from export3d.portrait import WeightMaps
 from export3d.tracking import Crop
 from export3d.tracking.gaze import GAZE_LIMIT_RAD
 from export3d.tracking.head_fit import HeadPose
@@ -71,7 +72,7 @@ def transfer(
     camera: np.ndarray,
     time_base: Fraction,
     reading: BetaReading | None = None,
-    adjust: Adjust | None = None,
+    maps: WeightMaps | None = None,
 ) -> Iterator[DrivingFrame]:
     """Driving frames -> frames with the face and camera that the portrait shall take.
 
@@ -80,7 +81,7 @@ def transfer(
         reading: tells the regions of a face apart (`BetaReading.of`); not needed where all go equally far.
         camera: ``(25,)``, the portrait's own camera.
         time_base: clock of the frames' `pts`, seconds per unit.
-        adjust: brings beta in line with single weights (the portrait model's); None: the model has none.
+        maps: what beta and single weights tell of each other (the portrait model's); None: the model has none.
 
     Raises:
         UsageError: The driver tells single weights alone, and the model reads none.
@@ -90,12 +91,13 @@ def transfer(
     if options.smooth_s > 0:
         frames = smooth(frames, options.smooth_s, time_base)
     first = options.neutral
-    weights = WeightTransfer(own, adjust)
+    weights = WeightTransfer(own, maps)
     for frame in frames:
-        if blind := bool(frame.state.beta.isnan().any()):
-            if adjust is None or own.weights is None:
+        told, blind = frame.state, bool(frame.state.beta.isnan().any())
+        if blind:
+            if maps is None or own.weights is None:
                 raise UsageError("the driver tells single weights alone, which only the portrait model reads.")
-            frame = replace(frame, state=replace(frame.state, beta=own.beta))
+            frame = replace(frame, state=replace(told, beta=own.beta))
         state, seen = frame.state, frame.camera
         if options.relative:
             if frame.found:  # each number has its own first time: the first frame may be a blink, of unknown gaze
@@ -105,10 +107,10 @@ def transfer(
             else:
                 state = relative_state(state, first.state, own)
                 seen = relative_camera(seen, first.camera, camera)
+            if blind and maps is not None and state.weights is not None:
+                state = replace(state, beta=maps.adjusted(own.beta, state.weights))
         else:
-            state = weights(state, frame.found, frame.voiced)
-        if blind and adjust is not None and state.weights is not None:
-            state = replace(state, beta=adjust(own.beta, state.weights))
+            state = weights(told, frame.found, frame.voiced)
         state = mixed_state(own, state, options.strengths, reading)
         yield replace(frame, state=state, camera=mixed_camera(camera, seen, options.strengths["pose"]))
 

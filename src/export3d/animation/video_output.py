@@ -16,7 +16,6 @@ import torch
 
 from export3d.animation.animator import Animator, Subject, turned_by
 from export3d.animation.backdrop import Backdrop
-from export3d.animation.combined import knows_no_face
 from export3d.animation.compose import depth_picture, depth_range, resize
 from export3d.animation.drivers import Driver, DrivingFrame
 from export3d.animation.framing import anchored
@@ -156,10 +155,10 @@ def driven_frames(
     """A driver's frames with the face and camera that the animator's portrait takes."""
     subject = _subject(animator, "driven_frames")
     held = hold_lost(driver, lost, subject.state, subject.camera)
-    if knows_no_face(driver):
-        motion = replace(motion, relative=True)
+    if driver.relative_only:
+        motion = replace(motion, relative=True)  # a voice knows no face of its own
     portrait = {"own": subject.state, "camera": subject.camera, "reading": BetaReading.of(animator.model)}
-    portrait["adjust"] = animator.adjust
+    portrait["maps"] = animator.weight_maps
     frames = transfer(held, motion, time_base=driver.time_base, **portrait)
     if subject.whole and not motion.relative:
         frames = anchored(frames, subject.camera)

@@ -14,7 +14,6 @@ import tyro
 from export3d.cli.driving import DrivingOptions
 from export3d.cli.extractor import ExtractorOptions, open_tracker
 from export3d.errors import UsageError
-from export3d.images import is_moving
 
 if TYPE_CHECKING:
     from export3d.animation import Animator, Driver, TransferOptions, VideoReport
@@ -209,5 +208,7 @@ def is_several(face: str | None) -> bool:
 
 def is_film(path: Path) -> bool:
     """Whether a source is a film, by its name and because it is no picture."""
+    from export3d.images import is_moving  # with PyTorch, for which --help should not wait
+
     kind = mimetypes.guess_type(path.name)[0] or ""
     return kind.startswith("video/") and path.is_file() and is_moving(path) is None

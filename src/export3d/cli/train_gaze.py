@@ -26,6 +26,8 @@ class FitOptions:
     """Rendered clips of other people to measure on. Without it every fifth person of --data is kept for that."""
     detections: Path | None = None
     """Folder that keeps what MediaPipe found, so that the next fit need not look again."""
+    frames: int = 12000
+    """Look at no more than about so many frames of each folder."""
     report: Path | None = None
     """Write the measured errors to this JSON file."""
 
@@ -48,6 +50,8 @@ def _run(command: str, argv: Sequence[str]) -> str:
     check_targets((options.output, ".safetensors"), (options.report, ".json"))
     if options.detections is not None and not options.detections.is_dir():
         raise OutputError(f"--detections {options.detections}: no such folder. Make it first.")
+    if options.frames < 1:
+        raise UsageError(f"--frames: expected at least 1; got {options.frames}.")
     if not options.data:
         raise UsageError(f"{command}: --data needs at least one folder of rendered clips.")
     from export3d.fitting.gaze import build_gaze_map
@@ -61,6 +65,7 @@ def _run(command: str, argv: Sequence[str]) -> str:
             test_data=options.test_data,
             detections_folder=options.detections,
             report_path=options.report,
+            frames=options.frames,
             command=shlex.join(["export3d", command, *argv]),
             progress=lambda stage, done, total: progress(done),
         )

@@ -106,16 +106,20 @@ def origin_of(dataset: ClipDataset, tracker: FaceTracker, max_frames: int = MAX_
 
 
 def detect_or_load(
-    dataset: ClipDataset, tracker: FaceTracker, folder: Path | None, progress: Progress | None = None
+    dataset: ClipDataset,
+    tracker: FaceTracker,
+    folder: Path | None,
+    progress: Progress | None = None,
+    max_frames: int = MAX_FRAMES,
 ) -> Detections:
     """What an earlier run left in `folder`; else the tracker's detections, which are then kept there (if it is given)."""
     if folder is None:
-        return detect_rendered(dataset, tracker, progress=progress)
-    origin = origin_of(dataset, tracker)
+        return detect_rendered(dataset, tracker, max_frames=max_frames, progress=progress)
+    origin = origin_of(dataset, tracker, max_frames)
     path = folder / f"detections-{origin[:16]}.safetensors"
     if path.exists():
         return Detections.load(path, origin)
-    found = detect_rendered(dataset, tracker, progress=progress)
+    found = detect_rendered(dataset, tracker, max_frames=max_frames, progress=progress)
     found.save(path, origin)
     return found
 
@@ -126,11 +130,13 @@ def seen_and_unseen(
     tracker: FaceTracker,
     folder: Path | None,
     progress: Progress | None = None,
+    *,
+    frames: int = MAX_FRAMES,
 ) -> tuple[Detections, Detections]:
     """Detections to learn from, and others to measure on: of `test`, else of every fifth person of the data sets."""
-    seen = joined([detect_or_load(dataset, tracker, folder, progress) for dataset in datasets])
+    seen = joined([detect_or_load(dataset, tracker, folder, progress, frames) for dataset in datasets])
     if test is not None:
-        return seen, detect_or_load(test, tracker, folder, progress)
+        return seen, detect_or_load(test, tracker, folder, progress, frames)
     return seen.part(held_out=False), seen.part(held_out=True)
 
 

@@ -13,7 +13,7 @@ import torch
 from export3d.data import ClipDataset
 from export3d.errors import DataError
 from export3d.files import measured_now, write_atomically
-from export3d.fitting.detections import Detections, Progress, seen_and_unseen
+from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, seen_and_unseen
 from export3d.fitting.mesh_regressor import within
 from export3d.fitting.regressor_report import r2, rounded
 from export3d.fitting.ridge import ridge_map_with_bias
@@ -54,6 +54,7 @@ def build_gaze_map(
     command: str = "export3d train-gaze",
     tracker: FaceTracker | None = None,
     progress: Progress | None = None,
+    frames: int = MAX_FRAMES,
 ) -> GazeReport:
     """Look at rendered clips, fit, measure and save.
 
@@ -63,6 +64,7 @@ def build_gaze_map(
         detections_folder: keeps what the tracker found, for the next time.
         command: what was typed, for the report.
         tracker: default: MediaPipe.
+        frames: of each folder, about so many at most.
 
     Raises:
         DataError: No clips, clips without truth, no face, or a tracker that gives no scores.
@@ -70,7 +72,7 @@ def build_gaze_map(
     tracker = tracker or MediaPipeTracker()
     test = None if test_data is None else ClipDataset(test_data)
     sets = [ClipDataset(path) for path in data]
-    train, unseen = seen_and_unseen(sets, test, tracker, detections_folder, progress)
+    train, unseen = seen_and_unseen(sets, test, tracker, detections_folder, progress, frames=frames)
     if not (len(train.scores) and len(unseen.scores)):
         raise DataError(f"train-gaze: the face tracker '{tracker.info.name}' gives no expression scores.")
     gaze_map = fit_gaze_map(train)

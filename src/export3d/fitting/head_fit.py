@@ -14,18 +14,25 @@ from export3d.camera import FOCAL, Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError
 from export3d.files import measured_now, write_atomically
-from export3d.fitting.detections import Detections, Progress, detect_or_load, joined
+from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, detect_or_load, joined
 from export3d.fitting.mesh_regressor import mean_mesh, mirror_indices
 from export3d.fitting.ridge import ridge_map
 from export3d.tracking.faces import FaceTracker
-from export3d.tracking.head_fit import NUM_MESH, NUM_PLACE, HeadFit, HeadPose, in_plane, place_features
+from export3d.tracking.head_fit import NUM_FEATURES, NUM_MESH, HeadFit, HeadPose, in_plane, place_features
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 
 COMPONENTS = 100
 """Principal components of the turned face that the correction reads."""
 
-RIDGE = 0.02
+SIDED = 30
+"""So many of them also times from where the face is seen."""
+
+RIDGE = 0.2
 """Of the standardised components' variance."""
+
+MISREAD_RAD = 0.35
+"""Meshes that lie farther from the truth are no faces that were read, but a few that were found upside down; they count for
+nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,12 @@ def build_head_fit(
     command: str = "export3d train-camera",
     tracker: FaceTracker | None = None,
     progress: Progress | None = None,
+    frames: int = MAX_FRAMES,
 ) -> HeadFitReport:
     """Look at rendered clips, fit, measure and save; arguments and errors as of `build_gaze_map`."""
     tracker = tracker or MediaPipeTracker()
     folders = [*data, *([] if test_data is None else [test_data])]
-    parts = [detect_or_load(ClipDataset(path), tracker, detections_folder, progress) for path in folders]
+    parts = [detect_or_load(ClipDataset(path), tracker, detections_folder, progress, frames) for path in folders]
     seen = joined(parts[: len(data)])
     train, unseen = (
         (seen, parts[-1]) if test_data is not None else (seen.part(held_out=False), seen.part(held_out=True))
@@ -91,15 +99,11 @@ def fit_head(detections: Detections) -> HeadFit:
     cameras = Camera.from_vector(torch.from_numpy(detections.true_camera))
     meshes = torch.cat([mesh, mirrored]).double().numpy()
     poses = [HeadPose.of_camera(p) for p in torch.cat([cameras.to_vector(), cameras.mirrored().to_vector()]).numpy()]
-    rotation = np.stack([pose.rotation for pose in poses])
-    origin = np.stack([pose.origin for pose in poses])
-    template, weight = _mean_head(meshes[..., :2] - 0.5, rotation, origin)
-    fit = HeadFit(
-        template=template.astype(np.float32),
-        weight=weight.astype(np.float32),
-        mean=np.zeros(3 * NUM_MESH, np.float32),
-        correction=np.zeros((3 * NUM_MESH + NUM_PLACE, 6), np.float32),
-    )
+    fit = _without_correction(meshes, poses)
+    steps = np.stack([_step(fit.fit_mean(mesh), true) for mesh, true in zip(meshes, poses, strict=True)])
+    read = np.linalg.norm(steps[:, :3], axis=1) < MISREAD_RAD
+    meshes, poses = meshes[read], [pose for pose, kept in zip(poses, read, strict=True) if kept]
+    fit = _without_correction(meshes, poses)
     found = [fit.fit_mean(mesh) for mesh in meshes]
     turned = np.stack([fit.turned(mesh, pose) for mesh, pose in zip(meshes, found, strict=True)])
     mean = turned.mean(0)
@@ -107,6 +111,17 @@ def fit_head(detections: Detections) -> HeadFit:
     wanted = np.stack([_step(pose, true) for pose, true in zip(found, poses, strict=True)])
     correction = _correction(turned - mean, place, wanted)
     return replace(fit, mean=mean.astype(np.float32), correction=correction.astype(np.float32))
+
+
+def _without_correction(meshes: np.ndarray, poses: Sequence[HeadPose]) -> HeadFit:
+    rotation = np.stack([pose.rotation for pose in poses])
+    template, weight = _mean_head(meshes[..., :2] - 0.5, rotation, np.stack([pose.origin for pose in poses]))
+    return HeadFit(
+        template=template.astype(np.float32),
+        weight=weight.astype(np.float32),
+        mean=np.zeros(3 * NUM_MESH, np.float32),
+        correction=np.zeros((NUM_FEATURES, 6), np.float32),
+    )
 
 
 def measure_poses(poses: Sequence[HeadPose], seen: Detections, fit: HeadFit) -> dict[str, float]:
@@ -170,12 +185,17 @@ def _step(pose: HeadPose, true: HeadPose) -> np.ndarray:
 
 
 def _correction(faces: np.ndarray, place: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Ridge regression on principal components of the faces ``(N, 1434)`` and on the place ``(N, 5)``; the components
-    are folded into the answer's ``(1434 + 5, 6)``."""
+    """Ridge regression on principal components of the faces ``(N, 1434)``, the first of them from each side, and the place
+    ``(N, 7)``; the components are folded into the answer, which reads `features_of`."""
     variance, axes = np.linalg.eigh(faces.T @ faces / len(faces))
     spread = np.sqrt(np.maximum(variance[::-1][:COMPONENTS], 1e-12))
     basis = axes[:, ::-1][:, :COMPONENTS] / spread
     scale = np.maximum(place.std(axis=0), 1e-6)
     scale[-1] = 1.0
-    answer = ridge_map(np.concatenate([faces @ basis, place / scale], axis=1), wanted, RIDGE)
-    return np.concatenate([basis @ answer[:COMPONENTS], answer[COMPONENTS:] / scale[:, None]])
+    read, place = faces @ basis, place / scale
+    columns = [read, read[:, :SIDED] * place[:, :1], read[:, :SIDED] * place[:, 1:2], place]
+    answer = ridge_map(np.concatenate(columns, axis=1), wanted, RIDGE)
+    ends = np.cumsum([part.shape[1] for part in columns])[:-1]
+    whole, aside, above, placed = np.split(answer, ends)
+    sided = basis[:, :SIDED]
+    return np.concatenate([basis @ whole, sided @ aside / scale[0], sided @ above / scale[1], placed / scale[:, None]])

@@ -46,12 +46,15 @@ def shape_offsets(
     device = code.tokens.device
     start, goal = (torch.from_numpy(a).to(device) for a in (mesh.vertices, mesh.places))
     blinks = {} if landmarks is None else blink_offsets(mesh, landmarks)
+    maps = model.cues.maps()
     offsets = {name: offset for name, offset in blinks.items() if name in names}
     for count, name in enumerate([name for name in names if name not in offsets], start=1 + len(offsets)):
-        change = torch.zeros(1, len(ARKIT_NAMES), device=device)
+        change = torch.zeros(1, len(ARKIT_NAMES))
         change[0, ARKIT_NAMES.index(name)] = 1.0
         state: FaceState = replace(
-            own, beta=own.beta + model.cues.beta_change(change), weights=torch.nan_to_num(rest.to(device)) + change
+            own,
+            beta=own.beta + maps.beta_change(change).to(device),
+            weights=torch.nan_to_num(rest.to(device)) + change.to(device),
         )
         driven = model.drive(code, state)
         offset = goal - warp(model, driven, start)

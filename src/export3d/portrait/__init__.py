@@ -1,6 +1,7 @@
 """The model that ships, and the paper's model behind the same calls."""
 
 from export3d.portrait.config import PORTRAIT_PRESETS, PortraitConfig
+from export3d.portrait.cues import WeightMaps
 from export3d.portrait.drivable import Drivable, Model, drivable
 from export3d.portrait.loading import build_model, load_model, preset, save_model
 from export3d.portrait.model import PortraitModel
@@ -16,6 +17,7 @@ __all__ = [
     "PortraitCode",
     "PortraitConfig",
     "PortraitModel",
+    "WeightMaps",
     "build_model",
     "drivable",
     "load_model",

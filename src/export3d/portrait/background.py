@@ -55,9 +55,22 @@ def fill_background(source: Tensor, foreground: Tensor, reach: int = 2) -> Tenso
         ``(B, 3, H, W)``: the source where the foreground is 0, a smooth continuation where it is 1.
     """
     # A pixel touching the head carries its colour, so the hole is grown a little and hardened first.
-    hole = F.max_pool2d(foreground, 2 * reach + 1, 1, reach).mul(2.0).clamp(0.0, 1.0)
+    hole = grown(foreground, reach).mul(2.0).clamp(0.0, 1.0)
     weight = 1.0 - hole
     return weight * source + hole * _pull_push(source * weight, weight)
+
+
+def grown(mask: Tensor, pixels: int) -> Tensor:
+    """A mask ``(..., H, W)`` >= 0 grown by so many pixels on all sides: the largest value of a square, whose cost hardly
+    depends on its size."""
+    mask = F.pad(mask, (pixels,) * 4)
+    for axis in (-2, -1):
+        done = 0
+        while done < pixels:
+            step = min(2 * done + 1, pixels - done)
+            before, here, after = (mask.narrow(axis, k * step, mask.shape[axis] - 2 * step) for k in range(3))
+            mask, done = torch.maximum(torch.maximum(before, here), after), done + step
+    return mask
 
 
 def without_rim(filled: Tensor, foreground: Tensor, reach: int) -> Tensor:
@@ -67,7 +80,7 @@ def without_rim(filled: Tensor, foreground: Tensor, reach: int) -> Tensor:
         foreground: ``(B, 1, H, W)`` in [0, 1].
         reach: as `fill_background` had it.
     """
-    hole = (F.max_pool2d(foreground, 2 * reach + 1, 1, reach) > 0.5).to(filled)
+    hole = (grown(foreground, reach) > 0.5).to(filled)
     far = 4 * reach
     share, blurred = _box_mean(hole, far), _box_mean(filled, far)
     rim = 4.0 * share * (1.0 - share)  # 1 on the border, 0 far from it

@@ -5,6 +5,8 @@ Single weights and the turn start without a say, so that a trained model may be 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,33 @@ _TURN_GAIN = 4.0
 _STIFFNESS = 0.003
 """Weights that beta tells weakly move it little: with 0, an opening jaw would move beta by 14 deviations. Measured on the 24
 validation people: 0.003 to 0.01 explain most of the extractor's beta, and lids still read 0.91 of what was asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightMaps:
+    """What beta and single weights tell of each other; linear."""
+
+    rest: Tensor
+    """``(1, 52)`` the weights that a beta of zero says; NaN for weights that no map reads."""
+    weight: Tensor
+    """``(64, 52)`` weights per beta; 0 for those."""
+    back: Tensor
+    """``(52, 64)`` beta per weight. Beta is nearly white, so the maps are covariances, and this is the regression the other
+    way."""
+
+    def weights(self, beta: Tensor) -> Tensor:
+        """As `ExpressionCues.weights`."""
+        return self.rest + beta @ self.weight
+
+    def beta_change(self, change: Tensor) -> Tensor:
+        """The least change of beta ``(B, 64)`` that goes with about this change of weights ``(B, 52)``; NaN, and what no map
+        reads, is not asked."""
+        return change.nan_to_num() @ self.back
+
+    def adjusted(self, beta: Tensor, weights: Tensor) -> Tensor:
+        """beta ``(B, 64)`` moved by little, so that the maps read about `weights` ``(B, 52)`` off it; NaN leaves a reading as
+        it is. The code of the expression then says the same as the single weights beside it."""
+        return beta + self.beta_change(weights - self.weights(beta))
 
 
 class ExpressionCues(nn.Module):
@@ -45,19 +74,14 @@ class ExpressionCues(nn.Module):
             found = part.fill(part.read(beta), found)
         return found
 
-    def beta_change(self, change: Tensor) -> Tensor:
-        """The least change of beta ``(B, 64)`` that goes with about this change of weights ``(B, 52)``; NaN, and what no map
-        reads, is not asked. Beta is nearly white, so the maps are covariances, and this is the regression the other way."""
-        origin = self.weights(change.new_zeros(1, BETA_DIM))
-        read = ~origin[0].isnan()
-        maps = (self.weights(torch.eye(BETA_DIM).to(change)) - origin)[:, read]
-        gram = maps.T @ maps + _STIFFNESS * torch.eye(maps.shape[1]).to(change)
-        return torch.linalg.solve(gram, change[:, read].nan_to_num().T).T @ maps.T
-
-    def adjusted(self, beta: Tensor, weights: Tensor) -> Tensor:
-        """beta ``(B, 64)`` moved by little, so that the maps read about `weights` ``(B, 52)`` off it; NaN leaves a reading as
-        it is. The code of the expression then says the same as the single weights beside it."""
-        return beta + self.beta_change(weights.to(beta) - self.weights(beta))
+    @torch.no_grad()
+    def maps(self) -> WeightMaps:
+        """The maps to weights and back as they are now, on the CPU: to be made once, not for each frame."""
+        device = self.upper.weight.device
+        rest = self.weights(torch.zeros(1, BETA_DIM, device=device))
+        maps = (self.weights(torch.eye(BETA_DIM, device=device)) - rest).nan_to_num().cpu()
+        gram = maps.T @ maps + _STIFFNESS * torch.eye(maps.shape[1])
+        return WeightMaps(rest=rest.cpu(), weight=maps, back=torch.linalg.solve(gram, maps.T))
 
     def forward(self, beta_prime: Tensor, own_beta_prime: Tensor, driving: FaceState, source: FaceState) -> Tensor:
         """beta' of driver and portrait and their states -> the condition of G, ``(B, d)``."""

@@ -89,8 +89,9 @@ class LayeredSuperResolution(SuperResolution):
     def choose(self, features: Tensor, rgb: Tensor, layers: Layers, share: float = 1.0) -> Choice:
         """The mixture of `layers`, which have the output size."""
         x, rgb = self.low_block(features, rgb, share)
-        pictures = torch.cat([rgb, layers.colours.flatten(1, 2)], dim=1)
-        x = torch.cat([x, pictures.to(x.dtype), layers.clues.to(x.dtype)], dim=1)
+        seen = torch.cat([rgb, layers.colours.flatten(1, 2), layers.clues], dim=1).to(x.dtype)
+        # Laid out as the features are: the convolution would copy all of them otherwise.
+        x = torch.cat([x, seen.contiguous(memory_format=torch.channels_last)], dim=1)
         state = F.leaky_relu(self.high_second(x), self.config.slope)
         residual, logits, more = self.high_rgb(state).float().split([3, 1 + self.layers, 1], dim=1)
         return Choice(rgb, logits, residual, more, state)

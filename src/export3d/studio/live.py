@@ -74,7 +74,7 @@ class Live:
         frames = hold_lost(self, LostFaces("hold", name=self.name), subject.state, subject.camera)  # type: ignore[arg-type]
         strengths = {region: 1.0 if options.pose or region != "pose" else 0.0 for region in REGIONS}
         motion = TransferOptions(relative=options.relative, strengths=strengths, shift=options.shift and options.pose)
-        portrait = {"own": subject.state, "camera": subject.camera, "adjust": self.stage.animator.adjust}
+        portrait = {"own": subject.state, "camera": subject.camera, "maps": self.stage.animator.weight_maps}
         self._driven = transfer(frames, motion, time_base=CLOCK, **portrait)
 
     def set(self, options: LiveOptions) -> None:

@@ -150,6 +150,9 @@ def arkit_weights_of(face: Face) -> np.ndarray:
     """``(52,)`` float32: the face's scores as `FaceState.weights`, NaN for those that its tracker does not give."""
     weights = np.full(len(ARKIT_NAMES), np.nan, dtype=np.float32)
     if face.blendshapes is not None:
-        told = dict(zip(BLENDSHAPE_NAMES, face.blendshapes, strict=True))
-        weights[:] = [told.get(name, np.nan) for name in ARKIT_NAMES]
+        weights[_COLUMNS] = face.blendshapes[_TOLD]
     return weights
+
+
+_TOLD = [place for place, name in enumerate(BLENDSHAPE_NAMES) if name in ARKIT_NAMES]
+_COLUMNS = [ARKIT_NAMES.index(BLENDSHAPE_NAMES[place]) for place in _TOLD]

@@ -2,7 +2,8 @@
 
 The mean head's 478 points lie in the head model's world, so what is fitted is the camera of the synthetic clips itself: how
 the head is turned, and where it lies in the crop and how far. The fit works at any roll. What one face differs from the
-mean by moves the answer; the correction reads that off the residual face, turned to the front, and takes it out.
+mean by moves the answer, and does so differently from each side; the correction reads that off the residual face, turned to the
+front, and off from where it is seen, and takes it out.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from export3d.tensor_files import read_tensor_file, sealed
 from export3d.tracking.alignment import Crop
 
 FORMAT = "export3d-head-fit"
-VERSION = 1
+VERSION = 2
 NUM_MESH = 478
-NUM_PLACE = 5
+NUM_PLACE = 7
 """Numbers of :func:`place_features`."""
+NUM_FEATURES = 3 * 3 * NUM_MESH + NUM_PLACE
+"""Numbers of :func:`features_of`."""
 
 STEPS = 3
 """Gauss-Newton steps: the first guess is within some degrees, the third step within 0.02."""
@@ -84,8 +87,8 @@ class HeadFit:
     mean: np.ndarray
     """``(1434,)`` float32, the mean turned face (:meth:`turned`)."""
     correction: np.ndarray
-    """``(1434 + 5, 6)`` float32: turned face minus the mean, then :func:`place_features`, to a rotation vector in the
-    head's axes (3), a shift of the origin (2), and the logarithm of the factor on its distance (1)."""
+    """``(3 * 1434 + 7, 6)`` float32: :func:`features_of` to a rotation vector in the head's axes (3), a shift of the origin
+    (2), and the logarithm of the factor on its distance (1)."""
 
     def __post_init__(self) -> None:
         for name, shape in _SHAPES.items():
@@ -96,8 +99,8 @@ class HeadFit:
     def fit(self, mesh: np.ndarray) -> HeadPose:
         """Mesh ``(478, 3)`` in units of the crop's side, x and y from its corner -> pose in the crop."""
         pose = self.fit_mean(mesh)
-        features = np.concatenate([self.turned(mesh, pose) - self.mean, place_features(pose)])
-        return corrected(pose, features @ self.correction.astype(np.float64))
+        features = features_of(self.turned(mesh, pose) - self.mean, place_features(pose))
+        return corrected(pose, features @ self.correction)
 
     def fit_mean(self, mesh: np.ndarray) -> HeadPose:
         """The same without the correction: least squares of the weighted distances in the picture."""
@@ -167,7 +170,7 @@ _SHAPES: dict[str, tuple[int, ...]] = {
     "template": (NUM_MESH, 3),
     "weight": (NUM_MESH,),
     "mean": (3 * NUM_MESH,),
-    "correction": (3 * NUM_MESH + NUM_PLACE, 6),
+    "correction": (NUM_FEATURES, 6),
 }
 
 
@@ -177,10 +180,16 @@ def _cross(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> tuple[np.ndarray
 
 
 def place_features(pose: HeadPose) -> np.ndarray:
-    """``(5,)``: from where the face is seen, sideways and from above, their squares, and one. How the picture is turned
+    """``(7,)``: from where the face is seen, sideways and from above, powers of these, and one. How the picture is turned
     in its plane changes nothing."""
     x, y, _ = pose.rotation.T @ pose.origin / np.linalg.norm(pose.origin)
-    return np.array([x, y, x**2, y**2, 1.0])
+    return np.array([x, y, x**2, y**2, x * y, x**3, 1.0])
+
+
+def features_of(face: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """``(..., F)`` a turned face minus the mean ``(..., F)`` and its place ``(..., 7)`` -> ``(..., 3 F + 7)``: the face, the
+    same times how far aside and how far from above it is seen, and the place."""
+    return np.concatenate([face, face * place[..., :1], face * place[..., 1:2], place], axis=-1)
 
 
 def in_plane(pose: HeadPose) -> np.ndarray:

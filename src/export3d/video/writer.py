@@ -19,6 +19,9 @@ from export3d.files import publish, temporary_beside, write_error
 from export3d.video.audio import AudioCopy
 from export3d.video.target import check_video_target
 
+_LOOKAHEAD = {"x264-params": "mbtree=1:rc-lookahead=10"}
+"""With it `superfast` takes half the time of `veryfast` for files as small and as good."""
+
 _BEST_CRF = 1
 """x264 takes 0 for lossless, in a profile that many players do not know."""
 
@@ -56,7 +59,7 @@ class VideoWriter:
         time_base: Fraction | None = None,
         copy_audio_from: str | Path | None = None,
         crf: int = 18,
-        preset: str = "veryfast",
+        preset: str = "superfast",
         threads: int = 0,
         transparent: bool = False,
         on_complete: Callable[[Path], None] | None = None,
@@ -79,6 +82,7 @@ class VideoWriter:
             options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
             self._output = av.open(f"file:{self._temporary.absolute()}", "w", format=container, options=options)
             codec_name, self._format, quality = "libx264", "yuv420p", {"crf": str(crf or _BEST_CRF), "preset": preset}
+            quality |= _LOOKAHEAD
             if transparent and container == "webm":
                 codec_name, self._format = "libvpx-vp9", "yuva420p"
                 quality = {"crf": str(crf), "b": "0", "deadline": "good", "cpu-used": "5", "row-mt": "1"}
@@ -92,12 +96,8 @@ class VideoWriter:
             codec = stream.codec_context
             codec.time_base = self.time_base
             codec.thread_count = threads
-            codec.color_range, codec.colorspace, codec.color_primaries, codec.color_trc = (
-                1,
-                1,
-                1,
-                1,
-            )  # BT.709, TV range
+            # BT.709, TV range
+            codec.color_range = codec.colorspace = codec.color_primaries = codec.color_trc = 1
             self._video = stream
             if copy_audio_from is not None:
                 self._audio = AudioCopy.open(Path(copy_audio_from), self._output, container)
@@ -117,9 +117,8 @@ class VideoWriter:
         if height % 2 or width % 2:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         period = max(round(1 / self.fps / self.time_base), 1)
-        picture = av.VideoFrame.from_ndarray(
-            np.ascontiguousarray(image), format="rgba" if self._channels == 4 else "rgb24"
-        )
+        kind = "rgba" if self._channels == 4 else "rgb24"
+        picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format=kind)  # no copy
         picture = self._reformatter.reformat(
             picture, format=self._format, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )

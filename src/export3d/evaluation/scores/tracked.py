@@ -62,12 +62,12 @@ def tracked_clip(
     start = Known.stored(dataset, index, source)
     (portrait,) = _seen(dataset, index, [source], tracker, start)
     own = turned_by(portrait.state, portrait.camera)
-    adjust = None
+    maps = None
     if isinstance(model, PortraitModel):
-        own, adjust = replace(own, weights=model.cues.weights(own.beta)), model.cues.adjusted
+        own, maps = replace(own, weights=model.cues.weights(own.beta)), model.cues.maps()
     with torch.inference_mode():
         frames = list(_seen(dataset, index, range(dataset.num_frames(index)), tracker, start))
-        given = {"own": own, "camera": portrait.camera, "adjust": adjust}
+        given = {"own": own, "camera": portrait.camera, "maps": maps}
         # Twice, so that the resting scores are those of all frames, as after the first seconds of a film.
         twice = transfer([*frames, *frames], TransferOptions(), **given, time_base=Fraction(1, 25))
         moved = list(twice)[len(frames) :]

@@ -11,7 +11,7 @@ from pathlib import Path
 VARIABLE = "EXPORT3D_FUSED"
 """Environment variable: `0` never takes the fused renderer; `plain`, `avx2` or `avx512` takes this version of it."""
 
-_VERSION = 4  # kVersion of kernel/scene.h
+_VERSION = 5  # kVersion of kernel/scene.h
 
 _F, _I, _L, _P = ctypes.c_float, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -78,8 +78,8 @@ class Pasted(ctypes.Structure):
 
     _fields_ = [
         *((name, _I) for name in ("head_height", "head_width", "height", "width")),
-        *((name, _P) for name in ("head", "grid", "share", "behind", "photo")),
-        ("stride", _L),
+        *((name, _P) for name in ("head", "met", "grid", "share", "behind", "photo", "made")),
+        *((name, _L) for name in ("photo_stride", "stride")),
     ]
 
 

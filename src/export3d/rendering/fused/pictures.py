@@ -90,29 +90,52 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
     library.export3d_fused_head(ctypes.byref(call), _kernel(), threads, 1, work.data_ptr())
 
 
-def paste_head(photo: np.ndarray, head: Tensor, grid: Tensor, share: Tensor, behind: Tensor) -> None:
-    """Change a rectangle of a photograph, uint8 ``(h, w, 3)`` (its rows may lie apart).
+def paste_head(
+    made: np.ndarray, head: Tensor, grid: Tensor, share: Tensor, behind: Tensor, *, photo: np.ndarray
+) -> None:
+    """Put a head into a rectangle of a photograph, `made`, uint8 ``(h, w, 3)`` (its rows may lie apart), that holds none yet.
 
     Args:
         head: ``(4, H, W)``, colours in [0, 255] times the opacity, and the opacity.
         grid: float32 ``(h, w, 2)``, where each pixel lies in the head, in [-1, 1].
         share: float32 ``(h, w)``; 0 leaves a pixel alone.
         behind: float32 ``(3, h, w)`` in [0, 255], the photograph without a head.
+        photo: uint8 ``(h, w, 3)``, the photograph itself; `made` is between the two by `share`.
     """
     height, width = share.shape
     check_shape("grid", grid, height, width, 2)
     check_shape("behind", behind, 3, height, width)
-    if photo.dtype != np.uint8 or photo.shape != (height, width, 3) or photo.strides[1:] != (3, 1):
-        raise ValueError(f"paste_head: photo must be uint8 {(height, width, 3)}; got {photo.dtype} {photo.shape}")
-    square = interleaved(head)
+    for picture in (made, photo):
+        if picture.dtype != np.uint8 or picture.shape != (height, width, 3) or picture.strides[1:] != (3, 1):
+            given = f"{picture.dtype} {picture.shape}"
+            raise ValueError(f"paste_head: photo must be uint8 {(height, width, 3)}; got {given}")
+    square, met = interleaved(head), _met(head[3])
     kept = [x.detach().float().contiguous() for x in (grid, share, behind)]
     call = binding.Pasted(
-        *(head.shape[1], head.shape[2], height, width, square.data_ptr(), *(x.data_ptr() for x in kept)),
-        *(photo.ctypes.data, photo.strides[0]),
+        *(
+            head.shape[1],
+            head.shape[2],
+            height,
+            width,
+            square.data_ptr(),
+            met.ctypes.data,
+            *(x.data_ptr() for x in kept),
+        ),
+        *(photo.ctypes.data, made.ctypes.data, photo.strides[0], made.strides[0]),
     )
     threads, library = torch.get_num_threads(), binding.library()
     work = torch.empty(library.export3d_fused_paste_floats(ctypes.byref(call), _kernel(), threads))
     library.export3d_fused_paste(ctypes.byref(call), _kernel(), threads, work.data_ptr())
+
+
+def _met(opacity: Tensor) -> np.ndarray:
+    """Opacity ``(H, W)`` -> bool ``(H + 8, W + 8)``, with the margin of `interleaved`: whether the square of 4 x 4 pixels from
+    here on holds any of the head."""
+    met = np.pad(opacity.detach().cpu().numpy() > 0.0, _MARGIN, mode="edge")
+    for step in (1, 2):
+        met[:-step] |= met[step:]
+        met[:, :-step] |= met[:, step:]
+    return met
 
 
 def add_pattern(image: np.ndarray, pattern: np.ndarray, gain: np.ndarray, *, step: int, fraction: int) -> np.ndarray:

@@ -96,6 +96,29 @@ struct CubicRow {
     for (int i = 0; i < kLanes; ++i) to[x + i] = ((tops[i] - 1) * (width + 2 * kMargin) + lefts[i] - 1) * 4;
   }
 
+  // The four rows that pixel x is read from as one, for a row of pixels that all lie as high in the picture.
+  void blend(const float* picture, int width, int x, float* to) const {
+    const int below = (width + 2 * kMargin) * 4, place = ((const int32_t*)corner)[x];
+    const float* from = picture + place / below * below;
+    int i = 0;
+    for (; i + kLanes <= below; i += kLanes) {
+      Floats total = load(from + i) * rows[0][x];
+      for (int r = 1; r < 4; ++r) total += load(from + r * below + i) * rows[r][x];
+      store(to + i, total);
+    }
+    for (; i < below; ++i) {
+      to[i] = 0.0f;
+      for (int r = 0; r < 4; ++r) to[i] += from[r * below + i] * rows[r][x];
+    }
+  }
+
+  // From what `blend` gave.
+  Four read(const float* blended, int x) const {
+    Four total = load_four(blended) * columns[0][x];
+    for (int c = 1; c < 4; ++c) total = total + load_four(blended + 4 * c) * columns[c][x];
+    return total;
+  }
+
   Four read(const float* picture, int width, int x) const {
     const float* from = picture + ((const int32_t*)corner)[x];
     const int below = (width + 2 * kMargin) * 4;
@@ -163,11 +186,8 @@ void look(const export3d::Head& h, float* scratch, int first, int last) {
     }
     for (int k = 0; k < 2; ++k)
       for (int x = 0; x < h.width; ++x) {
-        const Four read = (k ? other : own).read(h.picture, h.side, x);
-        for (int c = 0; c < 3; ++c) {
-          const float value = read[c] > -1.0f ? read[c] : -1.0f;
-          layers[(3 * k + c) * line + x] = value < 1.0f ? value : 1.0f;
-        }
+        const Four read = limited((k ? other : own).read(h.picture, h.side, x), -1.0f, 1.0f);
+        for (int c = 0; c < 3; ++c) layers[(3 * k + c) * line + x] = read[c];
       }
     if (!h.seen) continue;
     float* to = h.seen + (size_t)(y / 2) * half * seen;
@@ -197,6 +217,7 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
   Enlarged choice(h.choice, kChoice, h.small_height, h.small_width, h.height, h.width, scratch);
   Enlarged said(h.said, h.said ? kSaid : 0, h.height / 2, h.width / 2, h.height, h.width, scratch);
   float *image = take(scratch, 4 * (size_t)line), *soft = take(scratch, (size_t)line);
+  float* sums = take(scratch, (size_t)line + 32) + 16;
   for (int y = first; y < last; ++y) {
     const float *c = choice.row(y), *t = h.said ? said.row(y) : nullptr, *layers = h.layers + (size_t)y * kLines * line;
     const float* above = layers - (y > 0 ? kLines * line : 0);
@@ -225,50 +246,65 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
       if (t) opacity += load(t + 6 * line + x);
       store(image + 3 * line + x, within(opacity, 0.0f, 1.0f));
     }
-    for (int a = 0; a < 3; ++a)
-      for (int x = 0; x < h.width; ++x) {  // less its 3x3 binomial mean
-        const int l = a * line + (x > 0 ? x - 1 : 0), m = a * line + x, r = a * line + least_of(x + 1, h.width - 1);
-        const float mean = (layers[l] + 2.0f * layers[m] + layers[r]) * 0.125f +
-                           (above[l] + 2.0f * above[m] + above[r] + below[l] + 2.0f * below[m] + below[r]) * 0.0625f;
-        image[m] += soft[x] * (layers[m] - mean);
+    for (int a = 0; a < 3; ++a) {  // the portrait less its 3x3 binomial mean: one axis after the other
+      const float *up_row = above + a * line, *row = layers + a * line, *down_row = below + a * line;
+      for (int x = 0; x < line; x += kLanes)
+        store(sums + x, load(up_row + x) + load(row + x) * 2.0f + load(down_row + x));
+      sums[-1] = sums[0], sums[h.width] = sums[h.width - 1];
+      for (int x = 0; x < line; x += kLanes) {
+        const Floats mean = (load(sums + x - 1) + load(sums + x) * 2.0f + load(sums + x + 1)) * 0.0625f;
+        store(image + a * line + x, load(image + a * line + x) + load(soft + x) * (load(row + x) - mean));
       }
-    for (int a = 0; a < 3; ++a) {
       float* to = h.image + a * h.plane + (size_t)y * h.stride;  // what is behind stands there
-      for (int x = 0; x < h.width; ++x) to[x] += image[3 * line + x] * (image[a * line + x] - to[x]);
+      int x = 0;
+      for (; x + kLanes <= h.width; x += kLanes) {
+        const Floats behind = load(to + x);
+        store(to + x, behind + load(image + 3 * line + x) * (load(image + a * line + x) - behind));
+      }
+      for (; x < h.width; ++x) to[x] += image[3 * line + x] * (image[a * line + x] - to[x]);
     }
-    for (int x = 0; x < h.width; ++x) h.opacity[(size_t)y * h.stride + x] = image[3 * line + x];
+    std::memcpy(h.opacity + (size_t)y * h.stride, image + 3 * (size_t)line, h.width * sizeof(float));
   }
 }
 
-// One row of a photograph with a head in it.
+// One row of a photograph with a head in it. Where no tap of the cubic meets the head, `made` stays as it is.
 void paste(const export3d::Pasted& p, float* scratch, int y) {
   const int line = up(p.width, 16);
   CubicRow cubic(line, scratch);
-  float *across = take(scratch, line), *down = take(scratch, line);
+  float *across = take(scratch, line), *down = take(scratch, line), *blended = take(scratch, 4 * (p.head_width + 2 * kMargin));
+  bool level = true;
   const float *share = p.share + (size_t)y * p.width, *grid = p.grid + (size_t)y * p.width * 2;
   for (int x = 0; x < line; ++x) {
     const int at = least_of(x, p.width - 1);
     across[x] = ((grid[2 * at] + 1.0f) * p.head_width - 1.0f) * 0.5f;
     down[x] = ((grid[2 * at + 1] + 1.0f) * p.head_height - 1.0f) * 0.5f;
+    level = level && down[x] == down[0];
   }
   for (int x = 0; x < line; x += kLanes) cubic.aim(x, load(across + x), load(down + x), p.head_width, p.head_height);
-  uint8_t* to = p.photo + (size_t)y * p.stride;
-  for (int x = 0; x < p.width; ++x, to += 3) {
-    if (!(share[x] > 0.0f)) continue;
-    const Four read = cubic.read(p.head, p.head_width, x);
+  const int32_t* corners = (const int32_t*)cubic.corner;
+  const int wide = (p.head_width + 2 * kMargin) * 4, top = corners[0] / wide * wide;
+  if (level) cubic.blend(p.head, p.head_width, 0, blended);
+  const size_t area = (size_t)p.height * p.width;
+  const float* behind = p.behind + (size_t)y * p.width;
+  const uint8_t* from = p.photo + (size_t)y * p.photo_stride;
+  uint8_t* to = p.made + (size_t)y * p.stride;
+  for (int x = 0; x < p.width; ++x, from += 3, to += 3, ++behind) {
+    if (!(share[x] > 0.0f) || !p.met[corners[x] / 4]) continue;
+    const Four read = level ? cubic.read(blended + corners[x] - top, x) : cubic.read(p.head, p.head_width, x);
     // Cubic kernels ring; what shows nothing must stay nothing.
     const float opacity = read[3] > 1.0f / 512.0f ? (read[3] < 1.0f ? read[3] : 1.0f) : 0.0f;
-    for (int c = 0; c < 3; ++c) {
-      float light = read[c] > 0.0f ? read[c] : 0.0f;
-      light = light < 255.0f * opacity ? light : 255.0f * opacity;
-      const float part = to[c], behind = p.behind[((size_t)c * p.height + y) * p.width + x];
-      const float value = part + share[x] * (light + (1.0f - opacity) * behind - part);
-      to[c] = (uint8_t)std::nearbyint(value > 0.0f ? (value < 255.0f ? value : 255.0f) : 0.0f);
-    }
+    const Four part = {(float)from[0], (float)from[1], (float)from[2], 0.0f};
+    const Four empty = {behind[0], behind[area], behind[2 * area], 0.0f};
+    const Four shown = limited(read, 0.0f, 255.0f * opacity) + empty * (1.0f - opacity);
+    const Four value = limited(part + (shown + part * -1.0f) * share[x], 0.0f, 255.0f);
+    for (int c = 0; c < 3; ++c) to[c] = (uint8_t)std::nearbyint(value[c]);
   }
 }
 
-size_t paste_floats(const export3d::Pasted& p) { return CubicRow::room(up(p.width, 16)) + 2 * (size_t)up(p.width, 16); }
+size_t paste_floats(const export3d::Pasted& p) {
+  const size_t line = up(p.width, 16);
+  return CubicRow::room(line) + 2 * line + 4 * (p.head_width + 2 * kMargin);
+}
 
 // One row of a picture with a pattern; the same whole numbers on every machine.
 void add_pattern(const export3d::Patterned& p, int y) {

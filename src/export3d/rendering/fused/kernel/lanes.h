@@ -113,6 +113,11 @@ inline void store(int32_t* to, Ints x) { std::memcpy(to, &x, sizeof x); }
 typedef float Four __attribute__((vector_size(16)));
 typedef float LooseFour __attribute__((vector_size(16), aligned(4)));
 inline Four load_four(const float* from) { return *(const LooseFour*)from; }
+inline Four limited(Four x, float low, float high) {
+  const Four least = {low, low, low, low}, most = {high, high, high, high};
+  x = x > least ? x : least;
+  return x < most ? x : most;
+}
 #else
 struct Four {
   float v[4];
@@ -121,6 +126,10 @@ struct Four {
 inline Four operator+(Four a, Four b) { return {a.v[0] + b.v[0], a.v[1] + b.v[1], a.v[2] + b.v[2], a.v[3] + b.v[3]}; }
 inline Four operator*(Four a, float b) { return {a.v[0] * b, a.v[1] * b, a.v[2] * b, a.v[3] * b}; }
 inline Four load_four(const float* from) { return {from[0], from[1], from[2], from[3]}; }
+inline Four limited(Four x, float low, float high) {
+  for (float& v : x.v) v = v > low ? (v < high ? v : high) : low;
+  return x;
+}
 #endif
 
 inline float sum(Floats x) {

@@ -6,7 +6,7 @@
 
 namespace export3d {
 
-constexpr int kVersion = 4;  // of this layout; binding.py refuses a library of another one
+constexpr int kVersion = 5;  // of this layout; binding.py refuses a library of another one
 
 // A smooth joint about a height (the neck): x + w(y) (x - pivot) extra, w from 0 at `top` to 1 at `bottom`.
 struct Joint {
@@ -75,9 +75,11 @@ struct Head {
 struct Pasted {
   int32_t head_height, head_width, height, width;
   const float* head;                    // interleaved: colours in [0, 255] times opacity, opacity
+  const uint8_t* met;                   // of each pixel of the interleaved head: whether the 4 x 4 from there on hold any of it
   const float *grid, *share, *behind;   // (height, width, 2) in [-1, 1]; (height, width); (3, height, width)
-  uint8_t* photo;                       // (height, width, 3), rows `stride` bytes apart
-  int64_t stride;
+  const uint8_t* photo;                 // (height, width, 3), rows `photo_stride` bytes apart
+  uint8_t* made;                        // the same with `stride`; before the call the photograph without a head
+  int64_t photo_stride, stride;
 };
 
 constexpr int kTile = 128;  // side of the repeated pattern, pixels
