@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.animation.paste import CHIN, GROWTH, HAIR, HEAD, JAW, RIM, HeadLayer
-from export3d.animation.person import HOLE_FROM, Person, grown, planes
+from export3d.animation.person import HOLE_FROM, Person, planes
 from export3d.camera import FOCAL
+from export3d.portrait.background import grown
 from export3d.tracking import Crop, crop_image
 from export3d.tracking.alignment import plane_turn
 from export3d.tracking.head_fit import HeadPose

@@ -206,6 +206,7 @@ class _Copy:
         self._driver, self._frames = driver, frames
         self.name, self.fps, self.time_base = driver.name, driver.fps, driver.time_base
         self.num_frames_hint, self.audio, self.problems = driver.num_frames_hint, driver.audio, driver.problems
+        self.relative_only = driver.relative_only
 
     def __iter__(self) -> Iterator[DrivingFrame]:
         return self._frames
