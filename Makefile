@@ -63,7 +63,7 @@ test: lint
 
 # The studio's page in Chromium (Debian: apt-get install chromium). `make test` runs these too, where there is one.
 test-browser: $(VENV)/.test
-	$(ONE_THREAD) $(BIN)/python -m pytest -m browser tests/studio
+	$(ONE_THREAD) $(BIN)/python -m pytest -m browser tests/studio tests/mesh
 
 $(VENV)/.studio: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) "torch==2.13.0"

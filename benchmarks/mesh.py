@@ -97,7 +97,8 @@ def one(model: Any, data: ClipDataset, index: int, head: ParametricHead, resolut
     volume = np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6.0
     edges = np.sort(mesh.triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
     closed = bool((np.unique(edges, axis=0, return_counts=True)[1] == 2).all())
-    shapes = compare_shapes(head, truth, shape_offsets(model, code, mesh, names=SHAPES), tree, nearest)
+    found = shape_offsets(model, code, mesh, names=SHAPES, landmarks=arrays["landmarks"][0])
+    shapes = compare_shapes(head, truth, found, tree, nearest)
     return {
         "clip": data.keys[index],
         "watertight": closed,

@@ -89,3 +89,11 @@ def test_all_files_are_closed_and_their_damage_is_told() -> None:
     driver.close()
     assert main.closed and pose.closed and mouth.closed
     assert driver.problems == ("a damaged packet",) * 3
+
+
+def test_a_voices_mouth_is_marked_as_one() -> None:
+    reading = BetaReading.of(load_model(None))
+    voice = Played([2], 10)
+    assert not any(frame.voiced for frame in CombinedDriver(Played([1], 10), mouth=voice, reading=reading))
+    voice.relative_only = True
+    assert all(frame.voiced for frame in CombinedDriver(Played([1], 10), mouth=voice, reading=reading))

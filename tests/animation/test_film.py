@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,27 @@ def test_nothing_changes_outside_the_mask(dub: Callable[..., Any]) -> None:
         assert 0.0 < (mask > 0).mean() < 0.5
 
 
+def test_what_is_behind_the_head_stays_the_films(dub: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Animator.render
+
+    def clear(self: Animator, *given: Any) -> Any:
+        render = real(self, *given)
+        return replace(render, image_opacity=torch.zeros_like(render.image_opacity))
+
+    monkeypatch.setattr(Animator, "render", clear)
+    _, drawn = dub(4, 4)
+    for (frame, _), image in drawn:
+        white = np.full((64, 64, 3), 255, dtype=np.uint8)
+        near, wide = (
+            patched(np.zeros_like(frame.image), white, frame.crop, region_mask(frame.landmarks, DUBBED, growth))[..., 0]
+            for growth in (film.CLOSE, film.GROWTH)
+        )
+        changed = np.abs(image.astype(int) - frame.image).max(axis=2)
+        assert (
+            ((near == 0) & (wide > 128)).sum() > 20 and changed[near == 0].max() == 0 and changed[near > 128].max() > 8
+        )
+
+
 def test_frames_without_a_face_stay_as_they_are(dub: Callable[..., Any]) -> None:
     _, drawn = dub(4, 4, lost=(1,))
     (frame, own), image = drawn[1]
@@ -168,3 +190,36 @@ def test_a_state_of_the_films_own_is_read_like_a_portraits(animator: Animator) -
     subject = animator.subject
     plain = FaceState(beta=subject.state.beta, gaze=subject.state.gaze)
     assert animator.own_state(plain, subject.camera).same_as(subject.state)
+
+
+class Seen:
+    """Stands in for `AllowedSources`: notes where it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def check(self, image: np.ndarray, path: Path | None, where: str) -> None:
+        self.asked.append(where)
+
+
+def test_every_shot_is_looked_up_among_the_allowed_portraits_and_every_face_that_comes_back(animator: Animator) -> None:
+    def frame(index: int, found: bool = True, cut: bool = False) -> film.DrivingFrame:
+        own, image = animator.subject, np.zeros((4, 4, 3), dtype=np.uint8)
+        assert own is not None
+        face = {"state": own.state, "camera": own.camera, "image": image}
+        return film.DrivingFrame(**face, found=found, cut=cut, index=index, pts=index, duration=1)
+
+    frames = [frame(0, found=False), frame(1), frame(2), frame(3, cut=True), frame(4), frame(6), frame(7, found=False)]
+    twin = animator.twin()
+    twin.allowed = seen = Seen()  # type: ignore[assignment]
+    assert [each.index for each in film._allowed(iter([*frames, frame(8)]), twin, Path("a.mp4"))] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        6,
+        7,
+        8,
+    ]
+    assert [int(where.split()[-1]) for where in seen.asked] == [1, 3, 6, 8]

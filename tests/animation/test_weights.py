@@ -106,3 +106,14 @@ def test_frames_without_a_face_do_not_set_the_rest() -> None:
         moved(transfer, state(browInnerUp=0.5))
     transfer(state(), False)
     assert moved(transfer, state(browInnerUp=0.5))[BROW].item() == pytest.approx(0.0)
+
+
+def test_a_voices_mouth_is_added_as_it_is_and_beta_says_the_same() -> None:
+    transfer = WeightTransfer(state(jawOpen=0.1, browInnerUp=0.3), MAPS)
+    for _ in range(9):
+        transfer(state(jawOpen=0.4, browInnerUp=0.1), True, voiced=True)
+    made = transfer(state(jawOpen=0.4, browInnerUp=0.2), True, voiced=True)
+    assert made.weights is not None
+    assert made.weights[0, JAW].item() == pytest.approx(0.1 + 0.4)  # no rest is taken off, no gain applied
+    assert made.weights[0, BROW].item() == pytest.approx(0.3 + GAINS["browInnerUp"] * 0.1)
+    assert made.beta[0, JAW].item() == pytest.approx(0.5, abs=0.01) and made.beta[0, BROW].item() == 0.0

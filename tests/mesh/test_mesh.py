@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from export3d.errors import UsageError
 from export3d.mesh import HeadMesh, head_mesh, shape_offsets, write_mesh
 from export3d.mesh.files import METRES
+from export3d.mesh.lids import blink_offsets
 from export3d.portrait import PortraitModel, build_model, preset
 from export3d.portrait.lookup import GUIDE_CHANNELS
 
@@ -140,3 +142,25 @@ def test_ply_and_obj_open_closed_with_the_photographs_colour_in_front(half, suff
     front = body.vertices[:, 2] > 1e-6
     colours = np.asarray(body.visual.vertex_colors)[:, :3]
     assert (colours[front] == [0, 200, 0]).all() and (colours[~front] == [255, 0, 0]).all()
+
+
+def test_a_blink_draws_the_upper_lid_to_the_lower_one_and_leaves_the_rest(half) -> None:
+    mesh, _ = half
+    fine = trimesh.creation.icosphere(6, RADIUS)
+    points = np.asarray(fine.vertices, np.float32)
+    uv = 0.5 + points[:, :2] * [1.0, -1.0]
+    mesh = replace(mesh, vertices=points, uv=uv, seen=points[:, 2] > 0.02)
+    landmarks = np.full((68, 2), 0.9)
+    # An eye 0.1 wide, on the person's right: its upper lid at 0.45, its lower one at 0.49.
+    landmarks[36:42] = [(0.4, 0.47), (0.43, 0.452), (0.47, 0.452), (0.5, 0.47), (0.47, 0.488), (0.43, 0.488)]
+    landmarks[42:48] = landmarks[36:42][[3, 2, 1, 0, 5, 4]] * [-1.0, 1.0] + [1.0, 0.0]
+    found = blink_offsets(mesh, landmarks)
+    right, left = found["eyeBlinkRight"], found["eyeBlinkLeft"]
+    height = 0.018 / (0.3 * 0.7) / 4.0  # of the parabola through these points, over the corners
+    rim = (np.abs(uv[:, 0] - 0.45) < 0.01) & (np.abs(uv[:, 1] - (0.47 - height)) < 0.003) & mesh.seen
+    down = points[:, 1] + right[:, 1] - (0.5 - 0.47 - height)
+    assert rim.sum() > 3 and np.abs(down[rim]).max() < 0.4 * height < np.abs(right[rim, 1]).min() / 3.0
+    assert np.abs(np.linalg.norm(points[rim] + right[rim], axis=1) - RADIUS).max() < 0.002  # along the surface
+    assert np.abs(right[(uv[:, 0] > 0.5) | (uv[:, 1] > 0.495) | (uv[:, 1] < 0.36)]).max() == 0.0
+    assert np.abs(left[uv[:, 0] < 0.5]).max() == 0.0
+    assert np.abs(left).max() == pytest.approx(np.abs(right).max(), rel=0.1)

@@ -90,3 +90,12 @@ def test_lists_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     for name, message in cases.items():
         with pytest.raises(SourceNotAllowedError, match=message):
             AllowedSources.load(tmp_path / name)
+
+
+def test_a_list_of_hashes_alone_allows_these_files_and_no_others(folder: Path, tmp_path: Path) -> None:
+    file = folder / "inner" / "0.png"
+    (tmp_path / "list.txt").write_text(hashlib.sha256(file.read_bytes()).hexdigest() + "\n")
+    allowed = AllowedSources.load(tmp_path / "list.txt")
+    allowed.check(a_picture(0), file)
+    with pytest.raises(SourceNotAllowedError):
+        allowed.check(a_picture(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -280,3 +281,13 @@ def _without_extended_use(builder: Any) -> Any:
         return self if type(extension).__name__ == "ExtendedKeyUsage" else add(self, extension, critical)
 
     return chosen
+
+
+def test_every_driver_is_in_the_manifest(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a", "b")]
+    for path in files:
+        path.write_text(path.name)
+    finish = Finish(facts=Facts(drivers=(*files, tmp_path / "vmc:39539")))  # a live sender is no file
+    said = verify_file(signed_video(tmp_path, finish, ".mp4")).manifest.facts
+    hashes = [hashlib.sha256(name.encode()).hexdigest() for name in ("a", "b")]
+    assert (said["driver_sha256"], said["driver1_sha256"]) == tuple(hashes) and "driver2_sha256" not in said

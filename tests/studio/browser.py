@@ -35,11 +35,11 @@ def write_y4m(path: Path, frames: Sequence[np.ndarray], fps: int = 15) -> Path:
 
 
 @contextmanager
-def browser(webcam: Path | None = None) -> Iterator[Any]:
+def browser(webcam: Path | None = None, flags: Sequence[str] = ()) -> Iterator[Any]:
     """Playwright's browser."""
     from playwright.sync_api import sync_playwright
 
-    flags = FLAGS + ([] if webcam is None else [f"--use-file-for-fake-video-capture={webcam}"])
+    flags = [*FLAGS, *flags] + ([] if webcam is None else [f"--use-file-for-fake-video-capture={webcam}"])
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         try:

@@ -145,7 +145,8 @@ class Animator:
         if self.allowed is not None:
             self.allowed.check(image, path, where or "the source image")
         found = self.tracker.portrait(image, where=where or "the source image")
-        return self.encode(image, found.crop, found.state, found.camera, others=found.others, opacity=opacity)
+        more = {"others": found.others, "opacity": opacity, "landmarks": found.landmarks}
+        return self.encode(image, found.crop, found.state, found.camera, **more)
 
     def encode(
         self,
@@ -156,11 +157,12 @@ class Animator:
         *,
         others: Sequence[Crop] = (),
         opacity: np.ndarray | None = None,
+        landmarks: np.ndarray | None = None,
     ) -> Subject:
         """Encode a portrait whose crop, face (B = 1) and camera ``(25,)`` are known already, and make it the current one.
 
         Where the turn of its head is unknown, its torso is taken to face the camera. `others` are the crops of bystanders,
-        `opacity` uint8 ``(H, W)`` that of a cutout.
+        `opacity` uint8 ``(H, W)`` that of a cutout; `landmarks` are for meshes.
         """
         state = self.own_state(state, camera)
         person, warnings = self._apart(image, crop, others, opacity)
@@ -185,6 +187,7 @@ class Animator:
             state=state,
             camera=camera,
             code=code,
+            landmarks=landmarks,
             person=person,
             whole=whole,
             side=side,

@@ -8,9 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from export3d.animation.drivers import Driver, DrivingFrame
-from export3d.animation.regions import REGIONS, BetaReading, mixed_state
-
-MOUTH = ("lips", "jaw")
+from export3d.animation.regions import MOUTH, REGIONS, BetaReading, mixed_state
 
 
 class CombinedDriver:
@@ -53,7 +51,8 @@ class CombinedDriver:
             other = mouth.at(time_s) if mouth is not None else None
             if other is not None:
                 mixed = mixed_state(frame.state, other.state, strengths, self._reading)
-                frame = replace(frame, state=replace(mixed, gaze=frame.state.gaze))
+                voiced = self._mouth is not None and self._mouth.relative_only
+                frame = replace(frame, state=replace(mixed, gaze=frame.state.gaze), voiced=voiced)
             yield frame
         self.problems = tuple(line for driver in self._drivers() for line in driver.problems)
 

@@ -43,6 +43,8 @@ class DrivingFrame:
     """Whether another shot begins with this frame."""
     other: bool = False
     """Whether the frame has a face, but not the one that is followed."""
+    voiced: bool = False
+    """Whether lips and jaw are a voice's among a picture's other scores: true weights, counted from rest."""
 
 
 class Driver(Protocol):

@@ -24,7 +24,7 @@ from export3d.animation.combined import Clock
 from export3d.animation.drivers import ClipDriver, Driver, DrivingFrame
 from export3d.animation.lost import hold_lost
 from export3d.animation.person import crop_places, planes
-from export3d.animation.regions import FACE_REGIONS, BetaReading, Strengths, mixed_state
+from export3d.animation.regions import FACE_REGIONS, MOUTH, BetaReading, Strengths, mixed_state
 from export3d.animation.transfer import TransferOptions, smooth, transfer
 from export3d.animation.video_output import Output, Progress, VideoOptions, VideoReport, made_beside
 from export3d.errors import UsageError
@@ -34,7 +34,7 @@ from export3d.tracking import Crop, LostFaces
 
 Until = Literal["loop", "hold", "shortest"]
 
-DUBBED = {name: float(name in ("lips", "jaw")) for name in (*FACE_REGIONS, "pose")}
+DUBBED = {name: float(name in MOUTH) for name in (*FACE_REGIONS, "pose")}
 """What a film takes from its driver when nothing else is said."""
 
 SIGMA_S = 0.04
@@ -54,6 +54,9 @@ OUTLINES: dict[str, tuple[tuple[int, ...], ...]] = {
 
 GROWTH, RIM = 0.05, 0.02
 """A mask is so much wider than its outlines, and so soft at its rim, as shares of the crop's side."""
+
+CLOSE = 0.01
+"""Farther outside than this only the driven head itself is taken, not what the model puts behind it."""
 
 _MASK_PX = 256
 
@@ -114,7 +117,8 @@ def dub_video(
     film = open_film()
     try:
         lost, sound = LostFaces(on_lost, name=film.name), driver.audio if dub.driver_sound else film.audio
-        pairs = _pairs(_rounds(film, open_film, dub.until, lost), film.time_base, animator, driver, dub, motion)
+        frames = _allowed(_rounds(film, open_film, dub.until, lost), animator, Path(film.name))
+        pairs = _pairs(frames, film.time_base, animator, driver, dub, motion)
         finish = finish or Finish()
         with Output(path, film.fps, video, finish, time_base=film.time_base, copy_audio_from=sound) as output:
             picture = partial(_picture, strengths=dub.strengths)
@@ -160,6 +164,17 @@ def _smoothed(film: ClipDriver, lost: LostFaces) -> Iterator[DrivingFrame]:
         yield replace(frame, state=calm.state)
 
 
+def _allowed(frames: Iterator[DrivingFrame], animator: Animator, film: Path) -> Iterator[DrivingFrame]:
+    """The frames; where a shot begins, or a face comes back, it must be one of the allowed ones, or the film itself is."""
+    known = -2
+    for frame in frames:
+        if frame.found and animator.allowed is not None and frame.image is not None:
+            if frame.cut or frame.index != known + 1:
+                animator.allowed.check(frame.image, film, f"{film}, frame {frame.index}")
+            known = frame.index
+        yield frame
+
+
 def _pairs(
     frames: Iterator[DrivingFrame],
     time_base: Fraction,
@@ -189,8 +204,6 @@ def _pairs(
 
 def _clock(driver: Driver, motion: TransferOptions, own: FaceState, frame: DrivingFrame, animator: Animator) -> Clock:
     """The driver's faces, as they are for the film's first one."""
-    if animator.allowed is not None and frame.image is not None:
-        animator.allowed.check(frame.image, None, "the film's first face")
     motion = replace(motion, strengths=dict.fromkeys(DUBBED, 1.0))  # regions are mixed frame by frame
     if driver.relative_only:  # a voice knows no face of its own: at rest, it has the mean one
         motion = replace(motion, relative=True)
@@ -208,23 +221,28 @@ def _picture(pair: tuple[DrivingFrame, FaceState | None], worker: Animator, *, s
     if own is None or frame.crop is None or frame.landmarks is None:
         return frame.image
     worker.encode(frame.image, frame.crop, own, frame.camera)
-    made = worker.frame(frame.state, frame.camera)
-    return patched(frame.image, made, frame.crop, region_mask(frame.landmarks, strengths))
+    made, mask = worker.frame(frame.state, frame.camera), region_mask(frame.landmarks, strengths)
+    opacity = worker.render(frame.state, frame.camera).image_opacity
+    if opacity is not None:  # what is behind a head that is seen from the side stays the film's
+        head = F.interpolate(opacity.float().cpu(), size=mask.shape[-2:], mode="area")[0]
+        mask = torch.maximum(region_mask(frame.landmarks, strengths, CLOSE), mask * head)
+    return patched(frame.image, made, frame.crop, mask)
 
 
-def region_mask(landmarks: np.ndarray, strengths: Strengths) -> Tensor:
+def region_mask(landmarks: np.ndarray, strengths: Strengths, growth: float = GROWTH) -> Tensor:
     """``(1, S, S)`` in [0, 1]: where in the crop the regions lie that go with the driver, soft at the rim.
 
     Args:
         landmarks: ``(68, 2)`` in [0, 1] of the crop.
+        growth: see `GROWTH`.
     """
     picture = Image.new("L", (_MASK_PX, _MASK_PX))
-    draw, width = ImageDraw.Draw(picture), round(2 * GROWTH * _MASK_PX)
+    draw, width = ImageDraw.Draw(picture), round(2 * growth * _MASK_PX)
     for points in {points for name, each in OUTLINES.items() if strengths[name] > 0.0 for points in each}:
         outline = [(float(x), float(y)) for x, y in landmarks[list(points)] * _MASK_PX]
         draw.polygon(outline, fill=255)
         draw.line([*outline, *outline[:2]], fill=255, width=width, joint="curve")
-    soft = np.array(picture.filter(ImageFilter.GaussianBlur(RIM * _MASK_PX)), dtype=np.float32) / 255.0
+    soft = np.array(picture.filter(ImageFilter.GaussianBlur(min(RIM, growth) * _MASK_PX)), dtype=np.float32) / 255.0
     soft[[0, -1]] = soft[:, [0, -1]] = 0.0
     return torch.from_numpy(soft)[None]
 

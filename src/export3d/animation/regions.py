@@ -31,6 +31,9 @@ FACE_REGIONS = {
 
 REGIONS = (*FACE_REGIONS, "pose")
 
+MOUTH = ("lips", "jaw")
+"""What a voice tells, and what it changes of a film."""
+
 STRONGEST = 2.0
 
 Strengths = Mapping[str, float]

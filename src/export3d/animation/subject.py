@@ -28,6 +28,7 @@ class Subject:
         crop: the square of the photo that the network sees.
         state: the portrait's own face (B = 1) with the turn of its head.
         camera: ``(25,)`` float32, the portrait's own camera.
+        landmarks: ``(68, 2)`` in [0, 1] of the crop, where a tracker found them.
         code: what the network keeps of the portrait.
         person: apart from the background, where a film shows the whole photograph or another background.
         crown: what of the person's head is not rendered.
@@ -41,6 +42,7 @@ class Subject:
     state: FaceState
     camera: np.ndarray
     code: Any
+    landmarks: np.ndarray | None = None
     person: Person | None = None
     crown: Crown | None = None
     whole: bool = False

@@ -110,7 +110,7 @@ def transfer(
             if blind and maps is not None and state.weights is not None:
                 state = replace(state, beta=maps.adjusted(own.beta, state.weights))
         else:
-            state = weights(told, frame.found)
+            state = weights(told, frame.found, frame.voiced)
         state = mixed_state(own, state, options.strengths, reading)
         yield replace(frame, state=state, camera=mixed_camera(camera, seen, options.strengths["pose"]))
 

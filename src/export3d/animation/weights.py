@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export3d.animation.regions import MOUTH, region_of
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait import WeightMaps
 
@@ -56,13 +57,17 @@ class WeightTransfer:
         self._lids, self._squints, self._brows = (
             torch.tensor([name in names for name in ARKIT_NAMES]) for names in (LIDS, LEFT_TO_BETA, BROWS_UP)
         )
+        self._mouth = torch.tensor([region_of(name) in MOUTH for name in ARKIT_NAMES])
         self._seen: deque[Tensor] = deque(maxlen=_REMEMBERED)
 
-    def __call__(self, state: FaceState, found: bool) -> FaceState:
+    def __call__(self, state: FaceState, found: bool, voiced: bool = False) -> FaceState:
         """The state with weights that mean the same for the model as the portrait's own; NaN where either is unknown.
 
         Where beta is unknown (takes, live senders) the change of the weights counts in place of its reading, and beta
         follows the whole face.
+
+        Args:
+            voiced: lips and jaw are true weights, counted from rest: they are added to the portrait's own, beta with them.
         """
         own = self._own.weights
         if own is None or state.weights is None:
@@ -77,10 +82,13 @@ class WeightTransfer:
         moved = (own + torch.where(self._brows, 0.0, read) + self._gains * change).clamp(0.0, 1.0)
         closed = (own + torch.from_numpy(np.interp(change, LID_SCORES, LID_WEIGHTS))).clamp(0.0, LID_WEIGHTS[-1])
         moved = torch.where(self._lids, closed.to(moved), moved)
-        moved = torch.where(self._squints, torch.nan, moved)
+        moved, told = torch.where(self._squints, torch.nan, moved), self._lids
+        if voiced:
+            told = self._lids | self._mouth
+            moved = torch.where(self._mouth, (own + state.weights).clamp(0.0, 1.0), moved)
         if self._maps is None:
             return replace(state, weights=moved)
         if blind:
             return replace(state, weights=moved, beta=self._maps.adjusted(self._own.beta, moved))
-        beta = self._maps.adjusted(state.beta, torch.where(self._lids, moved, torch.nan))
+        beta = self._maps.adjusted(state.beta, torch.where(told, moved, torch.nan))
         return replace(state, weights=moved, beta=beta)

@@ -83,12 +83,12 @@ def run(options: AnimateOptions, *, load: Callable[..., Model] | None = None, la
     set_threads(options.threads)
     keep_freed_memory()
     check_target(options.output, transparent=options.background == TRANSPARENT)
-    inputs = [*options.driving, options.pose_from, options.lips_from]
-    refuse_overwriting_inputs(options.output, options.source, *(path for path in inputs if path is not None))
+    parts = [path for path in (options.pose_from, options.lips_from) if path is not None]
+    refuse_overwriting_inputs(options.output, options.source, *options.driving, *parts)
     finish = start_finish(
         options.provenance,
         source=options.source,
-        driver=options.driving[0],
+        drivers=[*options.driving, *parts],
         model=options.model,
         composite=options.side_by_side,
     )

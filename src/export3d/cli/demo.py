@@ -89,7 +89,7 @@ def run(options: DemoOptions) -> None:
     keep_freed_memory()
     allowed = allowed_sources(options.provenance)
     beside = start_finish(  # camera pictures beside generated ones
-        options.provenance, source=source, driver=driving, model=options.model, composite=True
+        options.provenance, source=source, drivers=[driving], model=options.model, composite=True
     )
     finish = start_finish(options.provenance, source=source, model=options.model)
     model = load_model(options.model, device=pick_device(options.device))

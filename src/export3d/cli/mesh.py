@@ -97,8 +97,9 @@ def run_mesh(options: MeshOptions) -> str:
     with _encoded(options) as animator, progress_bar("mesh", None) as progress:
         model, subject = animator.model, animator.subject
         assert subject is not None
-        how = {"shapes": options.shapes, "resolution": options.resolution, "progress": progress}
-        said = write_head(options.output, model, subject.code, subject.seen(animator.image_size), **how)
+        how = {"landmarks": subject.landmarks, "shapes": options.shapes, "resolution": options.resolution}
+        seen = subject.seen(animator.image_size)
+        said = write_head(options.output, model, subject.code, seen, progress=progress, **how)
     return f"{options.output}: {said}"
 
 

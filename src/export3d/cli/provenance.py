@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ def start_finish(
     options: ProvenanceOptions,
     *,
     source: Path,
-    driver: Path | None = None,
+    drivers: Sequence[Path] = (),
     model: str | None = None,
     composite: bool = False,
 ) -> Finish:
@@ -32,7 +33,11 @@ def start_finish(
 
     consent = find_consent(options)
     facts = Facts(
-        source=source, driver=driver, model=checkpoint_path(model), consent=consent or "", composite=composite
+        source=source,
+        drivers=tuple(drivers),
+        model=checkpoint_path(model),
+        consent=consent or "",
+        composite=composite,
     )
     return Finish(options, facts)
 

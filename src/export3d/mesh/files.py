@@ -32,6 +32,7 @@ def write_head(
     code: Any,
     picture: np.ndarray,
     *,
+    landmarks: np.ndarray | None = None,
     shapes: bool = False,
     resolution: int = 160,
     progress: Callable[[int], None] | None = None,
@@ -40,6 +41,7 @@ def write_head(
 
     Args:
         code, picture: of the portrait, the picture as `write_mesh` takes it.
+        landmarks: ``(68, 2)`` in [0, 1] of the picture; without them, lids hardly move.
         shapes: with ARKit's shapes as morph targets; `progress` is told the number done (0 while the surface is sought).
         resolution: see `head_mesh`.
 
@@ -50,7 +52,7 @@ def write_head(
     if not isinstance(model, PortraitModel):
         raise UsageError("a mesh needs the bundled kind of model; the paper's model does not know the photograph.")
     mesh = head_mesh(model, code, resolution=resolution, tick=progress and partial(progress, 0))
-    moved = shape_offsets(model, code, mesh, progress=progress) if shapes else {}
+    moved = shape_offsets(model, code, mesh, landmarks=landmarks, progress=progress) if shapes else {}
     write_mesh(path, mesh, picture, moved)
     told = f", {len(moved)} shapes" if shapes else ""
     return f"{len(mesh.vertices)} vertices, {len(mesh.triangles)} triangles{told}"

@@ -1,4 +1,4 @@
-"""ARKit's shapes as displacements of a mesh, from the model's own warp.
+"""ARKit's shapes as displacements of a mesh, from the model's own warp; blinks from landmarks (`lids.py`).
 
 The warp goes backwards: of a point of the driven head it says where that skin lies in the portrait. A vertex goes to the
 point that the warp leads back to the vertex's own place; that point is found by repeated correction.
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.mesh.lids import blink_offsets
 from export3d.mesh.surface import HeadMesh, warp
 from export3d.portrait import PortraitModel
 from export3d.portrait.state import PortraitCode
@@ -30,20 +31,24 @@ def shape_offsets(
     mesh: HeadMesh,
     *,
     names: Sequence[str] = ARKIT_NAMES,
+    landmarks: np.ndarray | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """How far each shape at weight 1 moves the vertices ``(V, 3)``, scene units; shapes that move none are left out.
 
     Args:
         names: of :data:`ARKIT_NAMES`.
+        landmarks: ``(68, 2)`` in [0, 1] of the portrait's crop; None: blinks by the warp too, which hardly has any.
         progress: told the number of shapes done.
     """
     own = code.state
     rest = model.cues.weights(own.beta) if own.weights is None else own.weights
     device = code.tokens.device
     start, goal = (torch.from_numpy(a).to(device) for a in (mesh.vertices, mesh.places))
-    offsets, maps = {}, model.cues.maps()
-    for count, name in enumerate(names, start=1):
+    blinks = {} if landmarks is None else blink_offsets(mesh, landmarks)
+    maps = model.cues.maps()
+    offsets = {name: offset for name, offset in blinks.items() if name in names}
+    for count, name in enumerate([name for name in names if name not in offsets], start=1 + len(offsets)):
         change = torch.zeros(1, len(ARKIT_NAMES))
         change[0, ARKIT_NAMES.index(name)] = 1.0
         state: FaceState = replace(

@@ -85,7 +85,7 @@ class AllowedSources:
             raise SourceNotAllowedError(f"--allow {path}: there is no picture in it, so nothing could be animated.")
         looks = [look_of(_picture(one, path)) for one in pictures]
         hashes |= {file_hash(one) for one in pictures}
-        return cls(str(path), frozenset(hashes), np.array(looks, dtype=bool).reshape(len(looks), -1))
+        return cls(str(path), frozenset(hashes), np.array(looks, dtype=bool).reshape(len(looks), _WAVES**2 - 1))
 
     def check(self, image: np.ndarray, path: Path | None = None, where: str = "the portrait") -> None:
         """Let an allowed portrait pass.

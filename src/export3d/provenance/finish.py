@@ -26,13 +26,13 @@ class Facts:
     """What an output was made from. Files are recorded by their hash alone.
 
     Attributes:
-        source, driver, model: files.
+        source, drivers, model: files.
         consent: the sentence.
         composite: camera pictures are shown beside generated ones.
     """
 
     source: Path | None = None
-    driver: Path | None = None
+    drivers: tuple[Path, ...] = ()
     model: Path | None = None
     consent: str = ""
     composite: bool = False
@@ -103,7 +103,8 @@ class Finish:
     @cached_property
     def _record(self) -> dict[str, Any]:
         """The facts as they are signed."""
-        files = {"source": self.facts.source, "driver": self.facts.driver, "model": self.facts.model}
+        files = {"source": self.facts.source, "model": self.facts.model}
+        files |= {f"driver{number or ''}": path for number, path in enumerate(self.facts.drivers)}
         record: dict[str, Any] = {
             f"{name}_sha256": file_hash(path) for name, path in files.items() if path is not None and path.is_file()
         }

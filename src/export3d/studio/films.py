@@ -134,7 +134,7 @@ class FilmMaker:
         with self._turn:
             animator = self._with(source, wish.size, whole=wish.whole_photo)
             driver = self._driver(driving, wish.sound)
-            finish = self._finish(source=source, driver=driving, composite=wish.side_by_side)
+            finish = self._finish(source=source, drivers=(driving,), composite=wish.side_by_side)
             try:
                 options = {"video": _video(wish), "motion": _motion(wish), "on_lost": wish.on_lost, "finish": finish}
                 told = self._teller(tell, driver, stop)
@@ -179,8 +179,8 @@ class FilmMaker:
                 tell(done, len(ARKIT_NAMES))
 
             path, seen = self._new_file(f".{kind}"), animator.subject.seen(animator.image_size)
-            code, how = animator.subject.code, {"shapes": shapes, "progress": told}
-            said = write_head(path, animator.model, code, seen, **how)
+            subject, how = animator.subject, {"shapes": shapes, "progress": told}
+            said = write_head(path, animator.model, subject.code, seen, landmarks=subject.landmarks, **how)
         return path, [said]
 
     def close(self) -> None:
