@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from export3d.cli import main, models
 from export3d.stopping import SIGNALS, StoppedBySignal, stop_signals
 
 
@@ -41,3 +42,20 @@ def test_under_nohup_a_hangup_stays_ignored() -> None:
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("stop", "code"), [(StoppedBySignal(signal.SIGHUP), 129), (KeyboardInterrupt(), 130)])
+def test_a_stop_that_python_wraps_is_still_a_stop(
+    stop: KeyboardInterrupt, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of `__set_name__`, while the classes of a library are made: Python 3.11 raises a RuntimeError from it."""
+
+    def wrapped(_: list[str]) -> int:
+        raise RuntimeError("Error calling __set_name__") from stop
+
+    monkeypatch.setattr(models, "models_main", wrapped)
+    assert main(["models"]) == code
+    assert capsys.readouterr().err == "error: Stopped. No unfinished file was left behind.\n"
+    monkeypatch.setattr(models, "models_main", lambda _: int("no stop"))
+    with pytest.raises(ValueError, match="no stop"):
+        main(["models"])

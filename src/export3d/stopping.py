@@ -25,6 +25,14 @@ class StoppedBySignal(KeyboardInterrupt):
         return 128 + self.number
 
 
+def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The stop that an error was made of, or None: what happens while a class is being made, Python gives another name."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__
+    return cause
+
+
 def raise_stopped(number: signal.Signals) -> None:
     """The handler of all work that is begun anew by the next run."""
     raise StoppedBySignal(number)

@@ -15,7 +15,7 @@ from pathlib import Path
 from export3d.cli.common import Events, complain
 from export3d.errors import Export3DError, MissingExtraError, OutputError, UsageError, missing_library
 from export3d.files import write_error
-from export3d.stopping import StoppedBySignal, stop_signals
+from export3d.stopping import StoppedBySignal, stop_behind, stop_signals
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(str(error), error.exit_code)
         return error.exit_code
     except KeyboardInterrupt as stop:
-        code = stop.exit_code if isinstance(stop, StoppedBySignal) else INTERRUPTED_CODE
-        complain("Stopped. No unfinished file was left behind.", code)
-        return code
+        return _stopped(stop)
     except BrokenPipeError:
         # The reader of our output (for example `head`) has gone; keep Python from complaining again at exit.
         _forget_stdout()
@@ -98,6 +96,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _forget_stdout()
         complain(str(write_error(Path("the output"), error, "Give the program another place to print to.")))
         return OutputError.exit_code
+    except Exception as error:
+        stop = stop_behind(error)
+        if stop is None:
+            raise
+        return _stopped(stop)
+
+
+def _stopped(stop: KeyboardInterrupt) -> int:
+    code = stop.exit_code if isinstance(stop, StoppedBySignal) else INTERRUPTED_CODE
+    complain("Stopped. No unfinished file was left behind.", code)
+    return code
 
 
 def help_text() -> str:
