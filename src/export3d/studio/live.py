@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import numpy as np
+import torch
 from msgspec import Meta
 from PIL import Image
 
 from export3d.animation import DrivingFrame, TransferOptions
 from export3d.animation.animator import turned_by
 from export3d.animation.lost import hold_lost
+from export3d.animation.parallel import threads_of
 from export3d.animation.regions import REGIONS
 from export3d.animation.transfer import transfer
 from export3d.errors import MissingExtraError, OutputError, UsageError
@@ -124,7 +126,10 @@ class Live:
         driven = next(self._driven)
         state = self._strong(driven.state)
         animator = self.stage.animator
-        picture_of = animator.frame(turned_by(state, driven.camera), driven.camera)
+        with threads_of(
+            max(torch.get_num_threads() // 2, 1)
+        ):  # the browser and the next picture's face need the others
+            picture_of = animator.frame(turned_by(state, driven.camera), driven.camera)
         self._last = self.stage.finish.frame(self.stage.shrunk(picture_of, self.options.size))
         return self._last
 
