@@ -6,8 +6,8 @@
 No model: the server takes each picture of 512 x 512 apart into pixels, and sends the pixels back. Chromium shows what comes,
 with a clip in place of a webcam at 30 pictures a second; browser and server share the machine's cores. Each picture of the
 clip bears its number as black and white squares, which the page reads off the webcam and off what comes back: the delay is the
-time between. The WebSocket way is the studio's: its own page script and messages, two on the way at most. Three rounds in
-turn, medians. CPU is that of server and browser together, for each picture that is shown. About two minutes.
+time between. The WebSocket way is the studio's: its own page script and messages, two on the way at most. Rounds in turn,
+medians. CPU is for each picture that is shown; server and browser apart. About three minutes.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from browser import browser, write_y4m
 
 PORT = 7981
 SIDE, SQUARE, BITS = 512, 48, 7
-SETTLING_S = 4.0
+SETTLING_S, LASTING_S = 4.0, 10.0
 
 READING = """
 window.seen = new Map(); window.back = [];
 const small = new OffscreenCanvas(%(bits)d, 1), pen = small.getContext("2d", { willReadFrequently: true });
-function number(picture, width) {
+window.number = (picture, width) => {
   const k = width / %(side)d;
   const [x, y, wide] = [16 * k, (%(side)d - 32) * k, 16 * k];
   for (let i = 0; i < %(bits)d; i++) pen.drawImage(picture, x + i * %(square)d * k, y, wide, wide, i, 0, 1, 1);
@@ -58,24 +58,22 @@ function number(picture, width) {
   let n = 0;
   for (let i = 0; i < %(bits)d; i++) n |= (data[4 * i + 1] > 128) << i;
   return n;
-}
+};
 window.watch = (video, told) => {
   const next = () => { told(number(video, video.videoWidth), video.videoWidth); video.requestVideoFrameCallback(next); };
   video.requestVideoFrameCallback(next);
 };
-let last = -1;
-window.sent = (n) => { if (n !== last) seen.set(last = n, performance.now()); };
+window.sent = (n) => { if (n !== window.last) seen.set(window.last = n, performance.now()); };
 window.came = (n, width) => {
   const now = performance.now(), from = seen.get(n);
   if (from !== undefined) { back.push([now, now - from, width]); seen.delete(n); }
 };
-window.number = number;
 """
 """Reads a picture's number; keeps when it was seen at the webcam, and when it came back."""
 
 SOCKET_PAGE = """<video id="webcam" muted></video><canvas id="shown"></canvas><script type="module">
 import { line, show } from "./page/line.js";
-const video = document.getElementById("webcam"), shown = document.getElementById("shown");
+const [video, shown] = ["webcam", "shown"].map((id) => document.getElementById(id));
 video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: 512, height: 512 } });
 await video.play();
 watch(video, sent);
@@ -124,8 +122,7 @@ GRADIO_WATCH = """() => {
 def main() -> None:
     """Measure, print, save on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=10.0, help="for each way in each round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of ten seconds for each way")
     parser.add_argument("--save", action="store_true", help="write results/transport.json")
     options = parser.parse_args()
     if find_spec("aiortc") is None:
@@ -135,11 +132,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, browser(write_clip(Path(folder) / "clip.y4m")) as found:
         for _ in range(options.rounds):
             for name in WAYS:
-                rounds[name].append(measured(found, name, options.seconds))
+                rounds[name].append(measured(found, name))
                 print(name, rounds[name][-1], flush=True)
     rows = {name: {key: median(row[key] for row in each) for key in each[0]} for name, each in rounds.items()}
-    for name, row in rows.items():
-        print("median:", name, row)
+    print("medians:", rows)
     if options.save:
         versions = {name: __import__(name).__version__ for name in ("aiortc", "gradio", "starlette")}
         facts = {
@@ -162,8 +158,8 @@ def write_clip(path: Path) -> Path:
     return write_y4m(path, frames[: 1 << BITS], fps=30)
 
 
-def measured(chromium: Any, name: str, seconds: float) -> dict[str, float]:
-    """One way, for so many seconds after it has settled."""
+def measured(chromium: Any, name: str) -> dict[str, float]:
+    """One way, after it has settled."""
     server = multiprocessing.get_context("spawn").Process(target=WAYS[name], daemon=True)
     server.start()
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
@@ -173,14 +169,14 @@ def measured(chromium: Any, name: str, seconds: float) -> dict[str, float]:
         if name == "gradio":
             page.locator("#given button:visible").first.click()  # asks for the camera
             page.evaluate(GRADIO_WATCH)
-            page.wait_for_timeout(1500)
+            page.wait_for_selector("#given video")
             page.click("#given [aria-label='capture photo']")
         end = time.monotonic() + 30.0
         while not page.evaluate("() => back.length") and time.monotonic() < end:
             time.sleep(0.1)
         time.sleep(SETTLING_S)
         begun, start = cpu_s(server.pid), page.evaluate("() => { back.length = 0; return performance.now(); }")
-        time.sleep(seconds)
+        time.sleep(LASTING_S)
         used, (now, back) = cpu_s(server.pid), page.evaluate("() => [performance.now(), back]")
     finally:
         page.close()
@@ -256,7 +252,7 @@ def by_socket() -> None:
 
 def by_webrtc() -> None:
     """aiortc: a track that gives the pixels of another back."""
-    from aiortc import RTCPeerConnection, RTCSessionDescription, VideoStreamTrack  # type: ignore[import-not-found]
+    from aiortc import RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
     from av import VideoFrame
 
     peers = []
