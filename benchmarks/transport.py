@@ -49,7 +49,7 @@ SETTLING_S, LASTING_S = 4.0, 10.0
 
 READING = """
 window.seen = new Map(); window.back = [];
-const small = new OffscreenCanvas(%(bits)d, 1), pen = small.getContext("2d", { willReadFrequently: true });
+const pen = new OffscreenCanvas(%(bits)d, 1).getContext("2d", { willReadFrequently: true });
 window.number = (picture, width) => {
   const k = width / %(side)d;
   const [x, y, wide] = [16 * k, (%(side)d - 32) * k, 16 * k];
@@ -65,8 +65,8 @@ window.watch = (video, told) => {
 };
 window.sent = (n) => { if (n !== window.last) seen.set(window.last = n, performance.now()); };
 window.came = (n, width) => {
-  const now = performance.now(), from = seen.get(n);
-  if (from !== undefined) { back.push([now, now - from, width]); seen.delete(n); }
+  if (seen.has(n)) back.push([performance.now(), performance.now() - seen.get(n), width]);
+  seen.delete(n);
 };
 """
 """Reads a picture's number; keeps when it was seen at the webcam, and when it came back."""
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write results/transport.json")
     options = parser.parse_args()
     if find_spec("aiortc") is None:
-        sys.exit("This needs aiortc, which the project itself does not. Run: pip install aiortc")
+        sys.exit("This needs aiortc. Run: pip install aiortc")
     load = os.getloadavg()[0]
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory() as folder, browser(write_clip(Path(folder) / "clip.y4m")) as found:
@@ -191,13 +191,12 @@ def measured(chromium: Any, name: str) -> dict[str, float]:
     }
 
 
-def opened(page: Any) -> None:
+def opened(page: Any) -> Any:
     """Open the page when the server answers."""
     end = time.monotonic() + 60.0
     while True:
         try:
-            page.goto(f"http://127.0.0.1:{PORT}/")
-            return
+            return page.goto(f"http://127.0.0.1:{PORT}/")
         except Exception:
             if time.monotonic() > end:
                 raise
@@ -245,7 +244,7 @@ def by_socket() -> None:
                 image = np.array(Image.open(io.BytesIO(content)).convert("RGB"))
                 await connection.send_bytes(pack({"did": "frame", "n": header["n"]}, jpeg(image)))
         except WebSocketDisconnect:
-            pass
+            return
 
     served([Mount("/page", StaticFiles(directory=PAGE)), WebSocketRoute("/studio/socket", back)], SOCKET_PAGE)
 
