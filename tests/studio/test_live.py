@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from clips import clip_facts, make_clip
 from conftest import make_tracker, picture_file
+from export3d.animation.parallel import threads_of
 from export3d.errors import MissingExtraError, OutputError, UnreadableImageError, UsageError
 from export3d.studio.face import Wish
 from export3d.studio.live import Live, LiveOptions, Recording, jpeg, open_virtual_camera
@@ -48,6 +50,18 @@ def test_freezing_shows_the_last_picture_and_tracks_nothing(stage: Stage) -> Non
     last = driven(live)
     live.set(LiveOptions(freeze=True))
     assert live.show(live.look(b"not even a picture")) is last
+
+
+def test_live_leaves_half_of_the_threads_to_others(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, used = Live(stage, make_tracker()), []
+    real = stage.animator.frame
+    monkeypatch.setattr(stage.animator, "frame", lambda *given: used.append(torch.get_num_threads()) or real(*given))
+    with threads_of(4):
+        driven(live)
+        assert (used, torch.get_num_threads()) == ([2], 4)
+    with threads_of(1):
+        driven(live)
+    assert used == [2, 1]
 
 
 def betas_of(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
