@@ -81,9 +81,7 @@ class Live:
 
     def set(self, options: LiveOptions) -> None:
         """Other options; the resting face stays where it can."""
-        moved = replace(options, strength=0.0, freeze=False, size=64) != replace(
-            self.options, strength=0.0, freeze=False, size=64
-        )
+        moved = any(getattr(options, name) != getattr(self.options, name) for name in ("relative", "pose", "shift"))
         self.options = options
         if moved:
             self.restart()
@@ -126,9 +124,7 @@ class Live:
         driven = next(self._driven)
         state = self._strong(driven.state)
         animator = self.stage.animator
-        with threads_of(
-            max(torch.get_num_threads() // 2, 1)
-        ):  # the browser and the next picture's face need the others
+        with threads_of(max(torch.get_num_threads() // 2, 1)):  # the rest is for the browser and the next face
             picture_of = animator.frame(turned_by(state, driven.camera), driven.camera)
         self._last = self.stage.finish.frame(self.stage.shrunk(picture_of, self.options.size))
         return self._last
