@@ -75,7 +75,7 @@ def test_every_decimal_of_a_page_that_reports_is_in_a_result_file_as_it_is_or_in
 
 WITHOUT_TRAINED_MODEL = {
     *("allowed", "entanglement", "fuzz", "heads", "heads_detector", "memory", "mutations", "prepare", "train_speed"),
-    *("watermark", "kills", "speech", "c2pa_reader"),
+    *("watermark", "kills", "speech", "c2pa_reader", "transport"),
 }
 """Results that rest on no trained weights of this project, or on none that a figure depends on."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -21,7 +23,9 @@ from PIL import Image
 pytest.importorskip("gradio")
 pytest.importorskip("playwright")
 pytest.importorskip("mediapipe")
+pytest.importorskip("trimesh")
 
+import trimesh
 from browser import CHROMIUM, browser, write_y4m
 
 from clips import clip_facts, make_clip
@@ -220,17 +224,25 @@ def test_the_keyboard_goes_nearer_and_farther_again(page: Any) -> None:
     assert heights[0] > 1.1 * heights[1] and heights[1] > 1.1 * heights[2]
 
 
-def test_a_mesh_is_made_and_downloaded(page: Any) -> None:
+def test_a_mesh_with_shapes_is_made_and_downloaded(page: Any) -> None:
     page.click("#tab-turn")
     page.select_option("#mesh-form [name=kind]", "ply")
     assert page.is_disabled("#mesh-form [name=shapes]")
+    page.select_option("#mesh-form [name=kind]", "glb")
+    page.check("#mesh-form [name=shapes]")
     page.click("#mesh-form button")
     page.wait_for_selector("#mesh-link:not([hidden])", timeout=LONG)
-    assert "triangles" in page.inner_text("#mesh-link")
+    shapes = int(re.findall(r"triangles, (\d+) shapes", page.inner_text("#mesh-link"))[0])
     with page.expect_download() as waiting:
         page.click("#mesh-link")
-    assert waiting.value.suggested_filename == "head.ply"
-    assert Path(waiting.value.path()).read_bytes().startswith(b"ply")
+    assert waiting.value.suggested_filename == "head.glb"
+    scene = trimesh.load(waiting.value.path(), file_type="glb")
+    assert sum(len(part.faces) for part in scene.geometry.values()) > 50_000
+    told = Path(waiting.value.path()).read_bytes()
+    (length,) = struct.unpack_from("<I", told, 12)
+    mesh = json.loads(told[20 : 20 + length])["meshes"][0]
+    assert "jawOpen" in mesh["extras"]["targetNames"] and len(mesh["extras"]["targetNames"]) == shapes
+    assert all(len(part["targets"]) == shapes for part in mesh["primitives"])
 
 
 def test_a_person_is_seen_from_the_side_with_depth(page: Any) -> None:

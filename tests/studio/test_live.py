@@ -8,25 +8,32 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from clips import clip_facts, make_clip
 from conftest import make_tracker, picture_file
+from export3d.animation.parallel import threads_of
 from export3d.errors import MissingExtraError, OutputError, UnreadableImageError, UsageError
 from export3d.studio.face import Wish
 from export3d.studio.live import Live, LiveOptions, Recording, jpeg, open_virtual_camera
 from export3d.studio.workshop import Stage, Workshop
 
 
+def driven(live: Live) -> np.ndarray:
+    """The portrait after the next picture of the camera."""
+    return live.show(live.look(picture_file()))
+
+
 def test_each_picture_gives_one_and_the_face_changes_it(stage: Stage) -> None:
     live = Live(stage, make_tracker())
-    shown = [live.frame(picture_file()) for _ in range(4)]
+    shown = [driven(live) for _ in range(4)]
     assert live.found and {image.shape for image in shown} == {stage.picture(Wish()).shape}
     assert np.abs(shown[3].astype(int) - shown[0]).max() > 0
 
 
 def test_where_the_face_is_lost_the_last_one_stays(stage: Stage) -> None:
     live = Live(stage, make_tracker(lost=(2,)))
-    shown = [live.frame(picture_file()) for _ in range(3)]
+    shown = [driven(live) for _ in range(3)]
     assert not live.found
     np.testing.assert_array_equal(shown[2], shown[1])
 
@@ -34,15 +41,27 @@ def test_where_the_face_is_lost_the_last_one_stays(stage: Stage) -> None:
 def test_with_strength_0_the_portrait_keeps_its_face(stage: Stage) -> None:
     live = Live(stage, make_tracker())
     live.set(LiveOptions(strength=0.0, pose=False))
-    shown = [live.frame(picture_file()) for _ in range(3)]
+    shown = [driven(live) for _ in range(3)]
     np.testing.assert_array_equal(shown[0], shown[2])
 
 
 def test_freezing_shows_the_last_picture_and_tracks_nothing(stage: Stage) -> None:
     live = Live(stage, make_tracker())
-    last = live.frame(picture_file())
+    last = driven(live)
     live.set(LiveOptions(freeze=True))
-    assert live.frame(b"not even a picture") is last
+    assert live.show(live.look(b"not even a picture")) is last
+
+
+def test_live_leaves_half_of_the_threads_to_others(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, used = Live(stage, make_tracker()), []
+    real = stage.animator.frame
+    monkeypatch.setattr(stage.animator, "frame", lambda *given: used.append(torch.get_num_threads()) or real(*given))
+    with threads_of(4):
+        driven(live)
+        assert (used, torch.get_num_threads()) == ([2], 4)
+    with threads_of(1):
+        driven(live)
+    assert used == [2, 1]
 
 
 def betas_of(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
@@ -59,9 +78,9 @@ def test_relative_motion_begins_at_the_resting_face(stage: Stage, monkeypatch: p
     live, moved = Live(stage, make_tracker()), betas_of(stage, monkeypatch)
     live.set(LiveOptions(relative=True))
     for _ in range(3):
-        live.frame(picture_file())
+        driven(live)
     live.restart()  # calibrated: the next face rests
-    live.frame(picture_file())
+    driven(live)
     assert [float(np.abs(change).max()) > 1e-6 for change in moved] == [False, True, True, False]
 
 
@@ -71,9 +90,9 @@ def test_another_strength_keeps_the_resting_face_and_scales_the_motion(
     live, moved = Live(stage, make_tracker()), betas_of(stage, monkeypatch)
     live.set(LiveOptions(relative=True))
     for _ in range(2):
-        live.frame(picture_file())
+        driven(live)
     live.set(LiveOptions(relative=True, strength=1.5))
-    live.frame(picture_file())
+    driven(live)
     # The mouth opens by the same step from frame to frame.
     np.testing.assert_allclose(moved[2], 1.5 * 2.0 * moved[1], atol=1e-4)
 
@@ -81,9 +100,9 @@ def test_another_strength_keeps_the_resting_face_and_scales_the_motion(
 def test_what_is_no_picture_or_too_large_is_refused(stage: Stage) -> None:
     live = Live(stage, make_tracker())
     with pytest.raises(UnreadableImageError, match="the webcam: not an image"):
-        live.frame(b"nothing")
+        live.look(b"nothing")
     with pytest.raises(UsageError, match="2000x2000 are too large"):
-        live.frame(picture_file(side=2000))
+        live.look(picture_file(side=2000))
 
 
 def test_a_recording_keeps_times_and_sound(workshop: Workshop, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from starlette.websockets import WebSocketDisconnect
 from conftest import picture_file
 from export3d.errors import UsageError
 from export3d.studio.films import Limits
+from export3d.studio.live import Live
 from export3d.studio.socket import OOPS, Client, pack, serve, unpack
 from export3d.studio.workshop import Workshop
 
@@ -145,3 +148,62 @@ def test_a_page_too_many_is_turned_away(make_workshop: Callable[..., Workshop]) 
 def test_nonsense_ends_the_line_and_nothing_else(workshop: Workshop) -> None:
     asyncio.run(serve(Page(b"nonsense", answers=0), workshop=workshop))
     assert workshop.clients == 0
+
+
+def test_a_picture_is_looked_at_while_the_one_before_is_made(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, beside = [], []
+
+    def look(live: Live, picture: bytes) -> None:
+        begun.append(picture)
+
+    def show(live: Live, seen: None) -> np.ndarray:
+        end = time.monotonic() + 5.0
+        while len(begun) < 2 and time.monotonic() < end:
+            time.sleep(0.005)
+        beside.append(len(begun))
+        return np.zeros((8, 8, 3), dtype=np.uint8)
+
+    monkeypatch.setattr(Live, "look", look)
+    monkeypatch.setattr(Live, "show", show)
+    monkeypatch.setattr("export3d.studio.socket.NEWEST_WINS", ())
+    first = [pack({"do": "portrait", "name": "a.png", "n": 0}, picture_file()), pack({"do": "live", "n": 1})]
+    frames = [pack({"do": "frame", "n": n}, bytes([n])) for n in (2, 3, 4)]
+    page = Page(*first, *frames, pack({"do": "stop", "n": 5}), answers=6)
+    asyncio.run(serve(page, workshop=workshop))
+    assert [answer["n"] for answer, _ in page.answers] == [0, 1, 2, 3, 4, 5]
+    assert not any("error" in answer for answer, _ in page.answers)
+    assert begun == [b"\x02", b"\x03", b"\x04"] and beside[0] == 2
+
+
+def test_a_picture_that_cannot_be_read_is_answered_in_its_turn(workshop: Workshop) -> None:
+    first = [pack({"do": "portrait", "name": "a.png", "n": 0}, picture_file()), pack({"do": "live", "n": 1})]
+    page = Page(*first, pack({"do": "frame", "n": 2}, b"none"), pack({"do": "calibrate", "n": 3}), answers=4)
+    asyncio.run(serve(page, workshop=workshop))
+    assert ["not an image" in answer.get("error", "") for answer, _ in page.answers] == [False, False, True, False]
+
+
+def test_a_tracker_is_freed_after_the_picture_that_it_still_looks_at(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    looking = threading.Event()
+
+    def look(live: Live, picture: bytes) -> None:
+        looking.set()
+        time.sleep(0.2)
+        said.append("looked")
+
+    class Gone(Page):
+        async def receive_bytes(self) -> bytes:
+            if not self._messages:
+                await asyncio.to_thread(looking.wait, 5.0)
+                raise WebSocketDisconnect
+            return self._messages.pop(0)
+
+    monkeypatch.setattr(Live, "look", look)
+    monkeypatch.setattr(Live, "close", lambda live: said.append("freed"))
+    first = [pack({"do": "portrait", "name": "a.png"}, picture_file()), pack({"do": "live"})]
+    asyncio.run(serve(Gone(*first, pack({"do": "frame"}, b"x"), answers=0), workshop=workshop))
+    assert said == ["looked", "freed"]

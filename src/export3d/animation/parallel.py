@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -74,14 +74,16 @@ def in_order(
 
 
 @contextmanager
-def one_thread_each(workers: int) -> Iterator[None]:
-    """With several workers, PyTorch uses one thread in each of them until this ends."""
-    if workers == 1:
-        yield
-        return
+def threads_of(count: int) -> Iterator[None]:
+    """PyTorch uses so many threads here, and in threads that start meanwhile, until this ends."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # also what threads that start now begin with
+    torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_thread_each(workers: int) -> AbstractContextManager[None]:
+    """With several workers, PyTorch uses one thread in each of them until this ends."""
+    return nullcontext() if workers == 1 else threads_of(1)

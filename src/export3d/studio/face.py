@@ -69,25 +69,19 @@ def read_weights(model: Model) -> list[str]:
 
 def sliders(model: Model, subject: Subject) -> list[dict[str, object]]:
     """Groups of sliders with the portrait's own values, JSON-ready: ``{title, weights: [{name, value}]}``."""
-    own: dict[str, float] = {}
+    own, titles = dict[str, float](), GROUPS
     if subject.state.weights is not None:
         own.update(zip(ARKIT_NAMES, subject.state.weights[0].tolist(), strict=True))
-    known = [name for name in read_weights(model) if math.isfinite(own.get(name, math.nan))]
     if ends := basis_ends(model):
         found = require_basis(model).coefficients(subject.state.beta)[0].tolist()
-        at = {name: (found[int(name[1:]) - 1] - first) / (last - first) for name, (first, last) in ends.items()}
-        return [
-            {
-                "title": "Basis",
-                "weights": [{"name": n, "value": round(min(max(v, 0.0), 1.0), 3)} for n, v in at.items()],
-            }
-        ]
-    groups = []
-    for title, start in GROUPS.items():
-        found = [{"name": n, "value": round(min(max(own[n], 0.0), 1.0), 3)} for n in known if n.startswith(start)]
-        if found:
-            groups.append({"title": title, "weights": found})
-    return groups
+        own = {name: (found[int(name[1:]) - 1] - first) / (last - first) for name, (first, last) in ends.items()}
+        titles = {"Basis": "v"}
+    known = [name for name in read_weights(model) if math.isfinite(own.get(name, math.nan))]
+    values = {name: round(min(max(own[name], 0.0), 1.0), 3) for name in known}
+    groups = {
+        t: [{"name": n, "value": v} for n, v in values.items() if n.startswith(begin)] for t, begin in titles.items()
+    }
+    return [{"title": title, "weights": weights} for title, weights in groups.items() if weights]
 
 
 def posed(model: Model, subject: Subject, wish: Wish) -> tuple[FaceState, np.ndarray]:

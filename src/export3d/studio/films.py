@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -137,7 +138,7 @@ class FilmMaker:
             finish = self._finish(source=source, drivers=(driving,), composite=wish.side_by_side)
             try:
                 options = {"video": _video(wish), "motion": _motion(wish), "on_lost": wish.on_lost, "finish": finish}
-                told = self._teller(tell, driver, stop)
+                told = _teller(tell, driver.num_frames_hint, stop, self._limits.seconds * float(driver.fps))
                 made = animate_video(animator, driver, self._new_file(".mp4"), **options, progress=told)
             finally:
                 driver.close()
@@ -151,14 +152,8 @@ class FilmMaker:
         self._limits.check_photo(source, source.name)
         with self._turn:
             animator, finish = self._with(source, size), self._finish(source=source)
-
-            def told(done: int) -> None:
-                if stop.is_set():
-                    raise Stopped
-                tell(done, orbit.num_frames)
-
             how: dict[str, Any] = {"orbit": orbit, "video": VideoOptions(size=size), "fps": Fraction(25)}
-            path = self._new_file(".mp4")
+            path, told = self._new_file(".mp4"), _teller(tell, orbit.num_frames, stop)
             made = orbit_video(animator, path, **how, with_depth=depth, finish=finish, progress=told)
         return made.path, list(made.warnings)
 
@@ -172,12 +167,7 @@ class FilmMaker:
         with self._turn:
             animator = self._with(source, LARGEST_PX)
             assert animator.subject is not None
-
-            def told(done: int) -> None:
-                if stop.is_set():
-                    raise Stopped
-                tell(done, len(ARKIT_NAMES))
-
+            told = _teller(tell, len(ARKIT_NAMES), stop)
             path, seen = self._new_file(f".{kind}"), animator.subject.seen(animator.image_size)
             subject, how = animator.subject, {"shapes": shapes, "progress": told}
             said = write_head(path, animator.model, subject.code, seen, landmarks=subject.landmarks, **how)
@@ -242,17 +232,18 @@ class FilmMaker:
             self._check_length((container.duration or 0) / 1e6, driving)
         return SoundDriver(driving, self._animator.model)
 
-    def _teller(self, tell: Tell, driver: Driver, stop: threading.Event) -> Callable[[int], None]:
-        longest = self._limits.seconds * float(driver.fps)
 
-        def told(done: int) -> None:
-            if stop.is_set():
-                raise Stopped
-            if done > longest:
-                raise UsageError(f"the clip is longer than {self._limits.seconds:g} seconds. Cut it first.")
-            tell(done, driver.num_frames_hint)
+def _teller(tell: Tell, of: int | None, stop: threading.Event, longest: float = math.inf) -> Callable[[int], None]:
+    """Says how many frames are done; at `longest` or when it is to stop it ends the work."""
 
-        return told
+    def told(done: int) -> None:
+        if stop.is_set():
+            raise Stopped
+        if done > longest:
+            raise UsageError(f"the clip has more than {longest:.0f} frames, too many for this studio. Cut it first.")
+        tell(done, of)
+
+    return told
 
 
 def _video(wish: FilmWish) -> VideoOptions:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import numpy as np
+import torch
 from msgspec import Meta
 from PIL import Image
 
 from export3d.animation import DrivingFrame, TransferOptions
 from export3d.animation.animator import turned_by
 from export3d.animation.lost import hold_lost
+from export3d.animation.parallel import threads_of
 from export3d.animation.regions import REGIONS
 from export3d.animation.transfer import transfer
 from export3d.errors import MissingExtraError, OutputError, UsageError
@@ -24,7 +26,7 @@ from export3d.face_state import FaceState
 from export3d.images import open_picture
 from export3d.provenance import Finish
 from export3d.studio.workshop import Stage
-from export3d.tracking import LostFaces, Tracker
+from export3d.tracking import LostFaces, TrackedFrame, Tracker
 from export3d.video import VideoWriter
 
 CLOCK = Fraction(1, 1000)
@@ -54,7 +56,7 @@ class LiveOptions:
 
 
 class Live:
-    """One client's webcam and what it drives; all but `record` runs in the queue's thread."""
+    """One client's webcam and what it drives: `look` runs in the thread that looks, all else in the queue's."""
 
     name = "the webcam"
     time_base = CLOCK
@@ -79,9 +81,7 @@ class Live:
 
     def set(self, options: LiveOptions) -> None:
         """Other options; the resting face stays where it can."""
-        moved = replace(options, strength=0.0, freeze=False, size=64) != replace(
-            self.options, strength=0.0, freeze=False, size=64
-        )
+        moved = any(getattr(options, name) != getattr(self.options, name) for name in ("relative", "pose", "shift"))
         self.options = options
         if moved:
             self.restart()
@@ -91,25 +91,30 @@ class Live:
         while self._now is not None:
             yield self._now
 
-    def frame(self, picture: bytes) -> np.ndarray:
-        """The portrait with the face of this JPEG or PNG picture, uint8 ``(S, S, 3)``."""
+    def look(self, picture: bytes) -> TrackedFrame | None:
+        """The face of this JPEG or PNG picture; None while the picture is frozen. Pictures come in their order."""
         if self.options.freeze and self._last is not None:
-            return self._last
+            return None
         with open_picture(picture, self.name) as opened:
             if opened.width * opened.height > MAX_FRAME_PIXELS:
                 raise UsageError(
                     f"{self.name}: pictures of {opened.width}x{opened.height} are too large; at most full HD."
                 )
             image = np.array(opened.convert("RGB"))
-        seen = self.tracker.frame(image, where=self.name)
+        return self.tracker.frame(image, where=self.name)
+
+    def show(self, seen: TrackedFrame | None) -> np.ndarray:
+        """The portrait with the face that was seen, uint8 ``(S, S, 3)``; the last picture again for None."""
+        if seen is None:
+            assert self._last is not None
+            return self._last
         self.found = seen.found
-        now = round(1000 * time.monotonic())
         self._now = DrivingFrame(
             state=seen.state,
             camera=seen.camera,
             found=seen.found,
             index=self._index,
-            pts=now,
+            pts=round(1000 * time.monotonic()),
             duration=40,
             crop=seen.crop,
             cut=False,  # a webcam has no shots
@@ -119,7 +124,8 @@ class Live:
         driven = next(self._driven)
         state = self._strong(driven.state)
         animator = self.stage.animator
-        picture_of = animator.frame(turned_by(state, driven.camera), driven.camera)
+        with threads_of(max(torch.get_num_threads() // 2, 1)):  # the rest is for the browser and the next face
+            picture_of = animator.frame(turned_by(state, driven.camera), driven.camera)
         self._last = self.stage.finish.frame(self.stage.shrunk(picture_of, self.options.size))
         return self._last
 

@@ -11,6 +11,7 @@ import json
 import logging
 import struct
 from collections import deque
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
@@ -23,6 +24,7 @@ from export3d.studio.api import read_keyframes, read_wish, save_motion, save_sti
 from export3d.studio.face import sliders
 from export3d.studio.live import Camera, Live, LiveOptions, Recording, jpeg, open_virtual_camera
 from export3d.studio.workshop import Stage, Workshop
+from export3d.tracking import TrackedFrame
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,8 @@ def unpack(message: bytes) -> Answer:
 
 
 class Client:
-    """What one open page has: a stage, a webcam, a recording. Its `do` runs in the queue's thread."""
+    """What one open page has: a stage, a webcam, a recording. Its `do` runs in the queue's thread, its `look` in the one
+    that looks; of a camera's picture it may have gone before."""
 
     def __init__(self, workshop: Workshop) -> None:
         self.workshop = workshop
@@ -67,8 +70,14 @@ class Client:
         self.recording: Recording | None = None
         self.camera: Camera | None = None
 
-    def do(self, header: dict[str, Any], content: bytes) -> Answer:
-        """Carry out a message; typed errors become an answer."""
+    def look(self, picture: bytes) -> TrackedFrame | None:
+        """What a camera's picture shows, as `Live.look` says."""
+        if self.live is None:
+            raise UsageError("start the camera first.")
+        return self.live.look(picture)
+
+    def do(self, header: dict[str, Any], content: bytes | Future[Any]) -> Answer:
+        """Carry out a message; typed errors become an answer. `content` may be what `look` gave, done."""
         action = str(header.get("do"))
         try:
             work = getattr(self, f"_do_{action}", None)
@@ -84,7 +93,9 @@ class Client:
 
     def close(self) -> None:
         """Free all of it."""
-        for part in (self.live, self.recording, self.camera):
+        if self.live is not None:
+            self.workshop.look(self.live.close).result()  # after a picture that it still looks at
+        for part in (self.recording, self.camera):
             if part is not None:
                 part.close()
         self.live = self.recording = self.camera = self.stage = None
@@ -131,10 +142,10 @@ class Client:
         self.live.restart()
         return {}, b""
 
-    def _do_frame(self, header: dict[str, Any], content: bytes) -> Answer:
-        if self.live is None:
-            raise UsageError("start the camera first.")
-        image = self.live.frame(content)
+    def _do_frame(self, header: dict[str, Any], content: bytes | Future[Any]) -> Answer:
+        seen = content.result() if isinstance(content, Future) else self.look(content)
+        assert self.live is not None
+        image = self.live.show(seen)
         shown = jpeg(image)
         if self.recording is not None:
             self.recording.add(shown)
@@ -213,17 +224,36 @@ async def serve(connection: Any, *, workshop: Workshop) -> None:
 
 
 async def _work(connection: Any, client: Client, waiting: deque[Answer], came: asyncio.Event) -> None:
-    """Carry out what waits, one after another, until the page goes."""
-    from starlette.websockets import WebSocketDisconnect
-
-    with suppress(WebSocketDisconnect, RuntimeError):
+    """Carry out what waits in its order, until the page goes; a camera's picture is looked at while the one before it is
+    made into a portrait's."""
+    made: asyncio.Task[None] | None = None
+    try:
         while True:
             await came.wait()
             came.clear()
             while waiting:
                 header, content = waiting.popleft()
-                if header.get("do") == "recorded":  # long, and needs no model
-                    answer = await asyncio.to_thread(client.do, header, content)
-                else:
-                    answer = await asyncio.wrap_future(client.workshop.submit(client.do, header, content))
-                await connection.send_bytes(pack(*answer))
+                ahead = header.get("do") == "frame"
+                if ahead:
+                    content = client.workshop.look(client.look, content)
+                    await asyncio.gather(asyncio.wrap_future(content), return_exceptions=True)
+                if made is not None:
+                    await made
+                made = asyncio.create_task(_answer(connection, client, header, content))
+                if not ahead:
+                    await made
+    finally:
+        if made is not None:
+            made.cancel()
+
+
+async def _answer(connection: Any, client: Client, header: dict[str, Any], content: bytes | Future[Any]) -> None:
+    """Carry out one message and send its answer, if the page is still there."""
+    from starlette.websockets import WebSocketDisconnect
+
+    with suppress(WebSocketDisconnect, RuntimeError):
+        if header.get("do") == "recorded":  # long, and needs no model
+            answer = await asyncio.to_thread(client.do, header, content)
+        else:
+            answer = await asyncio.wrap_future(client.workshop.submit(client.do, header, content))
+        await connection.send_bytes(pack(*answer))

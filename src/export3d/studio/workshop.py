@@ -1,7 +1,7 @@
 """The workshop: one model, one queue for short work, one film at a time; knows nothing of browsers.
 
 Portraits and single pictures are made by one thread in the order in which they were asked for, so that every client gets its
-turn. A film is made beside them.
+turn. Another looks at the pictures of webcams meanwhile. A film is made beside them.
 """
 
 from __future__ import annotations
@@ -116,6 +116,7 @@ class Workshop:
         self._animator = Animator(model, self._tracker, detail=DETAIL_PX, allowed=allowed)
         self._portraits: OrderedDict[str, Subject] = OrderedDict()
         self._queue = ThreadPoolExecutor(1, thread_name_prefix="studio")
+        self._eyes = ThreadPoolExecutor(1, thread_name_prefix="looking")
         self.clients = 0
         """Pages that are open."""
         self.films = FilmMaker(self._animator, make_tracker, self.limits, new_file=self.new_file, finish=self.finish)
@@ -133,6 +134,10 @@ class Workshop:
     def submit(self, work: Callable[..., Result], *given: Any) -> Future[Result]:
         """Short work at the end of the queue."""
         return self._queue.submit(work, *given)
+
+    def look(self, work: Callable[..., Result], *given: Any) -> Future[Result]:
+        """The same for what needs a tracker and not the model, beside the queue; it must not wait for the queue."""
+        return self._eyes.submit(work, *given)
 
     def stage(self, photo: bytes, name: str) -> Stage:
         """A client's stage with the portrait in this picture file; in the queue's thread.
@@ -172,7 +177,8 @@ class Workshop:
 
     def close(self) -> None:
         """End the queue, free the trackers and remove all files."""
-        self._queue.shutdown(cancel_futures=True)
+        for pool in (self._queue, self._eyes):
+            pool.shutdown(cancel_futures=True)
         self._tracker.close()
         self.films.close()
         shutil.rmtree(self.folder, ignore_errors=True)
