@@ -123,7 +123,7 @@ def try_video(candidate: Any, frames: Frames, draw: np.random.Generator) -> dict
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
-        own = written(marked, path, 18, "veryfast")
+        own = written(marked, path, 18, "superfast")
         for name, (change, crf) in ATTACKS.items():
             if name in BEYOND and candidate.name != "own":
                 continue
