@@ -30,9 +30,9 @@ def a_head() -> HeadLayer:
     return HeadLayer(200.0 * opacity.expand(3, -1, -1), opacity)
 
 
-def a_crown() -> Crown:
-    """A hat of level 90 above a rendered head."""
-    own = np.maximum(a_disc(50.0, 50.0, 20.0), a_disc(50.0, 25.0, 12.0))
+def a_crown(speck: float = 0.0) -> Crown:
+    """A hat of level 90 above a rendered head, and perhaps a speck beside it."""
+    own = np.maximum.reduce([a_disc(50.0, 50.0, 20.0), a_disc(50.0, 25.0, 12.0), a_disc(80.0, 40.0, speck)])
     picture = np.full((SIZE, SIZE, 3), 90, dtype=np.uint8)
     person = Person(share=own, own=own, plain=picture, spread=picture, crop=CROP)
     return Crown.of(person, CROP, a_head(), HOME)
@@ -55,6 +55,12 @@ def test_in_its_own_pose_a_hat_stands_where_the_photograph_has_it() -> None:
 def test_the_rendered_head_stands_before_it() -> None:
     made, head = a_crown().behind(a_head(), HOME), a_head().opacity[0] == 1.0
     assert made.colours[0][head].min() == 200.0 and made.opacity.max() <= 1.0
+
+
+def test_a_speck_of_the_segmentation_does_not_fly_along_but_a_bun_does() -> None:
+    without, speck, bun = (a_crown(radius).behind(a_head(), HOME).opacity for radius in (0.0, 1.4, 8.0))
+    torch.testing.assert_close(speck, without, atol=1e-3, rtol=0.0)
+    assert float(bun[0, 40, 75] - without[0, 40, 75]) > 0.5
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.1])

@@ -24,6 +24,10 @@ OVERLAP = 0.06
 """So much of the crop's side the crown reaches behind the rendered head, so that no gap opens when that turns."""
 
 
+ISLAND = 0.015
+"""Half the width, over the crop's side, of the largest piece that is left where it is: specks of the segmentation."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Crown:
     """The person's own pixels around the upper part of the rendered head, in the crop.
@@ -48,6 +52,8 @@ class Crown:
         whole, grid = torch.from_numpy(person.own)[None, None], torch.from_numpy(places).float()[None]
         share = F.grid_sample(whole, grid, "bilinear", "border", align_corners=False)[0]
         opacity = ((share - HOLE_FROM) / (1.0 - 2.0 * HOLE_FROM)).clamp(0.0, 1.0)
+        island = round(ISLAND * size)
+        opacity = opacity * grown(1.0 - grown(1.0 - opacity, island), island + 2)
         solid = (own.opacity > 0.5).float()
         near, rim = (_grown(solid, part * size)[:, :rows] for part in (HAIR, 2.0 * (GROWTH + RIM)))
         inner = 1.0 - _grown(1.0 - solid, OVERLAP * size)[:, :rows]
