@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from skimage import data
 
 from clips import a_motion, make_clip
+from export3d.files import TEMPORARY_GLOB
 
 pytest.importorskip("mediapipe")
 
@@ -362,7 +363,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(inputs: Any, out: Path, tmp_pat
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
-    while not list(out.glob(".out*")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(out.glob(TEMPORARY_GLOB)) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
