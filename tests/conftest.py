@@ -22,7 +22,7 @@ SLOW_MODULES = frozenset(
     evaluation/test_backend_accuracy evaluation/test_backends evaluation/test_consistency evaluation/test_evaluate
     evaluation/test_expression_content evaluation/test_figures evaluation/test_identity evaluation/test_picture_distance
     evaluation/test_reproduce evaluation/test_swap evaluation/test_synthetic
-    heads/test_appearance heads/test_clips heads/test_entanglement heads/test_extractor heads/test_procedural
+    fuzz/test_fuzz heads/test_appearance heads/test_clips heads/test_entanglement heads/test_extractor heads/test_procedural
     heads/test_raster heads/test_render heads/test_surface
     portrait/test_reference portrait/test_version_1
     preprocess/test_deep3d preprocess/test_frames preprocess/test_odd_videos preprocess/test_resume
