@@ -14,7 +14,8 @@ HEAD_MODEL_VARIABLE = "EXPORT3D_HEAD_MODEL"
 SLOW_MODULES = frozenset(
     """
     test_end_to_end test_examples test_readme test_paper_document
-    animation/test_animator animation/test_drivers animation/test_group animation/test_paste animation/test_sweep
+    animation/test_animator animation/test_drivers animation/test_fill animation/test_film animation/test_group
+    animation/test_paste animation/test_sweep
     animation/test_video_output
     cli/test_animate cli/test_bad_input cli/test_batch cli/test_bfm64 cli/test_events cli/test_hostile_outputs
     cli/test_provenance cli/test_real_and_synthetic cli/test_side_effects
