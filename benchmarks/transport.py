@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from playwright.sync_api import Error
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse
@@ -197,7 +198,7 @@ def opened(page: Any) -> Any:
     while True:
         try:
             return page.goto(f"http://127.0.0.1:{PORT}/")
-        except Exception:
+        except Error:
             if time.monotonic() > end:
                 raise
             time.sleep(0.3)

@@ -19,8 +19,8 @@ from export3d.errors import Export3DError, OutputError
 TEMPORARY_GLOB = ".*.tmp*"
 """What finds the temporary files of killed processes in a folder."""
 
-
 SPECIAL = "this is a device, a pipe or a socket"
+"""What stands where no file may be put."""
 
 
 def temporary_beside(path: Path) -> Path:

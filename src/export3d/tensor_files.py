@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.numpy import save
 
 from export3d.errors import Export3DError
+from export3d.files import write_atomically
 from export3d.reading import reading, shortened
 
 SEAL = "sha256"
@@ -30,6 +32,18 @@ _UNSEALED = {
 def sealed(metadata: Mapping[str, str], arrays: Mapping[str, Any]) -> dict[str, str]:
     """The header's strings with `WHOLE`, which `read_tensor_file` checks."""
     return {**metadata, WHOLE: content_digest(metadata, arrays, WHOLE)}
+
+
+def write_sealed(path: str | Path, metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
+    """Write a safetensors file under a temporary name, rename it, and return its SHA-256.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    content = save(whole, sealed(metadata, whole))
+    write_atomically(Path(path), content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def content_digest(metadata: Mapping[str, str], arrays: Mapping[str, Any], seal: str = SEAL) -> str:

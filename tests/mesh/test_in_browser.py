@@ -21,7 +21,6 @@ pytest.importorskip("playwright")
 pytest.importorskip("trimesh")
 sys.path.insert(0, str(Path(__file__).parents[1] / "studio"))
 
-import trimesh
 from browser import CHROMIUM, browser
 
 from export3d.mesh import HeadMesh, write_mesh
@@ -67,22 +66,12 @@ VIEWER = """<!doctype html><script type="module" src="./node_modules/@google/mod
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[Any]:
+def page(tmp_path: Path, half: tuple[HeadMesh, np.ndarray]) -> Iterator[Any]:
     """A page beside a head whose front is a green photograph and whose shape `jawOpen` moves its lower half down."""
-    sphere = trimesh.creation.icosphere(4, RADIUS)
-    points = np.asarray(sphere.vertices, np.float32)
-    mesh = HeadMesh(
-        vertices=points,
-        triangles=np.asarray(sphere.faces, np.int32),
-        colours=np.tile(np.float32([1.0, 0.0, 0.0]), (len(points), 1)),
-        places=points,
-        uv=0.5 + points[:, :2] * [1.0, -1.0],
-        seen=points[:, 2] > 0.0,
-    )
+    mesh, photo = half
+    points = mesh.vertices
     drop = np.where(points[:, 1:2] < 0.0, [[0.0, -0.1, 0.0]], 0.0).astype(np.float32)
-    write_mesh(
-        tmp_path / "head.glb", mesh, np.tile(np.uint8([0, 200, 0]), (32, 32, 1)), {"jawOpen": drop, "other": 0 * drop}
-    )
+    write_mesh(tmp_path / "head.glb", mesh, photo, {"jawOpen": drop, "other": 0 * drop})
     (tmp_path / "three.html").write_text(THREE)
     (tmp_path / "viewer.html").write_text(VIEWER)
     (tmp_path / "node_modules").symlink_to(NODE_MODULES.resolve())

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from export3d.errors import UsageError
-from export3d.mesh import HeadMesh, head_mesh, shape_offsets, write_mesh
+from export3d.mesh import head_mesh, shape_offsets, write_mesh
 from export3d.mesh.files import METRES
 from export3d.mesh.lids import blink_offsets
 from export3d.portrait import PortraitModel, build_model, preset
@@ -65,22 +65,6 @@ def ball(monkeypatch: pytest.MonkeyPatch) -> tuple[PortraitModel, object]:
     monkeypatch.setattr(model, "guide", guide)
     monkeypatch.setattr(model, "field", lambda driven: Ball(model.config.decoder.colour_channels + GUIDE_CHANNELS))
     return model, code
-
-
-@pytest.fixture
-def half() -> tuple[HeadMesh, np.ndarray]:
-    """A ball whose front is seen by a photograph that is green."""
-    sphere = trimesh.creation.icosphere(3, RADIUS)
-    points = np.asarray(sphere.vertices, np.float32)
-    mesh = HeadMesh(
-        vertices=points,
-        triangles=np.asarray(sphere.faces, np.int32),
-        colours=np.tile(np.float32([1.0, 0.0, 0.0]), (len(points), 1)),
-        places=points,
-        uv=0.5 + points[:, :2] * [1.0, -1.0],
-        seen=points[:, 2] > 0.0,
-    )
-    return mesh, np.tile(np.uint8([0, 200, 0]), (32, 48, 1))
 
 
 def test_the_mesh_of_a_ball_is_closed_round_and_looks_outwards(ball) -> None:

@@ -23,7 +23,6 @@ CENTRE = np.array([0.0, 0.15, -0.15])
 OVERLAP = 0.06
 """So much of the crop's side the crown reaches behind the rendered head, so that no gap opens when that turns."""
 
-
 ISLAND = 0.015
 """Half the width, over the crop's side, of the largest piece that is left where it is: specks of the segmentation."""
 

@@ -32,7 +32,6 @@ FREE_RAD, FARTHEST_RAD = math.radians(20.0), math.radians(35.0)
 """From the first angle on, turns away from there get smaller, and none reaches the second: the photograph does not show what
 they would."""
 
-
 _FACING = np.diag([1.0, -1.0, -1.0])  # rotation of a head that faces the camera
 
 

@@ -68,9 +68,8 @@ def write_picture(path: Path, image: np.ndarray, finish: Finish) -> None:
     kind = Image.registered_extensions()[path.suffix.lower()]
     try:
         with replacing(path) as temporary:
-            Image.fromarray(finished(image, finish, still=True)).save(
-                temporary, kind, quality=95
-            )  # PNG ignores the quality
+            made = Image.fromarray(finished(image, finish, still=True))
+            made.save(temporary, kind, quality=95)  # PNG ignores the quality
             finish.file(temporary, path.suffix)
     except OSError as error:
         reason = error.strerror or error

@@ -71,9 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `export3d <command> ...`; returns the exit code. User errors are one clear message on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _repair_streams()
-    gc.set_threshold(
-        100_000, 20, 20
-    )  # libraries make many objects that stay: looking through them is a tenth of the start
+    # Libraries make many objects that stay: looking through them is a tenth of the start.
+    gc.set_threshold(100_000, 20, 20)
     Events.on = "--json" in arguments[1:] and arguments[0] not in JSON_OF_THEIR_OWN
     if Events.on:
         arguments = [arguments[0], *(word for word in arguments[1:] if word != "--json")]

@@ -10,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save as to_bytes
 
 from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.files import write_atomically
 from export3d.reading import reading
-from export3d.tensor_files import read_tensor_file, sealed
+from export3d.tensor_files import read_tensor_file, write_sealed
 from export3d.tracking.faces import FaceTracker
 
 Progress = Callable[[str, int, int], None]
@@ -74,9 +72,8 @@ class Detections:
 
     def save(self, path: Path, origin: str) -> None:
         """Write a safetensors file; `origin` says what they are detections of (:func:`origin_of`)."""
-        tensors = {field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}
         metadata = {"format": FORMAT, "version": str(VERSION), "origin": origin}
-        write_atomically(path, to_bytes(tensors, sealed(metadata, tensors)))
+        write_sealed(path, metadata, {field.name: getattr(self, field.name) for field in fields(self)})
 
     @staticmethod
     def load(path: Path, origin: str) -> Detections:

@@ -76,7 +76,7 @@ def sliders(model: Model, subject: Subject) -> list[dict[str, object]]:
         found = require_basis(model).coefficients(subject.state.beta)[0].tolist()
         own = {name: (found[int(name[1:]) - 1] - first) / (last - first) for name, (first, last) in ends.items()}
         titles = {"Basis": "v"}
-    known = [name for name in read_weights(model) if math.isfinite(own.get(name, math.nan))]
+    known = [name for name in list(ends) or read_weights(model) if math.isfinite(own.get(name, math.nan))]
     values = {name: round(min(max(own[name], 0.0), 1.0), 3) for name in known}
     groups = {
         t: [{"name": n, "value": v} for n, v in values.items() if n.startswith(begin)] for t, begin in titles.items()
@@ -134,14 +134,15 @@ def _with_weights(model: Model, own: FaceState, wanted: dict[str, float]) -> Fac
     """The portrait's face with other weights or coefficients, and with the least change of beta that says the same."""
     if not wanted:
         return own
-    known = read_weights(model)
+    ends = basis_ends(model)
+    known = list(ends) or read_weights(model)
     unknown = sorted(set(wanted) - set(known))
     if unknown or (own.weights is None and isinstance(model, PortraitModel)):
         raise UsageError(
             f"this model does not know the weights {', '.join(unknown or wanted)}. It knows: {', '.join(known) or 'none'}."
         )
     if not isinstance(model, PortraitModel):
-        ends, basis = basis_ends(model), require_basis(model)
+        basis = require_basis(model)
         coefficients = basis.coefficients(own.beta)
         for name, value in wanted.items():
             first, last = ends[name]

@@ -5,19 +5,16 @@ The convention is that of the synthetic clips: radians in the head's frame, side
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
 
 from export3d import __version__
 from export3d.errors import CheckpointError
-from export3d.files import write_atomically
 from export3d.reading import reading
-from export3d.tensor_files import read_tensor_file, sealed
+from export3d.tensor_files import read_tensor_file, write_sealed
 from export3d.tracking.faces import BLENDSHAPE_NAMES
 
 FORMAT = "export3d-gaze"
@@ -62,10 +59,7 @@ class GazeMap:
     def save(self, path: str | Path) -> str:
         """Write a safetensors file under a temporary name, rename it, and return its SHA-256."""
         metadata = {"format": FORMAT, "version": str(VERSION), "created_by": f"export3d {__version__}"}
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _SHAPES}
-        content = save(arrays, sealed(metadata, arrays))
-        write_atomically(Path(path), content)
-        return hashlib.sha256(content).hexdigest()
+        return write_sealed(path, metadata, {name: getattr(self, name) for name in _SHAPES})
 
     @staticmethod
     def load(path: str | Path | None = None) -> GazeMap:
