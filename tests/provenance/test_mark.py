@@ -96,9 +96,18 @@ def test_the_compiled_renderer_and_numpy_write_the_same_mark(
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     image[: shape[0] // 2] = 250  # a part of it is flat and nearly white
     y, x = np.mgrid[: shape[0], : shape[1]]
-    units = np.round(tile(PAYLOAD) * 32).astype(int)[y % TILE, x % TILE] * mark.gain(image)[y // 4, x]
+    units = np.round(tile(PAYLOAD) * 32).astype(int)[y % TILE, x % TILE] * slow_gain(image)[y, x]
     expected = np.clip(image + (units + 256 >> 9)[..., None], 0, 255)
     assert (Marker(PAYLOAD)(image) == expected).all()
+
+
+def slow_gain(image: np.ndarray) -> np.ndarray:
+    """`mark.gain` of each pixel: linear between the middles of blocks, across at each pixel, down at each pair of pairs of rows."""
+    blocks, (height, width) = mark.gain(image), image.shape[:2]
+    down, across = np.arange(blocks.shape[0]) * 8 + 3.5, np.arange(blocks.shape[1]) * 8 + 3.5
+    rows = np.stack([np.interp(np.arange(width), across, line) for line in blocks])
+    middles = np.arange(height) // 4 * 4 + 1.5
+    return np.floor(np.stack([np.interp(middles, down, line) for line in rows.T], axis=1) + 0.5).astype(int)
 
 
 def test_black_and_white_do_not_wrap_round() -> None:

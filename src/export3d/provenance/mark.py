@@ -15,8 +15,7 @@ LARGEST_RMS, SMALLEST_RMS = 2.0, 1.4
 """Root mean square of the change in grey levels, up to 256 and from 512 pixels on: 42.1 and 45.2 dB."""
 
 _BLOCK = 8  # pixels between two samples of the local contrast
-_STEP = 4  # pixels between two rows of the gain
-_PATTERN_UNIT, _FRACTION_BITS = 32, 9  # fixed point: pattern in 1/32, gain in 1/16 grey levels
+_PATTERN_UNIT, _GAIN_UNIT, _FRACTION_BITS = 32, 16, 9  # fixed point: pattern in 1/32, gain in 1/16 grey levels
 _FLAT, _SLOPE, _MAX_GAIN = 1.2, 0.7, 2.4  # relative; per grey level of bend; at most
 _STRENGTHS = np.linspace(0.0, 4.0, 17)  # that a wave of a small picture may get
 
@@ -36,19 +35,21 @@ class Marker:
 
     def __init__(self, payload: int, strengths: np.ndarray | float = 1.0) -> None:
         self.payload = payload
-        self._tile = np.clip(np.round(tile(payload, strengths) * _PATTERN_UNIT), -127, 127).astype(np.int16)
+        values = np.clip(np.round(tile(payload, strengths) * _PATTERN_UNIT), -127, 127).astype(np.int16)
+        self._tile = np.repeat(values[..., None], 3, axis=2)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The uint8 ``(H, W, 3)`` image with the mark; all three channels change alike, by up to ten grey levels."""
         strength = gain(image)
         if fused_status()[0]:
-            return add_pattern(image, self._tile, strength, step=_STEP, fraction=_FRACTION_BITS)
-        rows, across = np.arange(len(image)), np.take(self._tile, range(image.shape[1]), axis=1, mode="wrap")
-        change = np.repeat(strength[rows // _STEP] * across[rows % TILE], 3, axis=1)
+            return add_pattern(image, self._tile, strength)
+        height, width = image.shape[:2]
+        across = np.take(self._tile[..., 0], range(width), axis=1, mode="wrap")
+        change = spread(strength, height, width) * across[np.arange(height) % TILE]
         change += 1 << (_FRACTION_BITS - 1)
         change >>= _FRACTION_BITS
-        change += image.reshape(len(image), -1)
-        return np.clip(change, 0, 255, out=change).astype(np.uint8).reshape(image.shape)
+        marked = image + change[..., None]
+        return np.clip(marked, 0, 255, out=marked).astype(np.uint8)
 
     def still(self, image: np.ndarray) -> np.ndarray:
         """A single picture; in a small one the waves that it hides least get more of the same strength."""
@@ -83,17 +84,26 @@ def target_rms(height: int, width: int) -> float:
 
 
 def gain(image: np.ndarray) -> np.ndarray:
-    """How strongly each place may change: int16 ``(ceil(H / 4), W)`` in 1/16 grey levels; more where it is lively."""
-    height, width = image.shape[:2]
+    """How strongly each block of 8 x 8 pixels may change: int16 ``(ceil(H / 8), ceil(W / 8))`` in 1/16 grey levels."""
     green = np.ascontiguousarray(image[::2, ::2, 1])
     bends = np.zeros_like(green)  # a slope is calm, what bends is lively
     bends[:, 1:-1] = _distance(green[:, 1:-1], _mean(green[:, 2:], green[:, :-2])) // 2
     bends[1:-1] += _distance(green[1:-1], _mean(green[2:], green[:-2])) // 2
     lively = np.asarray(Image.fromarray(bends).reduce(_BLOCK // 2), dtype=np.float32)
     wanted = np.minimum(_FLAT + _SLOPE * lively, _MAX_GAIN)
-    wanted *= target_rms(height, width) / float(np.sqrt(np.mean(wanted**2))) * 16
-    smooth = Image.fromarray(wanted).resize((width, -(-height // _STEP)), Image.Resampling.BILINEAR)
-    return np.asarray(smooth.convert("L")).astype(np.int16)  # of bytes, Pillow hands over four times as fast
+    wanted *= target_rms(*image.shape[:2]) / float(np.sqrt(np.mean(wanted**2))) * _GAIN_UNIT
+    return np.round(wanted).astype(np.int16)
+
+
+def spread(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The gain ``(height, width)``, bilinear between the middles of its blocks, four rows alike, rounded; as the kernel does."""
+    strips, columns = np.arange(-(-2 * height // _BLOCK)), np.arange(width)
+    other = np.clip(strips // 2 + np.where(strips % 2, 1, -1), 0, len(blocks) - 1)
+    lines = 3 * blocks[strips // 2] + blocks[other]
+    off = (2 * (columns % _BLOCK) + 1 - _BLOCK).astype(np.int16)
+    own, beside = columns // _BLOCK, np.clip(columns // _BLOCK + np.sign(off), 0, blocks.shape[1] - 1)
+    values = lines[:, own] * (2 * _BLOCK - np.abs(off)) + lines[:, beside] * np.abs(off)
+    return np.repeat(values + 32 >> 6, _BLOCK // 2, axis=0)[:height]
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 VARIABLE = "EXPORT3D_FUSED"
 """Environment variable: `0` never takes the fused renderer; `plain`, `avx2` or `avx512` takes this version of it."""
 
-_VERSION = 5  # kVersion of kernel/scene.h
+_VERSION = 6  # kVersion of kernel/scene.h
 
 _F, _I, _L, _P = ctypes.c_float, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -87,7 +87,7 @@ class Patterned(ctypes.Structure):
     """`Patterned` of kernel/scene.h."""
 
     _fields_ = [
-        *((name, _I) for name in ("height", "width", "step", "fraction")),
+        *((name, _I) for name in ("height", "width")),
         *((name, _P) for name in ("pattern", "gain", "from", "to")),
     ]
 

@@ -16,7 +16,8 @@ from export3d.checks import check_shape
 from export3d.rendering.fused import binding
 from export3d.rendering.fused.render import FusedJoint, joint_of, pinhole_of
 
-_MARGIN, _LINES, _CLUES, _SAID, _TILE = 4, 9, 28, 8, 128  # kMargin, kLines, kClues, kSaid, kTile of the kernel
+_MARGIN, _LINES, _CLUES, _SAID = 4, 9, 28, 8  # kMargin, kLines, kClues, kSaid of the kernel
+_TILE, _BLOCK = 128, 8  # kTile, kBlock
 
 Corrections = tuple[Tensor, Callable[[Tensor], Tensor]]
 """State ``(K, s, t)`` that the correcting network reads beside the rest, and the network: ``(1, 28 + K, h / 2, w / 2)`` ->
@@ -138,21 +139,22 @@ def _met(opacity: Tensor) -> np.ndarray:
     return met
 
 
-def add_pattern(image: np.ndarray, pattern: np.ndarray, gain: np.ndarray, *, step: int, fraction: int) -> np.ndarray:
-    """A uint8 ``(H, W, 3)`` image plus a repeated pattern times a gain; all three channels change alike.
+def add_pattern(image: np.ndarray, pattern: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """A uint8 ``(H, W, 3)`` image plus a repeated pattern times a gain, their product in 1/512 of a level, rounded.
 
     Args:
-        pattern: int16 ``(128, 128)``.
-        gain: int16 ``(ceil(H / step), W)``.
-        fraction: bits of gain times pattern, which must stay within 16, that are behind the point; the rest is rounded.
+        pattern: int16 ``(128, 128, 3)``.
+        gain: int16 ``(ceil(H / 8), ceil(W / 8))``, at the middles of blocks of 8 x 8 pixels, at most 127; bilinear between
+            them, rounded. Its product with the pattern stays within 16 bits.
     """
     height, width = image.shape[:2]
     kept = [np.ascontiguousarray(x) for x in (pattern, gain, image)]
-    wanted = [((_TILE, _TILE), np.int16), ((-(-height // step), width), np.int16), ((height, width, 3), np.uint8)]
+    blocks = (-(-height // _BLOCK), -(-width // _BLOCK))
+    wanted = [((_TILE, _TILE, 3), np.int16), (blocks, np.int16), ((height, width, 3), np.uint8)]
     if [(x.shape, x.dtype) for x in kept] != wanted:
         raise ValueError(f"add_pattern: expected {wanted}; got {[(x.shape, x.dtype) for x in kept]}")
     out = np.empty_like(kept[2])
-    call = binding.Patterned(height, width, step, fraction, *(x.ctypes.data for x in (*kept, out)))
+    call = binding.Patterned(height, width, *(x.ctypes.data for x in (*kept, out)))
     binding.library().export3d_fused_add_pattern(ctypes.byref(call), _kernel(), torch.get_num_threads())
     return out
 

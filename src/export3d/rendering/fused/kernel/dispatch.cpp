@@ -165,8 +165,9 @@ EXPORT3D_API int export3d_fused_paste(const export3d::Pasted* pasted, const char
 EXPORT3D_API int export3d_fused_add_pattern(const export3d::Patterned* picture, const char* name, int threads) {
   const Kernel* kernel = kernel_for(name);
   if (!kernel) return 1;
-  share_out(picture->height, kRowsAtOnce, bounded(threads), [&](int, int begin, int end) {
-    for (int row = begin; row < end; ++row) kernel->add_pattern(*picture, row);
+  constexpr int rows = export3d::kBlock / 2;
+  share_out((picture->height + rows - 1) / rows, kRowsAtOnce / rows, bounded(threads), [&](int, int begin, int end) {
+    for (int strip = begin; strip < end; ++strip) kernel->add_pattern(*picture, strip);
   });
   return 0;
 }

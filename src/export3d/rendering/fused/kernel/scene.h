@@ -6,7 +6,7 @@
 
 namespace export3d {
 
-constexpr int kVersion = 5;  // of this layout; binding.py refuses a library of another one
+constexpr int kVersion = 6;  // of this layout; binding.py refuses a library of another one
 
 // A smooth joint about a height (the neck): x + w(y) (x - pivot) extra, w from 0 at `top` to 1 at `bottom`.
 struct Joint {
@@ -82,12 +82,12 @@ struct Pasted {
   int64_t photo_stride, stride;
 };
 
-constexpr int kTile = 128;  // side of the repeated pattern, pixels
+constexpr int kTile = 128, kBlock = 8;  // sides of the repeated pattern and of a block of the gain, pixels
 
-// A picture (height, width, 3) to which a pattern (kTile, kTile) is added, times a gain (height / step, rounded up; width), both
-// of whole numbers, their product divided by 2 to the power of `fraction`.
+// A picture (height, width, 3) to which a pattern (kTile, kTile, 3) is added, times a gain (height / kBlock, width / kBlock, both
+// rounded up), whole numbers whose product counts 1/512 of a level.
 struct Patterned {
-  int32_t height, width, step, fraction;
+  int32_t height, width;
   const int16_t *pattern, *gain;
   const uint8_t* from;
   uint8_t* to;
@@ -107,7 +107,7 @@ struct Kernel {
   void (*mix)(const Head&, float* work, int first_row, int last_row);
   size_t (*paste_floats)(const Pasted&);
   void (*paste)(const Pasted&, float* work, int row);
-  void (*add_pattern)(const Patterned&, int row);
+  void (*add_pattern)(const Patterned&, int strip);  // half a block of rows
 };
 
 // -126. Where compilers do not see the number, they take one instruction for the greater of two instead of two.
