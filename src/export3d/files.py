@@ -113,6 +113,19 @@ def write_error(path: Path, error: BaseException, advice: str = "Check the folde
     return OutputError(f"{path}: cannot be written ({reason}). {advice}")
 
 
+def make_folder(folder: Path) -> Path:
+    """Make a folder of outputs, and those above it, where they are missing.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: the folder cannot be made ({error.strerror or error}).") from error
+    return folder
+
+
 def write_atomically(path: Path, content: bytes, advice: str = "Check the folder and its rights.") -> None:
     """Write a whole file.
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from export3d.errors import ImageSizeError, UnreadableImageError
+from export3d.files import write_atomically
 from export3d.reading import reading
 
 MIN_SIDE_PX = 32
@@ -162,3 +163,14 @@ def to_tensor_of(images: Tensor) -> Tensor:
     if images.device.type == "cpu":
         return to_tensor(images.numpy())
     return images.movedim(-1, -3).float() / 127.5 - 1.0
+
+
+def write_sheet(path: Path, picture: np.ndarray, quality: int = 90) -> None:
+    """Write a picture that shows numbers or many frames, in the format of the ending; `quality` of a JPEG.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, Image.registered_extensions()[path.suffix.lower()], quality=quality)
+    write_atomically(path, content.getvalue())

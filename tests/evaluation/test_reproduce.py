@@ -19,6 +19,7 @@ from PIL import Image
 from export3d.checkpoint import read_checkpoint
 from export3d.cli import main
 from export3d.cli.reproduce import recorded_command
+from export3d.data.manifest import file_sha256
 from export3d.errors import DataError
 from export3d.evaluation.figures.markdown import shown, table
 from export3d.heads.clips.one_clip import ClipsConfig
@@ -87,7 +88,10 @@ def test_the_page_of_the_claims_is_made_from_the_result_files_and_says_what_was_
             facts["samples"] = samples
         (tmp_path / "reproduce_table4.json").write_text(json.dumps(content), encoding="utf-8")
         assert paper_page(tmp_path).count("**Not yet run at this budget.**") == told
-    assert "within the confidence interval" in paper_page(tmp_path)
+    assert "within the confidence interval" in paper_page(tmp_path) and "Not yet run:" not in paper_page(tmp_path)
+    del content["budget"]["cross-attention"]
+    (tmp_path / "reproduce_table4.json").write_text(json.dumps(content), encoding="utf-8")
+    assert "**Not yet run: cross-attention.**" in paper_page(tmp_path)
 
 
 def test_one_command_leaves_models_scores_pictures_and_the_page(work: Path) -> None:
@@ -257,6 +261,23 @@ def test_a_stopped_evaluation_keeps_its_pairs(
     shutil.copytree(work / "runs", tmp_path / "runs")  # the model of the main table
     assert call(*arguments) == 0
     assert "evaluate full: 2 pairs, 1 from before" in capsys.readouterr().err
+
+
+def test_rows_without_a_model_are_named_and_the_bundled_model_is_left_out_where_nobody_asks(
+    work: Path, given: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(work / "runs" / "full", tmp_path / "runs" / "full")
+    words = ["--stages", "evaluate", "figures", "--variants", "full", "cross-attention", "--clips", "1"]
+    assert call("-o", tmp_path, "--scale", "smoke", "--device", "cpu", "--figure-clips", "1", *given, *words) == 0
+    err = " ".join(capsys.readouterr().err.split())
+    assert "evaluate cross-attention:" in err and "model.safetensors is missing; not scored" in err
+    assert {path.name for path in (tmp_path / "evaluation").iterdir()} == {"full", "full.json", "swaps"}
+    assert len(list((tmp_path / "evaluation" / "swaps").iterdir())) == 1
+    methods = json.loads((tmp_path / "evaluation" / "full.json").read_text())["values"]["same"]
+    assert list(methods) == ["model"]  # baselines are those of the main table
+    drawn = json.loads((tmp_path / "figures.json").read_text())
+    models = drawn[str((tmp_path / "pictures" / "novel_view.jpg").absolute())]["models"]
+    assert models == {"main": file_sha256(tmp_path / "runs" / "full" / "model.safetensors")}
 
 
 def test_without_variants_the_main_model_alone_is_scored_and_drawn(

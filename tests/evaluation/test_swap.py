@@ -70,6 +70,19 @@ def test_the_leak_costs_what_the_picture_gains_without_it(
     assert scores["leak_cost"] == pytest.approx([20.0], abs=0.01)
 
 
+def test_an_exact_rendering_is_kept_and_found_again(
+    dataset: ClipDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = procedural_head()
+    first = swap._kept_swap(dataset, 0, 1, [0, 2], head, tmp_path)
+    other = swap._kept_swap(dataset, 0, 1, [1, 2], head, tmp_path)
+    monkeypatch.setattr(swap, "exact_swap", lambda *_: pytest.fail("rendered again"))
+    again = swap._kept_swap(dataset, 0, 1, [0, 2], head, tmp_path)
+    for kept, rendered in zip(again, first, strict=True):
+        assert kept.dtype == rendered.dtype and np.array_equal(kept, rendered)
+    assert not np.array_equal(other[0][0], first[0][0])  # other times are another rendering
+
+
 def test_clips_of_another_head_or_without_their_settings_are_refused(dataset: ClipDataset, tmp_path: Path) -> None:
     other = replace(procedural_head(), name="another")
     with pytest.raises(DataError, match=r"rendered with the head 'procedural.*'; got 'another'.*--head-model"):

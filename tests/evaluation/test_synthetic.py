@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from export3d.evaluation.figures.layout import SheetRow, lay_out
 from export3d.evaluation.scores.synthetic import Truth, _sharpness, masked_psnr, score_synthetic
 from export3d.model import PRESETS, Export3D
 from export3d.portrait import PORTRAIT_PRESETS, build_model, save_model
+from export3d.rendering.fused import binding
 from export3d.tracking import Crop
 from export3d.tracking.tracker import TrackedFrame, lost_frame
 
@@ -65,6 +66,17 @@ def test_every_variant_is_scored_and_copying_has_no_depth(clips: Path, model: Ex
     assert np.isnan(scores["copy_source"].depth)
     assert scores["model"].depth > 0.0
     assert scores["model"].foreground != scores["source_camera"].foreground
+
+
+def test_a_row_of_the_papers_tables_scores_the_same_alone_and_by_either_renderer(
+    clips: Path, model: Export3D, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = ClipDataset(clips)
+    every, brief = score_synthetic(model, dataset), score_synthetic(model, dataset, brief=True)
+    assert set(brief) == {"model", "copy_source"} and brief["model"] == every["model"]
+    monkeypatch.setenv(binding.VARIABLE, "0")
+    plain = score_synthetic(model, dataset, brief=True)
+    assert asdict(plain["model"]) == pytest.approx(asdict(brief["model"]), abs=1e-3)
 
 
 def test_a_model_with_a_neck_is_also_scored_with_the_portraits_torso(

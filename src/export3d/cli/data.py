@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from PIL import Image
 from rich.console import Console
 
 from export3d.checks import check_choice
@@ -21,7 +19,7 @@ from export3d.data.manifest import describe_extractor
 from export3d.data.merge import merge_datasets
 from export3d.data.sheet import contact_sheet
 from export3d.errors import DataError, UsageError
-from export3d.files import write_atomically
+from export3d.images import write_sheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +125,7 @@ def _show(options: ShowOptions) -> None:
     for name, value in (("--clips", options.clips), ("--columns", options.columns), ("--tile", options.tile)):
         if value < 1:
             raise UsageError(f"{name}: expected at least 1; got {value}.")
-    suffix = check_choice("--output ending", options.output.suffix.lower(), (".png", ".jpg", ".jpeg"))
+    check_choice("--output ending", options.output.suffix.lower(), (".png", ".jpg", ".jpeg"))
     check_targets((options.output,))
     sheet = contact_sheet(
         ClipDataset(options.folder, split=options.split),
@@ -136,7 +134,5 @@ def _show(options: ShowOptions) -> None:
         tile_px=options.tile,
         draw=not options.plain,
     )
-    content = io.BytesIO()
-    Image.fromarray(sheet).save(content, "PNG" if suffix == ".png" else "JPEG")
-    write_atomically(options.output, content.getvalue())
+    write_sheet(options.output, sheet)
     say(f"wrote {options.output}")

@@ -13,7 +13,8 @@ import tyro
 
 from export3d.cli.common import parse, pick_device, progress_bar, result_line, say, set_threads
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
-from export3d.errors import OutputError, UsageError
+from export3d.errors import UsageError
+from export3d.files import make_folder
 from export3d.provenance import ProvenanceOptions
 
 if TYPE_CHECKING:
@@ -80,10 +81,7 @@ def run(options: DemoOptions) -> None:
     from export3d.training.loop.memory import keep_freed_memory
 
     source, driving = _samples(options.portrait)
-    try:
-        options.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{options.output}: the folder cannot be made ({error.strerror}).") from error
+    make_folder(options.output)
     check_target(options.output / "animated.mp4")
     set_threads(options.threads)
     keep_freed_memory()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from export3d.cli.common import parse, pick_device, progress_bar, say, set_threads
-from export3d.errors import OutputError, UsageError
+from export3d.errors import UsageError
+from export3d.files import make_folder
 
 if TYPE_CHECKING:
     from export3d.data import ClipDataset
@@ -98,12 +99,12 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
         return
     pairs = choose_pairs(dataset, options.protocol, pairs_file=options.pairs, clips=options.clips, seed=options.seed)
     if options.pairs_only:
-        folder = _folder(options.output)
+        folder = make_folder(options.output)
         write_pairs(folder / "pairs.json", pairs)
         say(f"{folder / 'pairs.json'}: {len(pairs)} pairs")
         return
     maker = _maker(options, dataset, pairs)
-    folder = _folder(options.output)
+    folder = make_folder(options.output)
     with _backends(options) as backends, progress_bar("evaluating", len(pairs)) as report:
         write_pairs(folder / "pairs.json", pairs)
         result = evaluate(
@@ -157,7 +158,7 @@ def _measure_backends(options: EvaluateOptions, command: list[str], dataset: Cli
     with _backends(options) as backends, progress_bar("measuring back ends", count) as report:
         found = measure_backends(dataset, backends, clips=options.clips, seed=options.seed, on_progress=report)
         facts = _facts(options, command, dataset, backends)
-    path = _folder(options.output) / "backends.json"
+    path = make_folder(options.output) / "backends.json"
     content = {
         "format": "export3d-backend-accuracy",
         "version": 1,
@@ -203,14 +204,6 @@ def _backends(options: EvaluateOptions) -> AbstractContextManager[Backends]:
         deep3d_checkpoint=options.deep3d_checkpoint,
         lpips=(options.lpips_vgg, options.lpips_heads) if options.lpips_vgg and options.lpips_heads else None,
     )
-
-
-def _folder(output: Path) -> Path:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output}: the folder could not be made ({error}). Choose another -o folder.") from error
-    return output
 
 
 def _facts(options: EvaluateOptions, command: list[str], dataset: ClipDataset, backends: Backends) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Annotated
 import tyro
 
 from export3d.cli.common import parse, say
-from export3d.errors import OutputError, UsageError
+from export3d.errors import UsageError
+from export3d.files import make_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +49,7 @@ def run(options: ExportOptions) -> str:
     model = load_model(options.model)
     if not isinstance(model, PortraitModel):
         raise UsageError("export3d export knows the portrait model only; this file holds the paper's. Name another.")
-    try:
-        options.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{options.output}: the folder cannot be made ({error.strerror}).") from error
+    make_folder(options.output)
     graphs = export_graphs(model, options.output, options.size)
     config = {
         "format": "export3d-onnx",

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from export3d.cli.common import Events, check_targets, say, stage_bars
 from export3d.data.tar_members import encode_image
-from export3d.errors import OutputError, UsageError
-from export3d.files import measured_now, write_atomically
+from export3d.errors import UsageError
+from export3d.files import make_folder, measured_now, write_atomically
 from export3d.heads.clips.entanglement import EntanglementConfig, measure_entanglement
 from export3d.heads.clips.extractor import LinearExtractor
 from export3d.heads.clips.motion_csv import from_csv
@@ -200,10 +200,7 @@ def _entanglement(options: EntanglementOptions, argv: list[str]) -> None:
         "chance_of_1_nn": 1.0 / config.identities,
         "rows": [asdict(row) for row in rows],
     }
-    try:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{options.output.parent}: the folder cannot be made ({error.strerror or error}).") from error
+    make_folder(options.output.parent)
     write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
     say(f"{options.output}: written; chance of 1-NN is {1.0 / config.identities:.3f}.")
 

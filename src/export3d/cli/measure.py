@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -136,18 +135,14 @@ def _load(path: Path) -> tuple[LeBS, dict[str, Any]]:
 
 def _draw(path: Path | None, sample: ExpressionSample, coefficients: Any, people: int) -> dict[str, int] | None:
     """t-SNE of the first people; returns how many people and frames it shows."""
-    from PIL import Image
-
     from export3d.evaluation.figures.expression_figure import tsne_figure
-    from export3d.files import write_atomically
+    from export3d.images import write_sheet
 
     if path is None:
         return None
     shown = sample.first(people)
     picture, _ = tsne_figure(shown, coefficients[sample.identity < people])
-    buffer = BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG" if path.suffix.lower() == ".png" else "JPEG")
-    write_atomically(path, buffer.getvalue())
+    write_sheet(path, picture)
     say(f"wrote {path}")
     return {"people": shown.identities, "frames": len(shown.beta)}
 

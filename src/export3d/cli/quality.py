@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +15,6 @@ from export3d.cli.common import check_targets, parse, progress_bar, say, set_thr
 from export3d.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
 
     from export3d.data import ClipDataset
     from export3d.evaluation.scores.synthetic import SyntheticScores
@@ -72,10 +70,10 @@ def run(options: QualityOptions, command: list[str]) -> None:
     from export3d.evaluation.figures.sheets import same_identity_sheet
     from export3d.evaluation.scores.synthetic import score_synthetic
     from export3d.files import measured_now, write_atomically
+    from export3d.images import write_sheet
     from export3d.portrait.loading import checkpoint_path, load_model
 
-    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-    check_targets((options.output,), (options.sheet, *kinds))
+    check_targets((options.output,), (options.sheet, ".png", ".jpg", ".jpeg"))
     set_threads(options.threads)
     model = load_model(options.model)
     dataset = ClipDataset(options.data)
@@ -122,18 +120,8 @@ def run(options: QualityOptions, command: list[str]) -> None:
         write_atomically(options.output, (json.dumps(facts, indent=1) + "\n").encode())
     if options.sheet is not None:
         sheet = same_identity_sheet(model, dataset, clips=options.rows, seed=options.seed)
-        _write_sheet(options.sheet, sheet, kinds[options.sheet.suffix.lower()])
-
-
-def _write_sheet(path: Path, sheet: np.ndarray, kind: str) -> None:
-    from PIL import Image
-
-    from export3d.files import write_atomically
-
-    content = io.BytesIO()
-    Image.fromarray(sheet).save(content, kind, quality=90)
-    write_atomically(path, content.getvalue())
-    say(f"wrote {path}")
+        write_sheet(options.sheet, sheet)
+        say(f"wrote {options.sheet}")
 
 
 def _print_table(scores: dict[str, SyntheticScores]) -> None:

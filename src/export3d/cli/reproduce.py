@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 
@@ -40,14 +40,7 @@ class ReproduceOptions:
     stages work; its numbers mean nothing."""
     stages: tuple[Stage, ...] = ("data", "pretrain", "train", "evaluate", "figures", "page")
     """Which stages to do; they are done in this order."""
-    variants: tuple[Variant, ...] = (
-        "full",
-        "direct-3dmm",
-        "e2e-lebs-n25",
-        "e2e-lebs-n10",
-        "e2e-lebs-n5",
-        "cross-attention",
-    )
+    variants: tuple[Variant, ...] = get_args(Variant)
     """Which variants to train, score and draw; with none after it, the main table and its figures alone. Tables are made of
     all that have been scored."""
     samples: int = 0
@@ -65,7 +58,8 @@ class ReproduceOptions:
     runs: Path | None = None
     """Folder of finished models VARIANT/model.safetensors, which are taken as they are."""
     model: str | None = None
-    """Model of the main table and its figures: a bundled name or a .safetensors file. The bundled one when left out."""
+    """Model of the main table and its figures: a bundled name or a .safetensors file. When left out, the figures are those of
+    `full`, and with no --variants both are made for the bundled one."""
     results: Path | None = None
     """Folder for reproduce_*.json, clebs.json and tables.md; WORK/results when left out."""
     pictures: Path | None = None
@@ -143,7 +137,6 @@ def run(options: ReproduceOptions, command: str) -> int:
 
 def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str, reporter: Reporter) -> None:
     from export3d.reproduce import figures, scores, tables, training
-    from export3d.reproduce.settings import MAIN
 
     results = options.results or options.output / "results"
     pictures = options.pictures or options.output / "pictures"
@@ -155,9 +148,7 @@ def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str,
         for variant in settings.variants:
             training.train(settings, variant, reporter)
     elif stage == "evaluate":
-        choice, open_backends = _backends(options, settings)
-        for name in (*settings.variants, MAIN):
-            scores.score_model(settings, name, choice, open_backends, reporter)
+        scores.score_models(settings, *_backends(options, settings), reporter)
     elif stage == "figures":
         figures.draw_figures(settings, pictures, reporter)
         if settings.variants:  # the bundled model brings no pre-training run
@@ -203,8 +194,7 @@ def _measure_expression(
     """Fig. 8 and its numbers, by `export3d measure-expression`."""
     from export3d.cli import measure
     from export3d.data.manifest import MANIFEST_NAME, file_sha256
-    from export3d.files import write_atomically
-    from export3d.reproduce.settings import make_folder
+    from export3d.files import make_folder, write_atomically
     from export3d.reproduce.tables import read_result
     from export3d.training.phases.pretrain_files import EXPRESSION_FILE
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from fractions import Fraction
 from pathlib import Path
 
-from PIL import Image
-
 from export3d.data.dataset import ClipDataset
 from export3d.errors import DataError, UsageError
-from export3d.files import write_atomically
+from export3d.images import write_sheet
 from export3d.video import VideoWriter
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -33,10 +30,7 @@ def export_clip(dataset: ClipDataset, key: str, path: str | Path, frame: int = 0
     if path.suffix.lower() in PICTURES:
         if not 0 <= frame < dataset.num_frames(index):
             raise UsageError(f"--frame must be from 0 to {dataset.num_frames(index) - 1}; got {frame}.")
-        content = io.BytesIO()
-        kind = Image.registered_extensions()[path.suffix.lower()]
-        Image.fromarray(dataset.frame(index, frame)).save(content, kind, quality=95)
-        write_atomically(path, content.getvalue())
+        write_sheet(path, dataset.frame(index, frame), quality=95)
         return
     numerator, denominator = dataset.meta(index)["fps"]
     with VideoWriter(path, Fraction(numerator, denominator), (dataset.size, dataset.size)) as writer:

@@ -11,7 +11,7 @@ from export3d.data.clip import FRAME_FORMATS, Clip, validate_clip
 from export3d.data.manifest import MANIFEST_NAME, ClipEntry, Manifest, ShardEntry, require_same_extractor
 from export3d.data.tar_members import END_OF_ARCHIVE, clip_bytes
 from export3d.errors import DataError, OutputError
-from export3d.files import publish, temporary_beside
+from export3d.files import make_folder, publish, temporary_beside
 
 
 def shard_name(number: int) -> str:
@@ -90,10 +90,7 @@ class ShardWriter:
         self._shard: ShardFile | None = None
         self._size: int | None = None
         self._extractor: dict[str, str] | None = None
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: the folder cannot be made ({error.strerror or error}).") from error
+        make_folder(self.folder)
         if (self.folder / MANIFEST_NAME).exists():
             raise DataError(f"{self.folder}: already holds a data set. Choose another folder or remove it first.")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from export3d import __version__
 from export3d.data.manifest import MANIFEST_NAME, Manifest
-from export3d.errors import DataError, OutputError, UsageError
-from export3d.files import clear_leftovers, only_user, write_atomically
+from export3d.errors import DataError, UsageError
+from export3d.files import clear_leftovers, make_folder, only_user, write_atomically
 from export3d.preprocess.cluster import run_on_ray
 from export3d.preprocess.jobs import Inputs, Loss, VideoJob
 from export3d.preprocess.layouts import find_inputs
@@ -67,11 +67,8 @@ def prepare(
     tell = progress or (lambda step, done, total, what: None)
     found = find_inputs(inputs, options)
     records, staging = folder / RECORDS, folder / STAGING
-    try:
-        records.mkdir(parents=True, exist_ok=True)
-        staging.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: the folder cannot be made ({error.strerror or error}).") from error
+    for place in (records, staging):
+        make_folder(place)
     with only_user(records, UsageError):
         if (folder / MANIFEST_NAME).exists() and not (records / CONFIG_NAME).exists():
             raise DataError(f"{folder}: already holds a data set that was not made by prepare. Choose another folder.")

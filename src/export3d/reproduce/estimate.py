@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from export3d.evaluation.scores.makers import ModelFrames
+from export3d.evaluation.scores.makers import BASELINES, ModelFrames
 from export3d.evaluation.scores.run import choose_pairs, evaluate
 from export3d.evaluation.scores.synthetic import score_synthetic
+from export3d.files import make_folder
 from export3d.heads.clips.rendering import render_clips
+from export3d.model import PRESETS, Export3D
 from export3d.portrait.loading import load_model
 from export3d.reproduce.scores import OpenBackends
-from export3d.reproduce.settings import Settings, make_folder
+from export3d.reproduce.settings import Settings
 from export3d.reproduce.training import clips_configs, pretrain_config, train_config
 from export3d.training.loop.distributed import World
 from export3d.training.loop.run import Task
@@ -77,7 +79,7 @@ def estimate(settings: Settings, stages: Sequence[str], open_backends: OpenBacke
                 add(f"train {variant}", what, _step_seconds(training), training.total_steps)
         if "evaluate" in stages:
             same, cross, truth = _evaluation_seconds(trial, open_backends)
-            models = len(settings.variants) + 1
+            models = len(settings.variants) + settings.asks_for_main
             clips = min(settings.num_clips, _test_clips(settings))
             add("evaluate", "same-identity pair of a model", same, models * clips)
             add("evaluate", "cross-identity pair of a model", cross, models * clips)
@@ -116,23 +118,30 @@ def _export(task: Task[Any], folder: Path, command: str) -> None:
 
 
 def _evaluation_seconds(trial: Settings, open_backends: OpenBackends) -> tuple[float, float, float]:
-    """Seconds of one pair of each kind, and of one clip against exact truth (0 without truth), for --model."""
+    """Seconds of one pair of each kind, and of one clip against exact truth (0 without truth), for --model or an untrained
+    one of the scale."""
     dataset = trial.open_test()
-    model = load_model(trial.model, device=trial.device)
+    rows = not trial.asks_for_main
+    model = Export3D(PRESETS[trial.sizes.preset]).eval() if rows else load_model(trial.model, device=trial.device)
     maker = ModelFrames(model, dataset, {"name": "estimate"})
     pairs = choose_pairs(dataset, "both", clips=1, seed=trial.seed)
     with open_backends() as backends:
         seconds = [
             _seconds(
                 lambda pair=pair: evaluate(
-                    dataset, maker, [pair], backends, make_folder(trial.work / "pairs" / pair.kind)
+                    dataset,
+                    maker,
+                    [pair],
+                    backends,
+                    make_folder(trial.work / "pairs" / pair.kind),
+                    baselines=() if rows else BASELINES,
                 )
             )
             for pair in pairs
         ]
     truth = 0.0
     if dataset.has(0, "0000.mask.png"):
-        truth = _seconds(lambda: score_synthetic(model, dataset, clips=1))
+        truth = _seconds(lambda: score_synthetic(model, dataset, clips=1, brief=rows))
     return seconds[0], seconds[1], truth
 
 

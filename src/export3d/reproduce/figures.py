@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from export3d.animation import Animator
 from export3d.animation.sweep import (
@@ -26,11 +24,12 @@ from export3d.data import ClipDataset
 from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
-from export3d.files import write_atomically
+from export3d.files import make_folder, write_atomically
+from export3d.images import write_sheet
 from export3d.portrait import Model, load_model
 from export3d.portrait.loading import checkpoint_path
 from export3d.reading import read_json
-from export3d.reproduce.settings import TABLE3, TABLE4, Reporter, Settings, make_folder
+from export3d.reproduce.settings import TABLE3, TABLE4, Reporter, Settings
 from export3d.tracking import Crop, Tracker
 from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
 from export3d.training.batches.stored_portrait import stored_state
@@ -62,7 +61,8 @@ def draw_figures(settings: Settings, folder: Path, report: Reporter) -> list[Pat
     dataset = settings.open_test()
     make_folder(folder)
     files = {variant: settings.model_file(variant) for variant in settings.variants}
-    files = {"main": checkpoint_path(settings.model)} | {v: path for v, path in files.items() if path.is_file()}
+    files["main"] = checkpoint_path(settings.model) if settings.asks_for_main else settings.model_file("full")
+    files = {name: path for name, path in files.items() if path.is_file()}
     digests = {name: file_sha256(path) for name, path in files.items()}
     data = file_sha256(dataset.folder / MANIFEST_NAME)
     notes = settings.work / "figures.json"
@@ -92,7 +92,7 @@ def draw_figures(settings: Settings, folder: Path, report: Reporter) -> list[Pat
         for name in members:
             if name not in models:
                 models[name] = load_model(files[name], device=settings.device)
-        _save(path, figure.draw({name: models[name] for name in members}, dataset))
+        write_sheet(path, figure.draw({name: models[name] for name in members}, dataset))
         done[str(path.absolute())] = fingerprint
         write_atomically(notes, (json.dumps(done, indent=1) + "\n").encode())
         report.line(f"figures: wrote {path}")
@@ -168,12 +168,6 @@ def _figures(settings: Settings) -> list[_Figure]:
 
 def _has_basis(path: Path) -> bool:
     return read_checkpoint(path, kind="export3d").config["expression"]["kind"] == "lebs"
-
-
-def _save(path: Path, picture: np.ndarray) -> None:
-    buffer = BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG" if path.suffix == ".png" else "JPEG", quality=90)
-    write_atomically(path, buffer.getvalue())
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from export3d.evaluation.figures.markdown import shown, table
-from export3d.reproduce.settings import SCALES
+from export3d.reproduce.settings import SCALES, TABLE3, TABLE4
 from export3d.reproduce.tables import read_result
 
 TITLES = {
@@ -81,7 +81,7 @@ def paper_page(folder: Path) -> str:
         "row by row; another `--seed` and folder give another seed:",
         *("", "```", PAPER_COMMAND, "```", ""),
     ]
-    for name in ("reproduce_table3", "reproduce_table4"):
+    for name, members in (("reproduce_table3", TABLE3), ("reproduce_table4", TABLE4)):
         path = folder / f"{name}.json"
         content = read_result(path) if path.is_file() else {"scale": None, "budget": {}}
         lines += [f"## {TITLES[name]}", ""]
@@ -94,6 +94,8 @@ def paper_page(folder: Path) -> str:
             lines += [""]
             continue
         lines += [f"`{path.name}`: `{content['command']}`, {content['date']}, seed {content['seed']}", ""]
+        missing = [row for row in members if row not in content["budget"]]
+        lines += [f"**Not yet run: {', '.join(missing)}.**", ""] if missing else []
         lines += [*section(content), ""]
     return "\n".join(lines)
 

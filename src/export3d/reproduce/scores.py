@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,19 @@ from export3d.data import ClipDataset
 from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError
 from export3d.evaluation.metrics.pictures import summarise
-from export3d.evaluation.scores.makers import ModelFrames
+from export3d.evaluation.scores.makers import BASELINES, ModelFrames
 from export3d.evaluation.scores.protocol import Pair
 from export3d.evaluation.scores.run import Backends, choose_pairs, evaluate
 from export3d.evaluation.scores.scoring import ClipScores, finite
 from export3d.evaluation.scores.swap import score_swap
 from export3d.evaluation.scores.synthetic import score_synthetic
 from export3d.evaluation.scores.tables import without_source
-from export3d.files import measured_now, write_atomically
+from export3d.files import make_folder, measured_now, write_atomically
 from export3d.heads.shape.model_file import load_head
 from export3d.portrait import Model
 from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.reading import read_json, reading
-from export3d.reproduce.settings import MAIN, Reporter, Settings, make_folder
+from export3d.reproduce.settings import MAIN, Reporter, Settings
 from export3d.reproduce.training import trained_data, training_hours
 from export3d.training.phases.config import TrainConfig
 
@@ -37,7 +38,28 @@ FORMAT = "export3d-reproduce-scores"
 VERSION = 2
 
 OpenBackends = Callable[[], AbstractContextManager[Backends]]
-"""Opens what measures faces; called only where something is left to score."""
+"""Opens what measures faces."""
+
+
+def score_models(settings: Settings, choice: dict[str, str], open_backends: OpenBackends, report: Reporter) -> None:
+    """Score every variant that has a model, and the model of the main table where it is asked for.
+
+    Args:
+        choice: names of the back ends, part of what must be the same to skip.
+        open_backends: opens them, once, and only where something is left to score.
+
+    Raises:
+        CheckpointError: There is no model at all, or one is damaged.
+        OutputError: Something cannot be written.
+    """
+    trained = [name for name in settings.variants if settings.model_file(name).is_file()]
+    for name in settings.variants:
+        if trained and name not in trained:
+            report.line(f"evaluate {name}: {settings.model_file(name)} is missing; not scored")
+    with ExitStack() as stack:
+        opened = cache(lambda: stack.enter_context(open_backends()))
+        for name in (*(trained or settings.variants), *((MAIN,) if settings.asks_for_main else ())):
+            score_model(settings, name, choice, opened, report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +82,9 @@ class Scores:
 
 
 def score_model(
-    settings: Settings, name: str, choice: dict[str, str], open_backends: OpenBackends, report: Reporter
+    settings: Settings, name: str, choice: dict[str, str], opened: Callable[[], Backends], report: Reporter
 ) -> None:
     """Score a variant, or the model of the main table (`main`), into WORK/evaluation/NAME.json; skipped when it is done.
-
-    Args:
-        choice: names of the back ends, part of what must be the same to skip.
-        open_backends: opens them.
 
     Raises:
         CheckpointError: The model is missing or damaged.
@@ -92,23 +110,23 @@ def score_model(
     maker = ModelFrames(model, dataset, {"name": path.name, "sha256": file_sha256(path)})
     # Other settings get another folder: the finished pairs of each stay usable.
     place = make_folder(settings.work / "evaluation" / name / _short(fingerprint))
-    with open_backends() as backends:
-        result = evaluate(
-            dataset,
-            maker,
-            pairs,
-            backends,
-            place,
-            seed=settings.seed,
-            on_progress=lambda done: report.advance(f"evaluate {name}", done, len(pairs)),
-        )
-        used = backends.facts()
+    backends = opened()
+    result = evaluate(
+        dataset,
+        maker,
+        pairs,
+        backends,
+        place,
+        seed=settings.seed,
+        baselines=BASELINES if name == MAIN else (),
+        on_progress=lambda done: report.advance(f"evaluate {name}", done, len(pairs)),
+    )
     facts = {
         "fingerprint": fingerprint,
         **measured_now(),
         "model": model_facts(path, stored.extra, stored.config),
         "data": trained_data(dataset),
-        "backends": used,
+        "backends": backends.facts(),
         "seconds_making": round(result.seconds_making, 3),
         "seconds_scoring": round(result.seconds_scoring, 3),
         "driving_frames": result.frames,
@@ -194,6 +212,7 @@ def _quality(model: Any, dataset: ClipDataset, settings: Settings, name: str, re
         dataset,
         clips=settings.num_clips,
         seed=settings.seed,
+        brief=name != MAIN,
         on_progress=lambda done, total: report.advance(f"exact truth {name}", done, total),
     )
     return {row: asdict(cells) for row, cells in scores.items()}
@@ -205,7 +224,14 @@ def _swap(
     cross = [pair for pair in pairs if pair.kind == "cross"]
     head = load_head(settings.head_model)
     label = f"appearance swap {name}"
-    return score_swap(model, dataset, cross, head, on_progress=lambda done, total: report.advance(label, done, total))
+    return score_swap(
+        model,
+        dataset,
+        cross,
+        head,
+        folder=make_folder(settings.work / "evaluation" / "swaps"),
+        on_progress=lambda done, total: report.advance(label, done, total),
+    )
 
 
 def _short(fingerprint: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 from export3d.checks import check_choice
 from export3d.data import ClipDataset
 from export3d.data.manifest import require_same_extractor
-from export3d.errors import DataError, OutputError, UsageError
+from export3d.errors import DataError, UsageError
 from export3d.model.config import ABLATIONS
 
 STAGES = ("data", "pretrain", "train", "evaluate", "figures", "page")
@@ -183,6 +183,11 @@ class Settings:
         """Where the pre-training run lies, or will lie."""
         return self.expression if self.expression is not None else self.work / "runs" / "pretrain"
 
+    @property
+    def asks_for_main(self) -> bool:
+        """Whether --model is scored and drawn, too: it is named, or there is nothing else."""
+        return self.model is not None or not self.variants
+
     def model_file(self, variant: str) -> Path:
         """The trained model of a variant: the one that --runs holds, else the one of WORK."""
         if self.is_given(variant):
@@ -253,16 +258,3 @@ class Reporter:
         left = self.minutes_left()
         if left is not None and left <= 0 and done < total:
             raise Stopped("max_minutes")
-
-
-def make_folder(folder: Path) -> Path:
-    """Make a folder of outputs.
-
-    Raises:
-        OutputError: It cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: the folder cannot be made ({error.strerror or error}).") from error
-    return folder

@@ -17,7 +17,7 @@ from export3d import __version__
 from export3d.errors import DataError
 from export3d.evaluation.metrics.bootstrap import DRAWS, bootstrap_interval
 from export3d.evaluation.scores.scoring import ALL_METRICS
-from export3d.files import measured_now, write_atomically
+from export3d.files import make_folder, measured_now, write_atomically
 from export3d.reading import read_json
 from export3d.reproduce.claims import (
     MAIN_CLAIMS,
@@ -29,7 +29,7 @@ from export3d.reproduce.claims import (
     judge,
 )
 from export3d.reproduce.scores import Scores, read_scores
-from export3d.reproduce.settings import MAIN, TABLE3, TABLE4, Reporter, Settings, make_folder
+from export3d.reproduce.settings import MAIN, TABLE3, TABLE4, Reporter, Settings
 from export3d.reproduce.training import trained_data
 from export3d.training.phases.config import TrainConfig
 

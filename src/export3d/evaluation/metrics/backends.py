@@ -19,7 +19,7 @@ from export3d.identity.crops import METRIC_SIZE_PX
 from export3d.tracking.faces import ExtractorInfo
 from export3d.tracking.tracker import Tracker
 
-_KEPT = 16  # clips that are remembered; about 1 kB a frame
+_KEPT = 256  # clips that are remembered, the drivers of a whole table among them; about 2 kB a frame
 
 
 @dataclass(frozen=True, kw_only=True)

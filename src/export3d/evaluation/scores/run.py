@@ -30,7 +30,7 @@ from export3d.evaluation.scores.protocol import (
     same_identity_pairs,
 )
 from export3d.evaluation.scores.scoring import ClipScores, finite, score_clip
-from export3d.files import write_atomically
+from export3d.files import make_folder, write_atomically
 from export3d.reading import read_json, reading
 
 PAIR_FORMAT = "export3d-pair-scores"
@@ -120,26 +120,23 @@ def evaluate(
     *,
     seed: int = 0,
     save_frames: bool = False,
+    baselines: Sequence[str] = BASELINES,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Make and score the frames of every pair, and those of the trivial baselines.
+    """Make and score the frames of every pair, and those of trivial baselines.
 
     Each pair is finished by one file in ``folder/pairs``; a later call with the same settings takes it from there.
 
     Args:
         folder: of the results; it must exist.
         save_frames: keep the frames in ``folder/frames``, in the layout of predictions.
+        baselines: which of `BASELINES` are scored, too; they are the same for every maker.
 
     Raises:
         OutputError: The folder holds results of other settings, or cannot be written.
     """
-    settings = {
-        "data": file_sha256(dataset.folder / MANIFEST_NAME),
-        "split": dataset.split,
-        "seed": seed,
-        "maker": maker.facts,
-        "backends": backends.facts(),
-    }
+    data = {"data": file_sha256(dataset.folder / MANIFEST_NAME), "split": dataset.split}
+    settings = {**data, "seed": seed, "maker": maker.facts, "backends": backends.facts()}
     settings = json.loads(json.dumps(finite(settings)))  # as a file gives it
     places = {key: index for index, key in enumerate(dataset.keys)}
     mean = mean_face(dataset, same_identity_pairs(dataset_facts(dataset), ProtocolConfig(seed=seed)))
@@ -154,7 +151,7 @@ def evaluate(
             started = time.monotonic()
             made = maker.make(pair)
             made_at = time.monotonic()
-            values = _score(dataset, places, pair, maker.method, made, mean, backends)
+            values = _score(dataset, places, pair, {maker.method: made}, mean, baselines, backends)
             if save_frames:
                 _save_frames(kept, made.frames)
             seconds = {"seconds_making": made_at - started, "seconds_scoring": time.monotonic() - made_at}
@@ -177,7 +174,7 @@ def _write_pair(path: Path, facts: dict[str, Any], values: Mapping[str, Mapping[
     """Write one finished pair, and return what `_read_pair` will give."""
     rows = {method: {name: v.tolist() for name, v in metrics.items()} for method, metrics in values.items()}
     finished = {"format": PAIR_FORMAT, "version": PAIR_VERSION, **facts, "values": rows}
-    _make_folder(path.parent)
+    make_folder(path.parent)
     write_atomically(path, (json.dumps(finite(finished)) + "\n").encode())
     return finished
 
@@ -186,18 +183,17 @@ def _score(
     dataset: ClipDataset,
     places: dict[str, int],
     pair: Pair,
-    method: str,
-    made: Made,
+    rows: dict[str, Made],
     mean: np.ndarray,
+    baselines: Sequence[str],
     backends: Backends,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Method -> metric -> ``(T,)``, the baselines after the method itself."""
+    """Method -> metric -> ``(T,)``, the baselines after the methods of `rows`."""
     index = places[pair.driving_clip]
     driving = np.stack([dataset.frame(index, t) for t in range(dataset.num_frames(index))])
     source = dataset.frame(places[pair.source_clip], pair.source_frame)
     truth = read_truth(dataset, index)
-    rows = {method: made}
-    rows |= {name: Made(frames=baseline_frames(name, source, driving, mean)) for name in BASELINES}
+    rows = rows | {name: Made(frames=baseline_frames(name, source, driving, mean)) for name in baselines}
     out: dict[str, dict[str, np.ndarray]] = {}
     for name, row in rows.items():
         scores = score_clip(pair, source, row.frames, driving, backends.faces, backends.identities, backends.pictures)
@@ -249,10 +245,3 @@ def _save_frames(folder: Path, frames: np.ndarray) -> None:
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise OutputError(f"{folder}: the frames could not be written ({error}). Check the disk.") from error
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: the folder could not be made ({error}). Choose another -o folder.") from error

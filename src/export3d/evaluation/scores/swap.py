@@ -6,15 +6,20 @@ more than one whose code does not (Sec. 4.3, "appearance-free").
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from export3d.camera import Camera
 from export3d.data import ClipDataset
+from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError
 from export3d.evaluation.scores.protocol import Pair
 from export3d.evaluation.scores.synthetic import leak_of, masked_psnr
@@ -22,6 +27,7 @@ from export3d.heads.look.appearance import AppearanceOptions
 from export3d.heads.look.identity import Identity
 from export3d.heads.look.render import render_frames
 from export3d.heads.shape.parametric import ParametricHead
+from export3d.images import write_sheet
 from export3d.portrait import Model
 from export3d.reading import read_json
 from export3d.training.batches.stored_portrait import StoredPortrait, stored_camera, stored_state, to_size
@@ -36,6 +42,7 @@ def score_swap(
     pairs: Sequence[Pair],
     head: ParametricHead,
     *,
+    folder: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, list[float]]:
     """Scores of cross-identity pairs, each the mean over `FRAMES` frames.
@@ -44,6 +51,7 @@ def score_swap(
         model: in evaluation mode.
         dataset: clips of `export3d heads render`.
         head: the head model that rendered them.
+        folder: exact renderings are kept there, since every model is measured against the same ones; None keeps none.
 
     Returns:
         `swap_psnr`: PSNR in decibels inside the mask of the exact rendering of the source person with the driver's expression,
@@ -59,7 +67,7 @@ def score_swap(
     for done, pair in enumerate(pairs):
         source, driver = places[pair.source_clip], places[pair.driving_clip]
         times = np.unique(np.linspace(0, dataset.num_frames(driver) - 1, FRAMES).round().astype(int)).tolist()
-        truth, masks = exact_swap(dataset, source, driver, times, head)
+        truth, masks = _kept_swap(dataset, source, driver, times, head, folder)
         portrait = StoredPortrait(model, dataset, source, pair.source_frame)
         rows = []
         for time, image, mask in zip(times, truth, masks, strict=True):
@@ -73,6 +81,29 @@ def score_swap(
         if on_progress is not None:
             on_progress(done + 1, len(pairs))
     return scores
+
+
+def _kept_swap(
+    dataset: ClipDataset,
+    source: int,
+    driver: int,
+    times: Sequence[int],
+    head: ParametricHead,
+    folder: Path | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`exact_swap`, from the folder where it is there already: frames below each other, the mask as alpha."""
+    what = [file_sha256(dataset.folder / MANIFEST_NAME), head.name, list(times)]
+    mark = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+    path = None if folder is None else folder / f"{dataset.keys[source]}--by--{dataset.keys[driver]}-{mark}.png"
+    if path is not None and path.is_file():
+        with Image.open(path) as stored:
+            kept = np.asarray(stored).reshape(len(times), dataset.size, dataset.size, 4)
+        return kept[..., :3], kept[..., 3] > 0
+    pictures, masks = exact_swap(dataset, source, driver, times, head)
+    if path is not None:
+        layers = np.concatenate([pictures, masks[..., None] * np.uint8(255)], axis=-1)
+        write_sheet(path, layers.reshape(-1, dataset.size, 4))
+    return pictures, masks
 
 
 @torch.inference_mode()

@@ -24,7 +24,7 @@ import torch
 from export3d.data import Clip, ClipDataset, Manifest, ShardWriter
 from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError, OutputError, UsageError
-from export3d.files import clear_leftovers, only_user, write_atomically
+from export3d.files import clear_leftovers, make_folder, only_user, write_atomically
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
 from export3d.heads.clips.motion_csv import from_csv
 from export3d.heads.clips.one_clip import ClipsConfig, clip_key, render_clip
@@ -68,10 +68,7 @@ def render_clips(
     if workers < 1:
         raise UsageError(f"--workers: expected at least 1; got {workers}.")
     report = on_progress or (lambda stage, done, total: None)
-    try:
-        (folder / _WORK_FOLDER).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: the folder cannot be made ({error.strerror or error}).") from error
+    make_folder(folder / _WORK_FOLDER)
     with only_user(folder, DataError):
         return _render_into(folder, config, head_model, workers, extractor_config, report)
 

@@ -15,6 +15,8 @@ from export3d.data.source import ClipSource
 from export3d.face_state import FaceState
 from export3d.images import to_tensor, to_uint8
 from export3d.portrait.drivable import Model, drivable
+from export3d.portrait.model import PortraitModel
+from export3d.rendering.fused import EVERYTHING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,7 @@ class StoredPortrait:
         known: tuple[Camera, FaceState] | None = None,
     ) -> None:
         self._model, self._dataset = drivable(model), dataset
+        self._fast = None if isinstance(model, PortraitModel) else EVERYTHING  # the compiled loop; leaves nothing out
         self._device = next(model.parameters()).device
         frame = to_tensor(dataset.frame(index, time))[None].to(self._device)
         image = fit_size(frame, model.config.image_size)
@@ -80,7 +83,7 @@ class StoredPortrait:
         driven = self._model.drive(self.code, state.to(self._device))
         out = []
         for camera in cameras:
-            render = self._model.render(driven, camera.to(self._device))
+            render = self._model.render(driven, camera.to(self._device), fast=self._fast)
             assert render.image is not None  # only a changed raw size leaves it out
             image, raw = to_uint8(render.image[0]), to_uint8(render.raw[0])
             depth, opacity = render.depth.float().cpu(), render.opacity.float().cpu()
