@@ -2,6 +2,7 @@
 
     python benchmarks/mutations.py named
     python benchmarks/mutations.py sample --count 120 --seed 0 --minutes 20 --save
+    python benchmarks/mutations.py sample --count 120 --seed 0 --minutes 20 --save --first 91    # the same sample goes on
 
 The source is copied; nothing in the working tree is touched. A mutant is killed when a test fails, an import breaks or the
 tests run out of time. Each process of tests is forked from one that has PyTorch loaded.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import random
 import shutil
@@ -176,7 +178,7 @@ def mutated(text: str, mutation: Named) -> str:
 
 
 def run_sample(source: Path, args: argparse.Namespace) -> dict[str, object]:
-    """Seeded mutants, folder by folder in turn, until `count` or the time is used up."""
+    """Seeded mutants, folder by folder in turn, from number `first` until `count` or the time is used up."""
     rng = random.Random(args.seed)
     queues = {}
     for folder in args.folders or NEAREST:
@@ -192,6 +194,8 @@ def run_sample(source: Path, args: argparse.Namespace) -> dict[str, object]:
         if time.monotonic() > until or not queues[folder]:
             break
         mutant = queues[folder].pop()
+        if number < args.first:
+            continue
         path = Path(mutant.path)
         before = path.read_text(encoding="utf-8")
         lines = before.splitlines(keepends=True)
@@ -205,6 +209,17 @@ def run_sample(source: Path, args: argparse.Namespace) -> dict[str, object]:
             survivors.append({"place": place, "change": mutant.what})
             print(f"survived: {place}  {mutant.what}", flush=True)
     return {"folders": counts, "survivors": survivors}
+
+
+def _add_earlier(result: dict[str, object], args: argparse.Namespace) -> None:
+    """Add what the first slices of the same sample gave."""
+    earlier = json.loads((ROOT / "results" / "mutations.json").read_text(encoding="utf-8"))
+    if (earlier["seed"], earlier["mutants"]) != (args.seed, args.first):
+        raise SystemExit(f"results/mutations.json holds {earlier['mutants']} mutants of seed {earlier['seed']}")
+    result["survivors"] = earlier["survivors"] + result["survivors"]  # type: ignore[operator]
+    for folder, counts in result["folders"].items():  # type: ignore[attr-defined]
+        for name in ("mutants", "killed"):
+            counts[name] += earlier["folders"][folder][name]
 
 
 def _limit(folder: str, source: Path) -> float:
@@ -224,6 +239,7 @@ def main() -> int:
     parser.add_argument("--folders", nargs="*", choices=list(NEAREST))
     parser.add_argument("--count", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="so many are in results/mutations.json already")
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--save", action="store_true", help="write results/mutations.json")
     args = parser.parse_args()
@@ -236,6 +252,8 @@ def main() -> int:
         if args.what == "named":
             return 1 if run_named(source, args.only) else 0
         result = run_sample(source, args)
+    if args.first:
+        _add_earlier(result, args)
     counts = list(result["folders"].values())  # type: ignore[attr-defined]
     made, killed = (sum(c[name] for c in counts) for name in ("mutants", "killed"))
     print(f"{killed} of {made} killed ({100 * killed / max(made, 1):.0f} %)")
