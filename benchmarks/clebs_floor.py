@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from material import save
 
 from export3d.data import ClipDataset
 from export3d.data.manifest import file_sha256
@@ -38,6 +37,7 @@ from export3d.training.phases.pretrain_files import (
     load_expression,
     load_face_network,
 )
+from material import save
 
 SHOWN = ("numbers", "identity_1nn", "identity_1nn_frames", "r2", "r2_leading", "r2_within", "r2_quadratic")
 
