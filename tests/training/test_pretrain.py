@@ -164,6 +164,8 @@ def test_the_paper_preset_holds_the_numbers_of_the_paper() -> None:
     paper = PRETRAIN_PRESETS["paper"]
     assert (paper.steps, paper.frames_per_clip, paper.temperature) == (60_000, 33, 0.07)
     assert (paper.learning_rate, paper.include_positive, paper.symmetric) == (1e-4, False, False)
+    printed = ("frames_per_clip", "temperature", "include_positive", "symmetric")
+    assert all(getattr(PRETRAIN_PRESETS["paper-small"], name) == getattr(paper, name) for name in printed)
     assert (paper.expression.dim, paper.expression.num_basis) == (256, 10)
     assert paper.landmark_weight == 0
 

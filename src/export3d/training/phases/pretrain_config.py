@@ -94,7 +94,7 @@ TINY_PRETRAIN = PretrainConfig(
 
 PRETRAIN_PRESETS = {
     "paper": PretrainConfig(),
-    "paper-small": SMALL_PRETRAIN,
+    "paper-small": replace(SMALL_PRETRAIN, frames_per_clip=33, include_positive=False, symmetric=False),
     "portrait": SMALL_PRETRAIN,
     "tiny": TINY_PRETRAIN,
 }
