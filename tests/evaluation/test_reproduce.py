@@ -79,7 +79,9 @@ def stamps(work: Path) -> dict[str, int]:
 
 def test_the_page_of_the_claims_is_made_from_the_result_files_and_says_what_was_not_run(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    assert (root / "docs" / "paper_results.md").read_text(encoding="utf-8") == paper_page(root / "results")
+    assert (root / "docs" / "paper_results.md").read_text(encoding="utf-8") == paper_page(
+        root / "results", root / "docs" / "pictures" / "paper"
+    )
     assert paper_page(tmp_path).count("**Not yet run at this budget.**") == 2
     content = json.loads((root / "results" / "reproduce_table4.json").read_text(encoding="utf-8"))
     content["scale"] = "paper-small"
@@ -92,6 +94,13 @@ def test_the_page_of_the_claims_is_made_from_the_result_files_and_says_what_was_
     del content["budget"]["cross-attention"]
     (tmp_path / "reproduce_table4.json").write_text(json.dumps(content), encoding="utf-8")
     assert "**Not yet run: cross-attention.**" in paper_page(tmp_path)
+    assert "CLeBS of" not in paper_page(tmp_path) and "Figures" not in paper_page(tmp_path, tmp_path)
+    for loss, positive, symmetric in (("Eq. 1 as printed", 0, 0), ("InfoNCE", 1, 0), ("a symmetric InfoNCE", 1, 1)):
+        asked = {"include_positive": positive, "symmetric": symmetric, "steps": 3000, "frames_per_clip": 33}
+        (tmp_path / "reproduce_table4.json").write_text(json.dumps(content | {"clebs": asked}), encoding="utf-8")
+        assert f"`cross-attention`: {loss}, 3,000 steps, 33 frames" in paper_page(tmp_path)
+    (tmp_path / "sweep.png").write_bytes(b"")
+    assert paper_page(tmp_path, tmp_path).count("](pictures/paper/") == 1
 
 
 def test_one_command_leaves_models_scores_pictures_and_the_page(work: Path) -> None:
@@ -113,6 +122,7 @@ def test_the_results_say_how_they_were_made(work: Path) -> None:
     assert table["versions"]["torch"] == torch.__version__
     assert table["data"]["train"]["people"] == 3 and table["data"]["test"]["frames"] == 12
     assert table["pairs"] == {"same": 2, "cross": 2}
+    assert table["clebs"]["steps"] == 3 and table["clebs"]["include_positive"] is False
     assert set(table["same"]) == set(TABLE3) == set(table["budget"])
     for facts in table["budget"].values():
         assert facts["samples"] == 8 and facts["steps"] == 4 and facts["hours"] > 0

@@ -15,7 +15,6 @@ from export3d.cli.common import check_targets, parse, progress_bar, say, set_thr
 from export3d.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-
     from export3d.data import ClipDataset
     from export3d.evaluation.scores.synthetic import SyntheticScores
     from export3d.portrait import Model

@@ -158,13 +158,11 @@ def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str,
         from export3d.reproduce.page import paper_page, tables_page
 
         written = tables.write_results(settings, results, command, reporter)
-        page = results / "tables.md"
-        write_atomically(page, tables_page(written).encode())
-        reporter.line(f"page: wrote {page}")
-        if settings.variants:
-            page = results / "paper_results.md"
-            write_atomically(page, paper_page(results).encode())
-            reporter.line(f"page: wrote {page}")
+        pages = {"tables.md": tables_page(written)}
+        pages |= {"paper_results.md": paper_page(results, pictures)} if settings.variants else {}
+        for name, text in pages.items():
+            write_atomically(results / name, text.encode())
+            reporter.line(f"page: wrote {results / name}")
 
 
 def _settings(options: ReproduceOptions) -> Settings:

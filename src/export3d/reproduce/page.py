@@ -34,8 +34,18 @@ BUDGET_COLUMNS = ("samples", "share_of_the_papers_samples", "steps", "batch", "h
 PAPER_SCALE = "paper-small"
 PAPER_COMMAND = (
     "export3d reproduce -o work --scale paper-small --data data/train --test data/test --head-model head.npz "
-    "--results results --pictures docs/pictures"
+    "--results results --pictures docs/pictures/paper"
 )
+FIGURES = {
+    "clebs_tsne.png": "Fig. 8: t-SNE of beta and of beta', a colour for each person",
+    "sweep.png": "Figs. 9 and 13: every basis vector from its low to its high end",
+    "same_identity.jpg": "Fig. 4: source, driver and result of the same person",
+    "cross_identity.jpg": "Fig. 5: of different persons",
+    "novel_view.jpg": "Figs. 10 and 14: views with transfer",
+    "ablation_expression.jpg": "Fig. 6: rows of Table 3",
+    "ablation_error.jpg": "Fig. 7: their errors",
+    "ablation_eadaln.jpg": "Rows of Table 4",
+}
 UNEQUAL = {
     "equal_budget": "**The rows were trained with different numbers of samples; their differences are not the variants'.**",
     "equal_test": "**The rows were scored on different clips or by different back ends.**",
@@ -59,11 +69,12 @@ def tables_page(files: Sequence[Path]) -> str:
     return "\n".join(lines if files else [*lines, "Nothing was scored yet: run the stage `evaluate` first.", ""])
 
 
-def paper_page(folder: Path) -> str:
-    """docs/paper_results.md: Tables 3 and 4 at the stated budget, or that they were not run at it.
+def paper_page(folder: Path, pictures: Path | None = None) -> str:
+    """docs/paper_results.md: Tables 3 and 4 at the stated budget, or that they were not run at it, and the figures.
 
     Args:
         folder: with the result files.
+        pictures: folder of the figures of `full`, as it lies beside the page in `pictures/paper`; None shows none.
 
     Raises:
         DataError: A file is not a JSON object.
@@ -96,8 +107,22 @@ def paper_page(folder: Path) -> str:
         lines += [f"`{path.name}`: `{content['command']}`, {content['date']}, seed {content['seed']}", ""]
         missing = [row for row in members if row not in content["budget"]]
         lines += [f"**Not yet run: {', '.join(missing)}.**", ""] if missing else []
-        lines += [*section(content), ""]
+        lines += [*_pretraining(content.get("clebs")), *section(content), ""]
+    found = [name for name in FIGURES if pictures is not None and (pictures / name).is_file()]
+    if found:
+        lines += ["## Figures", "", "The first test people, unpicked.", ""]
+        lines += [line for name in found for line in (f"{FIGURES[name]}:", "", f"![{name}](pictures/paper/{name})", "")]
     return "\n".join(lines)
+
+
+def _pretraining(clebs: dict[str, Any] | None) -> list[str]:
+    """How the frozen encoder of `full` and `cross-attention` was trained."""
+    if clebs is None:
+        return []
+    printed = not clebs["include_positive"] and not clebs["symmetric"]
+    loss = "Eq. 1 as printed" if printed else "a symmetric InfoNCE" if clebs["symmetric"] else "InfoNCE"
+    steps, frames = clebs["steps"], clebs["frames_per_clip"]
+    return [f"CLeBS of `full` and `cross-attention`: {loss}, {steps:,} steps, {frames} frames of a clip.", ""]
 
 
 def section(content: dict[str, Any]) -> list[str]:

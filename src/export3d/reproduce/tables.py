@@ -32,6 +32,7 @@ from export3d.reproduce.scores import Scores, read_scores
 from export3d.reproduce.settings import MAIN, TABLE3, TABLE4, Reporter, Settings
 from export3d.reproduce.training import trained_data
 from export3d.training.phases.config import TrainConfig
+from export3d.training.phases.pretrain_files import load_expression
 
 FORMAT = "export3d-reproduction"
 VERSION = 1
@@ -87,6 +88,7 @@ def result_file(settings: Settings, name: str, scores: dict[str, Scores], comman
         "backends": {what: _short(info) for what, info in first.facts["backends"].items()},
         "paper_budget": {"samples": paper.samples, "batch": paper.batch, "steps": paper.phase1_steps},
         "budget": {member: value.facts["model"] for member, value in scores.items()},
+        "clebs": _clebs_facts(settings),
         "pairs": {kind: len(names) for kind, names in first.pairs.items()},
     }
     if name == "reproduce_main":
@@ -145,6 +147,14 @@ def _train_facts(settings: Settings) -> dict[str, Any] | None:
     if not (settings.train_folder / "manifest.json").is_file():
         return None
     return trained_data(settings.open_train())
+
+
+def _clebs_facts(settings: Settings) -> dict[str, Any] | None:
+    """What decided the frozen encoder; None where its run is not at hand."""
+    if not settings.expression_run.exists():
+        return None
+    asked = load_expression(settings.expression_run)[1]["pretrain"]
+    return {name: asked[name] for name in ("steps", "frames_per_clip", "temperature", "include_positive", "symmetric")}
 
 
 def _short(info: dict[str, Any]) -> dict[str, Any]:

@@ -192,22 +192,18 @@ def _score(
     index = places[pair.driving_clip]
     driving = np.stack([dataset.frame(index, t) for t in range(dataset.num_frames(index))])
     source = dataset.frame(places[pair.source_clip], pair.source_frame)
-    truth = read_truth(dataset, index)
+    truth, faces, is_same = read_truth(dataset, index), backends.faces, pair.kind == "same"
+    space = "" if faces is None else faces.info.expression_space
     rows = rows | {name: Made(frames=baseline_frames(name, source, driving, mean)) for name in baselines}
     out: dict[str, dict[str, np.ndarray]] = {}
     for name, row in rows.items():
-        scores = score_clip(pair, source, row.frames, driving, backends.faces, backends.identities, backends.pictures)
+        scores = score_clip(pair, source, row.frames, driving, faces, backends.identities, backends.pictures)
         values = dict(scores.values)
         if row.views is not None:
             values |= {"view_error": row.views.error, "view_shared": row.views.shared}
         if truth is not None:
-            values |= score_truth(
-                truth,
-                measured=None if backends.faces is None else backends.faces.measure(row.frames),
-                expression_space="" if backends.faces is None else backends.faces.info.expression_space,
-                depth=row.depth,
-                same_identity=pair.kind == "same",
-            )
+            read = None if faces is None else faces.measure(row.frames)
+            values |= score_truth(truth, measured=read, expression_space=space, depth=row.depth, same_identity=is_same)
         out[name] = values
     return out
 
