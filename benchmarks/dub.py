@@ -8,8 +8,9 @@ Each film is dubbed by the clip, by the sound, and by itself (with --relative, s
   the mean difference between the dubbed file and one of the unchanged film that is encoded alike (both without the mark);
   `encoder_mean` the mean difference between the latter and the film.
 - inside: mean difference from the film where the mask is above one half, before encoding.
-- flicker: mean absolute second difference over time inside the mask, over that of the film. Moving lips have one too, so the
-  film dubbed by itself is the row to read.
+- flicker: the warping error inside the mask over that of the film: each frame against the one before, moved to it by its own
+  optical flow (DIS), where the flow back agrees with it. What moves is no flicker, what changes otherwise is.
+- second_difference: mean absolute, over time inside the mask, of result and film. Lips that move have one too.
 - times, sound: whether the file's times equal the film's, and the packets of its sound.
 
 Several faces: rendered portraits side by side, each driven by the clip; milliseconds of processor time per frame for 1 to 4
@@ -28,6 +29,7 @@ from typing import Any
 from unittest.mock import patch
 
 import av
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -77,6 +79,24 @@ def pictures(path: Path) -> np.ndarray:
         return np.stack([frame.image for frame in reader]).astype(np.int16)
 
 
+def warping_error(frames: np.ndarray, inside: np.ndarray) -> float:
+    """Mean absolute difference in levels of uint8 ``(T, H, W, 3)`` from the frame before, moved by the optical flow.
+
+    Only where `inside`, bool ``(T, H, W)``, holds and the flow there and back ends within half a pixel of where it began.
+    """
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = [frame.mean(axis=2).astype(np.uint8) for frame in frames]
+    y, x = np.mgrid[: frames.shape[1], : frames.shape[2]].astype(np.float32)
+    found = []
+    for now in range(1, len(frames)):
+        back, forth = flow.calc(grey[now], grey[now - 1], None), flow.calc(grey[now - 1], grey[now], None)
+        there = x + back[..., 0], y + back[..., 1]
+        agrees = np.hypot(*np.moveaxis(back + cv2.remap(forth, *there, cv2.INTER_LINEAR), 2, 0)) < 0.5
+        moved = cv2.remap(frames[now - 1], *there, cv2.INTER_CUBIC).astype(int)
+        found.append(np.abs(frames[now] - moved)[inside[now] & agrees].ravel())
+    return float(np.concatenate(found).mean())
+
+
 def stored(path: Path) -> tuple[list[Any], list[bytes]]:
     """Times of the pictures, and the packets of the sound."""
     with av.open(str(path)) as container:
@@ -112,7 +132,8 @@ def measured(noted: Noted, source: Path, target: Path, alone: Path) -> dict[str,
     times, sound = stored(source)
     told, heard = stored(target)
     steady = inside[1:-1] & inside[:-2] & inside[2:]
-    second = [np.abs(x[2:] - 2 * x[1:-1] + x[:-2])[steady].mean() for x in (made, own)]
+    second = [float(np.abs(x[2:] - 2 * x[1:-1] + x[:-2])[steady].mean()) for x in (made, own)]
+    errors = [warping_error(x.astype(np.uint8), inside) for x in (made, own)]
     return {
         "frames": len(made),
         "share_of_picture": float((~outside).mean()),
@@ -120,8 +141,9 @@ def measured(noted: Noted, source: Path, target: Path, alone: Path) -> dict[str,
         "outside_mean_after": float(np.abs(decoded - plain)[outside].mean()),
         "encoder_mean": float(np.abs(plain - own)[outside].mean()),
         "inside_mean": float(np.abs(made - own)[inside].mean()),
-        "second_difference": float(second[0]),
-        "flicker": float(second[0] / second[1]),
+        "second_difference": second,
+        "warping_error": errors,
+        "flicker": errors[0] / errors[1],
         "times": told == times[: len(told)] and len(told) == len(times),
         "sound": heard == sound and len(sound) > 0,
     }

@@ -89,6 +89,13 @@ def test_the_drivers_sound_is_taken_where_asked_for(dub: Callable[..., Any], tmp
     assert clip_facts(target).num_samples == clip_facts(tmp_path / "clip.mp4").num_samples
 
 
+@pytest.fixture
+def all_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the driver changed every pixel; the tiny model hardly moves."""
+    monkeypatch.setattr(film, "_changed", lambda still, made: torch.ones(1, 256, 256))
+
+
+@pytest.mark.usefixtures("all_changes")
 def test_nothing_changes_outside_the_mask(dub: Callable[..., Any]) -> None:
     _, drawn = dub(4, 4)
     for (frame, own), image in drawn:
@@ -101,6 +108,7 @@ def test_nothing_changes_outside_the_mask(dub: Callable[..., Any]) -> None:
         assert 0.0 < (mask > 0).mean() < 0.5
 
 
+@pytest.mark.usefixtures("all_changes")
 def test_what_is_behind_the_head_stays_the_films(dub: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     real = Animator.render
 
@@ -120,6 +128,28 @@ def test_what_is_behind_the_head_stays_the_films(dub: Callable[..., Any], monkey
         assert (
             ((near == 0) & (wide > 128)).sum() > 20 and changed[near == 0].max() == 0 and changed[near > 128].max() > 8
         )
+
+
+def test_where_the_driver_changes_nothing_the_films_pixels_stay(
+    dub: Callable[..., Any], animator: Animator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, drawn = dub(4, 4)
+    dark, bright = (np.full((64, 64, 3), level, dtype=np.uint8) for level in (0, 255))
+    for (frame, own), _ in drawn:
+        monkeypatch.setattr(Animator, "frame", lambda _, state, camera, own=own: dark if state.same_as(own) else bright)
+        kept, made = (
+            film._picture((replace(frame, state=state), own), animator, strengths=DUBBED)
+            for state in (own, frame.state)
+        )
+        assert np.array_equal(kept, frame.image) and (made == 255).all(axis=2).sum() > 100
+
+
+def test_pixels_are_made_where_they_or_their_neighbours_change_by_four_levels() -> None:
+    still, made = np.zeros((512, 512, 3), dtype=np.uint8), np.zeros((512, 512, 3), dtype=np.uint8)
+    made[:, 256:] = 4
+    share = film._changed(still, made)[0, 100]
+    assert (share[:123] == 0.0).all() and (share[133:] == 1.0).all() and (share.diff() >= 0.0).all()
+    assert share[128].item() == pytest.approx((4.0 * 6 / 11 - 1.0) / 3.0)  # of 11 neighbours, 6 change
 
 
 def test_frames_without_a_face_stay_as_they_are(dub: Callable[..., Any]) -> None:

@@ -102,7 +102,7 @@ def test_the_compiled_renderer_and_numpy_write_the_same_mark(
 
 
 def slow_gain(image: np.ndarray) -> np.ndarray:
-    """`mark.gain` of each pixel: linear between the middles of blocks, across at each pixel, down at each pair of pairs of rows."""
+    """`mark.gain` at each pixel: linear between the middles of its blocks, four rows alike."""
     blocks, (height, width) = mark.gain(image), image.shape[:2]
     down, across = np.arange(blocks.shape[0]) * 8 + 3.5, np.arange(blocks.shape[1]) * 8 + 3.5
     rows = np.stack([np.interp(np.arange(width), across, line) for line in blocks])

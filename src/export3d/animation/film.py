@@ -59,6 +59,8 @@ CLOSE = 0.01
 """Farther outside than this only the driven head itself is taken, not what the model puts behind it."""
 
 _MASK_PX = 256
+_NEAR = 5  # pixels of the mask
+_UNSEEN, _SEEN = 1.0, 4.0  # levels of change, mean of what is near: the film's pixels, those that were made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,12 +223,21 @@ def _picture(pair: tuple[DrivingFrame, FaceState | None], worker: Animator, *, s
     if own is None or frame.crop is None or frame.landmarks is None:
         return frame.image
     worker.encode(frame.image, frame.crop, own, frame.camera)
+    still = worker.frame(own, frame.camera)
     made, mask = worker.frame(frame.state, frame.camera), region_mask(frame.landmarks, strengths)
     opacity = worker.render(frame.state, frame.camera).image_opacity
     if opacity is not None:  # what is behind a head that is seen from the side stays the film's
         head = F.interpolate(opacity.float().cpu(), size=mask.shape[-2:], mode="area")[0]
         mask = torch.maximum(region_mask(frame.landmarks, strengths, CLOSE), mask * head)
-    return patched(frame.image, made, frame.crop, mask)
+    return patched(frame.image, made, frame.crop, mask * _changed(still, made))
+
+
+def _changed(still: np.ndarray, made: np.ndarray) -> Tensor:
+    """``(1, M, M)`` in [0, 1]: where the driver changes the picture. Elsewhere the film's own pixels are the better ones."""
+    difference = np.abs(made.astype(np.int16) - still).mean(axis=2).astype(np.float32)
+    levels = F.interpolate(torch.from_numpy(difference)[None, None], size=(_MASK_PX, _MASK_PX), mode="area")
+    near = F.avg_pool2d(levels, 2 * _NEAR + 1, 1, _NEAR, count_include_pad=False)[0]
+    return ((near - _UNSEEN) / (_SEEN - _UNSEEN)).clamp(0.0, 1.0)
 
 
 def region_mask(landmarks: np.ndarray, strengths: Strengths, growth: float = GROWTH) -> Tensor:

@@ -96,7 +96,7 @@ def gain(image: np.ndarray) -> np.ndarray:
 
 
 def spread(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The gain ``(height, width)``, bilinear between the middles of its blocks, four rows alike, rounded; as the kernel does."""
+    """The gain ``(height, width)``, bilinear between the middles of its blocks, four rows alike, as the kernel has it."""
     strips, columns = np.arange(-(-2 * height // _BLOCK)), np.arange(width)
     other = np.clip(strips // 2 + np.where(strips % 2, 1, -1), 0, len(blocks) - 1)
     lines = 3 * blocks[strips // 2] + blocks[other]
