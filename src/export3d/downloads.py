@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export3d.errors import DownloadError, UsageError
-from export3d.files import write_atomically
+from export3d.files import make_folder, write_atomically
 
 CACHE_VARIABLE = "EXPORT3D_CACHE"
 """Environment variable that names the folder of fetched files."""
@@ -181,8 +181,9 @@ def fetch(download: Download, *, again: bool = False) -> tuple[Path, str]:
             continue
         found = hashlib.sha256(content).hexdigest()
         if found == download.sha256:
-            _make_folder(path.parent)
-            write_atomically(path, content, f"Name another folder with the variable {CACHE_VARIABLE}.")
+            advice = f"Name another folder with the variable {CACHE_VARIABLE}."
+            make_folder(path.parent, advice, DownloadError)
+            write_atomically(path, content, advice)
             return path, source
         problems.append(f"  {source}: expected SHA-256 {download.sha256}, got {found} ({len(content)} bytes)")
     lines = "\n".join(problems)
@@ -190,15 +191,6 @@ def fetch(download: Download, *, again: bool = False) -> tuple[Path, str]:
         f"{download.name}: no source gave the file.\n{lines}\nConnect to the internet and try again, or copy "
         f"{download.file_name} to {path} yourself."
     )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DownloadError(
-            f"{folder}: the folder cannot be made ({error.strerror}). Name another with the variable {CACHE_VARIABLE}."
-        ) from error
 
 
 def _from_address(download: Download) -> bytes:

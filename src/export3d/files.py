@@ -113,16 +113,12 @@ def write_error(path: Path, error: BaseException, advice: str = "Check the folde
     return OutputError(f"{path}: cannot be written ({reason}). {advice}")
 
 
-def make_folder(folder: Path) -> Path:
-    """Make a folder of outputs, and those above it, where they are missing.
-
-    Raises:
-        OutputError: It cannot be made.
-    """
+def make_folder(folder: Path, advice: str = "", kind: type[Export3DError] = OutputError) -> Path:
+    """Make a folder of outputs, and those above it, where they are missing; `kind` is raised where it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: the folder cannot be made ({error.strerror or error}).") from error
+        raise kind(f"{folder}: the folder cannot be made ({error.strerror or error}). {advice}".rstrip()) from error
     return folder
 
 

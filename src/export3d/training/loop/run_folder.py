@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from export3d.errors import TrainingError
-from export3d.files import clear_leftovers, only_user, replacing, write_atomically, write_error
+from export3d.files import clear_leftovers, make_folder, only_user, replacing, write_atomically, write_error
 from export3d.reading import read_json, read_log
 from export3d.training.loop.state import drop_old_states, newest_readable_state, save_state
 
@@ -39,10 +39,7 @@ class RunFolder:
         self._lock = ExitStack()
         wanted = {"format": RUN_FORMAT, "version": RUN_VERSION, "command": command, "config": config, "data": data}
         wanted = json.loads(json.dumps(wanted))  # tuples become lists, as in the file
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(self.path, error) from error
+        make_folder(self.path)
         self._lock.enter_context(only_user(self.path, TrainingError))
         clear_leftovers(self.path)
         try:
