@@ -3,6 +3,7 @@
     python benchmarks/mutations.py named
     python benchmarks/mutations.py sample --count 120 --seed 0 --minutes 20 --save
     python benchmarks/mutations.py sample --count 120 --seed 0 --minutes 20 --save --first 91    # the same sample goes on
+    python benchmarks/mutations.py again --save    # the survivors once more, after tests were written
 
 The source is copied; nothing in the working tree is touched. A mutant is killed when a test fails, an import breaks or the
 tests run out of time. Each process of tests is forked from one that has PyTorch loaded.
@@ -36,14 +37,14 @@ LEFT_OUT = "not (papers_shapes or counts_are_printed or preset_can_be_built)"
 
 NEAREST = {
     "model": "tests/model tests/portrait/test_loading.py",
-    "rendering": "tests/rendering",
-    "expression": "tests/expression tests/training/test_pretrain.py",
+    "rendering": "tests/rendering tests/portrait/test_march.py",
+    "expression": "tests/expression tests/training/test_pretrain.py tests/training/test_networks.py",
     "training/losses": "tests/training/test_losses.py tests/training/test_networks.py tests/training/test_perceptual.py "
     "tests/training/test_adversary.py",
     "evaluation/metrics": "tests/evaluation/test_metrics.py tests/evaluation/test_bootstrap.py "
     "tests/evaluation/test_consistency.py tests/evaluation/test_synthetic.py tests/evaluation/test_backends.py "
     "tests/evaluation/test_picture_distance.py tests/evaluation/test_backend_accuracy.py "
-    "tests/evaluation/test_scoring.py",
+    "tests/evaluation/test_scoring.py tests/evaluation/test_dlib_identity.py",
 }
 """Folder of the sample -> the tests that stand nearest to it."""
 
@@ -196,19 +197,51 @@ def run_sample(source: Path, args: argparse.Namespace) -> dict[str, object]:
         mutant = queues[folder].pop()
         if number < args.first:
             continue
-        path = Path(mutant.path)
-        before = path.read_text(encoding="utf-8")
-        lines = before.splitlines(keepends=True)
-        path.write_text("".join([*lines[: mutant.first - 1], mutant.text, *lines[mutant.last :]]), encoding="utf-8")
-        killer = killed_by(NEAREST[folder].split(), source, limits[folder])
-        path.write_text(before, encoding="utf-8")
+        killer = killer_of(mutant, folder, source, limits[folder])
         counts[folder]["mutants"] += 1
         counts[folder]["killed"] += killer is not None
         if killer is None:
-            place = f"{path.relative_to(source / 'export3d')}:{mutant.first}"
-            survivors.append({"place": place, "change": mutant.what})
-            print(f"survived: {place}  {mutant.what}", flush=True)
+            survivors.append(named(mutant, source))
+            print(f"survived: {survivors[-1]['place']}  {mutant.what}", flush=True)
     return {"folders": counts, "survivors": survivors}
+
+
+def killer_of(mutant: Mutant, folder: str, source: Path, limit_s: float) -> str | None:
+    """Make the change, run the nearest tests, take it back."""
+    path = Path(mutant.path)
+    before = path.read_text(encoding="utf-8")
+    lines = before.splitlines(keepends=True)
+    path.write_text("".join([*lines[: mutant.first - 1], mutant.text, *lines[mutant.last :]]), encoding="utf-8")
+    killer = killed_by(NEAREST[folder].split(), source, limit_s)
+    path.write_text(before, encoding="utf-8")
+    return killer
+
+
+def named(mutant: Mutant, source: Path) -> dict[str, str]:
+    """How a survivor stands in the file."""
+    return {"place": f"{Path(mutant.path).relative_to(source / 'export3d')}:{mutant.first}", "change": mutant.what}
+
+
+def run_again(source: Path, args: argparse.Namespace) -> dict[str, object]:
+    """The survivors in results/mutations.json once more; counts and list as they are now, `sample` as it was drawn."""
+    earlier = json.loads((ROOT / "results" / "mutations.json").read_text(encoding="utf-8"))
+    survivors, counts = list(earlier["survivors"]), earlier["folders"]
+    until = time.monotonic() + 60.0 * args.minutes
+    limits: dict[str, float] = {}
+    for wanted in earlier["survivors"]:
+        folder = next(name for name in NEAREST if wanted["place"].startswith(f"{name}/"))
+        module = source / "export3d" / wanted["place"].rpartition(":")[0]
+        found = [m for m in mutants_of(module) if named(m, source) == wanted] if time.monotonic() < until else []
+        for mutant in found[:1]:
+            limits[folder] = limits.get(folder) or _limit(folder, source)
+            killer = killer_of(mutant, folder, source, limits[folder])
+            print(f"{wanted['place']}  {wanted['change']}: {killer or 'SURVIVED'}", flush=True)
+            if killer is not None:
+                survivors.remove(wanted)
+                counts[folder]["killed"] += 1
+    kept = ("command", "date", "commit", "seed", "mutants", "killed")
+    sample = earlier.get("sample") or {name: earlier[name] for name in kept}
+    return {"folders": counts, "survivors": survivors, "sample": sample}
 
 
 def _add_earlier(result: dict[str, object], args: argparse.Namespace) -> None:
@@ -234,7 +267,7 @@ def _limit(folder: str, source: Path) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("named", "sample"))
+    parser.add_argument("what", choices=("named", "sample", "again"))
     parser.add_argument("--only", help="named: those whose name holds this")
     parser.add_argument("--folders", nargs="*", choices=list(NEAREST))
     parser.add_argument("--count", type=int, default=120)
@@ -251,7 +284,7 @@ def main() -> int:
         sys.dont_write_bytecode = True
         if args.what == "named":
             return 1 if run_named(source, args.only) else 0
-        result = run_sample(source, args)
+        result = run_again(source, args) if args.what == "again" else run_sample(source, args)
     if args.first:
         _add_earlier(result, args)
     counts = list(result["folders"].values())  # type: ignore[attr-defined]
@@ -260,7 +293,8 @@ def main() -> int:
     if args.save:
         from material import save  # here: no part of the package may be loaded before a fork
 
-        save("mutations", {"seed": args.seed, "mutants": made, "killed": killed, **result})
+        seed = result["sample"]["seed"] if args.what == "again" else args.seed  # type: ignore[index]
+        save("mutations", {"seed": seed, "mutants": made, "killed": killed, **result})
     return 0
 
 

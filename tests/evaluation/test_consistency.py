@@ -65,6 +65,20 @@ def test_two_true_views_of_one_surface_agree() -> None:
     assert result.shared[0] > 0.15  # the ball covers about 0.3 of the picture
 
 
+def test_pairs_of_views_side_by_side_are_measured_as_alone() -> None:
+    a, b = Camera.look_at_head(torch.tensor([0.15, 0.3])), Camera.look_at_head(torch.tensor([-0.15, 0.2]))
+    first, second = Surface(*_sphere_view(a), a), Surface(*_sphere_view(b), b)
+    both = view_consistency(first, second)
+    assert both.error.shape == both.shared.shape == (2,) and both.shared[0] != both.shared[1]
+    for row in range(2):
+        one = [
+            Surface(s.image[row : row + 1], s.depth[row : row + 1], s.camera[row : row + 1]) for s in (first, second)
+        ]
+        alone = view_consistency(*one)
+        assert both.error[row] == pytest.approx(alone.error[0], rel=1e-4)
+        assert both.shared[row] == alone.shared[0]
+
+
 def test_a_surface_whose_colours_swim_is_found_out() -> None:
     a, b = Camera.look_at_head(0.15), Camera.look_at_head(-0.15)
     image, depth = _sphere_view(b)

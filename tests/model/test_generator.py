@@ -138,6 +138,12 @@ def test_the_second_vit_can_be_left_out() -> None:
     assert generator(tokens, torch.randn(1, 32)).shape == (1, 3, 8, 16, 16)
 
 
+def test_the_last_norm_gives_every_token_unit_variance_however_little_it_had() -> None:
+    tokens = 0.01 * torch.randn(1, 16, CONFIG.hidden)
+    spread = _generator(replace(CONFIG, final_norm=True)).norm(tokens).std(dim=-1, unbiased=False)
+    assert torch.allclose(spread, torch.ones_like(spread), atol=0.02)
+
+
 def test_a_portrait_of_another_size_is_named() -> None:
     with pytest.raises(ValueError, match=r"source must have shape \(\*, 3, 32, 32\); got \(1, 3, 48, 48\)"):
         _generator().encode(torch.zeros(1, 3, 48, 48))

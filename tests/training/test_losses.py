@@ -198,7 +198,9 @@ def test_the_outermost_pixels_belong_to_the_frame_and_those_beside_it_do_not(x: 
     assert seen_points(point, camera, torch.full((1, 8, 8), 2.7)).tolist() == [[float(inside)]]
 
 
-@pytest.mark.parametrize("name", ["depth", "opacity", "occupancy", "l1", "gradient", "perceptual", "perceptual_raw"])
+@pytest.mark.parametrize(
+    "name", ["depth", "opacity", "occupancy", "mse", "mse_raw", "l1", "gradient", "perceptual", "perceptual_raw"]
+)
 def test_a_term_is_there_from_the_smallest_weight_on_and_not_without_one(name: str) -> None:
     one = torch.ones(2, 1, 2, 2)
     given, wanted = halves(0.5, 0.25)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from export3d.expression.image_encoder import ImageEncoder, ImageEncoderConfig, SqueezeExcite
 from export3d.training.losses.discriminator import DiscriminatorConfig, DualDiscriminator, EqualizedConv
@@ -22,6 +23,19 @@ def test_the_paper_encoder_has_the_parameters_of_se_resnet_18() -> None:
     # C = 64: 64*4+4 + 4*64+64 = 580; 128: 2,184; 256: 8,464; 512: 33,312; together 2 * 44,540 = 89,080;
     # head 512 * 256 + 256 = 131,328.
     assert sum(p.numel() for p in encoder.parameters()) == 11_176_512 + 89_080 + 131_328
+
+
+def test_a_short_cut_reads_single_pixels_and_only_where_the_shape_changes() -> None:
+    shortcuts = [block.shortcut for stage in ImageEncoder(SMALL_ENCODER).stages for block in stage]  # type: ignore[union-attr]
+    kernels = [tuple(shortcut[0].kernel_size) for shortcut in shortcuts if isinstance(shortcut, nn.Sequential)]  # type: ignore[arg-type]
+    assert kernels == [(1, 1)] * 3 and len(shortcuts) == 8
+
+
+@pytest.mark.parametrize(("name", "least"), [("dim", 1), ("squeeze", 1), ("image_size", 32), ("face_share", 0.1)])
+def test_the_least_sizes_of_the_encoder_are_taken_and_less_is_refused(name: str, least: float) -> None:
+    assert getattr(replace(SMALL_ENCODER, **{name: least}), name) == least
+    with pytest.raises(ValueError, match=name):
+        replace(SMALL_ENCODER, **{name: 0.5 * least if name == "face_share" else int(least) - 1})
 
 
 def test_every_encoder_parameter_gets_a_gradient_and_the_shapes_fit() -> None:
@@ -116,7 +130,12 @@ def test_a_picture_of_another_size_is_read_at_the_encoders_own_without_aliasing(
 def test_as_many_feature_maps_are_made_as_are_asked_for() -> None:
     encoder = ImageEncoder(SMALL_ENCODER).eval()
     image = torch.randn(1, 3, 64, 64)
-    few, all_of_them = encoder.features(image, 3), encoder.features(image)
+    made: list[int] = []
+    for number, stage in enumerate(encoder.stages):
+        stage.register_forward_hook(lambda *_, number=number: made.append(number))
+    few, made_for_few = encoder.features(image, 3), list(made)
+    all_of_them = encoder.features(image)
+    assert made_for_few == [0, 1]  # nothing is computed that nobody asked for
     assert len(few) == 3 and all(torch.equal(a, b) for a, b in zip(few, all_of_them[:3], strict=True))
 
 
