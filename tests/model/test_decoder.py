@@ -52,6 +52,15 @@ def test_no_activation_stands_before_the_first_layer() -> None:
     assert torch.allclose(decoder.first((a + b) / 2), (decoder.first(a) + decoder.first(b)) / 2, atol=1e-6)
 
 
+def test_layers_start_as_eg3ds_do_without_bias_and_with_outputs_of_about_unit_spread() -> None:
+    torch.manual_seed(0)
+    decoder = RadianceDecoder(DecoderConfig(hidden=64, shared_first_layer=False), 256)
+    assert decoder.first_colour is not None
+    for layer in (decoder.first, decoder.first_colour, decoder.to_colour):
+        assert layer.bias.abs().max() == 0
+    assert decoder.first(torch.randn(1, 500, 256)).std().item() == pytest.approx(1.0, abs=0.1)
+
+
 def test_the_density_bias_moves_every_density() -> None:
     torch.manual_seed(1)
     plain = RadianceDecoder(DecoderConfig(), 32)

@@ -11,6 +11,7 @@ import torch
 
 from export3d.errors import CheckpointError
 from export3d.expression.image_encoder import ImageEncoder, ImageEncoderConfig
+from export3d.training.losses import perceptual
 from export3d.training.losses.perceptual import FaceNetworkDistance, load_lpips
 
 # torchvision's VGG16: "M" is a 2x2 maximum; every convolution is followed by ReLU.
@@ -136,6 +137,14 @@ def test_face_network_distance_is_zero_for_equal_images_and_grows_with_the_chang
     far = image + 0.3 * torch.randn_like(image)
     assert distance(image, image).abs().max().item() < 1e-10
     assert (distance(near, image) < distance(far, image)).all()
+
+
+def test_face_features_are_compared_by_direction_and_nearly_empty_pixels_are_not_blown_up() -> None:
+    # (3, 4) becomes (0.6, 0.8); (0.003, 0.004) has the square 2.5e-5 under a floor of 1e-3: length 0.156.
+    pixels = torch.tensor([[[[3.0, 0.003]], [[4.0, 0.004]]]])
+    unit = perceptual._unit_squared(pixels)
+    assert torch.allclose(unit[0, :, 0, 0], torch.tensor([0.6, 0.8]), atol=1e-4)
+    assert unit[0, :, 0, 1].norm().item() == pytest.approx(0.005 / (2.5e-5 + 1e-3) ** 0.5, rel=1e-4)
 
 
 def test_face_network_distance_keeps_its_statistics_when_the_model_trains() -> None:
