@@ -277,10 +277,15 @@ def test_rows_without_a_model_are_named_and_the_bundled_model_is_left_out_where_
     work: Path, given: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(work / "runs" / "full", tmp_path / "runs" / "full")
-    words = ["--stages", "evaluate", "figures", "--variants", "full", "cross-attention", "--clips", "1"]
+    half = ["--stages", "train", "--variants", "direct-3dmm", "--max-minutes", "0"]
+    assert call("-o", tmp_path, "--scale", "smoke", "--device", "cpu", *given, *half) == 0
+    assert (tmp_path / "runs" / "direct-3dmm" / "model.safetensors").is_file()  # of its first step
+    words = ["--stages", "evaluate", "figures", "--variants", "full", "direct-3dmm", "cross-attention", "--clips", "1"]
     assert call("-o", tmp_path, "--scale", "smoke", "--device", "cpu", "--figure-clips", "1", *given, *words) == 0
     err = " ".join(capsys.readouterr().err.split())
-    assert "evaluate cross-attention:" in err and "model.safetensors is missing; not scored" in err
+    for name in ("direct-3dmm", "cross-attention"):
+        assert f"evaluate {name}: " in err
+    assert err.count("model.safetensors is missing or not trained to its end; not scored") == 2
     assert {path.name for path in (tmp_path / "evaluation").iterdir()} == {"full", "full.json", "swaps"}
     assert len(list((tmp_path / "evaluation" / "swaps").iterdir())) == 1
     methods = json.loads((tmp_path / "evaluation" / "full.json").read_text())["values"]["same"]
@@ -368,7 +373,7 @@ def test_a_dry_run_names_the_cost_of_each_stage_and_makes_nothing(
         (["--runs", "nowhere"], 24, "nowhere: no such folder"),
         (["--data", "nowhere", "--test", "nowhere", "--stages", "pretrain"], 24, "no manifest"),
         (["--expression", "nowhere", "--stages", "pretrain"], 23, "no such checkpoint"),
-        (["--stages", "evaluate"], 23, "no such checkpoint"),
+        (["--stages", "evaluate"], 23, "no variant is trained to its end"),
     ],
 )
 def test_mistakes_are_named(

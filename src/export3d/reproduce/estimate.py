@@ -80,7 +80,8 @@ def estimate(settings: Settings, stages: Sequence[str], open_backends: OpenBacke
         if "evaluate" in stages:
             same, cross, truth = _evaluation_seconds(trial, open_backends)
             models = len(settings.variants) + settings.asks_for_main
-            clips = min(settings.num_clips, _test_clips(settings))
+            clips = settings.sizes.test_identities if settings.test is None else len(settings.open_test())
+            clips = min(settings.num_clips, clips)
             add("evaluate", "same-identity pair of a model", same, models * clips)
             add("evaluate", "cross-identity pair of a model", cross, models * clips)
             add("evaluate", "clip against exact truth", truth, models * clips)
@@ -143,12 +144,6 @@ def _evaluation_seconds(trial: Settings, open_backends: OpenBackends) -> tuple[f
     if dataset.has(0, "0000.mask.png"):
         truth = _seconds(lambda: score_synthetic(model, dataset, clips=1, brief=rows))
     return seconds[0], seconds[1], truth
-
-
-def _test_clips(settings: Settings) -> int:
-    if settings.test is None:
-        return settings.sizes.test_identities
-    return len(settings.open_test())
 
 
 def _seconds(work: Callable[[], object]) -> float:

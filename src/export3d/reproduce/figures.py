@@ -30,6 +30,7 @@ from export3d.portrait import Model, load_model
 from export3d.portrait.loading import checkpoint_path
 from export3d.reading import read_json
 from export3d.reproduce.settings import TABLE3, TABLE4, Reporter, Settings
+from export3d.reproduce.training import is_trained
 from export3d.tracking import Crop, Tracker
 from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
 from export3d.training.batches.stored_portrait import stored_state
@@ -60,7 +61,7 @@ def draw_figures(settings: Settings, folder: Path, report: Reporter) -> list[Pat
     """
     dataset = settings.open_test()
     make_folder(folder)
-    files = {variant: settings.model_file(variant) for variant in settings.variants}
+    files = {variant: settings.model_file(variant) for variant in settings.variants if is_trained(settings, variant)}
     files["main"] = checkpoint_path(settings.model) if settings.asks_for_main else settings.model_file("full")
     files = {name: path for name, path in files.items() if path.is_file()}
     digests = {name: file_sha256(path) for name, path in files.items()}

@@ -16,7 +16,7 @@ import numpy as np
 from export3d.checkpoint import read_checkpoint
 from export3d.data import ClipDataset
 from export3d.data.manifest import MANIFEST_NAME, file_sha256
-from export3d.errors import DataError
+from export3d.errors import CheckpointError, DataError
 from export3d.evaluation.metrics.pictures import summarise
 from export3d.evaluation.scores.makers import BASELINES, ModelFrames
 from export3d.evaluation.scores.protocol import Pair
@@ -31,7 +31,7 @@ from export3d.portrait import Model
 from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.reading import read_json, reading
 from export3d.reproduce.settings import MAIN, Reporter, Settings
-from export3d.reproduce.training import trained_data, training_hours
+from export3d.reproduce.training import is_trained, trained_data, training_hours
 from export3d.training.phases.config import TrainConfig
 
 FORMAT = "export3d-reproduce-scores"
@@ -42,23 +42,26 @@ OpenBackends = Callable[[], AbstractContextManager[Backends]]
 
 
 def score_models(settings: Settings, choice: dict[str, str], open_backends: OpenBackends, report: Reporter) -> None:
-    """Score every variant that has a model, and the model of the main table where it is asked for.
+    """Score every variant that was trained to its end, and the model of the main table where it is asked for.
 
     Args:
-        choice: names of the back ends, part of what must be the same to skip.
-        open_backends: opens them, once, and only where something is left to score.
+        choice: names of the back ends, part of what must be the same to skip. They are opened once, where something is left.
 
     Raises:
-        CheckpointError: There is no model at all, or one is damaged.
-        OutputError: Something cannot be written.
+        CheckpointError: There is nothing to score, or a model is damaged.
     """
-    trained = [name for name in settings.variants if settings.model_file(name).is_file()]
+    names = [name for name in settings.variants if is_trained(settings, name)]
     for name in settings.variants:
-        if trained and name not in trained:
-            report.line(f"evaluate {name}: {settings.model_file(name)} is missing; not scored")
+        if name not in names:
+            report.line(
+                f"evaluate {name}: {settings.model_file(name)} is missing or not trained to its end; not scored"
+            )
+    names += [MAIN] if settings.asks_for_main else []
+    if not names:
+        raise CheckpointError(f"{settings.work}: no variant is trained to its end; there is nothing to score.")
     with ExitStack() as stack:
         opened = cache(lambda: stack.enter_context(open_backends()))
-        for name in (*(trained or settings.variants), *((MAIN,) if settings.asks_for_main else ())):
+        for name in names:
             score_model(settings, name, choice, opened, report)
 
 

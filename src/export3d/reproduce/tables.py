@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def result_file(settings: Settings, name: str, scores: dict[str, Scores], comman
         }
         claims = TABLE3_CLAIMS if name == "reproduce_table3" else TABLE4_CLAIMS
         content["claims"] = [judge(claim, scores, seed=settings.seed) for claim in claims]
-        content["verdicts"] = _counted([row["verdict"] for row in content["claims"]])
+        content["verdicts"] = dict(Counter(row["verdict"] for row in content["claims"]))
         content["equal_budget"] = len({value.facts["model"]["samples"] for value in scores.values()}) == 1
         content["equal_test"] = len({_test_print(value) for value in scores.values()}) == 1
     content["second_hand"] = {"source": SECOND_HAND_SOURCE, "rows": SECOND_HAND[name]}
@@ -159,10 +159,6 @@ def _clebs_facts(settings: Settings) -> dict[str, Any] | None:
 
 def _short(info: dict[str, Any]) -> dict[str, Any]:
     return {"name": info["name"], "version": info["version"], "sha256": info["sha256"]}
-
-
-def _counted(verdicts: Sequence[str]) -> dict[str, int]:
-    return {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
 
 
 def _test_print(scores: Scores) -> str:

@@ -149,6 +149,15 @@ def train(settings: Settings, variant: str, report: Reporter) -> None:
         run.close()
 
 
+def is_trained(settings: Settings, variant: str) -> bool:
+    """Whether the variant's model is there and has seen all its samples; models of --runs are taken as they are."""
+    path = settings.model_file(variant)
+    if settings.is_given(variant) or not path.is_file():
+        return path.is_file()
+    extra = read_checkpoint(path, kind="export3d").extra
+    return extra["step"] >= extra["train"]["samples"] // extra["train"]["batch"]
+
+
 def training_hours(folder: Path) -> float | None:
     """Hours that a run's logged steps took, over all its sittings; None without a log."""
     path = folder / "metrics.jsonl"
