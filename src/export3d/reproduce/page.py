@@ -89,7 +89,7 @@ def paper_page(folder: Path, pictures: Path | None = None) -> str:
         "Beside the paper's metrics stands what exact truth tells: `swap_psnr`, the result against the exact rendering of the",
         "source person with the driver's expression; `leak_cost`, what the driver's person in beta costs of it;",
         "`expression_error`, against the true coefficients. One command makes both tables and goes on where it was stopped,",
-        "row by row; another `--seed` and folder give another seed:",
+        "row by row; another `--seed` and folder give another seed. CLeBS alone: [the expression code](results/expression.md).",
         *("", "```", PAPER_COMMAND, "```", ""),
     ]
     for name, members in (("reproduce_table3", TABLE3), ("reproduce_table4", TABLE4)):
@@ -110,7 +110,7 @@ def paper_page(folder: Path, pictures: Path | None = None) -> str:
         lines += [*_pretraining(content.get("clebs")), *section(content), ""]
     found = [name for name in FIGURES if pictures is not None and (pictures / name).is_file()]
     if found:
-        lines += ["## Figures", "", "The first test people, unpicked.", ""]
+        lines += ["## Figures", "", "The first people that nothing was trained on, unpicked.", ""]
         lines += [line for name in found for line in (f"{FIGURES[name]}:", "", f"![{name}](pictures/paper/{name})", "")]
     return "\n".join(lines)
 
