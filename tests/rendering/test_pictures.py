@@ -16,7 +16,7 @@ from export3d.camera import Camera
 from export3d.face_state import FaceState
 from export3d.portrait import FastConfig, PortraitModel, build_model, preset
 from export3d.portrait.layers import Choice
-from export3d.rendering.fused import add_pattern, binding, fused_status, interleaved, paste_head
+from export3d.rendering.fused import add_pattern, binding, fused_status, interleaved, paste_head, pictures
 
 RUNS, REASON = fused_status()
 needs_kernel = pytest.mark.skipif(not RUNS, reason=f"the fused renderer does not run here: {REASON}")
@@ -162,6 +162,16 @@ def test_wrong_pictures_are_refused_with_a_reason() -> None:
         paste_head(photo, head, grid[:3], share, behind, photo=photo)
     with pytest.raises(ValueError, match="add_pattern"):
         add_pattern(photo, np.zeros((128, 128), dtype=np.int16), np.zeros((1, 1), dtype=np.int16))
+
+
+def test_a_square_of_sixteen_pixels_meets_the_head_where_any_of_them_does() -> None:
+    opacity = torch.zeros(6, 7)
+    opacity[2, 3] = 0.5
+    met = pictures._met(opacity)
+    assert met.shape == (14, 15)  # four pixels more on each side
+    wanted = np.zeros_like(met)
+    wanted[3:7, 4:8] = True  # squares that begin up to three pixels before it, above or to the left
+    assert np.array_equal(met, wanted)
 
 
 @needs_kernel
