@@ -74,8 +74,13 @@ def main() -> None:
             "frames": options.frames,
             "chance": 1.0 / options.people,
             "chance_pictures": 1.0 / sample.identities,
-            "weights_sha256": {run.name: file_sha256(run / EXPRESSION_FILE) for run in options.runs},
-            "steps": {run.name: load_expression(run)[1]["step"] for run in options.runs},
+            "runs": {
+                run.name: {
+                    "weights_sha256": file_sha256(run / EXPRESSION_FILE),
+                    "steps": load_expression(run)[1]["step"],
+                }
+                for run in options.runs
+            },
             "tables": tables,
         }
         print(f"saved {save('clebs_floor', facts)}")
