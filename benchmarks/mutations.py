@@ -44,7 +44,8 @@ NEAREST = {
     "evaluation/metrics": "tests/evaluation/test_metrics.py tests/evaluation/test_bootstrap.py "
     "tests/evaluation/test_consistency.py tests/evaluation/test_synthetic.py tests/evaluation/test_backends.py "
     "tests/evaluation/test_picture_distance.py tests/evaluation/test_backend_accuracy.py "
-    "tests/evaluation/test_scoring.py tests/evaluation/test_dlib_identity.py",
+    "tests/evaluation/test_scoring.py tests/evaluation/test_dlib_identity.py "
+    "tests/evaluation/test_face_crops.py",
 }
 """Folder of the sample -> the tests that stand nearest to it."""
 
