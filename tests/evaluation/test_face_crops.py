@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from export3d.errors import CheckpointError, MissingExtraError
+from export3d.evaluation.metrics import outside
 from export3d.evaluation.metrics.backends import FaceMeasures
 from export3d.evaluation.metrics.outside import ArcFace, FaceAlignmentBackend, largest_face
 from export3d.identity.crops import TEMPLATE, crop_faces, fit_similarity, five_points
@@ -112,6 +116,46 @@ def test_arcface_gets_rgb_between_minus_one_and_one() -> None:
     frames[..., 0], frames[..., 1] = 255, 51  # 255 -> 1; 51 -> 2 * 0.2 - 1 = -0.6; 0 -> -1
     embedded = ArcFace(lambda x: x[:, :, 56, 56], INFO, GivenFaces(_template_at_256())).embeddings(frames)
     assert embedded[0] == pytest.approx([1.0, -0.6, -1.0], abs=1e-6)
+
+
+def test_embeddings_in_batches_are_those_of_each_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "_BATCH", 2)
+    frames = np.arange(0, 250, 50, dtype=np.uint8)[:, None, None, None].repeat(112, 1).repeat(112, 2).repeat(3, 3)
+    sizes: list[int] = []
+
+    def network(inputs: np.ndarray) -> np.ndarray:
+        sizes.append(len(inputs))
+        return inputs[:, :, 56, 56]
+
+    embedded = ArcFace(network, INFO, GivenFaces(_template_at_256().repeat(5, 0))).embeddings(frames)
+    assert sizes == [2, 2, 1]
+    assert embedded[:, 0] == pytest.approx(np.arange(0, 250, 50) / 127.5 - 1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["TWO_D", "_2D"])  # renamed in 1.4
+def test_face_alignments_points_are_carried_to_256_pixels_beside_the_other_measures(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    points = np.random.default_rng(0).uniform(10, 50, (68, 2))
+    asked: dict[str, object] = {}
+
+    class Network:
+        def __init__(self, kind: str, **options: object) -> None:
+            asked.update(kind=kind, **options)
+
+        def get_landmarks_from_image(self, frame: np.ndarray) -> list[np.ndarray] | None:
+            return [points / 2, points] if frame.any() else None
+
+    module = SimpleNamespace(LandmarksType=SimpleNamespace(**{name: "flat"}), FaceAlignment=Network)
+    monkeypatch.setitem(sys.modules, "face_alignment", module)
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.4")
+    backend = FaceAlignmentBackend(GivenFaces(_template_at_256().repeat(2, 0)))
+    frames = np.zeros((2, 64, 64, 3), np.uint8)
+    frames[0] = 9
+    found, base = backend.measure(frames), GivenFaces(_template_at_256().repeat(2, 0)).measure(frames)
+    assert asked == {"kind": "flat", "device": "cpu", "flip_input": False}
+    assert found.landmarks[0] == pytest.approx(4.0 * points) and np.isnan(found.landmarks[1]).all()
+    assert np.array_equal(found.expression, base.expression) and np.array_equal(found.pose, base.pose)
 
 
 def test_of_several_faces_the_largest_counts() -> None:
