@@ -422,6 +422,19 @@ def test_clips_of_two_extractors_are_refused(work: Path, tmp_path: Path, capsys:
     assert "use one extractor" in " ".join(capsys.readouterr().err.split())
 
 
+def test_another_head_model_is_refused_before_anything_is_scored(
+    work: Path, given: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(work / "data" / "test", tmp_path / "test")
+    settings = json.loads((tmp_path / "test" / "render.json").read_text())
+    (tmp_path / "test" / "render.json").write_text(json.dumps(settings | {"head": "another"}))
+    options = ["--data", work / "data" / "train", "--test", tmp_path / "test", "--runs", work / "runs"]
+    words = ["--stages", "evaluate", "--variants", "full"]
+    assert call("-o", tmp_path / "out", "--scale", "smoke", "--device", "cpu", *options, *words) == 24
+    assert "rendered with the head 'another'" in " ".join(capsys.readouterr().err.split())
+    assert not list((tmp_path / "out").rglob("*--by--*"))
+
+
 def test_damaged_scores_are_named(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "full.json").write_text('{"format": "export3d-reproduce-scores", "version": 2}')

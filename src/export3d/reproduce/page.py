@@ -33,7 +33,7 @@ SHOWN_METRICS = (
 BUDGET_COLUMNS = ("samples", "share_of_the_papers_samples", "steps", "batch", "hours")
 PAPER_SCALE = "paper-small"
 PAPER_COMMAND = (
-    "export3d reproduce -o work --scale paper-small --data data/train --test data/test --head-model head.npz "
+    "export3d reproduce -o work --scale paper-small --data data/train --test data/test --head-model ict_lite.npz "
     "--results results --pictures docs/pictures/paper"
 )
 FIGURES = {

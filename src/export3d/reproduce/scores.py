@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,13 @@ from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import CheckpointError, DataError
 from export3d.evaluation.metrics.pictures import summarise
 from export3d.evaluation.scores.makers import BASELINES, ModelFrames
-from export3d.evaluation.scores.protocol import Pair
 from export3d.evaluation.scores.run import Backends, choose_pairs, evaluate
 from export3d.evaluation.scores.scoring import ClipScores, finite
-from export3d.evaluation.scores.swap import score_swap
+from export3d.evaluation.scores.swap import render_settings, score_swap
 from export3d.evaluation.scores.synthetic import score_synthetic
 from export3d.evaluation.scores.tables import without_source
 from export3d.files import make_folder, measured_now, write_atomically
 from export3d.heads.shape.model_file import load_head
-from export3d.portrait import Model
 from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.reading import read_json, reading
 from export3d.reproduce.settings import MAIN, Reporter, Settings
@@ -96,13 +94,8 @@ def score_model(
     path = checkpoint_path(settings.model) if name == MAIN else settings.model_file(name)
     stored = read_checkpoint(path, kind="export3d")
     dataset = settings.open_test()
-    fingerprint = {
-        "model": stored.sha256,
-        "data": file_sha256(dataset.folder / MANIFEST_NAME),
-        "clips": settings.num_clips,
-        "seed": settings.seed,
-        **choice,
-    }
+    given = {"model": stored.sha256, "data": file_sha256(dataset.folder / MANIFEST_NAME)}
+    fingerprint = {**given, "clips": settings.num_clips, "seed": settings.seed, **choice}
     file = scores_file(settings, name)
     before = _read(file) if file.is_file() else None
     if before is not None and before["facts"]["fingerprint"] == fingerprint:
@@ -111,6 +104,10 @@ def score_model(
     model = load_model(path, device=settings.device)
     pairs = choose_pairs(dataset, "both", clips=settings.num_clips, seed=settings.seed)
     maker = ModelFrames(model, dataset, {"name": path.name, "sha256": file_sha256(path)})
+    head = None
+    if (dataset.folder / "render.json").is_file():  # otherwise nothing says how to render its people
+        head = load_head(settings.head_model)
+        render_settings(dataset, head)  # refuses another head before anything is scored
     # Other settings get another folder: the finished pairs of each stay usable.
     place = make_folder(settings.work / "evaluation" / name / _short(fingerprint))
     backends = opened()
@@ -136,8 +133,10 @@ def score_model(
     }
     content = {"format": FORMAT, "version": VERSION, "name": name, "facts": facts, **_by_clip(result.clips)}
     content["quality"] = _quality(model, dataset, settings, name, report)
-    if (dataset.folder / "render.json").is_file():  # otherwise nothing says how to render its people
-        content["values"]["cross"]["model"] |= _swap(model, dataset, pairs, settings, name, report)
+    if head is not None:
+        cross = [pair for pair in pairs if pair.kind == "cross"]
+        kept, shown = make_folder(settings.work / "evaluation" / "swaps"), partial(report.advance, f"swap {name}")
+        content["values"]["cross"]["model"] |= score_swap(model, dataset, cross, head, folder=kept, on_progress=shown)
     write_atomically(file, (json.dumps(finite(content), indent=1) + "\n").encode())
     report.line(f"evaluate {name}: {len(pairs)} pairs, {result.resumed} from before; wrote {file}")
 
@@ -219,22 +218,6 @@ def _quality(model: Any, dataset: ClipDataset, settings: Settings, name: str, re
         on_progress=lambda done, total: report.advance(f"exact truth {name}", done, total),
     )
     return {row: asdict(cells) for row, cells in scores.items()}
-
-
-def _swap(
-    model: Model, dataset: ClipDataset, pairs: list[Pair], settings: Settings, name: str, report: Reporter
-) -> dict[str, list[float]]:
-    cross = [pair for pair in pairs if pair.kind == "cross"]
-    head = load_head(settings.head_model)
-    label = f"appearance swap {name}"
-    return score_swap(
-        model,
-        dataset,
-        cross,
-        head,
-        folder=make_folder(settings.work / "evaluation" / "swaps"),
-        on_progress=lambda done, total: report.advance(label, done, total),
-    )
 
 
 def _short(fingerprint: dict[str, Any]) -> str:
