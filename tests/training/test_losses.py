@@ -195,7 +195,9 @@ def test_the_outermost_pixels_belong_to_the_frame_and_those_beside_it_do_not(x: 
     _, direction = rays_through(camera, torch.tensor([[x / 8]]), torch.tensor([[y / 8]]))
     point = camera.cam_to_world[:, None, :3, 3] + 2.7 * direction
     inside = 0 < x < 8 and 0 < y < 8
-    assert seen_points(point, camera, torch.full((1, 8, 8), 2.7)).tolist() == [[float(inside)]]
+    depth = torch.ones(1, 8, 8)  # everything else stands before it
+    depth[0, min(max(int(y), 0), 7), min(max(int(x), 0), 7)] = 2.7
+    assert seen_points(point, camera, depth).tolist() == [[float(inside)]]
 
 
 @pytest.mark.parametrize(
