@@ -293,6 +293,9 @@ def test_wrong_tensors_are_refused_with_a_reason() -> None:
     scene, (origins, directions) = _scene(), _rays(35)
     with pytest.raises(ValueError, match="planes have 2 channels more than the first layer; expected 0 or 3"):
         render_fused(_scene(motion=2), origins, directions, BOTH)
+    for shape in ((3, 6, 12, 10), (2, 6, 12, 12)):  # read as they say, they would be read past their end
+        with pytest.raises(ValueError, match="planes must have shape"):
+            render_fused(replace(scene, planes=torch.randn(shape)), origins, directions, BOTH)
     with pytest.raises(ValueError, match="5 rays per coarse ray need a square picture; got 35 rays"):
         render_fused(scene, origins, directions, FINE, fast=FastConfig())
     with pytest.raises(ValueError, match="origins"):
