@@ -37,7 +37,7 @@ LEFT_OUT = "not (papers_shapes or counts_are_printed or preset_can_be_built)"
 
 NEAREST = {
     "model": "tests/model tests/portrait/test_loading.py",
-    "rendering": "tests/rendering tests/portrait/test_march.py",
+    "rendering": "tests/rendering tests/portrait/test_march.py tests/provenance/test_mark.py",
     "expression": "tests/expression tests/training/test_pretrain.py tests/training/test_networks.py",
     "training/losses": "tests/training/test_losses.py tests/training/test_networks.py tests/training/test_perceptual.py "
     "tests/training/test_adversary.py",

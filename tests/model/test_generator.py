@@ -144,6 +144,15 @@ def test_the_last_norm_gives_every_token_unit_variance_however_little_it_had() -
     assert torch.allclose(spread, torch.ones_like(spread), atol=0.02)
 
 
+@pytest.mark.parametrize("ups", [(12,), (12, 20), (12, 20, 8)])
+@pytest.mark.parametrize("head_vit_dim", [0, CONFIG.head_vit_dim])
+def test_any_number_of_convolutions_may_follow_the_shuffle(ups: tuple[int, ...], head_vit_dim: int) -> None:
+    config = replace(CONFIG, up_channels=ups, head_vit_dim=head_vit_dim)
+    generator = _generator(config)
+    planes = generator(generator.encode(torch.randn(1, 3, 32, 32)), torch.randn(1, 32))
+    assert planes.shape == (1, 3, 8, config.plane_resolution, config.plane_resolution)
+
+
 def test_a_portrait_of_another_size_is_named() -> None:
     with pytest.raises(ValueError, match=r"source must have shape \(\*, 3, 32, 32\); got \(1, 3, 48, 48\)"):
         _generator().encode(torch.zeros(1, 3, 48, 48))
