@@ -63,6 +63,14 @@ def test_equation_13_weights_scale_each_term() -> None:
     assert weighted_sum(terms, weights).item() == pytest.approx(1.1, abs=1e-6)
 
 
+def test_pixels_are_compared_by_their_difference() -> None:
+    given, wanted = halves(0.5, 0.25)
+    wanted = replace(wanted, raw=wanted.raw + 0.4, image=wanted.image - 0.25)
+    names = ("mse", "mse_raw", "l1", "l1_raw")
+    terms = reconstruction_terms(given, wanted, replace(NONE, **dict.fromkeys(names, 1.0)), None)
+    assert [terms[name].item() for name in names] == pytest.approx([0.25, 0.01, 0.5, 0.1], abs=1e-6)
+
+
 def test_equation_14_adds_a_hundredth_of_the_adversarial_loss() -> None:
     # 1 * 0.99 + 0.01 * 0.7 = 0.997
     assert total_loss(torch.tensor(0.99), torch.tensor(0.7)).item() == pytest.approx(0.997, abs=1e-6)
