@@ -110,7 +110,8 @@ def paper_page(folder: Path, pictures: Path | None = None) -> str:
         lines += [*_pretraining(content.get("clebs")), *section(content), ""]
     found = [name for name in FIGURES if pictures is not None and (pictures / name).is_file()]
     if found:
-        lines += ["## Figures", "", "The first people that nothing was trained on, unpicked.", ""]
+        seen = pictures / "seen.txt" if pictures is not None else Path()  # what somebody who looked at them says
+        lines += ["## Figures", "", seen.read_text(encoding="utf-8").strip() if seen.is_file() else "Unpicked.", ""]
         lines += [line for name in found for line in (f"{FIGURES[name]}:", "", f"![{name}](pictures/paper/{name})", "")]
     return "\n".join(lines)
 
