@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export3d.animation.paste import HeadLayer, Pasteboard
+from export3d.animation.crown import Crown
+from export3d.animation.paste import HAZE, HeadLayer, Pasteboard
 from export3d.camera import Camera
 from export3d.face_state import FaceState
 from export3d.portrait import FastConfig, PortraitModel, build_model, preset
 from export3d.portrait.layers import Choice
-from export3d.rendering.fused import add_pattern, binding, fused_status, interleaved, paste_head
+from export3d.portrait.march import read_portrait
+from export3d.rendering.fused import add_pattern, binding, fused_status, head_layer, interleaved, paste_head
+from export3d.tracking.head_fit import HeadPose
 
 RUNS, REASON = fused_status()
 needs_kernel = pytest.mark.skipif(not RUNS, reason=f"the fused renderer does not run here: {REASON}")
@@ -71,6 +74,45 @@ def test_a_composed_picture_is_that_of_pytorch(
     assert torch.allclose(found_opacity, opacity, atol=1e-4)
     # A read beside the portrait by a rounded place shows most in noise, which no photograph is.
     assert torch.allclose(found, expected, atol=1e-3)
+
+
+@needs_kernel
+@pytest.mark.parametrize("kernel", list(_kernels()))
+def test_the_portrait_is_read_as_by_pytorch(
+    kernel: str, model: PortraitModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(binding.VARIABLE, kernel)
+    torch.manual_seed(6)
+    left, code = _pass(model, 64, 0.4 * torch.randn(1, 3))
+    maps, side, turn = code.maps, model.config.image_size, code.state.turn
+    where = {"size": (side, side), "camera": code.camera, "pose": model.neck.posed(turn)}
+    with torch.inference_mode():
+        expected = model.lookup.layers(left.guide, left.opacity, maps.picture, **where)
+        found = read_portrait(left.guide, left.opacity, side, code=code, neck=model.neck.config)
+    assert maps.picture[:, 3].std() > 0.0 and expected.prior.std() > 0.1
+    for part in ("colours", "prior", "clues", "opacity"):
+        assert getattr(found, part).shape == getattr(expected, part).shape
+        assert torch.allclose(getattr(found, part), getattr(expected, part), atol=1e-3), part
+
+
+@needs_kernel
+@pytest.mark.parametrize("kernel", list(_kernels()))
+@pytest.mark.parametrize("side", [16, 50])
+def test_a_head_before_its_crown_is_that_of_pytorch(kernel: str, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(binding.VARIABLE, kernel)
+    torch.manual_seed(7)
+    picture, behind = (2.0 * torch.rand(3, side, side) - 1.0 for _ in range(2))
+    opacity = (1.4 * torch.rand(1, side, side) - 0.2).clamp(0.0, 1.0)
+    crown = Crown(light=torch.rand(1, 4, side - 5, side), home=HeadPose.of_camera(Camera.look_at_head().to_vector()[0].numpy()))
+    camera = Camera.look_at_head(0.3, roll=0.4).to_vector()[0].numpy()
+    head = HeadLayer.of_picture(picture, opacity, behind)
+    for expected, light, places in (
+        (head, None, None),
+        (crown.behind(head, camera), crown.framed, crown.places(camera)),
+    ):
+        colours, clear = head_layer(picture, opacity, behind, haze=HAZE, crown=light, places=places)
+        assert torch.allclose(colours, expected.colours, atol=2e-2) and torch.allclose(clear, expected.opacity, atol=1e-4)
+    assert (clear - head.opacity).max() > 0.3
 
 
 @needs_kernel
