@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -145,5 +146,10 @@ def _joint(neck: NeckConfig, turn: Tensor | None, share: float) -> FusedJoint | 
     """The joint of `Neck` for this share of a turn (1, 3)."""
     if turn is None:
         return None
-    extra = (turn_matrix(share * turn.cpu()) - torch.eye(3))[0].t()
+    extra = _extra(*(share * turn[0]).tolist())
     return FusedJoint(extra=extra, pivot=neck.pivot, top=neck.top, bottom=neck.bottom)
+
+
+@lru_cache(maxsize=64)  # the portrait's own turn comes back in every frame
+def _extra(x: float, y: float, z: float) -> Tensor:
+    return (turn_matrix(torch.tensor([[x, y, z]])) - torch.eye(3))[0].t()

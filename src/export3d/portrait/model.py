@@ -221,7 +221,7 @@ class PortraitModel(nn.Module):
     ) -> Pass:
         """The portrait looked up at the model's size, and how it is to be mixed there."""
         code, side = driven.code, opacity.shape[-1] * self.config.image_size // self.config.renderer.raw_size
-        pose, _ = self.parts.joints(driven)
+        pose = self.neck.posed(code.state.turn)
         found = self.lookup.features(guide, opacity, code.maps, code.camera, pose)
         if reads_fused(fast, opacity):
             layers = read_portrait(guide, opacity, side, code=code, neck=self.neck.config)
