@@ -18,7 +18,7 @@ from export3d.face_state import FaceState
 from export3d.portrait import FastConfig, PortraitModel, build_model, preset
 from export3d.portrait.layers import Choice
 from export3d.portrait.march import read_portrait
-from export3d.rendering.fused import add_pattern, binding, fused_status, head_layer, interleaved, paste_head
+from export3d.rendering.fused import add_pattern, binding, fused_status, head_layer, interleaved, paste_head, rgb_to_yuv
 from export3d.tracking.head_fit import HeadPose
 
 RUNS, REASON = fused_status()
@@ -78,9 +78,7 @@ def test_a_composed_picture_is_that_of_pytorch(
 
 @needs_kernel
 @pytest.mark.parametrize("kernel", list(_kernels()))
-def test_the_portrait_is_read_as_by_pytorch(
-    kernel: str, model: PortraitModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_portrait_is_read_as_by_pytorch(kernel: str, model: PortraitModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(binding.VARIABLE, kernel)
     torch.manual_seed(6)
     left, code = _pass(model, 64, 0.4 * torch.randn(1, 3))
@@ -103,7 +101,9 @@ def test_a_head_before_its_crown_is_that_of_pytorch(kernel: str, side: int, monk
     torch.manual_seed(7)
     picture, behind = (2.0 * torch.rand(3, side, side) - 1.0 for _ in range(2))
     opacity = (1.4 * torch.rand(1, side, side) - 0.2).clamp(0.0, 1.0)
-    crown = Crown(light=torch.rand(1, 4, side - 5, side), home=HeadPose.of_camera(Camera.look_at_head().to_vector()[0].numpy()))
+    crown = Crown(
+        light=torch.rand(1, 4, side - 5, side), home=HeadPose.of_camera(Camera.look_at_head().to_vector()[0].numpy())
+    )
     camera = Camera.look_at_head(0.3, roll=0.4).to_vector()[0].numpy()
     head = HeadLayer.of_picture(picture, opacity, behind)
     for expected, light, places in (
@@ -111,7 +111,9 @@ def test_a_head_before_its_crown_is_that_of_pytorch(kernel: str, side: int, monk
         (crown.behind(head, camera), crown.framed, crown.places(camera)),
     ):
         colours, clear = head_layer(picture, opacity, behind, haze=HAZE, crown=light, places=places)
-        assert torch.allclose(colours, expected.colours, atol=2e-2) and torch.allclose(clear, expected.opacity, atol=1e-4)
+        assert torch.allclose(colours, expected.colours, atol=2e-2) and torch.allclose(
+            clear, expected.opacity, atol=1e-4
+        )
     assert (clear - head.opacity).max() > 0.3
 
 
@@ -204,6 +206,29 @@ def test_wrong_pictures_are_refused_with_a_reason() -> None:
         paste_head(photo, head, grid[:3], share, behind, photo=photo)
     with pytest.raises(ValueError, match="add_pattern"):
         add_pattern(photo, np.zeros((128, 128), dtype=np.int16), np.zeros((1, 1), dtype=np.int16))
+
+
+@needs_kernel
+@pytest.mark.parametrize("kernel", list(_kernels()))
+@pytest.mark.parametrize("width", [2, 64, 150])
+def test_a_picture_becomes_bt709_video(kernel: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(binding.VARIABLE, kernel)
+    image = np.random.default_rng(8).integers(0, 256, (6, width, 3), dtype=np.uint8)
+    image[:2, :2] = [[(255, 255, 255)] * 2, [(255, 255, 255)] * 2]
+    planes = [np.full((6 // n, width // n + 9), 77, dtype=np.uint8) for n in (1, 2, 2)]
+    rgb_to_yuv(image, planes)
+    grey = image @ np.array([0.2126, 0.7152, 0.0722])
+    means = image.reshape(3, 2, width // 2, 2, 3).mean(axis=(1, 3))
+    apart = means[..., [2, 0]] - (means @ np.array([0.2126, 0.7152, 0.0722]))[..., None]
+    expected = [16 + grey * 219 / 255, *np.moveaxis(128 + apart * 224 / 255 / np.array([1.8556, 1.5748]), -1, 0)]
+    for found, wanted in zip(planes, expected, strict=True):
+        assert np.abs(found[:, : wanted.shape[1]] - wanted).max() <= 0.501
+        assert (found[:, wanted.shape[1] :] == 77).all()
+    assert planes[0][0, 0] == 235 and planes[1][0, 0] == planes[2][0, 0] == 128
+    with pytest.raises(ValueError, match="even sides"):
+        rgb_to_yuv(image[:5], planes)
+    with pytest.raises(ValueError, match="planes of"):
+        rgb_to_yuv(image, [planes[0][:, : width - 1], *planes[1:]])
 
 
 @needs_kernel

@@ -104,6 +104,16 @@ class Patterned(ctypes.Structure):
     ]
 
 
+class Converted(ctypes.Structure):
+    """`Converted` of kernel/scene.h."""
+
+    _fields_ = [
+        *((name, _I) for name in ("height", "width")),
+        *((name, _P) for name in ("from", "luma", "blue", "red")),
+        *((name, _L) for name in ("luma_stride", "blue_stride", "red_stride")),
+    ]
+
+
 def fused_status() -> tuple[bool, str]:
     """Whether the fused renderer runs here, and which version of it, or why not."""
     wanted = os.environ.get(VARIABLE, "")
@@ -156,6 +166,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     steps = [ctypes.POINTER(Head), ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
     found.export3d_fused_head.argtypes = steps
     found.export3d_fused_add_pattern.argtypes = [ctypes.POINTER(Patterned), ctypes.c_char_p, ctypes.c_int]
+    found.export3d_fused_convert.argtypes = [ctypes.POINTER(Converted), ctypes.c_char_p, ctypes.c_int]
     found.export3d_fused_layer.argtypes = [ctypes.POINTER(Layered), ctypes.c_char_p, ctypes.c_int]
     found.export3d_fused_paste.argtypes = [ctypes.POINTER(Pasted), ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p]
     return found, ""

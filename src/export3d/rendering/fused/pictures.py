@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +54,8 @@ def interleaved(picture: Tensor) -> Tensor:
 
 
 def read_head(head: FusedHead, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """What the mixture is made of, read at that size: ``(9, height, width)`` of the portrait and its mirror image the colours, then
-    their priors, and the opacity; ``(4, height, width)`` both gates, and both times the picture's fourth channel."""
+    """What is mixed, read at that size: ``(9, height, width)`` the colours of the portrait and of its mirror image, their priors,
+    the opacity; ``(4, height, width)`` both gates, and both times the picture's fourth channel."""
     check_shape("guide", head.guide, 6, None, None)
     guide, line = head.guide.detach().float().contiguous(), -(-width // 16) * 16
     layers, clues = torch.empty(height, _LINES, line), torch.empty(height, 4, line)
@@ -113,8 +113,8 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
 def head_layer(
     picture: Tensor, opacity: Tensor, behind: Tensor, *, haze: float, crown: Tensor | None, places: np.ndarray | None
 ) -> tuple[Tensor, Tensor]:
-    """Colours ``(3, S, S)`` in [0, 255] times the opacity, and opacity ``(1, S, S)``, of the head in a `picture` before `behind`,
-    both ``(3, S, S)`` in [-1, 1], with its `opacity` ``(1, S, S)``; behind it its crown.
+    """Colours ``(3, S, S)`` in [0, 255] times the opacity, and opacity ``(1, S, S)``, of the head in a `picture` before
+    `behind`, both ``(3, S, S)`` in [-1, 1], with its `opacity` ``(1, S, S)``; behind it its crown.
 
     Args:
         haze: opacity below it shows nothing.
@@ -184,6 +184,24 @@ def _met(opacity: Tensor) -> np.ndarray:
         met[:-step] |= met[step:]
         met[:, :-step] |= met[:, step:]
     return met
+
+
+def rgb_to_yuv(image: np.ndarray, planes: Sequence[np.ndarray]) -> None:
+    """A uint8 ``(H, W, 3)`` image, both sides even, as 4:2:0 of BT.709 in TV range, written into three uint8 planes: at least
+    ``(H, W)``, ``(H / 2, W / 2)`` and ``(H / 2, W / 2)``, whose rows may be longer. A colour is the mean of its four pixels."""
+    height, width = image.shape[:2]
+    image = np.ascontiguousarray(image)
+    sizes = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]
+    fits = all(
+        p.dtype == np.uint8 and p.shape[0] >= h and p.shape[1] >= w and p.strides[1] == 1
+        for p, (h, w) in zip(planes, sizes, strict=True)
+    )
+    if image.dtype != np.uint8 or image.shape[2:] != (3,) or height % 2 or width % 2 or not fits:
+        raise ValueError(f"rgb_to_yuv: expected a uint8 image with even sides and planes of {sizes}; got {image.shape}")
+    call = binding.Converted(
+        height, width, image.ctypes.data, *(p.ctypes.data for p in planes), *(p.strides[0] for p in planes)
+    )
+    binding.library().export3d_fused_convert(ctypes.byref(call), _kernel(), torch.get_num_threads())
 
 
 def add_pattern(image: np.ndarray, pattern: np.ndarray, gain: np.ndarray) -> np.ndarray:

@@ -379,3 +379,43 @@ void add_pattern(const export3d::Patterned& p, int strip) {
     }
   }
 }
+
+// Some pixels of two rows as 4:2:0; a colour is the mean of its four pixels. `count` may be known when this is compiled.
+constexpr int kSome = 64;
+template <typename Number>
+EXPORT3D_INLINE void convert_some(const uint8_t* const* rows, uint8_t* const* luma, uint8_t* blue, uint8_t* red, Number count) {
+  constexpr float kLuma = 219.0f / 255.0f, kBlue = 224.0f / 255.0f / 1.8556f, kRed = 224.0f / 255.0f / 1.5748f;
+  constexpr float kShare[3] = {0.2126f, 0.7152f, 0.0722f};
+  uint16_t sums[3][kSome] = {};  // of both rows
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t* from = rows[half];
+    uint8_t r[kSome], g[kSome], b[kSome], grey[kSome];
+    for (int i = 0; i < count; ++i) r[i] = from[3 * i], g[i] = from[3 * i + 1], b[i] = from[3 * i + 2];
+    for (int i = 0; i < count; ++i)
+      grey[i] = (uint8_t)(int)((r[i] * kShare[0] + g[i] * kShare[1] + b[i] * kShare[2]) * kLuma + 16.5f);
+    for (int i = 0; i < count; ++i)
+      sums[0][i] = (uint16_t)(sums[0][i] + r[i]), sums[1][i] = (uint16_t)(sums[1][i] + g[i]),
+      sums[2][i] = (uint16_t)(sums[2][i] + b[i]);
+    std::memcpy(luma[half], grey, count);
+  }
+  float mean[3][kSome / 2];
+  for (int c = 0; c < 3; ++c)
+    for (int i = 0; i < count / 2; ++i) mean[c][i] = 0.25f * (float)(sums[c][2 * i] + sums[c][2 * i + 1]);
+  for (int i = 0; i < count / 2; ++i) {
+    const float grey = mean[0][i] * kShare[0] + mean[1][i] * kShare[1] + mean[2][i] * kShare[2];
+    blue[i] = (uint8_t)(int)((mean[2][i] - grey) * kBlue + 128.5f);
+    red[i] = (uint8_t)(int)((mean[0][i] - grey) * kRed + 128.5f);
+  }
+}
+
+void convert(const export3d::Converted& p, int pair) {
+  for (int x = 0; x < p.width; x += kSome) {
+    const uint8_t *first = p.from + 3 * ((size_t)2 * pair * p.width + x), *rows[2] = {first, first + 3 * (size_t)p.width};
+    uint8_t *top = p.luma + 2 * pair * p.luma_stride + x, *luma[2] = {top, top + p.luma_stride};
+    uint8_t *blue = p.blue + pair * p.blue_stride + x / 2, *red = p.red + pair * p.red_stride + x / 2;
+    if (x + kSome <= p.width)
+      convert_some(rows, luma, blue, red, Count<kSome>());
+    else
+      convert_some(rows, luma, blue, red, p.width - x);
+  }
+}

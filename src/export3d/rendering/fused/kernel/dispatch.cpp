@@ -171,6 +171,15 @@ EXPORT3D_API int export3d_fused_paste(const export3d::Pasted* pasted, const char
   return 0;
 }
 
+EXPORT3D_API int export3d_fused_convert(const export3d::Converted* picture, const char* name, int threads) {
+  const Kernel* kernel = kernel_for(name);
+  if (!kernel) return 1;
+  share_out(picture->height / 2, kRowsAtOnce, bounded(threads), [&](int, int begin, int end) {
+    for (int pair = begin; pair < end; ++pair) kernel->convert(*picture, pair);
+  });
+  return 0;
+}
+
 EXPORT3D_API int export3d_fused_add_pattern(const export3d::Patterned* picture, const char* name, int threads) {
   const Kernel* kernel = kernel_for(name);
   if (!kernel) return 1;

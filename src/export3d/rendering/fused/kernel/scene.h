@@ -104,6 +104,14 @@ struct Patterned {
   uint8_t* to;
 };
 
+// A picture (height, width, 3), both sides even, as 4:2:0 of BT.709, TV range; rows of brightness and of colour lie apart.
+struct Converted {
+  int32_t height, width;
+  const uint8_t* from;
+  uint8_t *luma, *blue, *red;
+  int64_t luma_stride, blue_stride, red_stride;
+};
+
 // One compiled version of the kernel; `work` is memory of `floats` for this many threads.
 struct Kernel {
   const char* name;
@@ -120,6 +128,7 @@ struct Kernel {
   size_t (*paste_floats)(const Pasted&);
   void (*paste)(const Pasted&, float* work, int row);
   void (*add_pattern)(const Patterned&, int strip);  // half a block of rows
+  void (*convert)(const Converted&, int pair);       // two rows
 };
 
 // -126. Where compilers do not see the number, they take one instruction for the greater of two instead of two.
