@@ -54,8 +54,8 @@ def interleaved(picture: Tensor) -> Tensor:
 
 
 def read_head(head: FusedHead, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """What is mixed, read at that size: ``(9, height, width)`` the colours of the portrait and of its mirror image, their priors,
-    the opacity; ``(4, height, width)`` both gates, and both times the picture's fourth channel."""
+    """What is mixed, read at that size: ``(9, height, width)`` colours of the portrait and of its mirror image, their priors,
+    opacity; ``(4, height, width)`` both gates, and both times the picture's fourth channel."""
     check_shape("guide", head.guide, 6, None, None)
     guide, line = head.guide.detach().float().contiguous(), -(-width // 16) * 16
     layers, clues = torch.empty(height, _LINES, line), torch.empty(height, 4, line)
