@@ -83,7 +83,7 @@ def test_with_nothing_left_out_the_picture_is_the_exact_one(
     near = 1e-4 if compiled else 1e-5
     assert torch.allclose(fast.raw, exact.raw, atol=near) and torch.allclose(fast.opacity, exact.opacity, atol=near)
     # Distances to the depth map are steep, so single pixels may differ more than the rest.
-    assert torch.allclose(fast.image, exact.image, atol=1e-3)
+    assert torch.allclose(fast.image, exact.image, atol=2e-3)
     assert (fast.image - exact.image).square().mean().sqrt() < 1e-4
     met = exact.opacity > 1e-3
     assert torch.allclose(fast.depth[met], exact.depth[met], atol=1e-4)

@@ -11,12 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export3d.animation.paste import HeadLayer, Pasteboard
+from export3d.animation.crown import Crown
+from export3d.animation.paste import HAZE, HeadLayer, Pasteboard
 from export3d.camera import Camera
 from export3d.face_state import FaceState
 from export3d.portrait import FastConfig, PortraitModel, build_model, preset
 from export3d.portrait.layers import Choice
-from export3d.rendering.fused import add_pattern, binding, fused_status, interleaved, paste_head, pictures
+from export3d.portrait.march import read_portrait
+from export3d.rendering.fused import (
+    add_pattern,
+    binding,
+    fused_status,
+    head_layer,
+    interleaved,
+    paste_head,
+    pictures,
+    rgb_to_yuv,
+)
+from export3d.tracking.head_fit import HeadPose
 
 RUNS, REASON = fused_status()
 needs_kernel = pytest.mark.skipif(not RUNS, reason=f"the fused renderer does not run here: {REASON}")
@@ -71,6 +83,47 @@ def test_a_composed_picture_is_that_of_pytorch(
     assert torch.allclose(found_opacity, opacity, atol=1e-4)
     # A read beside the portrait by a rounded place shows most in noise, which no photograph is.
     assert torch.allclose(found, expected, atol=1e-3)
+
+
+@needs_kernel
+@pytest.mark.parametrize("kernel", list(_kernels()))
+def test_the_portrait_is_read_as_by_pytorch(kernel: str, model: PortraitModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(binding.VARIABLE, kernel)
+    torch.manual_seed(6)
+    left, code = _pass(model, 64, 0.4 * torch.randn(1, 3))
+    maps, side, turn = code.maps, model.config.image_size, code.state.turn
+    where = {"size": (side, side), "camera": code.camera, "pose": model.neck.posed(turn)}
+    with torch.inference_mode():
+        expected = model.lookup.layers(left.guide, left.opacity, maps.picture, **where)
+        found = read_portrait(left.guide, left.opacity, side, code=code, neck=model.neck.config)
+    assert maps.picture[:, 3].std() > 0.0 and expected.prior.std() > 0.1
+    for part in ("colours", "prior", "clues", "opacity"):
+        assert getattr(found, part).shape == getattr(expected, part).shape
+        assert torch.allclose(getattr(found, part), getattr(expected, part), atol=1e-3), part
+
+
+@needs_kernel
+@pytest.mark.parametrize("kernel", list(_kernels()))
+@pytest.mark.parametrize("side", [16, 50])
+def test_a_head_before_its_crown_is_that_of_pytorch(kernel: str, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(binding.VARIABLE, kernel)
+    torch.manual_seed(7)
+    picture, behind = (2.0 * torch.rand(3, side, side) - 1.0 for _ in range(2))
+    opacity = (1.4 * torch.rand(1, side, side) - 0.2).clamp(0.0, 1.0)
+    crown = Crown(
+        light=torch.rand(1, 4, side - 5, side), home=HeadPose.of_camera(Camera.look_at_head().to_vector()[0].numpy())
+    )
+    camera = Camera.look_at_head(0.3, roll=0.4).to_vector()[0].numpy()
+    head = HeadLayer.of_picture(picture, opacity, behind)
+    for expected, light, places in (
+        (head, None, None),
+        (crown.behind(head, camera), crown.framed, crown.places(camera)),
+    ):
+        colours, clear = head_layer(picture, opacity, behind, haze=HAZE, crown=light, places=places)
+        assert torch.allclose(colours, expected.colours, atol=2e-2) and torch.allclose(
+            clear, expected.opacity, atol=1e-4
+        )
+    assert (clear - head.opacity).max() > 0.3
 
 
 @needs_kernel
@@ -172,6 +225,29 @@ def test_a_square_of_sixteen_pixels_meets_the_head_where_any_of_them_does() -> N
     wanted = np.zeros_like(met)
     wanted[3:7, 4:8] = True  # squares that begin up to three pixels before it, above or to the left
     assert np.array_equal(met, wanted)
+
+
+@needs_kernel
+@pytest.mark.parametrize("kernel", list(_kernels()))
+@pytest.mark.parametrize("width", [2, 64, 150])
+def test_a_picture_becomes_bt709_video(kernel: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(binding.VARIABLE, kernel)
+    image = np.random.default_rng(8).integers(0, 256, (6, width, 3), dtype=np.uint8)
+    image[:2, :2] = [[(255, 255, 255)] * 2, [(255, 255, 255)] * 2]
+    planes = [np.full((6 // n, width // n + 9), 77, dtype=np.uint8) for n in (1, 2, 2)]
+    rgb_to_yuv(image, planes)
+    grey = image @ np.array([0.2126, 0.7152, 0.0722])
+    means = image.reshape(3, 2, width // 2, 2, 3).mean(axis=(1, 3))
+    apart = means[..., [2, 0]] - (means @ np.array([0.2126, 0.7152, 0.0722]))[..., None]
+    expected = [16 + grey * 219 / 255, *np.moveaxis(128 + apart * 224 / 255 / np.array([1.8556, 1.5748]), -1, 0)]
+    for found, wanted in zip(planes, expected, strict=True):
+        assert np.abs(found[:, : wanted.shape[1]] - wanted).max() <= 0.501
+        assert (found[:, wanted.shape[1] :] == 77).all()
+    assert planes[0][0, 0] == 235 and planes[1][0, 0] == planes[2][0, 0] == 128
+    with pytest.raises(ValueError, match="even sides"):
+        rgb_to_yuv(image[:5], planes)
+    with pytest.raises(ValueError, match="planes of"):
+        rgb_to_yuv(image, [planes[0][:, : width - 1], *planes[1:]])
 
 
 @needs_kernel

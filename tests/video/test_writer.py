@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from clips import clip_facts, make_clip, panned_frames
 from export3d.errors import OutputError, UsageError
+from export3d.rendering.fused import fused_status, rgb_to_yuv
 from export3d.video import VideoReader, VideoWriter, check_writable
 
 
@@ -97,17 +99,22 @@ def test_a_transport_stream_that_starts_late_is_shifted_to_zero(tmp_path: Path) 
     assert got.audio_duration_s == pytest.approx(given.audio_duration_s, abs=1024 / 44100)
 
 
-def test_odd_sizes_are_padded_by_one(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "out.mp4", 25, (65, 49)) as writer:
+CONVERTERS = [None, *([rgb_to_yuv] if fused_status()[0] else [])]
+
+
+@pytest.mark.parametrize("to_yuv", CONVERTERS)
+def test_odd_sizes_are_padded_by_one(tmp_path: Path, to_yuv: Callable | None) -> None:
+    with VideoWriter(tmp_path / "out.mp4", 25, (65, 49), to_yuv=to_yuv) as writer:
         for _ in range(3):
             writer.write(np.full((49, 65, 3), 128, dtype=np.uint8))
     assert clip_facts(tmp_path / "out.mp4").size == (66, 50)
 
 
-def test_colours_come_back_as_they_were_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("to_yuv", CONVERTERS)
+def test_colours_come_back_as_they_were_written(tmp_path: Path, to_yuv: Callable | None) -> None:
     colours = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [128, 128, 128]], dtype=np.uint8)
     image = np.repeat(np.repeat(colours[None], 64, axis=0), 32, axis=1)
-    with VideoWriter(tmp_path / "out.mp4", 25, (128, 64), crf=4) as writer:
+    with VideoWriter(tmp_path / "out.mp4", 25, (128, 64), crf=4, to_yuv=to_yuv) as writer:
         writer.write(image)
     with VideoReader(tmp_path / "out.mp4") as reader:
         got = next(iter(reader)).image

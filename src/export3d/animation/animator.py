@@ -14,7 +14,7 @@ import torch
 
 from export3d.animation.crown import Crown
 from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_larger
-from export3d.animation.paste import DETAIL_PX, LARGEST_PX, HeadLayer
+from export3d.animation.paste import DETAIL_PX, HAZE, LARGEST_PX, HeadLayer
 from export3d.animation.person import Person, continued, person_apart
 from export3d.animation.subject import Subject
 from export3d.camera import Camera
@@ -25,6 +25,7 @@ from export3d.model import Render
 from export3d.portrait import FastConfig, Model, PortraitModel, WeightMaps, drivable
 from export3d.precision import uses_bf16
 from export3d.provenance import AllowedSources
+from export3d.rendering.fused import fused_status, head_layer
 from export3d.tracking import Crop, Tracker, crop_image
 from export3d.tracking.alignment import plane_turn
 from export3d.tracking.head_fit import HeadPose
@@ -243,10 +244,13 @@ class Animator:
         render, maps = self.render(state, camera), self._current().code.maps
         assert render.image is not None and render.image_opacity is not None
         behind = maps.background if maps.photo is None else maps.photo.background
-        head, crown = HeadLayer.of_picture(render.image[0], render.image_opacity[0], behind[0]), self._current().crown
-        if crown is None:
-            return head
-        return crown.behind(head, camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else camera)
+        vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else camera
+        crown, given = self._current().crown, (render.image[0], render.image_opacity[0], behind[0])
+        if self.fast is not None and fused_status()[0]:
+            light, places = (None, None) if crown is None else (crown.framed, crown.places(vector))
+            return HeadLayer(*head_layer(*given, haze=HAZE, crown=light, places=places))
+        head = HeadLayer.of_picture(*given)
+        return head if crown is None else crown.behind(head, vector)
 
     @property
     def weight_maps(self) -> WeightMaps | None:

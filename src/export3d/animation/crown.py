@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -60,6 +61,19 @@ class Crown:
         beside, below = (((end - down) / (end - start)).clamp(0.0, 1.0) for start, end in ((HEAD, JAW), (JAW, CHIN)))
         opacity = opacity * torch.maximum(near * beside, rim * below) * (1.0 - inner)
         return cls(light=torch.cat([colours * opacity, opacity])[None], home=HeadPose.of_camera(camera))
+
+    @cached_property
+    def framed(self) -> Tensor:
+        """The light as `head_layer` reads it."""
+        return F.pad(self.light[0], (1, 1, 1, 1)).permute(1, 2, 0).contiguous()
+
+    def places(self, camera: np.ndarray) -> np.ndarray:
+        """``(2, 3)``: where pixels of a picture by the camera ``(25,)`` lie in the light, see `head_layer`."""
+        size = np.array([self.light.shape[-1], self.light.shape[-2]], dtype=np.float64)
+        matrix = self._back(HeadPose.of_camera(camera), size[1] / size[0])[0].double().numpy()
+        turn = matrix[:, :2] * size[:, None] / size
+        start = 0.5 * size * (matrix @ np.append(1.0 / size - 1.0, 1.0) + 1.0) - 0.5
+        return np.concatenate([start[:, None], turn], axis=1)
 
     def behind(self, head: HeadLayer, camera: np.ndarray) -> HeadLayer:
         """The rendered head, seen by the camera ``(25,)``, before its crown."""

@@ -44,7 +44,7 @@ HAIRLINE, HEAD, JAW, CHIN = 0.35, 0.55, 0.66, 0.8
 """Between the first two heights of the crop less and less of what is not rendered is head, between the last two of what is;
 below all is body."""
 
-_HAZE = 0.03
+HAZE = 0.03
 """Opacity below it is noise of the matte and shows nothing."""
 
 
@@ -64,9 +64,9 @@ class HeadLayer:
     def of_picture(cls, picture: Tensor, opacity: Tensor, behind: Tensor) -> HeadLayer:
         """What lies in a composed `picture` before `behind`, both ``(3, S, S)`` in [-1, 1]; `opacity` ``(1, S, S)``."""
         picture, opacity, behind = (x.float().cpu() for x in (picture, opacity, behind))
-        clear = ((opacity - _HAZE) / (1.0 - 2.0 * _HAZE)).clamp(0.0, 1.0)
+        clear = ((opacity - HAZE) / (1.0 - 2.0 * HAZE)).clamp(0.0, 1.0)
         light = torch.addcmul(picture - behind, opacity, behind + 1.0)
-        light *= 127.5 / opacity.clamp_min(_HAZE)  # as if the head were solid
+        light *= 127.5 / opacity.clamp_min(HAZE)  # as if the head were solid
         return cls(light.clamp_(0.0, 255.0).mul_(clear), clear)
 
 

@@ -30,6 +30,7 @@ from export3d.errors import UsageError
 from export3d.images import to_uint8
 from export3d.model import Render
 from export3d.provenance import Facts, Finish
+from export3d.rendering.fused import fused_status, rgb_to_yuv
 from export3d.tracking import LostFaces
 from export3d.video import VideoWriter
 
@@ -226,6 +227,7 @@ class Output(ExitStack):
         self.path, self.fps, self.num_frames, self._finish = path, fps, 0, finish
         self._size = (0, 0)
         stored = {"crf": video.crf, "threads": video.threads, "on_complete": finish.signer(path)}
+        stored["to_yuv"] = rgb_to_yuv if fused_status()[0] else None
         self._open = partial(VideoWriter, path, fps, time_base=time_base, copy_audio_from=copy_audio_from, **stored)
         self._writer: VideoWriter | None = None
 

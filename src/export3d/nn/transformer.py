@@ -150,8 +150,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """softmax(q k^T / sqrt(head dim)) v for ``(B, N, dim)`` queries and ``(B, M, dim)`` keys and values."""
     batch, count, dim = query.shape
     query, key, value = (x.reshape(batch, -1, heads, dim // heads).transpose(1, 2) for x in (query, key, value))
-    if query.device.type == "cpu" and torch.is_grad_enabled():
-        # The fused kernel's backward on CPU costs more than the explicit product.
+    if query.device.type == "cpu" and (torch.is_grad_enabled() or query.dtype == torch.bfloat16):
+        # On a CPU the fused kernel's backward, and in bf16 the kernel itself, costs more than the explicit product.
         weights = torch.softmax((query * (dim // heads) ** -0.5) @ key.transpose(-1, -2), dim=-1)
         mixed = weights.to(value.dtype) @ value
     else:

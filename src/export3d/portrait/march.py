@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from export3d.portrait.compose import Pass
 from export3d.portrait.detail import GAIN, DetailNet
 from export3d.portrait.fast_field import FoldedField
 from export3d.portrait.field import FieldParts
+from export3d.portrait.layers import Layers
 from export3d.portrait.neck import NeckConfig, turn_matrix
 from export3d.portrait.state import DrivenPlanes, PortraitCode
 from export3d.rendering.fast import FastConfig, render_square
@@ -24,6 +26,7 @@ from export3d.rendering.fused import (
     Layer,
     fused_status,
     paint_head,
+    read_head,
     render_fused,
 )
 from export3d.rendering.renderer import RayResult, RendererConfig, render_rays
@@ -40,6 +43,24 @@ def march_portrait(
     if driven.planes.device.type == "cpu" and fused_status()[0]:
         return render_fused(portrait_scene(parts, driven), *rays, config, fast=fast)
     return render_square(FoldedField(parts, driven), *rays, config, fast)
+
+
+def reads_fused(fast: FastConfig | None, opacity: Tensor) -> bool:
+    """Whether the compiled renderer may compose a picture with this ``(B, 1, ..)`` opacity of its rays."""
+    return fast is not None and opacity.device.type == "cpu" and len(opacity) == 1 and fused_status()[0]
+
+
+def read_portrait(guide: Tensor, opacity: Tensor, side: int, *, code: PortraitCode, neck: NeckConfig) -> Layers:
+    """As `SourceLookup.layers` of the portrait for one picture of `side` pixels."""
+    head = FusedHead(
+        guide=torch.cat([guide, opacity], dim=1)[0],
+        photo=code.maps.interleaved,
+        camera=code.camera,
+        pose=_joint(neck, code.state.turn, -neck.lag),
+    )
+    layers, clues = (x[None] for x in read_head(head, side, side))
+    prior = torch.cat([torch.full_like(layers[:, :1], 0.11), layers[:, 6:8]], dim=1)
+    return Layers(layers[:, :6].unflatten(1, (2, 3)), prior, clues, layers[:, 8:])
 
 
 def paint_portrait(
@@ -125,5 +146,10 @@ def _joint(neck: NeckConfig, turn: Tensor | None, share: float) -> FusedJoint | 
     """The joint of `Neck` for this share of a turn (1, 3)."""
     if turn is None:
         return None
-    extra = (turn_matrix(share * turn.cpu()) - torch.eye(3))[0].t()
+    extra = _extra(*(share * turn[0]).tolist())
     return FusedJoint(extra=extra, pivot=neck.pivot, top=neck.top, bottom=neck.bottom)
+
+
+@lru_cache(maxsize=64)  # the portrait's own turn comes back in every frame
+def _extra(x: float, y: float, z: float) -> Tensor:
+    return (turn_matrix(torch.tensor([[x, y, z]])) - torch.eye(3))[0].t()

@@ -28,12 +28,11 @@ from export3d.portrait.field import FieldParts, PortraitField
 from export3d.portrait.generator import PortraitGenerator
 from export3d.portrait.layers import LayeredSuperResolution
 from export3d.portrait.lookup import GUIDE_CHANNELS, SourceLookup
-from export3d.portrait.march import march_portrait, paint_portrait
+from export3d.portrait.march import march_portrait, paint_portrait, read_portrait, reads_fused
 from export3d.portrait.neck import Neck
 from export3d.portrait.reader import PortraitReader
 from export3d.portrait.state import DrivenPlanes, PhotoMaps, PortraitCode
 from export3d.rendering.fast import FastConfig
-from export3d.rendering.fused import fused_status
 from export3d.rendering.rays import Window, cast_rays
 from export3d.rendering.renderer import activate_density, render_rays
 
@@ -148,7 +147,7 @@ class PortraitModel(nn.Module):
         if raw_size is not None:
             return Render(None, raw, depth, opacity, driven.planes)
         share = 1.0 if window is None else window[2] / rays
-        left = self.look(features, guide, opacity, driven, share)
+        left = self.look(features, guide, opacity, driven, share, fast)
         image, image_opacity = self.compose(left, driven.code, size=size, window=window, fast=fast)
         return Render(image, raw, depth, opacity, driven.planes, image_opacity)
 
@@ -156,7 +155,7 @@ class PortraitModel(nn.Module):
     def trace(self, driven: DrivenPlanes, camera: Camera, fast: FastConfig | None = None) -> Pass:
         """What `render` has of the whole picture before it is composed."""
         met, guide = self.march(driven, camera, fast=fast)
-        return self.look(met[0], guide, met[2], driven).trusting()
+        return self.look(met[0], guide, met[2], driven, fast=fast).trusting()
 
     def compose(
         self,
@@ -173,8 +172,8 @@ class PortraitModel(nn.Module):
         if photo is not None:
             left = left.trusting()
             read = partial(self.head_at, photo=photo, camera=code.camera, turn=code.state.turn)
-            usable = fast is not None and left.opacity.device.type == "cpu" and fused_status()[0]
-            paint = partial(paint_portrait, code=code, neck=self.neck.config, detail=self.detail) if usable else None
+            paint = partial(paint_portrait, code=code, neck=self.neck.config, detail=self.detail)
+            paint = paint if reads_fused(fast, left.opacity) else None
             return compose_photo(left, photo, read, rays=rays, size=size, window=window, paint=paint)
         if size not in (None, self.config.image_size):
             raise ValueError(f"render: size {size} needs a photograph; give encode(photo=...), or leave size out")
@@ -211,12 +210,24 @@ class PortraitModel(nn.Module):
         features, guide = features.tensor_split([-GUIDE_CHANNELS], dim=1)
         return (features * 2.0 - 1.0, depth, opacity), guide  # an empty ray is black (EG3D)
 
-    def look(self, features: Tensor, guide: Tensor, opacity: Tensor, driven: DrivenPlanes, share: float = 1.0) -> Pass:
+    def look(
+        self,
+        features: Tensor,
+        guide: Tensor,
+        opacity: Tensor,
+        driven: DrivenPlanes,
+        share: float = 1.0,
+        fast: FastConfig | None = None,
+    ) -> Pass:
         """The portrait looked up at the model's size, and how it is to be mixed there."""
         code, side = driven.code, opacity.shape[-1] * self.config.image_size // self.config.renderer.raw_size
-        pose, _ = self.parts.joints(driven)
+        pose = self.neck.posed(code.state.turn)
         found = self.lookup.features(guide, opacity, code.maps, code.camera, pose)
-        layers = self.lookup.layers(guide, opacity, code.maps.picture, camera=code.camera, size=(side, side), pose=pose)
+        if reads_fused(fast, opacity):
+            layers = read_portrait(guide, opacity, side, code=code, neck=self.neck.config)
+        else:
+            size = {"size": (side, side), "camera": code.camera, "pose": pose}
+            layers = self.lookup.layers(guide, opacity, code.maps.picture, **size)
         features = torch.cat([features, found], dim=1).contiguous(memory_format=torch.channels_last)
         # Colours are mixed as the surface has them; what the head does not cover is put behind afterwards.
         rgb = ((features[:, :3] + 1.0) / opacity.clamp_min(0.05) - 1.0).clamp(-1.0, 1.0)

@@ -60,6 +60,11 @@ class PortraitMaps:
     depth: Tensor
     photo: PhotoMaps | None = None
 
+    @cached_property
+    def interleaved(self) -> Tensor:
+        """The first picture as the compiled renderer reads it."""
+        return interleaved(self.picture[0])
+
 
 @dataclass(frozen=True, kw_only=True)
 class PortraitCode:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -43,6 +43,8 @@ class VideoWriter:
         crf: constant quality, 0 (lossless) to 51 (worst).
         threads: encoder threads; 0 lets the encoder choose.
         transparent: images have an opacity; written as VP9 (`.webm`) or ProRes 4444 (`.mov`, which has no `crf`).
+        to_yuv: writes a uint8 ``(H, W, 3)`` image, both sides even, into the three planes of yuv420p (BT.709, TV range), uint8
+            ``(rows, bytes)`` each; FFmpeg's scaler when None.
         on_complete: called with the complete file before it gets its name; may change it.
 
     Raises:
@@ -63,11 +65,12 @@ class VideoWriter:
         threads: int = 0,
         transparent: bool = False,
         on_complete: Callable[[Path], None] | None = None,
+        to_yuv: Callable[[np.ndarray, Sequence[np.ndarray]], None] | None = None,
     ) -> None:
         self.path = Path(path)
         self.size = size
         self.num_frames = 0
-        self._on_complete = on_complete
+        self._on_complete, self._to_yuv = on_complete, to_yuv
         self._reformatter = VideoReformatter()
         self._next_pts = 0
         self.fps = Fraction(fps)
@@ -117,17 +120,25 @@ class VideoWriter:
         if height % 2 or width % 2:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         period = max(round(1 / self.fps / self.time_base), 1)
-        kind = "rgba" if self._channels == 4 else "rgb24"
-        picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format=kind)  # no copy
-        picture = self._reformatter.reformat(
-            picture, format=self._format, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-        )
+        picture = self._converted(image)
         picture.pts = self._next_pts if pts is None else pts
         picture.duration = duration or period
         picture.time_base = self.time_base
         self._next_pts = picture.pts + period
         self._guard(lambda: self._mux(self._video.encode(picture)))
         self.num_frames += 1
+
+    def _converted(self, image: np.ndarray) -> av.VideoFrame:
+        if self._to_yuv is not None and self._channels == 3:
+            picture: Any = av.VideoFrame(image.shape[1], image.shape[0], self._format)
+            picture.colorspace, picture.color_range = Colorspace.ITU709, ColorRange.MPEG
+            self._to_yuv(image, [np.frombuffer(p, dtype=np.uint8).reshape(-1, p.line_size) for p in picture.planes])
+            return picture
+        kind = "rgba" if self._channels == 4 else "rgb24"
+        picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format=kind)  # no copy
+        return self._reformatter.reformat(
+            picture, format=self._format, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
 
     def close(self) -> None:
         """Finish the file and give it its name."""

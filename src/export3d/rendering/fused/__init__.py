@@ -1,7 +1,16 @@
 """Fused renderer for CPUs (not in the paper): the exact renderer's samples and sums in one compiled loop over the rays."""
 
 from export3d.rendering.fused.binding import fused_status
-from export3d.rendering.fused.pictures import FusedHead, add_pattern, interleaved, paint_head, paste_head
+from export3d.rendering.fused.pictures import (
+    FusedHead,
+    add_pattern,
+    head_layer,
+    interleaved,
+    paint_head,
+    paste_head,
+    read_head,
+    rgb_to_yuv,
+)
 from export3d.rendering.fused.render import EVERYTHING, FusedDepth, FusedJoint, FusedScene, Layer, render_fused
 
 __all__ = [
@@ -13,8 +22,11 @@ __all__ = [
     "Layer",
     "add_pattern",
     "fused_status",
+    "head_layer",
     "interleaved",
     "paint_head",
     "paste_head",
+    "read_head",
     "render_fused",
+    "rgb_to_yuv",
 ]

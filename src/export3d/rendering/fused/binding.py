@@ -11,7 +11,7 @@ from pathlib import Path
 VARIABLE = "EXPORT3D_FUSED"
 """Environment variable: `0` never takes the fused renderer; `plain`, `avx2` or `avx512` takes this version of it."""
 
-_VERSION = 6  # kVersion of kernel/scene.h
+_VERSION = 7  # kVersion of kernel/scene.h
 
 _F, _I, _L, _P = ctypes.c_float, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -68,8 +68,20 @@ class Head(ctypes.Structure):
         *((name, _P) for name in ("guide", "choice", "state", "picture")),
         ("portrait", Pinhole),
         ("pose", Joint),
-        *((name, _P) for name in ("layers", "seen", "said")),
+        *((name, _P) for name in ("layers", "seen", "clues", "said")),
         *(("plane", _L), ("stride", _L), ("image", _P), ("opacity", _P)),
+    ]
+
+
+class Layered(ctypes.Structure):
+    """`Layered` of kernel/scene.h."""
+
+    _fields_ = [
+        *((name, _I) for name in ("side", "rows")),
+        ("haze", _F),
+        *((name, _P) for name in ("picture", "opacity", "behind", "crown")),
+        *((name, _F * 3) for name in ("across", "down")),
+        *((name, _P) for name in ("colours", "clear")),
     ]
 
 
@@ -89,6 +101,16 @@ class Patterned(ctypes.Structure):
     _fields_ = [
         *((name, _I) for name in ("height", "width")),
         *((name, _P) for name in ("pattern", "gain", "from", "to")),
+    ]
+
+
+class Converted(ctypes.Structure):
+    """`Converted` of kernel/scene.h."""
+
+    _fields_ = [
+        *((name, _I) for name in ("height", "width")),
+        *((name, _P) for name in ("from", "luma", "blue", "red")),
+        *((name, _L) for name in ("luma_stride", "blue_stride", "red_stride")),
     ]
 
 
@@ -144,5 +166,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     steps = [ctypes.POINTER(Head), ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
     found.export3d_fused_head.argtypes = steps
     found.export3d_fused_add_pattern.argtypes = [ctypes.POINTER(Patterned), ctypes.c_char_p, ctypes.c_int]
+    found.export3d_fused_convert.argtypes = [ctypes.POINTER(Converted), ctypes.c_char_p, ctypes.c_int]
+    found.export3d_fused_layer.argtypes = [ctypes.POINTER(Layered), ctypes.c_char_p, ctypes.c_int]
     found.export3d_fused_paste.argtypes = [ctypes.POINTER(Pasted), ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p]
     return found, ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,14 +30,14 @@ class FusedHead:
 
     guide: Tensor
     """``(6, r, q)``: the guide and the opacity."""
-    choice: Tensor
-    """``(10, s, t)``: raw image 3, logits 3, residual 3, opacity 1."""
     photo: Tensor
     """From `interleaved`."""
     camera: Camera
     """The portrait's."""
     pose: FusedJoint | None
     """From the unturned volume to the portrait's torso."""
+    choice: Tensor | None = None
+    """``(10, s, t)``: raw image 3, logits 3, residual 3, opacity 1; not for `read_head`."""
     gain: float = 0.0
     """Share of its own fine detail that the photograph gets on top, before what the corrections say."""
     corrections: Corrections | None = None
@@ -53,6 +53,24 @@ def interleaved(picture: Tensor) -> Tensor:
     return out
 
 
+def read_head(head: FusedHead, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """What is mixed, read at that size: ``(9, height, width)`` colours of the portrait and of its mirror image, their priors,
+    opacity; ``(4, height, width)`` both gates, and both times the picture's fourth channel."""
+    check_shape("guide", head.guide, 6, None, None)
+    guide, line = head.guide.detach().float().contiguous(), -(-width // 16) * 16
+    layers, clues = torch.empty(height, _LINES, line), torch.empty(height, 4, line)
+    call = binding.Head(
+        **dict(rays_height=guide.shape[1], rays_width=guide.shape[2], small_height=1, small_width=1),
+        **dict(side=head.photo.shape[0] - 2 * _MARGIN, height=height, width=width, guide=guide.data_ptr()),
+        **dict(picture=head.photo.data_ptr(), portrait=pinhole_of(head.camera), pose=joint_of(head.pose)),
+        **dict(layers=layers.data_ptr(), clues=clues.data_ptr()),
+    )
+    threads, library = torch.get_num_threads(), binding.library()
+    work = torch.empty(library.export3d_fused_head_floats(ctypes.byref(call), _kernel(), threads))
+    library.export3d_fused_head(ctypes.byref(call), _kernel(), threads, 0, work.data_ptr())
+    return layers[..., :width].transpose(0, 1), clues[..., :width].transpose(0, 1)
+
+
 def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
     """Put the head before what stands in a rectangle of a picture, float32 ``(3, h, w)``, and write its opacity ``(h, w)``.
 
@@ -60,6 +78,7 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
     """
     height, width = opacity.shape
     check_shape("guide", head.guide, 6, None, None)
+    assert head.choice is not None  # only reading does without
     check_shape("choice", head.choice, 10, None, None)
     check_shape("image", image, 3, height, width)
     strides = (image.stride(0), image.stride(1), image.stride(2), opacity.stride(0), opacity.stride(1))
@@ -89,6 +108,34 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
         said = said.detach().float().contiguous()
         call.said = said.data_ptr()
     library.export3d_fused_head(ctypes.byref(call), _kernel(), threads, 1, work.data_ptr())
+
+
+def head_layer(
+    picture: Tensor, opacity: Tensor, behind: Tensor, *, haze: float, crown: Tensor | None, places: np.ndarray | None
+) -> tuple[Tensor, Tensor]:
+    """Colours ``(3, S, S)`` in [0, 255] times the opacity, and opacity ``(1, S, S)``, of the head in a `picture` before
+    `behind`, both ``(3, S, S)`` in [-1, 1], with its `opacity` ``(1, S, S)``; behind it its crown.
+
+    Args:
+        haze: opacity below it shows nothing.
+        crown: ``(h + 2, S + 2, 4)``, colours and opacity like the result's, of the upper rows, with a border of zeros.
+        places: ``(2, 3)``: the pixel across and down where pixel (x, y) lies in the crown is this times (1, x, y).
+    """
+    side = picture.shape[-1]
+    if side < 16:
+        raise ValueError(f"head_layer: expected at least 16 pixels; got {side}")
+    check_shape("behind", behind, 3, side, side)
+    check_shape("opacity", opacity, 1, side, side)
+    kept = [x.detach().float().contiguous() for x in (picture, opacity, behind)]
+    colours, clear = torch.empty(3, side, side), torch.empty(1, side, side)
+    call = binding.Layered(side, 0, haze, *(x.data_ptr() for x in kept))
+    call.colours, call.clear = colours.data_ptr(), clear.data_ptr()
+    if crown is not None and places is not None:
+        check_shape("crown", crown, None, side + 2, 4)
+        call.rows, call.crown = crown.shape[0] - 2, crown.data_ptr()
+        call.across[:], call.down[:] = places.tolist()
+    binding.library().export3d_fused_layer(ctypes.byref(call), _kernel(), torch.get_num_threads())
+    return colours, clear
 
 
 def paste_head(
@@ -137,6 +184,24 @@ def _met(opacity: Tensor) -> np.ndarray:
         met[:-step] |= met[step:]
         met[:, :-step] |= met[:, step:]
     return met
+
+
+def rgb_to_yuv(image: np.ndarray, planes: Sequence[np.ndarray]) -> None:
+    """A uint8 ``(H, W, 3)`` image, both sides even, as 4:2:0 of BT.709 in TV range, written into three uint8 planes: at least
+    ``(H, W)``, ``(H / 2, W / 2)`` and ``(H / 2, W / 2)``, whose rows may be longer. A colour is the mean of its four pixels."""
+    height, width = image.shape[:2]
+    image = np.ascontiguousarray(image)
+    sizes = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]
+    fits = all(
+        p.dtype == np.uint8 and p.shape[0] >= h and p.shape[1] >= w and p.strides[1] == 1
+        for p, (h, w) in zip(planes, sizes, strict=True)
+    )
+    if image.dtype != np.uint8 or image.shape[2:] != (3,) or height % 2 or width % 2 or not fits:
+        raise ValueError(f"rgb_to_yuv: expected a uint8 image with even sides and planes of {sizes}; got {image.shape}")
+    call = binding.Converted(
+        height, width, image.ctypes.data, *(p.ctypes.data for p in planes), *(p.strides[0] for p in planes)
+    )
+    binding.library().export3d_fused_convert(ctypes.byref(call), _kernel(), torch.get_num_threads())
 
 
 def add_pattern(image: np.ndarray, pattern: np.ndarray, gain: np.ndarray) -> np.ndarray:

@@ -157,7 +157,7 @@ void look(const export3d::Head& h, float* scratch, int first, int last) {
   CubicRow own(line, scratch), other(line, scratch);
   for (int y = first; y < last; ++y) {
     const float* g = guide.row(y);
-    float* layers = h.layers + (size_t)y * kLines * line;
+    float *layers = h.layers + (size_t)y * kLines * line, *clues = h.clues ? h.clues + (size_t)y * 4 * line : nullptr;
     for (int x = 0; x < line; x += kLanes) {
       const Floats opacity = load(g + 5 * line + x), low = splat(1e-3f);
       const Floats inverse = 1.0f / pick(low < opacity, opacity, low);
@@ -183,11 +183,13 @@ void look(const export3d::Head& h, float* scratch, int first, int last) {
       store(layers + 6 * line + x, gates[0] + 0.01f);
       store(layers + 7 * line + x, gates[1] * (1.0f - gates[0]) * 0.3f + 0.01f);
       store(layers + 8 * line + x, opacity);
+      for (int k = 0; clues && k < 2; ++k) store(clues + k * line + x, gates[k]);
     }
     for (int k = 0; k < 2; ++k)
       for (int x = 0; x < h.width; ++x) {
         const Four read = limited((k ? other : own).read(h.picture, h.side, x), -1.0f, 1.0f);
         for (int c = 0; c < 3; ++c) layers[(3 * k + c) * line + x] = read[c];
+        if (clues) clues[(2 + k) * line + x] = read[3];
       }
     if (!h.seen) continue;
     float* to = h.seen + (size_t)(y / 2) * half * seen;
@@ -264,6 +266,37 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
       for (; x < h.width; ++x) to[x] += image[3 * line + x] * (image[a * line + x] - to[x]);
     }
     std::memcpy(h.opacity + (size_t)y * h.stride, image + 3 * (size_t)line, h.width * sizeof(float));
+  }
+}
+
+// One row of a head layer (`HeadLayer.of_picture`, `Crown.behind`).
+void layer(const export3d::Layered& l, int y) {
+  const size_t area = (size_t)l.side * l.side, at = (size_t)y * l.side;
+  const float *opacity = l.opacity + at, *picture = l.picture + at, *behind = l.behind + at;
+  float *colours = l.colours + at, *clear = l.clear + at;
+  for (int step = 0; step < l.side; step += kLanes) {
+    const int x = least_of(step, l.side - kLanes);  // the last ones may be done twice
+    const Floats given = load(opacity + x), shown = within((given - l.haze) * (1.0f / (1.0f - 2.0f * l.haze)), 0.0f, 1.0f);
+    const Floats scale = 127.5f / pick(given < splat(l.haze), splat(l.haze), given);  // as if the head were solid
+    store(clear + x, shown);
+    for (size_t c = 0; c < 3 * area; c += area) {
+      const Floats back = load(behind + c + x), light = load(picture + c + x) - back + given * (back + 1.0f);
+      store(colours + c + x, within(light * scale, 0.0f, 255.0f) * shown);
+    }
+  }
+  const int wide = l.side + 2;
+  for (int x = 0; l.crown && y < l.rows && x < l.side; ++x) {
+    const float across = l.across[0] + l.across[1] * x + l.across[2] * y + 1.0f;
+    const float down = l.down[0] + l.down[1] * x + l.down[2] * y + 1.0f;
+    if (!(across > 0.0f && across < l.side + 1.0f && down > 0.0f && down < l.rows + 1.0f)) continue;
+    const int left = (int)across, top = (int)down;
+    const float u = across - left, v = down - top, room = 1.0f - clear[x];
+    const float* from = l.crown + 4 * ((size_t)top * wide + left);
+    const Four upper = load_four(from) * (1.0f - u) + load_four(from + 4) * u;
+    const Four lower = load_four(from + 4 * wide) * (1.0f - u) + load_four(from + 4 * wide + 4) * u;
+    const Four met = (upper * (1.0f - v) + lower * v) * room;
+    for (int c = 0; c < 3; ++c) colours[c * area + x] += met[c];
+    clear[x] += met[3];
   }
 }
 
@@ -344,5 +377,45 @@ void add_pattern(const export3d::Patterned& p, int strip) {
         to[i] = (uint8_t)(value < 0 ? 0 : (value > 255 ? 255 : value));
       }
     }
+  }
+}
+
+// Some pixels of two rows as 4:2:0; a colour is the mean of its four pixels. `count` may be known when this is compiled.
+constexpr int kSome = 64;
+template <typename Number>
+EXPORT3D_INLINE void convert_some(const uint8_t* const* rows, uint8_t* const* luma, uint8_t* blue, uint8_t* red, Number count) {
+  constexpr float kLuma = 219.0f / 255.0f, kBlue = 224.0f / 255.0f / 1.8556f, kRed = 224.0f / 255.0f / 1.5748f;
+  constexpr float kShare[3] = {0.2126f, 0.7152f, 0.0722f};
+  uint16_t sums[3][kSome] = {};  // of both rows
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t* from = rows[half];
+    uint8_t r[kSome], g[kSome], b[kSome], grey[kSome];
+    for (int i = 0; i < count; ++i) r[i] = from[3 * i], g[i] = from[3 * i + 1], b[i] = from[3 * i + 2];
+    for (int i = 0; i < count; ++i)
+      grey[i] = (uint8_t)(int)((r[i] * kShare[0] + g[i] * kShare[1] + b[i] * kShare[2]) * kLuma + 16.5f);
+    for (int i = 0; i < count; ++i)
+      sums[0][i] = (uint16_t)(sums[0][i] + r[i]), sums[1][i] = (uint16_t)(sums[1][i] + g[i]),
+      sums[2][i] = (uint16_t)(sums[2][i] + b[i]);
+    std::memcpy(luma[half], grey, count);
+  }
+  float mean[3][kSome / 2];
+  for (int c = 0; c < 3; ++c)
+    for (int i = 0; i < count / 2; ++i) mean[c][i] = 0.25f * (float)(sums[c][2 * i] + sums[c][2 * i + 1]);
+  for (int i = 0; i < count / 2; ++i) {
+    const float grey = mean[0][i] * kShare[0] + mean[1][i] * kShare[1] + mean[2][i] * kShare[2];
+    blue[i] = (uint8_t)(int)((mean[2][i] - grey) * kBlue + 128.5f);
+    red[i] = (uint8_t)(int)((mean[0][i] - grey) * kRed + 128.5f);
+  }
+}
+
+void convert(const export3d::Converted& p, int pair) {
+  for (int x = 0; x < p.width; x += kSome) {
+    const uint8_t *first = p.from + 3 * ((size_t)2 * pair * p.width + x), *rows[2] = {first, first + 3 * (size_t)p.width};
+    uint8_t *top = p.luma + 2 * pair * p.luma_stride + x, *luma[2] = {top, top + p.luma_stride};
+    uint8_t *blue = p.blue + pair * p.blue_stride + x / 2, *red = p.red + pair * p.red_stride + x / 2;
+    if (x + kSome <= p.width)
+      convert_some(rows, luma, blue, red, Count<kSome>());
+    else
+      convert_some(rows, luma, blue, red, p.width - x);
   }
 }

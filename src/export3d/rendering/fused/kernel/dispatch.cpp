@@ -147,6 +147,15 @@ EXPORT3D_API int export3d_fused_head(const export3d::Head* head, const char* nam
   return 0;
 }
 
+EXPORT3D_API int export3d_fused_layer(const export3d::Layered* layered, const char* name, int threads) {
+  const Kernel* kernel = kernel_for(name);
+  if (!kernel) return 1;
+  share_out(layered->side, kRowsAtOnce, bounded(threads), [&](int, int begin, int end) {
+    for (int row = begin; row < end; ++row) kernel->layer(*layered, row);
+  });
+  return 0;
+}
+
 EXPORT3D_API size_t export3d_fused_paste_floats(const export3d::Pasted* pasted, const char* name, int threads) {
   const Kernel* kernel = kernel_for(name);
   return kernel ? kernel->paste_floats(*pasted) * bounded(threads) : 0;
@@ -158,6 +167,15 @@ EXPORT3D_API int export3d_fused_paste(const export3d::Pasted* pasted, const char
   const size_t each = kernel->paste_floats(*pasted);
   share_out(pasted->height, kRowsAtOnce, bounded(threads), [&](int thread, int begin, int end) {
     for (int row = begin; row < end; ++row) kernel->paste(*pasted, work + thread * each, row);
+  });
+  return 0;
+}
+
+EXPORT3D_API int export3d_fused_convert(const export3d::Converted* picture, const char* name, int threads) {
+  const Kernel* kernel = kernel_for(name);
+  if (!kernel) return 1;
+  share_out(picture->height / 2, kRowsAtOnce, bounded(threads), [&](int, int begin, int end) {
+    for (int pair = begin; pair < end; ++pair) kernel->convert(*picture, pair);
   });
   return 0;
 }

@@ -214,6 +214,6 @@ size_t floats_needed(const Scene& s, int threads) { return Memory(s, nullptr, th
 #define EXPORT3D_JOIN(a, b) EXPORT3D_JOIN_OF(a, b)
 namespace export3d {
 extern const Kernel EXPORT3D_JOIN(kernel_, EXPORT3D_KERNEL) = {
-    EXPORT3D_TEXT(EXPORT3D_KERNEL), floats_needed, prepare, fold, probe, march, interleave, compose_floats, look, mix,
-    paste_floats, paste, add_pattern};
+    EXPORT3D_TEXT(EXPORT3D_KERNEL), floats_needed, prepare, fold, probe, march, interleave, compose_floats, look, mix, layer,
+    paste_floats, paste, add_pattern, convert};
 }

@@ -6,7 +6,7 @@
 
 namespace export3d {
 
-constexpr int kVersion = 6;  // of this layout; binding.py refuses a library of another one
+constexpr int kVersion = 7;  // of this layout; binding.py refuses a library of another one
 
 // A smooth joint about a height (the neck): x + w(y) (x - pivot) extra, w from 0 at `top` to 1 at `bottom`.
 struct Joint {
@@ -66,9 +66,20 @@ struct Head {
   Pinhole portrait;
   Joint pose;
   float *layers, *seen;  // (height, 9, width rounded up to 16); (height / 2, width / 2, 28 + state_channels), or null
+  float* clues;          // (height, 4, width rounded up to 16), or null: gates, and the fourth channel of the picture twice
   const float* said;     // (8, height / 2, width / 2), or null
   int64_t plane, stride;  // distances of channels and of rows in `image` (3, ..) and `opacity`
   float *image, *opacity;
+};
+
+// A head apart from what is behind it, with its crown behind it.
+struct Layered {
+  int32_t side, rows;                           // of the pictures; of the crown: the upper ones
+  float haze;                                   // opacity below it shows nothing
+  const float *picture, *opacity, *behind;      // (3, side, side) in [-1, 1]; (side, side); as the picture
+  const float* crown;                           // (rows + 2, side + 2, 4) with a border of zeros, or null
+  float across[3], down[3];                     // where pixel (x, y) of the picture lies in the crown: of 1, x and y
+  float *colours, *clear;                       // (3, side, side) in [0, 255] times the opacity; (side, side)
 };
 
 // A head put into a rectangle of a photograph.
@@ -93,6 +104,14 @@ struct Patterned {
   uint8_t* to;
 };
 
+// A picture (height, width, 3), both sides even, as 4:2:0 of BT.709, TV range; rows of brightness and of colour lie apart.
+struct Converted {
+  int32_t height, width;
+  const uint8_t* from;
+  uint8_t *luma, *blue, *red;
+  int64_t luma_stride, blue_stride, red_stride;
+};
+
 // One compiled version of the kernel; `work` is memory of `floats` for this many threads.
 struct Kernel {
   const char* name;
@@ -105,9 +124,11 @@ struct Kernel {
   size_t (*compose_floats)(const Head&);  // of memory for one thread, as of `paste_floats`
   void (*look)(const Head&, float* work, int first_row, int last_row);
   void (*mix)(const Head&, float* work, int first_row, int last_row);
+  void (*layer)(const Layered&, int row);
   size_t (*paste_floats)(const Pasted&);
   void (*paste)(const Pasted&, float* work, int row);
   void (*add_pattern)(const Patterned&, int strip);  // half a block of rows
+  void (*convert)(const Converted&, int pair);       // two rows
 };
 
 // -126. Where compilers do not see the number, they take one instruction for the greater of two instead of two.
