@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from clips import make_clip
+from clips import face_points, make_clip
 from cutouts import CROPS, a_disc, a_head, a_person, a_photo, share_in
 from export3d.animation import Animator, ClipDriver, TransferOptions, animate_video
 from export3d.animation import person as person_module
@@ -91,6 +91,21 @@ def test_beside_the_photographs_body_none_is_rendered() -> None:
     assert [int(made[y, x]) for x, y in crop.from_crop(places).astype(int)] == pytest.approx(
         [190, 190, 185, 90], abs=10
     )
+
+
+def test_the_old_chin_leaves_and_neck_and_background_close_over_it() -> None:
+    photo, crop = np.full((180, 240, 3), 90, dtype=np.uint8), CROPS["upright"]
+    landmarks = face_points((0.5, 0.5), 0.22)
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    middle = ((low + high) / 2.0) * [1.0, 0.0] + [0.0, high[1] - 0.05]
+    x, y = crop.from_crop(middle).astype(int)
+    photo[y - 2 : y + 3, x - 2 : x + 3] = (250, 0, 0)
+    person = a_person(np.ones((180, 240), dtype=np.float32))
+    with_chin, without = (
+        pasteboard(photo, crop, person, a_disc(64, 0.2), landmarks=given).empty()[y, x] for given in (None, landmarks)
+    )
+    assert high[1] > 0.75 and with_chin.tolist() == [250, 0, 0]
+    np.testing.assert_allclose(without, 90, atol=2)
 
 
 def test_nobody_else_is_erased_with_the_head() -> None:

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from export3d.animation.backdrop import Backdrop, as_picture, laid
@@ -27,8 +27,8 @@ FULL_HD = (1920, 1080)
 LARGEST_PX = 1024
 """Side of the largest picture that is composed, pixels; larger ones are enlarged from it."""
 
-DETAIL_PX = 512
-"""Side of the largest head that is composed, pixels; in a photograph with a larger one it is enlarged."""
+DETAIL_PX, MASK_PX = 512, 256
+"""Side of the largest head that is composed, pixels (in a photograph with a larger one it is enlarged), and of its outline."""
 
 SIDE_FADE, LOWER_FADE = 0.05, 0.25
 """Over so much of the crop the picture falls off to the photograph: at its lower border, where the body goes on, and at the
@@ -183,6 +183,7 @@ def pasteboard(
     person: Person,
     own: Tensor,
     *,
+    landmarks: np.ndarray | None = None,
     height: int | None = None,
     backdrop: Backdrop | None = None,
 ) -> Pasteboard:
@@ -193,6 +194,7 @@ def pasteboard(
         crop: the square of the face in it; it may be turned and reach beyond the photograph.
         person: of this photograph.
         own: ``(1, h, w)`` the opacity of the head as it is rendered in its own pose.
+        landmarks: ``(68, 2)`` in [0, 1] of the crop; with them the old chin leaves, too.
         height: of the result in pixels; None is the photograph's own size, reduced where it is more than `FULL_HD`.
         backdrop: what is behind instead of the photograph's background.
     """
@@ -226,11 +228,16 @@ def pasteboard(
         whole = planes(photo)
         anybody = grown((_at(person.share, photo) > HOLE_FROM / 2.0).float(), max(round(GROWTH * side), 2))
         empty = whole + weight * (behind_person(photo, hole, anybody) - whole)
+        if landmarks is not None:  # where the chin was there is neck and clothing
+            face = grown(_face(landmarks, places), max(round(GROWTH * side), 2) + rim)
+            chin = soft(face, rim) * ((down - HEAD) / (JAW - HEAD)).clamp(0.0, 1.0)
+            empty += chin * (behind_person(photo, face, face) - empty)
+            weight = torch.maximum(weight, chin)
     else:
         share, behind = _at(person.share, photo), backdrop.behind(*photo.shape[:2])
         colours = spread(photo, (share < 0.8).float(), blur=1.0)
         whole, empty = (laid(colours * part, part, behind) for part in (share, share * (1.0 - weight)))
-        photo = whole.round().clamp(0.0, 255.0).permute(1, 2, 0).byte().numpy()
+        photo = np.ascontiguousarray(whole.round().clamp(0.0, 255.0).permute(1, 2, 0).byte().numpy())
     return Pasteboard(
         photo=photo,
         rows=rows,
@@ -274,6 +281,15 @@ def sized(image: np.ndarray, height: int | None = None) -> np.ndarray:
     if scale == 1.0:
         return np.ascontiguousarray(image)
     return resize(image, *(max(2 * round(n * scale / 2.0), 2) for n in (columns, rows)))
+
+
+def _face(landmarks: np.ndarray, places: Tensor) -> Tensor:
+    """``(1, H, W)`` 1 inside the outline of 68 landmarks; `places` ``(H, W, 2)`` and they are in [0, 1] of the crop."""
+    drawn = Image.new("1", (MASK_PX, MASK_PX))
+    outline = landmarks[[*range(17), *range(26, 16, -1)]] * MASK_PX
+    ImageDraw.Draw(drawn).polygon([(float(x), float(y)) for x, y in outline], fill=1)
+    mask = torch.from_numpy(np.array(drawn, dtype=np.float32))[None, None]
+    return F.grid_sample(mask, places[None].float() * 2.0 - 1.0, "bilinear", "zeros", align_corners=False)[0].round()
 
 
 def _share(places: Tensor, room: float) -> Tensor:
