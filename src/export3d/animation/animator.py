@@ -170,6 +170,7 @@ class Animator:
             self.framing == "photo" or (self.framing is None and is_larger(image.shape, crop))
         )
         seen = continued(image, crop) if person is None else (person.plain, person.crop)
+        person = person if person is None or whole else replace(person, room=0.0)
         photo, detail, side = None, DETAIL_PX if whole else self.detail, self.image_size
         if detail is not None and isinstance(self.model, PortraitModel):
             shown = inside(image.shape, crop).side / crop.side  # of what is cut to what is in the photo
@@ -243,7 +244,9 @@ class Animator:
         render, maps = self.render(state, camera), self._current().code.maps
         assert render.image is not None and render.image_opacity is not None
         behind = maps.background if maps.photo is None else maps.photo.background
-        head, crown = HeadLayer.of_picture(render.image[0], render.image_opacity[0], behind[0]), self._current().crown
+        person, crown = self._current().person, self._current().crown
+        head = HeadLayer.of_picture(render.image[0], render.image_opacity[0], behind[0])
+        head = head.with_room(0.0 if person is None else person.room)
         if crown is None:
             return head
         return crown.behind(head, camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else camera)
