@@ -14,6 +14,7 @@ import torch
 
 from export3d.animation.crown import Crown
 from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_larger
+from export3d.animation.lids import Lids
 from export3d.animation.paste import DETAIL_PX, LARGEST_PX, HeadLayer
 from export3d.animation.person import Person, continued, person_apart
 from export3d.animation.subject import Subject
@@ -119,6 +120,7 @@ class Animator:
         self._state: FaceState | None = None
         self._driven: Any = None
         self._vector: np.ndarray | None = None
+        self._shut: tuple[float, ...] = ()
         self._render: Render | None = None
 
     @property
@@ -162,7 +164,7 @@ class Animator:
         """Encode a portrait whose crop, face (B = 1) and camera ``(25,)`` are known already, and make it the current one.
 
         Where the turn of its head is unknown, its torso is taken to face the camera. `others` are the crops of bystanders,
-        `opacity` uint8 ``(H, W)`` that of a cutout; `landmarks` are for meshes.
+        `opacity` uint8 ``(H, W)`` that of a cutout; `landmarks` ``(68, 2)`` in [0, 1] of the crop are where its lids are drawn.
         """
         state = self.own_state(state, camera)
         person, warnings = self._apart(image, crop, others, opacity)
@@ -181,6 +183,8 @@ class Animator:
         source = self._crop(*seen, self.image_size)
         with torch.inference_mode():
             code = self._drivable.encode(source, _camera(camera).to(self.device), state.to(self.device), photo=photo)
+        maps, drawn = self.weight_maps, photo is not None and landmarks is not None
+        lids = Lids.of(code, landmarks, maps) if drawn and maps is not None else None
         self._forget()
         self.subject = Subject(
             image=image,
@@ -189,6 +193,7 @@ class Animator:
             camera=camera,
             code=code,
             landmarks=landmarks,
+            lids=lids,
             person=person,
             whole=whole,
             side=side,
@@ -275,14 +280,17 @@ class Animator:
         """Like `frame`, with depth, opacity and the raw image."""
         subject = self._current()
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
+        lids, shut = subject.lids, self._shut
+        if lids is not None:
+            state, shut = lids.apart(state)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             if self._state is None or not state.same_as(self._state):
                 self._driven = self._drivable.drive(subject.code, state.to(self.device))
                 self._state, self._render = state.map(torch.clone), None
-            if self._render is None or not np.array_equal(vector, self._vector):  # type: ignore[arg-type]
-                view = _camera(vector).to(self.device)
-                self._render = self._drivable.render(self._driven, view, fast=self.fast)
-                self._vector = vector.copy()
+            if self._render is None or shut != self._shut or not np.array_equal(vector, self._vector):  # type: ignore[arg-type]
+                driven = self._driven if lids is None else lids.drawn(self._driven, shut)
+                self._render = self._drivable.render(driven, _camera(vector).to(self.device), fast=self.fast)
+                self._vector, self._shut = vector.copy(), shut
         return self._render
 
     def rays(self, state: FaceState, camera: Camera, size: int) -> Render:
