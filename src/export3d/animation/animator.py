@@ -183,8 +183,6 @@ class Animator:
         source = self._crop(*seen, self.image_size)
         with torch.inference_mode():
             code = self._drivable.encode(source, _camera(camera).to(self.device), state.to(self.device), photo=photo)
-        maps, drawn = self.weight_maps, photo is not None and landmarks is not None
-        lids = Lids.of(code, landmarks, maps) if drawn and maps is not None else None
         self._forget()
         self.subject = Subject(
             image=image,
@@ -193,7 +191,7 @@ class Animator:
             camera=camera,
             code=code,
             landmarks=landmarks,
-            lids=lids,
+            lids=Lids.of(code, landmarks, self.weight_maps),
             person=person,
             whole=whole,
             side=side,

@@ -139,9 +139,10 @@ class Lids:
     large: tuple[Lid | None, ...]
 
     @staticmethod
-    def of(code: PortraitCode, landmarks: np.ndarray, maps: WeightMaps) -> Lids:
-        """From its landmarks ``(68, 2)`` in [0, 1] of the pictures."""
-        assert code.maps.photo is not None
+    def of(code: PortraitCode, landmarks: np.ndarray | None, maps: WeightMaps | None) -> Lids | None:
+        """From its landmarks ``(68, 2)`` in [0, 1] of the pictures; None where the photograph or one of these is missing."""
+        if landmarks is None or maps is None or code.maps.photo is None:
+            return None
         places = landmarks.astype(np.float64)
         small, large = (
             tuple(Lid.of(places[list(eye)], places[list(brow)], picture.shape[-1]) for eye, brow in EYES.values())
