@@ -152,7 +152,7 @@ def measured(animator: Animator, path: Path, motion: Motion, count: int) -> tupl
     subject = animator.portrait(image, where=path.name)
     assert subject.person is not None
     own = animator.layer(subject.state, subject.camera)
-    board = pasteboard(image, subject.crop, subject.person, own.opacity)
+    board = pasteboard(image, subject.crop, subject.person, own.opacity, landmarks=subject.landmarks)
     still = Frame(board.paste(own), board.opacity_of(own), board.changing(own))
     frames = list(driven(animator, board, motion, np.linspace(0, len(motion) - 1, count + 1).astype(int)[1:].tolist()))
     sharp = [sharpness(animator.tracker, frame.picture, board.photo, subject.crop) for frame in (still, *frames)]

@@ -85,6 +85,7 @@ def test_the_person_stands_before_the_colour_and_nothing_of_the_old_background_i
     share[100:, 90:150] = 1.0  # a body
     photo[100:, 90:150] = (200, 30, 30)
     board = pasteboard(photo, crop, a_person(share), a_disc(64, 0.2), backdrop=GREEN)
+    assert board.photo.flags.c_contiguous  # as the compiled renderer wants it
     made = board.paste(a_head(x=0.6))
     changing = board.changing(a_head(x=0.6))
     assert (made[(share == 0.0) & ~changing] == (0, 200, 0)).all()

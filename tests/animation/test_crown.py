@@ -63,6 +63,37 @@ def test_a_speck_of_the_segmentation_does_not_fly_along_but_a_bun_does() -> None
     assert float(bun[0, 40, 75] - without[0, 40, 75]) > 0.5
 
 
+def crown_of(own: np.ndarray, picture: np.ndarray, head: HeadLayer, room: float = 0.0) -> torch.Tensor:
+    """``(4, h, W)``: the light of the crown of a person around a head."""
+    person = Person(share=own, own=own, plain=picture, spread=picture, crop=CROP, room=room)
+    return Crown.of(person, CROP, head.with_room(room), HOME).light[0]
+
+
+def test_hair_goes_on_behind_the_face_and_a_rim_of_skin_does_not_stay() -> None:
+    picture = np.full((SIZE, SIZE, 3), 90, dtype=np.uint8)
+    picture[a_disc(50.0, 50.0, 21.0) > 0.0] = 250  # the face, a pixel wider than it is rendered
+    hair, skin = (crown_of(a_disc(50.0, 50.0, radius), picture, a_head()) for radius in (30.0, 21.0))
+    inside = torch.from_numpy(a_disc(50.0, 50.0, 19.0)).bool()[: hair.shape[1]]
+    inside &= ~torch.from_numpy(a_disc(50.0, 50.0, 14.0)).bool()[: hair.shape[1]]
+    inside[55:] = False
+    assert hair[3][inside].min() > 0.3
+    assert (hair[0] / hair[3])[inside].max() < 120.0  # hair, not skin
+    assert skin[3][inside].max() < 0.1
+
+
+def test_a_hat_that_the_crop_cuts_moves_with_all_that_the_photograph_shows_of_it() -> None:
+    picture = np.full((SIZE, SIZE, 3), 90, dtype=np.uint8)
+    own, crop = a_disc(50.0, 50.0, 30.0), Crop(50.0, 60.0, 70.0)
+    person = Person(share=own, own=own, plain=picture, spread=picture, crop=crop, room=0.15)
+    crown = Crown.of(person, crop, HeadLayer(200.0 * torch.ones(3, 70, 70), torch.ones(1, 70, 70)), HOME)
+    assert crown.light.shape[-1] == 70  # a head without room has none
+    opacity = torch.from_numpy(a_disc(35.0, 28.0, 20.0)[:70, :70])[None]
+    head = HeadLayer(200.0 * opacity.expand(3, -1, -1), opacity).with_room(0.15)
+    light = Crown.of(person, crop, head, HOME).light[0]
+    assert head.opacity.shape == (1, 80, 90) and light.shape[-1] == 90
+    assert light[3, 6:9, 45].min() > 0.9  # rows 21 to 23 of the photograph; the crop begins at 25
+
+
 @pytest.mark.parametrize("factor", [1.0, 1.1])
 def test_a_hat_goes_with_the_head(factor: float) -> None:
     pose = HeadPose.of_camera(HOME)

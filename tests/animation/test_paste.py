@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from clips import make_clip
+from clips import face_points, make_clip
 from cutouts import CROPS, a_disc, a_head, a_person, a_photo, share_in
 from export3d.animation import Animator, ClipDriver, TransferOptions, animate_video
 from export3d.animation import person as person_module
@@ -23,7 +23,7 @@ from export3d.errors import UsageError
 from export3d.portrait import PortraitModel, build_model, preset
 from export3d.provenance import Finish, ProvenanceOptions
 from export3d.tracking import Crop, Tracker
-from export3d.tracking.person import find_person
+from export3d.tracking.person import find_person, refined
 
 MakeTracker = Callable[..., Tracker]
 
@@ -83,6 +83,31 @@ def test_long_hair_beside_the_neck_leaves_with_the_head_little_by_little() -> No
     assert np.abs(np.diff(column[70:110])).max() < 30
 
 
+def test_beside_the_photographs_body_none_is_rendered() -> None:
+    photo, crop = np.full((180, 240, 3), 90, dtype=np.uint8), CROPS["upright"]
+    full = torch.ones(1, 64, 64)
+    made = a_board(crop, photo).paste(HeadLayer(190.0 * full.repeat(3, 1, 1), full))[..., 0]
+    places = np.array([[0.5, 0.45], [0.85, 0.45], [0.5, 0.62], [0.85, 0.68]])  # the person reaches 0.2 from (0.5, 0.4)
+    assert [int(made[y, x]) for x, y in crop.from_crop(places).astype(int)] == pytest.approx(
+        [190, 190, 185, 90], abs=10
+    )
+
+
+def test_the_old_chin_leaves_and_neck_and_background_close_over_it() -> None:
+    photo, crop = np.full((180, 240, 3), 90, dtype=np.uint8), CROPS["upright"]
+    landmarks = face_points((0.5, 0.5), 0.22)
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    middle = ((low + high) / 2.0) * [1.0, 0.0] + [0.0, high[1] - 0.05]
+    x, y = crop.from_crop(middle).astype(int)
+    photo[y - 2 : y + 3, x - 2 : x + 3] = (250, 0, 0)
+    person = a_person(np.ones((180, 240), dtype=np.float32))
+    with_chin, without = (
+        pasteboard(photo, crop, person, a_disc(64, 0.2), landmarks=given).empty()[y, x] for given in (None, landmarks)
+    )
+    assert high[1] > 0.75 and with_chin.tolist() == [250, 0, 0]
+    np.testing.assert_allclose(without, 90, atol=2)
+
+
 def test_nobody_else_is_erased_with_the_head() -> None:
     crop, other = CROPS["upright"], Crop(158.0, 88.0, 60.0)
     photo = a_photo()
@@ -133,6 +158,20 @@ def test_without_the_segmentation_the_models_matte_serves_and_a_wild_one_is_refu
     assert np.abs(share - share_in(photo, crop)).mean() < 0.005
     with pytest.raises(UsageError, match=r"cannot be told from the background.*models get person-segmentation"):
         person_apart(photo, crop, lambda: torch.ones(1, 64, 64))
+
+
+def test_a_coarse_share_takes_on_the_edges_of_the_photograph() -> None:
+    photo = np.full((200, 300, 3), 200, dtype=np.uint8)
+    truth = np.zeros((200, 300), dtype=np.float32)
+    truth[60:140, 100:200] = 1.0
+    photo[truth > 0.0] = (90, 60, 40)
+    coarse = np.zeros_like(truth)
+    for down in range(-6, 7, 3):
+        for right in range(-6, 7, 3):
+            coarse += np.roll(truth, (down, right), (0, 1)) / 25.0
+    share = refined(photo, coarse)
+    assert np.abs(coarse - truth).mean() > 2.0 * np.abs(share - truth).mean()
+    assert share[100, 104] > 0.9 and share[100, 95] < 0.1 and share.dtype == np.float32
 
 
 def test_a_segmentation_that_is_not_there_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import torch
 
 from export3d.animation.crown import Crown
 from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_larger
-from export3d.animation.paste import DETAIL_PX, HAZE, LARGEST_PX, HeadLayer
+from export3d.animation.lids import Lids
+from export3d.animation.paste import DETAIL_PX, HAZE, LARGEST_PX, HeadLayer, with_room
 from export3d.animation.person import Person, continued, person_apart
 from export3d.animation.subject import Subject
 from export3d.camera import Camera
@@ -120,6 +121,7 @@ class Animator:
         self._state: FaceState | None = None
         self._driven: Any = None
         self._vector: np.ndarray | None = None
+        self._shut: tuple[float, ...] = ()
         self._render: Render | None = None
 
     @property
@@ -163,7 +165,7 @@ class Animator:
         """Encode a portrait whose crop, face (B = 1) and camera ``(25,)`` are known already, and make it the current one.
 
         Where the turn of its head is unknown, its torso is taken to face the camera. `others` are the crops of bystanders,
-        `opacity` uint8 ``(H, W)`` that of a cutout; `landmarks` are for meshes.
+        `opacity` uint8 ``(H, W)`` that of a cutout; `landmarks` ``(68, 2)`` in [0, 1] of the crop are where its lids are drawn.
         """
         state = self.own_state(state, camera)
         person, warnings = self._apart(image, crop, others, opacity)
@@ -171,6 +173,7 @@ class Animator:
             self.framing == "photo" or (self.framing is None and is_larger(image.shape, crop))
         )
         seen = continued(image, crop) if person is None else (person.plain, person.crop)
+        person = person if person is None or whole else replace(person, room=0.0)
         photo, detail, side = None, DETAIL_PX if whole else self.detail, self.image_size
         if detail is not None and isinstance(self.model, PortraitModel):
             shown = inside(image.shape, crop).side / crop.side  # of what is cut to what is in the photo
@@ -189,6 +192,7 @@ class Animator:
             camera=camera,
             code=code,
             landmarks=landmarks,
+            lids=Lids.of(code, landmarks, self.weight_maps),
             person=person,
             whole=whole,
             side=side,
@@ -245,7 +249,9 @@ class Animator:
         assert render.image is not None and render.image_opacity is not None
         behind = maps.background if maps.photo is None else maps.photo.background
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else camera
-        crown, given = self._current().crown, (render.image[0], render.image_opacity[0], behind[0])
+        person, crown = self._current().person, self._current().crown
+        room = 0.0 if person is None else person.room
+        given = [with_room(x[0], room) for x in (render.image, render.image_opacity, behind)]
         if self.fast is not None and fused_status()[0]:
             light, places = (None, None) if crown is None else (crown.framed, crown.places(vector))
             return HeadLayer(*head_layer(*given, haze=HAZE, crown=light, places=places))
@@ -276,14 +282,17 @@ class Animator:
         """Like `frame`, with depth, opacity and the raw image."""
         subject = self._current()
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
+        lids, shut = subject.lids, self._shut
+        if lids is not None:
+            state, shut = lids.apart(state)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             if self._state is None or not state.same_as(self._state):
                 self._driven = self._drivable.drive(subject.code, state.to(self.device))
                 self._state, self._render = state.map(torch.clone), None
-            if self._render is None or not np.array_equal(vector, self._vector):  # type: ignore[arg-type]
-                view = _camera(vector).to(self.device)
-                self._render = self._drivable.render(self._driven, view, fast=self.fast)
-                self._vector = vector.copy()
+            if self._render is None or shut != self._shut or not np.array_equal(vector, self._vector):  # type: ignore[arg-type]
+                driven = self._driven if lids is None else lids.drawn(self._driven, shut)
+                self._render = self._drivable.render(driven, _camera(vector).to(self.device), fast=self.fast)
+                self._vector, self._shut = vector.copy(), shut
         return self._render
 
     def rays(self, state: FaceState, camera: Camera, size: int) -> Render:

@@ -222,7 +222,7 @@ def _picture(pair: tuple[DrivingFrame, FaceState | None], worker: Animator, *, s
     assert frame.image is not None  # a clip's frames have one
     if own is None or frame.crop is None or frame.landmarks is None:
         return frame.image
-    worker.encode(frame.image, frame.crop, own, frame.camera)
+    worker.encode(frame.image, frame.crop, own, frame.camera, landmarks=frame.landmarks)
     still = worker.frame(own, frame.camera)
     made, mask = worker.frame(frame.state, frame.camera), region_mask(frame.landmarks, strengths)
     opacity = worker.render(frame.state, frame.camera).image_opacity

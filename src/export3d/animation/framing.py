@@ -28,7 +28,7 @@ the shoulders of the photograph stay where they are."""
 ASIDE_RAD = math.radians(10.0)
 """A driver who faces the camera turns a head so far at most from where the photograph has it."""
 
-FREE_RAD, FARTHEST_RAD = math.radians(20.0), math.radians(35.0)
+FREE_RAD, FARTHEST_RAD = math.radians(15.0), math.radians(25.0)
 """From the first angle on, turns away from there get smaller, and none reaches the second: the photograph does not show what
 they would."""
 

@@ -78,7 +78,9 @@ class Group:
             if subject is None or subject.person is None:
                 raise RuntimeError("Group: each animator needs a portrait in a whole photograph")
             own = animator.layer(subject.state, subject.camera).opacity
-            self._boards.append(pasteboard(subject.image, subject.crop, subject.person, own, height=height))
+            self._boards.append(
+                pasteboard(subject.image, subject.crop, subject.person, own, landmarks=subject.landmarks, height=height)
+            )
         self._ground = self._boards[0].photo
         for board in self._boards:
             self._ground = board.emptied(self._ground)

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from export3d.animation.backdrop import Backdrop, as_picture, laid
@@ -27,8 +27,8 @@ FULL_HD = (1920, 1080)
 LARGEST_PX = 1024
 """Side of the largest picture that is composed, pixels; larger ones are enlarged from it."""
 
-DETAIL_PX = 512
-"""Side of the largest head that is composed, pixels; in a photograph with a larger one it is enlarged."""
+DETAIL_PX, MASK_PX = 512, 256
+"""Side of the largest head that is composed, pixels (in a photograph with a larger one it is enlarged), and of its outline."""
 
 SIDE_FADE, LOWER_FADE = 0.05, 0.25
 """Over so much of the crop the picture falls off to the photograph: at its lower border, where the body goes on, and at the
@@ -40,21 +40,24 @@ GROWTH, RIM = 0.02, 0.01
 HAIR = 0.25
 """What is farther from the rendered head, as a share of the crop's side, is not its hair but somebody else."""
 
+BODY = 0.06
+"""So near to the photograph's body, as a share of the crop's side, what is rendered of it below the head is shown."""
+
 HAIRLINE, HEAD, JAW, CHIN = 0.35, 0.55, 0.66, 0.8
 """Between the first two heights of the crop less and less of what is not rendered is head, between the last two of what is;
 below all is body."""
 
-HAZE = 0.03
-"""Opacity below it is noise of the matte and shows nothing."""
+HAZE = 0.3
+"""Opacity below it is haze and shows nothing, what is as near to 1 is solid: enlarged from few rays, an edge is too soft."""
 
 
 @dataclass(frozen=True)
 class HeadLayer:
-    """A head apart from what is behind it, in the crop.
+    """A head apart from what is behind it, in the crop and perhaps room above it and at both sides (`sizes`).
 
     Attributes:
-        colours: float32 ``(3, S, S)`` in [0, 255], premultiplied by the opacity.
-        opacity: float32 ``(1, S, S)`` in [0, 1].
+        colours: float32 ``(3, h, w)`` in [0, 255], premultiplied by the opacity.
+        opacity: float32 ``(1, h, w)`` in [0, 1].
     """
 
     colours: Tensor
@@ -69,6 +72,22 @@ class HeadLayer:
         light *= 127.5 / opacity.clamp_min(HAZE)  # as if the head were solid
         return cls(light.clamp_(0.0, 255.0).mul_(clear), clear)
 
+    def with_room(self, share: float) -> HeadLayer:
+        """The same with empty room above and at both sides, as a share of its side."""
+        return HeadLayer(with_room(self.colours, share), with_room(self.opacity, share))
+
+
+def with_room(picture: Tensor, share: float) -> Tensor:
+    """A square picture ``(C, S, S)`` with empty room above and at both sides, as a share of its side."""
+    room = round(share * picture.shape[-1])
+    return F.pad(picture, (room, room, room, 0)) if room else picture
+
+
+def sizes(head: Tensor) -> tuple[int, int]:
+    """Side of the crop in the picture ``(.., h, w)`` of a head, and the room above it and at both sides, pixels."""
+    height, width = head.shape[-2:]
+    return 2 * height - width, width - height
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pasteboard:
@@ -77,8 +96,8 @@ class Pasteboard:
     Attributes:
         photo: uint8 ``(H, W, C)``, both sides even; C is 3, or 4 before nothing (premultiplied).
         rows, columns: the part of it that the crop touches, (h, w).
-        grid: float32 ``(1, h, w, 2)``, where each of its pixels lies in the crop, in [-1, 1].
-        share: float32 ``(1, h, w)`` in [0, 1], 0 from the crop's border on.
+        grid: float32 ``(1, h, w, 2)``, where each of its pixels lies in the picture of a head, in [-1, 1].
+        share: float32 ``(1, h, w)`` in [0, 1], 0 from the border of that picture on.
         hole: bool ``(h, w)``, where the old head was, its neighbourhood included.
         behind: float32 ``(C, h, w)`` in [0, 255], the part without the old head.
         side: of the crop, in pixels of `photo`.
@@ -151,8 +170,9 @@ class Pasteboard:
 
     def _square(self, head: HeadLayer) -> Tensor:
         square = torch.cat([head.colours, head.opacity])[None]
-        if square.shape[-1] > 1.5 * self.side:  # a small face: averaged first, or it would sparkle
-            square = F.interpolate(square, size=[max(round(self.side), 1)] * 2, mode="area")
+        smaller = self.side / sizes(square)[0]
+        if smaller < 1.0 / 1.5:  # a small face: averaged first, or it would sparkle
+            square = F.interpolate(square, size=[max(round(smaller * n), 1) for n in square.shape[-2:]], mode="area")
         return square
 
     def _warped(self, head: HeadLayer) -> tuple[Tensor, Tensor]:
@@ -168,6 +188,7 @@ def pasteboard(
     person: Person,
     own: Tensor,
     *,
+    landmarks: np.ndarray | None = None,
     height: int | None = None,
     backdrop: Backdrop | None = None,
 ) -> Pasteboard:
@@ -177,50 +198,67 @@ def pasteboard(
         image: uint8 ``(H, W, 3)``.
         crop: the square of the face in it; it may be turned and reach beyond the photograph.
         person: of this photograph.
-        own: ``(1, S, S)`` the opacity of the head as it is rendered in its own pose.
+        own: ``(1, h, w)`` the opacity of the head as it is rendered in its own pose.
+        landmarks: ``(68, 2)`` in [0, 1] of the crop; with them the old chin leaves, too.
         height: of the result in pixels; None is the photograph's own size, reduced where it is more than `FULL_HD`.
         backdrop: what is behind instead of the photograph's background.
     """
     photo = sized(image, height)
     scale = np.array([photo.shape[1] / (image.shape[1] & ~1), photo.shape[0] / (image.shape[0] & ~1)])
     side = crop.side * float(scale.mean())
-    reach = crop.side / 2.0 * (abs(math.cos(crop.angle)) + abs(math.sin(crop.angle)))
+    room = (own.shape[-1] - own.shape[-2]) / sizes(own)[0]
+    reach = crop.side * (0.5 + room) * (abs(math.cos(crop.angle)) + abs(math.sin(crop.angle)))
     centre = np.array([crop.center_x, crop.center_y])
     size = np.array([photo.shape[1], photo.shape[0]])
     x0, y0 = np.floor((centre - reach) * scale).clip(0, size - 1).astype(int).tolist()
     x1, y1 = np.ceil((centre + reach) * scale).clip(1, size).astype(int).tolist()
     places = crop_places(crop, photo.shape, scale)
     rows, columns = slice(y0, y1), slice(x0, x1)
-    grid = places[None] * 2.0 - 1.0
+    grid = (places + room)[None] / torch.tensor([0.5 + room, 0.5 + room / 2.0], dtype=places.dtype) - 1.0
     rendered = F.grid_sample(own[None], grid, "bilinear", "zeros", align_corners=False)[0]
     down = places[None, ..., 1]
-    hole = _hole(_at(person.own, photo), rendered, down, side)
-    rim = max(round(RIM * side), 1)
-    weight = F.avg_pool2d(hole, (1, 2 * rim + 1), 1, (0, rim), count_include_pad=False)
-    weight = F.avg_pool2d(weight, (2 * rim + 1, 1), 1, (rim, 0), count_include_pad=False)
+    owned = _at(person.own, photo)
+    hole = _hole(owned, rendered, down, side)
+    rim, reach_px = (max(round(part * side), 1) for part in (RIM, BODY))
+    weight = soft(hole, rim)
     # Long hair beside the neck stays with the body: no line where the one ends and the other begins.
     sure = grown((rendered > 0.5).float(), max(round(GROWTH * side), 2) + rim)
     beside, below = (((end - down) / (end - start)).clamp(0.0, 1.0) for start, end in ((HAIRLINE, HEAD), (JAW, CHIN)))
     weight = weight * torch.maximum(sure * below, beside)
+    # A body hardly moves: beside it nothing is rendered that the photograph does not have there.
+    stays = ((down - HEAD) / (JAW - HEAD)).clamp(0.0, 1.0) * (
+        1.0 - soft(grown((owned > 0.5).float(), reach_px), reach_px)
+    )
     if backdrop is None:
         whole = planes(photo)
         anybody = grown((_at(person.share, photo) > HOLE_FROM / 2.0).float(), max(round(GROWTH * side), 2))
-        empty = whole + weight * (behind_person(photo, hole, anybody, blur=RIM * side) - whole)
+        empty = whole + weight * (behind_person(photo, hole, anybody) - whole)
+        if landmarks is not None:  # where the chin was there is neck and clothing
+            face = grown(_face(landmarks, places), max(round(GROWTH * side), 2) + rim)
+            chin = soft(face, rim) * ((down - HEAD) / (JAW - HEAD)).clamp(0.0, 1.0)
+            empty += chin * (behind_person(photo, face, face) - empty)
+            weight = torch.maximum(weight, chin)
     else:
         share, behind = _at(person.share, photo), backdrop.behind(*photo.shape[:2])
         colours = spread(photo, (share < 0.8).float(), blur=1.0)
         whole, empty = (laid(colours * part, part, behind) for part in (share, share * (1.0 - weight)))
-        photo = whole.round().clamp(0.0, 255.0).permute(1, 2, 0).byte().numpy()
+        photo = np.ascontiguousarray(whole.round().clamp(0.0, 255.0).permute(1, 2, 0).byte().numpy())
     return Pasteboard(
         photo=photo,
         rows=rows,
         columns=columns,
         grid=grid[:, rows, columns].contiguous(),
-        share=_share(places[rows, columns]),
+        share=(_share(places, room) * (1.0 - stays))[:, rows, columns],
         hole=weight[0, rows, columns] > 0.0,
         behind=empty[:, rows, columns].contiguous(),
         side=side,
     )
+
+
+def soft(mask: Tensor, pixels: int) -> Tensor:
+    """The mean of a mask ``(1, h, w)`` over the square that reaches so many pixels to each side."""
+    mask = F.avg_pool2d(mask, (1, 2 * pixels + 1), 1, (0, pixels), count_include_pad=False)
+    return F.avg_pool2d(mask, (2 * pixels + 1, 1), 1, (pixels, 0), count_include_pad=False)
 
 
 def _at(share: np.ndarray, photo: np.ndarray) -> Tensor:
@@ -250,8 +288,18 @@ def sized(image: np.ndarray, height: int | None = None) -> np.ndarray:
     return resize(image, *(max(2 * round(n * scale / 2.0), 2) for n in (columns, rows)))
 
 
-def _share(places: Tensor) -> Tensor:
-    """``(1, h, w)``: 1 inside the crop, falling to 0 at its borders."""
+def _face(landmarks: np.ndarray, places: Tensor) -> Tensor:
+    """``(1, H, W)`` 1 inside the outline of 68 landmarks; `places` ``(H, W, 2)`` and they are in [0, 1] of the crop."""
+    drawn = Image.new("1", (MASK_PX, MASK_PX))
+    outline = landmarks[[*range(17), *range(26, 16, -1)]] * MASK_PX
+    ImageDraw.Draw(drawn).polygon([(float(x), float(y)) for x, y in outline], fill=1)
+    mask = torch.from_numpy(np.array(drawn, dtype=np.float32))[None, None]
+    return F.grid_sample(mask, places[None].float() * 2.0 - 1.0, "bilinear", "zeros", align_corners=False)[0].round()
+
+
+def _share(places: Tensor, room: float) -> Tensor:
+    """``(1, h, w)``: 1 inside the crop and the room around it, falling to 0 at its borders."""
     x, y = places.unbind(-1)
-    away = torch.stack([x / SIDE_FADE, (1.0 - x) / SIDE_FADE, y / SIDE_FADE, (1.0 - y) / LOWER_FADE]).clamp(0.0, 1.0)
+    sides = [(each + room) / SIDE_FADE for each in (x, 1.0 - x, y)]
+    away = torch.stack([*sides, (1.0 - y) / LOWER_FADE]).clamp(0.0, 1.0)
     return (away * away * (3.0 - 2.0 * away)).prod(dim=0)[None]

@@ -31,6 +31,12 @@ _PLAIN = 150.0
 """Grey level behind the person in the picture that the networks read: they see heads that are not there in busy
 backgrounds."""
 
+ROOM = 0.15
+"""Where hair or a hat reach beyond the crop, so much of its side on top and at both sides moves along with the head, too."""
+
+_BORDER = 0.06
+"""Share of the crop's side that is its border; what of the upper part is there may be cut."""
+
 SOFTENED = 0.06
 """Beyond so much of the crop's side outside the photograph its continuation is all blurred."""
 
@@ -45,6 +51,7 @@ class Person:
         plain: uint8 ``(H', W', 3)`` the person before grey; as large as the photograph and the crop together.
         spread: the same with the person's colours continued beyond their outline.
         crop: the crop in these two.
+        room: share of the crop's side above it and at both sides that moves along with the head; 0 or `ROOM`.
     """
 
     share: np.ndarray
@@ -52,6 +59,7 @@ class Person:
     plain: np.ndarray
     spread: np.ndarray
     crop: Crop
+    room: float = 0.0
 
 
 def person_apart(
@@ -74,13 +82,25 @@ def person_apart(
     if share is None or not _holds_face(share, crop):
         share = _share_of(matte(), image.shape, crop)
     own = own_share(share, crop, others)
-    wide, moved = continued(image, crop)
-    beyond = _beyond(image.shape, crop)
+    room = ROOM if _is_cut(own, crop) else 0.0
+    canvas = replace(crop, side=crop.side * (1.0 + 2.0 * room))
+    wide, moved = continued(image, canvas)
+    beyond = _beyond(image.shape, canvas)
     inside = np.pad(own, beyond, mode="edge")[..., None]
     plain = inside * wide + (1.0 - inside) * _PLAIN
+    moved = replace(moved, side=crop.side)
     colours = spread(wide, torch.from_numpy((inside[..., 0] < 0.8).astype(np.float32))[None], blur=1.0).permute(1, 2, 0)
     made = (x.round().astype(np.uint8) for x in (plain, colours.numpy()))
-    return Person(share=share, own=own, plain=next(made), spread=next(made), crop=moved)
+    return Person(share=share, own=own, plain=next(made), spread=next(made), crop=moved, room=room)
+
+
+def _is_cut(own: np.ndarray, crop: Crop) -> bool:
+    """Whether the person ``(H, W)`` reaches the crop's border above the mouth, inside the photograph."""
+    y, x = (np.mgrid[:55, :100] + 0.5) / 100.0
+    border = (y < _BORDER) | (np.abs(x - 0.5) > 0.5 - _BORDER)
+    column, row = crop.from_crop(np.stack([x, y], axis=-1)[border]).astype(int).T
+    inside = (row >= 0) & (row < own.shape[0]) & (column >= 0) & (column < own.shape[1])
+    return bool((own[row[inside], column[inside]] > 0.5).any())
 
 
 def continued(image: np.ndarray, crop: Crop) -> tuple[np.ndarray, Crop]:
@@ -104,15 +124,19 @@ def continued(image: np.ndarray, crop: Crop) -> tuple[np.ndarray, Crop]:
 def spread(image: np.ndarray, hole: Tensor, *, blur: float) -> Tensor:
     """``(3, H, W)`` in [0, 255]: the picture uint8 ``(H, W, 3)``, colours from around the hole ``(1, H, W)`` spread into it and
     blurred there by `blur` pixels."""
-    height, width = image.shape[:2]
-    cells = 2 ** max(math.ceil(math.log2(max(height, width))) - 2, 0)
-    pads = (0, -width % cells, 0, -height % cells)
-    source = F.pad(planes(image) / 127.5 - 1.0, pads)
-    filled = fill_background(source[None], F.pad(hole, pads, value=1.0)[None], reach=0)[0, :, :height, :width]
-    picture = ((filled + 1.0) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    picture = filled(planes(image), hole).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     # What was spread has the blocks of coarse grids.
     softer = planes(np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(blur))))
     return torch.where(hole > 0.0, softer, planes(image))
+
+
+def filled(light: Tensor, hole: Tensor) -> Tensor:
+    """``(C, H, W)``: what is around the hole ``(1, H, W)`` spread into it."""
+    height, width = light.shape[1:]
+    cells = 2 ** max(math.ceil(math.log2(max(height, width))) - 2, 0)
+    pads = (0, -width % cells, 0, -height % cells)
+    known = fill_background(F.pad(light, pads)[None], F.pad(hole, pads, value=1.0)[None], reach=0)
+    return known[0, :, :height, :width]
 
 
 def planes(image: np.ndarray) -> Tensor:

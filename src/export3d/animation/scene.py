@@ -43,7 +43,15 @@ class Scene:
         board, source = None, subject.picture(size or subject.side)
         if subject.whole and subject.person is not None:
             own = animator.layer(subject.state, subject.camera).opacity
-            board = pasteboard(subject.image, subject.crop, subject.person, own, height=size, backdrop=backdrop)
+            board = pasteboard(
+                subject.image,
+                subject.crop,
+                subject.person,
+                own,
+                landmarks=subject.landmarks,
+                height=size,
+                backdrop=backdrop,
+            )
             board = replace(board, fused=animator.fast is not None and len(board.behind) == 3 and fused_status()[0])
             source = board.photo
         return cls(source=source, board=board, backdrop=backdrop, beside=beside)

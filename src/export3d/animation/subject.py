@@ -11,6 +11,7 @@ from PIL import Image
 
 from export3d.animation.crown import Crown
 from export3d.animation.framing import inside
+from export3d.animation.lids import Lids
 from export3d.animation.person import Person, continued
 from export3d.face_state import FaceState
 from export3d.tracking import Crop, crop_image
@@ -30,6 +31,7 @@ class Subject:
         camera: ``(25,)`` float32, the portrait's own camera.
         landmarks: ``(68, 2)`` in [0, 1] of the crop, where a tracker found them.
         code: what the network keeps of the portrait.
+        lids: that are drawn in the photograph, where films have its own detail.
         person: apart from the background, where a film shows the whole photograph or another background.
         crown: what of the person's head is not rendered.
         whole: films show the whole photograph.
@@ -43,6 +45,7 @@ class Subject:
     camera: np.ndarray
     code: Any
     landmarks: np.ndarray | None = None
+    lids: Lids | None = None
     person: Person | None = None
     crown: Crown | None = None
     whole: bool = False

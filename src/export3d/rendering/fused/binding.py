@@ -77,7 +77,7 @@ class Layered(ctypes.Structure):
     """`Layered` of kernel/scene.h."""
 
     _fields_ = [
-        *((name, _I) for name in ("side", "rows")),
+        *((name, _I) for name in ("height", "width", "rows")),
         ("haze", _F),
         *((name, _P) for name in ("picture", "opacity", "behind", "crown")),
         *((name, _F * 3) for name in ("across", "down")),

@@ -113,25 +113,25 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
 def head_layer(
     picture: Tensor, opacity: Tensor, behind: Tensor, *, haze: float, crown: Tensor | None, places: np.ndarray | None
 ) -> tuple[Tensor, Tensor]:
-    """Colours ``(3, S, S)`` in [0, 255] times the opacity, and opacity ``(1, S, S)``, of the head in a `picture` before
-    `behind`, both ``(3, S, S)`` in [-1, 1], with its `opacity` ``(1, S, S)``; behind it its crown.
+    """Colours ``(3, H, W)`` in [0, 255] times the opacity, and opacity ``(1, H, W)``, of the head in a `picture` before
+    `behind`, both ``(3, H, W)`` in [-1, 1], with its `opacity` ``(1, H, W)``; behind it its crown.
 
     Args:
         haze: opacity below it shows nothing.
-        crown: ``(h + 2, S + 2, 4)``, colours and opacity like the result's, of the upper rows, with a border of zeros.
+        crown: ``(h + 2, W + 2, 4)``, colours and opacity like the result's, of the upper rows, with a border of zeros.
         places: ``(2, 3)``: the pixel across and down where pixel (x, y) lies in the crown is this times (1, x, y).
     """
-    side = picture.shape[-1]
-    if side < 16:
-        raise ValueError(f"head_layer: expected at least 16 pixels; got {side}")
-    check_shape("behind", behind, 3, side, side)
-    check_shape("opacity", opacity, 1, side, side)
+    height, width = picture.shape[-2:]
+    if width < 16:
+        raise ValueError(f"head_layer: expected at least 16 pixels; got {width}")
+    check_shape("behind", behind, 3, height, width)
+    check_shape("opacity", opacity, 1, height, width)
     kept = [x.detach().float().contiguous() for x in (picture, opacity, behind)]
-    colours, clear = torch.empty(3, side, side), torch.empty(1, side, side)
-    call = binding.Layered(side, 0, haze, *(x.data_ptr() for x in kept))
+    colours, clear = torch.empty(3, height, width), torch.empty(1, height, width)
+    call = binding.Layered(height, width, 0, haze, *(x.data_ptr() for x in kept))
     call.colours, call.clear = colours.data_ptr(), clear.data_ptr()
     if crown is not None and places is not None:
-        check_shape("crown", crown, None, side + 2, 4)
+        check_shape("crown", crown, None, width + 2, 4)
         call.rows, call.crown = crown.shape[0] - 2, crown.data_ptr()
         call.across[:], call.down[:] = places.tolist()
     binding.library().export3d_fused_layer(ctypes.byref(call), _kernel(), torch.get_num_threads())

@@ -271,11 +271,11 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
 
 // One row of a head layer (`HeadLayer.of_picture`, `Crown.behind`).
 void layer(const export3d::Layered& l, int y) {
-  const size_t area = (size_t)l.side * l.side, at = (size_t)y * l.side;
+  const size_t area = (size_t)l.height * l.width, at = (size_t)y * l.width;
   const float *opacity = l.opacity + at, *picture = l.picture + at, *behind = l.behind + at;
   float *colours = l.colours + at, *clear = l.clear + at;
-  for (int step = 0; step < l.side; step += kLanes) {
-    const int x = least_of(step, l.side - kLanes);  // the last ones may be done twice
+  for (int step = 0; step < l.width; step += kLanes) {
+    const int x = least_of(step, l.width - kLanes);  // the last ones may be done twice
     const Floats given = load(opacity + x), shown = within((given - l.haze) * (1.0f / (1.0f - 2.0f * l.haze)), 0.0f, 1.0f);
     const Floats scale = 127.5f / pick(given < splat(l.haze), splat(l.haze), given);  // as if the head were solid
     store(clear + x, shown);
@@ -284,11 +284,11 @@ void layer(const export3d::Layered& l, int y) {
       store(colours + c + x, within(light * scale, 0.0f, 255.0f) * shown);
     }
   }
-  const int wide = l.side + 2;
-  for (int x = 0; l.crown && y < l.rows && x < l.side; ++x) {
+  const int wide = l.width + 2;
+  for (int x = 0; l.crown && y < l.rows && x < l.width; ++x) {
     const float across = l.across[0] + l.across[1] * x + l.across[2] * y + 1.0f;
     const float down = l.down[0] + l.down[1] * x + l.down[2] * y + 1.0f;
-    if (!(across > 0.0f && across < l.side + 1.0f && down > 0.0f && down < l.rows + 1.0f)) continue;
+    if (!(across > 0.0f && across < l.width + 1.0f && down > 0.0f && down < l.rows + 1.0f)) continue;
     const int left = (int)across, top = (int)down;
     const float u = across - left, v = down - top, room = 1.0f - clear[x];
     const float* from = l.crown + 4 * ((size_t)top * wide + left);

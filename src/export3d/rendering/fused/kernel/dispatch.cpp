@@ -150,7 +150,7 @@ EXPORT3D_API int export3d_fused_head(const export3d::Head* head, const char* nam
 EXPORT3D_API int export3d_fused_layer(const export3d::Layered* layered, const char* name, int threads) {
   const Kernel* kernel = kernel_for(name);
   if (!kernel) return 1;
-  share_out(layered->side, kRowsAtOnce, bounded(threads), [&](int, int begin, int end) {
+  share_out(layered->height, kRowsAtOnce, bounded(threads), [&](int, int begin, int end) {
     for (int row = begin; row < end; ++row) kernel->layer(*layered, row);
   });
   return 0;

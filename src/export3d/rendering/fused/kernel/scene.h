@@ -74,12 +74,12 @@ struct Head {
 
 // A head apart from what is behind it, with its crown behind it.
 struct Layered {
-  int32_t side, rows;                           // of the pictures; of the crown: the upper ones
+  int32_t height, width, rows;                  // of the pictures; of the crown: the upper ones
   float haze;                                   // opacity below it shows nothing
-  const float *picture, *opacity, *behind;      // (3, side, side) in [-1, 1]; (side, side); as the picture
-  const float* crown;                           // (rows + 2, side + 2, 4) with a border of zeros, or null
+  const float *picture, *opacity, *behind;      // (3, height, width) in [-1, 1]; (height, width); as the picture
+  const float* crown;                           // (rows + 2, width + 2, 4) with a border of zeros, or null
   float across[3], down[3];                     // where pixel (x, y) of the picture lies in the crown: of 1, x and y
-  float *colours, *clear;                       // (3, side, side) in [0, 255] times the opacity; (side, side)
+  float *colours, *clear;                       // (3, height, width) in [0, 255] times the opacity; (height, width)
 };
 
 // A head put into a rectangle of a photograph.

@@ -1,0 +1,180 @@
+"""Eyes that shut in a photograph: the skin above them is drawn down over them, to the lower lid.
+
+The model paints a shut eye, on photographs half of one; its places in the photograph hardly move with a lid. So lids close in
+the photograph itself, before it is read: whatever shows the eye, from any side, then shows the lid. The eye behind it stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.portrait import WeightMaps
+from export3d.portrait.state import DrivenPlanes, PortraitCode
+
+EYES = {"eyeBlinkLeft": (range(42, 48), range(22, 27)), "eyeBlinkRight": (range(36, 42), range(17, 22))}
+"""Weight -> among the 68 landmarks its eye (a corner, two points of the upper lid, a corner, two of the lower) and its brow."""
+
+_REACH = (0.25, 0.5)
+"""Least and most of the skin above the lid's rim that follows it, in widths of the eye; most of what there is to the brow."""
+
+_STEPS = 64
+"""A lid stands at one of so many places: from frame to frame an open one does not stir."""
+
+_LASHES = 0.04
+"""So far above its rim the lid is not stretched, in widths of the eye."""
+
+_LOW_BROW = (0.3, 0.5)
+"""Where the brow is nearer to the rim than the second, in widths of the eye, lids are partly, and from the first on wholly of
+skin from below the eye: there is none above."""
+
+_BELOW = 0.12
+"""How far below the lower lid that skin lies, in widths of the eye."""
+
+_BEYOND = 0.03
+"""How far a shut lid goes past the lower one's landmarks, in widths of the eye; else a line of white stays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lid:
+    """The upper lid of one eye of a square picture.
+
+    Attributes:
+        box: rows and columns that it moves in.
+        up: ``(2,)`` how far a pixel is upwards, in the picture's units of [-1, 1] (x, y) per width of the eye.
+        rim: ``(h, w)`` height of the open lid's rim, in widths of the eye above the line between the corners.
+        opening: ``(h, w)`` from there down to the lower lid; 0 beside the eye.
+        height: ``(h, w)`` of each pixel.
+        grid: ``(h, w, 2)`` of each pixel (x, y) in [-1, 1].
+        reach: how far above its rim skin follows the lid, widths of the eye.
+        low_brow: share of the lid's skin that comes from below the eye.
+        pixel: side of a pixel, widths of the eye.
+    """
+
+    box: tuple[slice, slice]
+    up: Tensor
+    rim: Tensor
+    opening: Tensor
+    height: Tensor
+    grid: Tensor
+    reach: float
+    low_brow: float
+    pixel: float
+
+    @staticmethod
+    def of(eye: np.ndarray, brow: np.ndarray, side: int) -> Lid | None:
+        """From the eye's landmarks ``(6, 2)`` and its brow's ``(5, 2)`` in [0, 1] of a picture of `side` pixels; None: too
+        small to be seen there."""
+        axis = eye[3] - eye[0]
+        width = float(np.linalg.norm(axis))
+        if width * side < 4.0:
+            return None
+        frame = np.stack([axis, [axis[1], -axis[0]]]) / width**2
+        low, high = eye.min(axis=0) - width, eye.max(axis=0) + width
+        (x0, y0), (x1, y1) = (np.clip(np.round(at * side), 0, side).astype(int) for at in (low, high))
+        y, x = np.mgrid[y0:y1, x0:x1]
+        at = (np.stack([x, y], axis=-1) + 0.5) / side
+        s, t = np.moveaxis((at - eye[0]) @ frame.T, -1, 0)
+        upper, lower = (_arch(frame @ (eye[list(pair)] - eye[0]).T, s) for pair in ((1, 2), (5, 4)))
+        opening = np.where((s > 0.0) & (s < 1.0), np.maximum(upper - lower, 0.0), 0.0)
+        free = (frame @ (brow - eye[0]).T)[1].mean() - upper.max()
+        return Lid(
+            box=(slice(y0, y1), slice(x0, x1)),
+            up=torch.from_numpy(2.0 * frame[1] * width**2).float(),
+            rim=torch.from_numpy(upper).float(),
+            opening=torch.from_numpy(opening).float(),
+            height=torch.from_numpy(t).float(),
+            grid=torch.from_numpy(2.0 * at - 1.0).float(),
+            reach=float(np.clip(0.9 * free, *_REACH)),
+            low_brow=float(np.interp(free, _LOW_BROW, (1.0, 0.0))),
+            pixel=1.0 / (width * side),
+        )
+
+    def drawn(self, picture: Tensor, share: float) -> Tensor:
+        """The box of a picture ``(1, C, S, S)`` with the lid so far down, 0 to 1: ``(1, C, h, w)``."""
+        fall = share * (self.opening + _BEYOND * (self.opening > 0.0))
+        above = self.height - (self.rim - fall)  # the lid's rim where it is now
+        follows = ((self.reach + fall - above) / (self.reach + fall - _LASHES)).clamp(0.0, 1.0)
+        lid = self._moved(picture, fall * follows)
+        if self.low_brow > 0.0:
+            skin = self._moved(picture, self.rim - self.opening - _BELOW - above / 2.0 - self.height)
+            drawn = (above / _LASHES - 1.0).clamp(0.0, 1.0) * ((self.rim - self.height) / _LASHES + 0.5).clamp(0.0, 1.0)
+            lid = torch.lerp(lid, skin, self.low_brow * drawn)
+        return torch.lerp(picture[..., self.box[0], self.box[1]], lid, (above / self.pixel + 0.5).clamp(0.0, 1.0))
+
+    def _moved(self, picture: Tensor, up: Tensor) -> Tensor:
+        """The box, each pixel from so many widths of the eye farther up."""
+        grid = self.grid + up[..., None] * self.up
+        return F.grid_sample(picture, grid[None], "bicubic", "border", align_corners=False)
+
+
+def _arch(points: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """The height at `s` of the curve s (1 - s) (a + b s) through the corners and two points ``(2, 2)``."""
+    at, height = points
+    at = np.clip(at, 0.1, 0.9)
+    a, b = np.linalg.lstsq(np.stack([np.ones(2), at], axis=1), height / (at * (1.0 - at)), rcond=None)[0]
+    inside = np.clip(s, 0.0, 1.0)
+    found: np.ndarray = inside * (1.0 - inside) * (a + b * inside)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lids:
+    """Both upper lids of a portrait that is read at its own size.
+
+    Attributes:
+        code: the portrait.
+        maps: what beta and single weights tell of each other.
+        small, large: the lids in its picture at the model's size and in the photograph.
+    """
+
+    code: PortraitCode
+    maps: WeightMaps
+    small: tuple[Lid | None, ...]
+    large: tuple[Lid | None, ...]
+
+    @staticmethod
+    def of(code: PortraitCode, landmarks: np.ndarray | None, maps: WeightMaps | None) -> Lids | None:
+        """From its landmarks ``(68, 2)`` in [0, 1] of the pictures; None where the photograph or one of these is missing."""
+        if landmarks is None or maps is None or code.maps.photo is None:
+            return None
+        places = landmarks.astype(np.float64)
+        small, large = (
+            tuple(Lid.of(places[list(eye)], places[list(brow)], picture.shape[-1]) for eye, brow in EYES.values())
+            for picture in (code.maps.picture, code.maps.photo.picture)
+        )
+        return Lids(code=code, maps=maps, small=small, large=large)
+
+    def apart(self, state: FaceState) -> tuple[FaceState, tuple[float, ...]]:
+        """A face (B = 1) with lids as they are in the portrait, and how far each one is shut from there on, 0 to 1."""
+        own = self.code.state.weights
+        if own is None or state.weights is None:
+            return state, (0.0,) * len(EYES)
+        lids = torch.tensor([name in EYES for name in ARKIT_NAMES])
+        shut = ((state.weights - own) / (1.0 - own).clamp_min(0.1)).nan_to_num().clamp(0.0, 1.0)[0]
+        beta = self.maps.adjusted(state.beta, torch.where(lids & (shut > 0.0), own, torch.nan))
+        weights = torch.where(lids & (shut > 0.0), own, state.weights)
+        steps = [round(float(shut[ARKIT_NAMES.index(name)]) * _STEPS) / _STEPS for name in EYES]
+        return replace(state, weights=weights, beta=beta), tuple(steps)
+
+    def drawn(self, driven: DrivenPlanes, shut: tuple[float, ...]) -> DrivenPlanes:
+        """The portrait in this state, its lids so far down."""
+        maps = driven.code.maps
+        if maps.photo is None or not any(shut):
+            return driven
+        photo = replace(maps.photo, picture=_drawn(maps.photo.picture, self.large, shut))
+        maps = replace(maps, photo=photo, picture=_drawn(maps.picture, self.small, shut))
+        return replace(driven, code=replace(driven.code, maps=maps))
+
+
+def _drawn(picture: Tensor, lids: tuple[Lid | None, ...], shut: tuple[float, ...]) -> Tensor:
+    made = picture.clone()
+    for lid, share in zip(lids, shut, strict=True):
+        if lid is not None and share > 0.0:
+            made[..., lid.box[0], lid.box[1]] = lid.drawn(picture, share)
+    return made
