@@ -235,7 +235,7 @@ def pasteboard(
         empty = whole + weight * (behind_person(photo, hole, anybody) - whole)
         if landmarks is not None:  # where the chin was there is neck and clothing
             face = grown(_face(landmarks, places), max(round(GROWTH * side), 2) + rim)
-            chin = soft(face, rim) * ((down - HEAD) / (JAW - HEAD)).clamp(0.0, 1.0)
+            chin = soft(face, rim) * (2.0 * (down - JAW) / (CHIN - JAW)).clamp(0.0, 1.0)
             empty += chin * (behind_person(photo, face, face) - empty)
             weight = torch.maximum(weight, chin)
     else:
