@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from export3d.animation.paste import HeadLayer
+from export3d.animation.head import HeadLayer
 from export3d.animation.person import Person
 from export3d.tracking import Crop
 

@@ -17,7 +17,8 @@ from cutouts import CROPS, a_disc, a_head, a_person, a_photo, share_in
 from export3d.animation import Animator, ClipDriver, TransferOptions, VideoOptions, animate_video
 from export3d.animation import person as person_module
 from export3d.animation.backdrop import Backdrop, as_picture, laid
-from export3d.animation.paste import HeadLayer, pasteboard
+from export3d.animation.head import HeadLayer
+from export3d.animation.paste import pasteboard
 from export3d.animation.targets import check_target, finished
 from export3d.cli import main
 from export3d.errors import UnreadableImageError, UsageError

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from export3d.animation.crown import CENTRE, Crown
-from export3d.animation.paste import HeadLayer
+from export3d.animation.head import HeadLayer
 from export3d.animation.person import Person
 from export3d.camera import Camera
 from export3d.tracking import Crop

@@ -15,7 +15,8 @@ from clips import face_points, make_clip
 from cutouts import CROPS, a_disc, a_head, a_person, a_photo, share_in
 from export3d.animation import Animator, ClipDriver, TransferOptions, animate_video
 from export3d.animation import person as person_module
-from export3d.animation.paste import FULL_HD, HeadLayer, Pasteboard, pasteboard, sized
+from export3d.animation.head import HeadLayer
+from export3d.animation.paste import FULL_HD, Pasteboard, pasteboard, sized
 from export3d.animation.person import ROOM, person_apart
 from export3d.animation.video_output import VideoOptions
 from export3d.cli import main

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.animation.crown import Crown
-from export3d.animation.paste import HAZE, HeadLayer, Pasteboard
+from export3d.animation.head import HAZE, HeadLayer, with_room
+from export3d.animation.paste import Pasteboard
 from export3d.camera import Camera
 from export3d.face_state import FaceState
 from export3d.portrait import FastConfig, PortraitModel, build_model, preset
@@ -104,15 +105,17 @@ def test_the_portrait_is_read_as_by_pytorch(kernel: str, model: PortraitModel, m
 
 @needs_kernel
 @pytest.mark.parametrize("kernel", list(_kernels()))
-@pytest.mark.parametrize("side", [16, 50])
-def test_a_head_before_its_crown_is_that_of_pytorch(kernel: str, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("side", "room"), [(16, 0.0), (50, 0.0), (50, 0.15)])
+def test_a_head_before_its_crown_is_that_of_pytorch(
+    kernel: str, side: int, room: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(binding.VARIABLE, kernel)
     torch.manual_seed(7)
-    picture, behind = (2.0 * torch.rand(3, side, side) - 1.0 for _ in range(2))
-    opacity = (1.4 * torch.rand(1, side, side) - 0.2).clamp(0.0, 1.0)
-    crown = Crown(
-        light=torch.rand(1, 4, side - 5, side), home=HeadPose.of_camera(Camera.look_at_head().to_vector()[0].numpy())
-    )
+    picture, behind = (with_room(2.0 * torch.rand(3, side, side) - 1.0, room) for _ in range(2))
+    opacity = with_room((1.4 * torch.rand(1, side, side) - 0.2).clamp(0.0, 1.0), room)
+    height, width = opacity.shape[1:]
+    home = HeadPose.of_camera(Camera.look_at_head().to_vector()[0].numpy())
+    crown = Crown(light=torch.rand(1, 4, height - 5, width), home=home, size=side)
     camera = Camera.look_at_head(0.3, roll=0.4).to_vector()[0].numpy()
     head = HeadLayer.of_picture(picture, opacity, behind)
     for expected, light, places in (

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from export3d.animation.crown import Crown
+from export3d.animation.crown import Crown, before_crown
 from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_larger
+from export3d.animation.head import HeadLayer, with_room
 from export3d.animation.lids import Lids
-from export3d.animation.paste import DETAIL_PX, HAZE, LARGEST_PX, HeadLayer, with_room
+from export3d.animation.paste import DETAIL_PX, LARGEST_PX
 from export3d.animation.person import Person, continued, person_apart
 from export3d.animation.subject import Subject
 from export3d.camera import Camera
@@ -26,7 +27,7 @@ from export3d.model import Render
 from export3d.portrait import FastConfig, Model, PortraitModel, WeightMaps, drivable
 from export3d.precision import uses_bf16
 from export3d.provenance import AllowedSources
-from export3d.rendering.fused import fused_status, head_layer
+from export3d.rendering.fused import fused_status
 from export3d.tracking import Crop, Tracker, crop_image
 from export3d.tracking.alignment import plane_turn
 from export3d.tracking.head_fit import HeadPose
@@ -251,12 +252,8 @@ class Animator:
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else camera
         person, crown = self._current().person, self._current().crown
         room = 0.0 if person is None else person.room
-        given = [with_room(x[0], room) for x in (render.image, render.image_opacity, behind)]
-        if self.fast is not None and fused_status()[0]:
-            light, places = (None, None) if crown is None else (crown.framed, crown.places(vector))
-            return HeadLayer(*head_layer(*given, haze=HAZE, crown=light, places=places))
-        head = HeadLayer.of_picture(*given)
-        return head if crown is None else crown.behind(head, vector)
+        parts = tuple(with_room(x[0], room) for x in (render.image, render.image_opacity, behind))
+        return before_crown(parts, crown, vector, fused=self.fast is not None and fused_status()[0])
 
     @property
     def weight_maps(self) -> WeightMaps | None:

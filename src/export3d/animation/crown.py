@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export3d.animation.paste import CHIN, GROWTH, HAIR, HEAD, JAW, RIM, HeadLayer, sizes, soft
+from export3d.animation.head import HAZE, HeadLayer, sizes
+from export3d.animation.paste import CHIN, GROWTH, HAIR, HEAD, JAW, RIM, soft
 from export3d.animation.person import HOLE_FROM, Person, filled, planes
 from export3d.camera import FOCAL
 from export3d.portrait.background import grown
+from export3d.rendering.fused import head_layer
 from export3d.tracking import Crop, crop_image
 from export3d.tracking.alignment import plane_turn
 from export3d.tracking.head_fit import HeadPose
@@ -112,6 +114,16 @@ class Crown:
         half = np.array([0.5, (0.5 * (rows + self.size) - 0.5 * width) / self.size])
         shift = np.linalg.inv(unit) @ (then[:2] + turn @ (half - now[:2]) - half)
         return torch.from_numpy(np.concatenate([matrix, shift[:, None]], axis=1)).float()[None]
+
+
+def before_crown(parts: tuple[Tensor, ...], crown: Crown | None, camera: np.ndarray, *, fused: bool) -> HeadLayer:
+    """The head of `HeadLayer.of_picture`'s `parts`, seen by the camera ``(25,)``, before its crown; by the compiled renderer
+    where `fused`."""
+    if fused:
+        light, places = (None, None) if crown is None else (crown.framed, crown.places(camera))
+        return HeadLayer(*head_layer(*parts, haze=HAZE, crown=light, places=places))
+    head = HeadLayer.of_picture(*parts)
+    return head if crown is None else crown.behind(head, camera)
 
 
 def _place(pose: HeadPose) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import Tensor
 from export3d.animation.backdrop import Backdrop, as_picture, laid
 from export3d.animation.compose import resize
 from export3d.animation.fill import behind_person
+from export3d.animation.head import HeadLayer, sizes
 from export3d.animation.person import HOLE_FROM, Person, crop_places, planes, spread
 from export3d.portrait.background import grown
 from export3d.rendering.fused import paste_head
@@ -46,47 +47,6 @@ BODY = 0.06
 HAIRLINE, HEAD, JAW, CHIN = 0.35, 0.55, 0.66, 0.8
 """Between the first two heights of the crop less and less of what is not rendered is head, between the last two of what is;
 below all is body."""
-
-HAZE = 0.3
-"""Opacity below it is haze and shows nothing, what is as near to 1 is solid: enlarged from few rays, an edge is too soft."""
-
-
-@dataclass(frozen=True)
-class HeadLayer:
-    """A head apart from what is behind it, in the crop and perhaps room above it and at both sides (`sizes`).
-
-    Attributes:
-        colours: float32 ``(3, h, w)`` in [0, 255], premultiplied by the opacity.
-        opacity: float32 ``(1, h, w)`` in [0, 1].
-    """
-
-    colours: Tensor
-    opacity: Tensor
-
-    @classmethod
-    def of_picture(cls, picture: Tensor, opacity: Tensor, behind: Tensor) -> HeadLayer:
-        """What lies in a composed `picture` before `behind`, both ``(3, S, S)`` in [-1, 1]; `opacity` ``(1, S, S)``."""
-        picture, opacity, behind = (x.float().cpu() for x in (picture, opacity, behind))
-        clear = ((opacity - HAZE) / (1.0 - 2.0 * HAZE)).clamp(0.0, 1.0)
-        light = torch.addcmul(picture - behind, opacity, behind + 1.0)
-        light *= 127.5 / opacity.clamp_min(HAZE)  # as if the head were solid
-        return cls(light.clamp_(0.0, 255.0).mul_(clear), clear)
-
-    def with_room(self, share: float) -> HeadLayer:
-        """The same with empty room above and at both sides, as a share of its side."""
-        return HeadLayer(with_room(self.colours, share), with_room(self.opacity, share))
-
-
-def with_room(picture: Tensor, share: float) -> Tensor:
-    """A square picture ``(C, S, S)`` with empty room above and at both sides, as a share of its side."""
-    room = round(share * picture.shape[-1])
-    return F.pad(picture, (room, room, room, 0)) if room else picture
-
-
-def sizes(head: Tensor) -> tuple[int, int]:
-    """Side of the crop in the picture ``(.., h, w)`` of a head, and the room above it and at both sides, pixels."""
-    height, width = head.shape[-2:]
-    return 2 * height - width, width - height
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,13 +167,8 @@ def pasteboard(
     scale = np.array([photo.shape[1] / (image.shape[1] & ~1), photo.shape[0] / (image.shape[0] & ~1)])
     side = crop.side * float(scale.mean())
     room = (own.shape[-1] - own.shape[-2]) / sizes(own)[0]
-    reach = crop.side * (0.5 + room) * (abs(math.cos(crop.angle)) + abs(math.sin(crop.angle)))
-    centre = np.array([crop.center_x, crop.center_y])
-    size = np.array([photo.shape[1], photo.shape[0]])
-    x0, y0 = np.floor((centre - reach) * scale).clip(0, size - 1).astype(int).tolist()
-    x1, y1 = np.ceil((centre + reach) * scale).clip(1, size).astype(int).tolist()
+    rows, columns = _touched(photo, crop, room, scale)
     places = crop_places(crop, photo.shape, scale)
-    rows, columns = slice(y0, y1), slice(x0, x1)
     grid = (places + room)[None] / torch.tensor([0.5 + room, 0.5 + room / 2.0], dtype=places.dtype) - 1.0
     rendered = F.grid_sample(own[None], grid, "bilinear", "zeros", align_corners=False)[0]
     down = places[None, ..., 1]
@@ -226,9 +181,8 @@ def pasteboard(
     beside, below = (((end - down) / (end - start)).clamp(0.0, 1.0) for start, end in ((HAIRLINE, HEAD), (JAW, CHIN)))
     weight = weight * torch.maximum(sure * below, beside)
     # A body hardly moves: beside it nothing is rendered that the photograph does not have there.
-    stays = ((down - HEAD) / (JAW - HEAD)).clamp(0.0, 1.0) * (
-        1.0 - soft(grown((owned > 0.5).float(), reach_px), reach_px)
-    )
+    empty_there = 1.0 - soft(grown((owned > 0.5).float(), reach_px), reach_px)
+    stays = ((down - HEAD) / (JAW - HEAD)).clamp(0.0, 1.0) * empty_there
     if backdrop is None:
         whole = planes(photo)
         anybody = grown((_at(person.share, photo) > HOLE_FROM / 2.0).float(), max(round(GROWTH * side), 2))
@@ -236,13 +190,9 @@ def pasteboard(
         if landmarks is not None:  # where the chin was there is neck and clothing
             face = grown(_face(landmarks, places), max(round(GROWTH * side), 2) + rim)
             chin = soft(face, rim) * (2.0 * (down - JAW) / (CHIN - JAW)).clamp(0.0, 1.0)
-            empty += chin * (behind_person(photo, face, face) - empty)
-            weight = torch.maximum(weight, chin)
+            empty, weight = empty + chin * (behind_person(photo, face, face) - empty), torch.maximum(weight, chin)
     else:
-        share, behind = _at(person.share, photo), backdrop.behind(*photo.shape[:2])
-        colours = spread(photo, (share < 0.8).float(), blur=1.0)
-        whole, empty = (laid(colours * part, part, behind) for part in (share, share * (1.0 - weight)))
-        photo = np.ascontiguousarray(whole.round().clamp(0.0, 255.0).permute(1, 2, 0).byte().numpy())
+        photo, empty = _before(photo, backdrop, _at(person.share, photo), weight)
     return Pasteboard(
         photo=photo,
         rows=rows,
@@ -253,6 +203,22 @@ def pasteboard(
         behind=empty[:, rows, columns].contiguous(),
         side=side,
     )
+
+
+def _touched(photo: np.ndarray, crop: Crop, room: float, scale: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the photograph that the crop and the room around it touch."""
+    reach = crop.side * (0.5 + room) * (abs(math.cos(crop.angle)) + abs(math.sin(crop.angle)))
+    centre, size = np.array([crop.center_x, crop.center_y]), np.array([photo.shape[1], photo.shape[0]])
+    x0, y0 = np.floor((centre - reach) * scale).clip(0, size - 1).astype(int).tolist()
+    x1, y1 = np.ceil((centre + reach) * scale).clip(1, size).astype(int).tolist()
+    return slice(y0, y1), slice(x0, x1)
+
+
+def _before(photo: np.ndarray, backdrop: Backdrop, share: Tensor, hole: Tensor) -> tuple[np.ndarray, Tensor]:
+    """The person before another background, uint8 ``(H, W, C)``, and the same without the head; `share` is the person's."""
+    behind, colours = backdrop.behind(*photo.shape[:2]), spread(photo, (share < 0.8).float(), blur=1.0)
+    whole, empty = (laid(colours * part, part, behind) for part in (share, share * (1.0 - hole)))
+    return np.ascontiguousarray(whole.round().clamp(0.0, 255.0).permute(1, 2, 0).byte().numpy()), empty
 
 
 def soft(mask: Tensor, pixels: int) -> Tensor:
