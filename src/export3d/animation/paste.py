@@ -175,11 +175,10 @@ def pasteboard(
     owned = _at(person.own, photo)
     hole = _hole(owned, rendered, down, side)
     rim, reach_px = (max(round(part * side), 1) for part in (RIM, BODY))
-    weight = soft(hole, rim)
     # Long hair beside the neck stays with the body: no line where the one ends and the other begins.
     sure = grown((rendered > 0.5).float(), max(round(GROWTH * side), 2) + rim)
     beside, below = (((end - down) / (end - start)).clamp(0.0, 1.0) for start, end in ((HAIRLINE, HEAD), (JAW, CHIN)))
-    weight = weight * torch.maximum(sure * below, beside)
+    weight = soft(hole, rim) * torch.maximum(sure * below, beside)
     # A body hardly moves: beside it nothing is rendered that the photograph does not have there.
     empty_there = 1.0 - soft(grown((owned > 0.5).float(), reach_px), reach_px)
     stays = ((down - HEAD) / (JAW - HEAD)).clamp(0.0, 1.0) * empty_there
