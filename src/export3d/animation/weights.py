@@ -22,7 +22,7 @@ from export3d.portrait import WeightMaps
 BROWS_UP = ("browInnerUp", "browOuterUpLeft", "browOuterUpRight")
 """Left to the scores: beta's reading of them is noise on real faces (`benchmarks/slopes.py`: brow height)."""
 
-GAINS = {**dict.fromkeys(BROWS_UP, 1.5), "mouthPucker": 1.0}
+GAINS = {**dict.fromkeys(BROWS_UP, 2.0), "mouthPucker": 1.0}
 GAIN = 0.3
 """How far a weight goes per change of its score, on top of beta's reading; `GAIN` where `GAINS` has none. Chosen on 24 rendered
 validation people and on photographs: more of it moves photographs farther and costs rendered mouths decibels."""
