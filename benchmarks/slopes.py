@@ -36,9 +36,10 @@ from material import save
 
 IRIS_IMAGE_LEFT, IRIS_IMAGE_RIGHT = 468, 473
 MOUTH_CORNERS = (61, 291)
-SIDE = 256  # px of what the landmarker sees of a result
-
-WHOLE = Crop(SIDE / 2, SIDE / 2, SIDE)
+DETAIL, SIDE = (
+    512,
+    256,
+)  # px of a result at most, as `export3d animate` makes it, and at least as the landmarker is shown it
 
 LEAST_SPREAD = {"yaw": 2.0, "pitch": 2.0, "roll": 2.0}
 """Standard deviation from which a driver moves, degrees; others, in widths of an eye or as scores:"""
@@ -78,7 +79,7 @@ def main() -> None:
     photos = sorted(options.media.glob("portraits/*.jpg"))
     photos = photos[:: max(1, len(photos) // options.portraits)][: options.portraits]
     with Tracker(choice="largest", size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker)
+        animator = Animator(model, tracker, detail=DETAIL)
         films = [
             path for path in sorted(options.media.glob("clips/*.mp4")) if path.stem in (options.clips or [path.stem])
         ]
@@ -126,18 +127,19 @@ def drive(
         own = {"own": subject.state, "camera": subject.camera, "maps": animator.weight_maps}
         moved = transfer(clip.frames, TransferOptions(), **own, time_base=Fraction(1, 1000))
         images = [
-            animator.frame(turned_by(frame.state, frame.camera), frame.camera)
+            enlarged(animator.frame(turned_by(frame.state, frame.camera), frame.camera))
             for index, frame in enumerate(moved)
             if index in set(clip.chosen)
         ]
-        pairs.append(
-            (clip.read, read_all([enlarged(image) for image in images], animator.tracker, [WHOLE] * len(images)))
-        )
+        side = images[0].shape[0]
+        pairs.append((clip.read, read_all(images, animator.tracker, [Crop(side / 2, side / 2, side)] * len(images))))
     return pairs
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:
     """A result as the landmarker is shown it."""
+    if image.shape[0] >= SIDE:
+        return image
     return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
