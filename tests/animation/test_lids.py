@@ -98,12 +98,13 @@ def shutting(animator: Animator, *names: str) -> FaceState:
 def test_each_eye_goes_with_its_own_weight(sharp: Animator) -> None:
     assert sharp.subject is not None and sharp.subject.lids is not None
     for at, name in enumerate(EYES):
-        face, shut = sharp.subject.lids.apart(shutting(sharp, name))
+        shut = sharp.subject.lids.shut(shutting(sharp, name))
         assert [share > 0.9 for share in shut] == [at == 0, at == 1]
-        assert torch.allclose(face.weights.nan_to_num(), sharp.subject.state.weights.nan_to_num())  # type: ignore[union-attr]
+    assert sharp.subject.lids.shut(sharp.subject.state) == (0.0, 0.0)
+    assert sharp.subject.lids.shut(replace(sharp.subject.state, weights=None)) == (0.0, 0.0)
 
 
-def test_a_blink_changes_the_photograph_that_is_read_and_no_plane(sharp: Animator) -> None:
+def test_a_blink_changes_the_photograph_that_is_read(sharp: Animator) -> None:
     subject = sharp.subject
     assert subject is not None and subject.lids is not None
     sharp.frame(subject.state, subject.camera)

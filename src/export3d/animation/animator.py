@@ -193,7 +193,7 @@ class Animator:
             camera=camera,
             code=code,
             landmarks=landmarks,
-            lids=Lids.of(code, landmarks, self.weight_maps),
+            lids=None if photo is None else Lids.of(code, landmarks),
             person=person,
             whole=whole,
             side=side,
@@ -281,7 +281,7 @@ class Animator:
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
         lids, shut = subject.lids, self._shut
         if lids is not None:
-            state, shut = lids.apart(state)
+            shut = lids.shut(state)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             if self._state is None or not state.same_as(self._state):
                 self._driven = self._drivable.drive(subject.code, state.to(self.device))

@@ -1,7 +1,7 @@
 """Eyes that shut in a photograph: the skin above them is drawn down over them, to the lower lid.
 
-The model paints a shut eye, on photographs half of one; its places in the photograph hardly move with a lid. So lids close in
-the photograph itself, before it is read: whatever shows the eye, from any side, then shows the lid. The eye behind it stays.
+The model paints a shut eye, on photographs half of one; its places in the photograph hardly move with a lid. So lids also close
+in the photograph itself, before it is read: whatever shows the eye, from any side, then shows the lid. The eye behind it stays.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.face_state import ARKIT_NAMES, FaceState
-from export3d.portrait import WeightMaps
 from export3d.portrait.state import DrivenPlanes, PortraitCode
 
 EYES = {"eyeBlinkLeft": (range(42, 48), range(22, 27)), "eyeBlinkRight": (range(36, 42), range(17, 22))}
@@ -129,38 +128,32 @@ class Lids:
 
     Attributes:
         code: the portrait.
-        maps: what beta and single weights tell of each other.
         small, large: the lids in its picture at the model's size and in the photograph.
     """
 
     code: PortraitCode
-    maps: WeightMaps
     small: tuple[Lid | None, ...]
     large: tuple[Lid | None, ...]
 
     @staticmethod
-    def of(code: PortraitCode, landmarks: np.ndarray | None, maps: WeightMaps | None) -> Lids | None:
-        """From its landmarks ``(68, 2)`` in [0, 1] of the pictures; None where the photograph or one of these is missing."""
-        if landmarks is None or maps is None or code.maps.photo is None:
+    def of(code: PortraitCode, landmarks: np.ndarray | None) -> Lids | None:
+        """From its landmarks ``(68, 2)`` in [0, 1] of the pictures; None where the photograph or these are missing."""
+        if landmarks is None or code.maps.photo is None:
             return None
         places = landmarks.astype(np.float64)
         small, large = (
             tuple(Lid.of(places[list(eye)], places[list(brow)], picture.shape[-1]) for eye, brow in EYES.values())
             for picture in (code.maps.picture, code.maps.photo.picture)
         )
-        return Lids(code=code, maps=maps, small=small, large=large)
+        return Lids(code=code, small=small, large=large)
 
-    def apart(self, state: FaceState) -> tuple[FaceState, tuple[float, ...]]:
-        """A face (B = 1) with lids as they are in the portrait, and how far each one is shut from there on, 0 to 1."""
+    def shut(self, state: FaceState) -> tuple[float, ...]:
+        """How far each lid of a face (B = 1) is shut from where it is in the portrait on, 0 to 1; unknown ones are not."""
         own = self.code.state.weights
         if own is None or state.weights is None:
-            return state, (0.0,) * len(EYES)
-        lids = torch.tensor([name in EYES for name in ARKIT_NAMES])
-        shut = ((state.weights - own) / (1.0 - own).clamp_min(0.1)).nan_to_num().clamp(0.0, 1.0)[0]
-        beta = self.maps.adjusted(state.beta, torch.where(lids & (shut > 0.0), own, torch.nan))
-        weights = torch.where(lids & (shut > 0.0), own, state.weights)
-        steps = [round(float(shut[ARKIT_NAMES.index(name)]) * _STEPS) / _STEPS for name in EYES]
-        return replace(state, weights=weights, beta=beta), tuple(steps)
+            return (0.0,) * len(EYES)
+        shut = ((state.weights.cpu() - own.cpu()) / (1.0 - own.cpu()).clamp_min(0.1)).nan_to_num().clamp(0.0, 1.0)[0]
+        return tuple(round(float(shut[ARKIT_NAMES.index(name)]) * _STEPS) / _STEPS for name in EYES)
 
     def drawn(self, driven: DrivenPlanes, shut: tuple[float, ...]) -> DrivenPlanes:
         """The portrait in this state, its lids so far down."""
