@@ -279,9 +279,8 @@ class Animator:
         """Like `frame`, with depth, opacity and the raw image."""
         subject = self._current()
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
-        lids, shut = subject.lids, self._shut
-        if lids is not None:
-            shut = lids.shut(state)
+        lids = subject.lids
+        shut = () if lids is None else lids.shut(state)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             if self._state is None or not state.same_as(self._state):
                 self._driven = self._drivable.drive(subject.code, state.to(self.device))

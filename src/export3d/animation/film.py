@@ -22,6 +22,7 @@ from torch import Tensor
 from export3d.animation.animator import Animator
 from export3d.animation.combined import Clock
 from export3d.animation.drivers import ClipDriver, Driver, DrivingFrame
+from export3d.animation.lids import EYES
 from export3d.animation.lost import hold_lost
 from export3d.animation.person import crop_places, planes
 from export3d.animation.regions import FACE_REGIONS, MOUTH, BetaReading, Strengths, mixed_state
@@ -41,14 +42,14 @@ SIGMA_S = 0.04
 """The film's own face is averaged over such a Gaussian, so that the tracker's jitter does not show."""
 
 _LOWER_FACE = (*range(2, 15), *range(35, 30, -1))
-_EYES = (range(36, 42), range(42, 48))
+_EYES = tuple(tuple(eye) for eye, _ in EYES.values())
 
 OUTLINES: dict[str, tuple[tuple[int, ...], ...]] = {
     "lips": (_LOWER_FACE,),
     "jaw": (_LOWER_FACE,),
-    "eyes": tuple(map(tuple, _EYES)),
+    "eyes": _EYES,
     "brows": ((17, 18, 19, 20, 21, 39, 36), (22, 23, 24, 25, 26, 45, 42)),
-    "gaze": tuple(map(tuple, _EYES)),
+    "gaze": _EYES,
 }
 """Region -> outlines of what it moves, among the 68 landmarks. Lips pull at the cheeks, and the jaw at both."""
 

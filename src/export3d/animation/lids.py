@@ -127,32 +127,32 @@ class Lids:
     """Both upper lids of a portrait that is read at its own size.
 
     Attributes:
-        code: the portrait.
+        own: ``(1, 52)`` the portrait's own weights.
         small, large: the lids in its picture at the model's size and in the photograph.
     """
 
-    code: PortraitCode
+    own: Tensor
     small: tuple[Lid | None, ...]
     large: tuple[Lid | None, ...]
 
     @staticmethod
     def of(code: PortraitCode, landmarks: np.ndarray | None) -> Lids | None:
-        """From its landmarks ``(68, 2)`` in [0, 1] of the pictures; None where the photograph or these are missing."""
-        if landmarks is None or code.maps.photo is None:
+        """From its landmarks ``(68, 2)`` in [0, 1] of the pictures; None where these, its weights or the photo are missing."""
+        own = code.state.weights
+        if landmarks is None or own is None or code.maps.photo is None:
             return None
         places = landmarks.astype(np.float64)
         small, large = (
             tuple(Lid.of(places[list(eye)], places[list(brow)], picture.shape[-1]) for eye, brow in EYES.values())
             for picture in (code.maps.picture, code.maps.photo.picture)
         )
-        return Lids(code=code, small=small, large=large)
+        return Lids(own=own.cpu(), small=small, large=large)
 
     def shut(self, state: FaceState) -> tuple[float, ...]:
         """How far each lid of a face (B = 1) is shut from where it is in the portrait on, 0 to 1; unknown ones are not."""
-        own = self.code.state.weights
-        if own is None or state.weights is None:
+        if state.weights is None:
             return (0.0,) * len(EYES)
-        shut = ((state.weights.cpu() - own.cpu()) / (1.0 - own.cpu()).clamp_min(0.1)).nan_to_num().clamp(0.0, 1.0)[0]
+        shut = ((state.weights.cpu() - self.own) / (1.0 - self.own).clamp_min(0.1)).nan_to_num().clamp(0.0, 1.0)[0]
         return tuple(round(float(shut[ARKIT_NAMES.index(name)]) * _STEPS) / _STEPS for name in EYES)
 
     def drawn(self, driven: DrivenPlanes, shut: tuple[float, ...]) -> DrivenPlanes:
