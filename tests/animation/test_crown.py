@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from export3d.animation.crown import CENTRE, Crown
-from export3d.animation.head import HeadLayer
+from export3d.animation.crown import CENTRE, Crown, at_home
+from export3d.animation.head import HeadLayer, Place, with_room
 from export3d.animation.person import Person
 from export3d.camera import Camera
 from export3d.tracking import Crop
@@ -63,10 +64,14 @@ def test_a_speck_of_the_segmentation_does_not_fly_along_but_a_bun_does() -> None
     assert float(bun[0, 40, 75] - without[0, 40, 75]) > 0.5
 
 
+def roomy(head: HeadLayer, share: float) -> HeadLayer:
+    return HeadLayer(with_room(head.colours, share), with_room(head.opacity, share), head.place)
+
+
 def crown_of(own: np.ndarray, picture: np.ndarray, head: HeadLayer, room: float = 0.0) -> torch.Tensor:
     """``(4, h, W)``: the light of the crown of a person around a head."""
     person = Person(share=own, own=own, plain=picture, spread=picture, crop=CROP, room=room)
-    return Crown.of(person, CROP, head.with_room(room), HOME).light[0]
+    return Crown.of(person, CROP, roomy(head, room), HOME).light[0]
 
 
 def test_hair_goes_on_behind_the_face_and_a_rim_of_skin_does_not_stay() -> None:
@@ -88,7 +93,8 @@ def test_a_hat_that_the_crop_cuts_moves_with_all_that_the_photograph_shows_of_it
     crown = Crown.of(person, crop, HeadLayer(200.0 * torch.ones(3, 70, 70), torch.ones(1, 70, 70)), HOME)
     assert crown.light.shape[-1] == 70  # a head without room has none
     opacity = torch.from_numpy(a_disc(35.0, 28.0, 20.0)[:70, :70])[None]
-    head = HeadLayer(200.0 * opacity.expand(3, -1, -1), opacity).with_room(0.15)
+    head = HeadLayer(200.0 * opacity.expand(3, -1, -1), opacity)
+    head = roomy(head, 0.15)
     light = Crown.of(person, crop, head, HOME).light[0]
     assert head.opacity.shape == (1, 80, 90) and light.shape[-1] == 90
     assert light[3, 6:9, 45].min() > 0.9  # rows 21 to 23 of the photograph; the crop begins at 25
@@ -108,6 +114,32 @@ def test_a_hat_tilts_with_the_head() -> None:
     roll = HeadPose(rotation=rotation_of(np.array([0.0, 0.0, math.radians(20.0)])) @ pose.rotation, origin=pose.origin)
     before, after = (middle(a_crown().behind(a_head(), each.camera()).opacity) for each in (pose, roll))
     assert after - before > 2.0  # clockwise: to the right
+
+
+def test_a_picture_goes_with_the_skull_and_shows_it_where_the_photograph_has_it() -> None:
+    home = HeadPose.of_camera(Camera.look_at_head(0.2, 0.1).to_vector()[0].numpy())
+    turn = rotation_of(np.array([0.2, 0.4, 0.1]))
+    moved = HeadPose(rotation=turn @ home.rotation, origin=home.origin * [1.0, 1.0, 0.9] + [0.1, -0.05, 0.0])
+    camera, place = at_home(moved.camera(), home.camera())
+    seen = []
+    for pose in (home, moved, HeadPose.of_camera(camera)):
+        x, y, z = pose.rotation @ CENTRE + pose.origin
+        seen.append(np.array([0.5 + _focal() * x / z, 0.5 + _focal() * y / z, z]))
+    np.testing.assert_allclose(seen[2], seen[0], atol=1e-5)
+    np.testing.assert_allclose(place.scale * seen[1][:2] + [place.x, place.y], seen[0][:2], atol=1e-5)
+    assert place.scale == pytest.approx(seen[1][2] / seen[0][2], abs=1e-5)
+    np.testing.assert_allclose(HeadPose.of_camera(camera).rotation, moved.rotation, atol=1e-5)
+
+
+def test_hair_that_a_picture_cuts_goes_on_into_the_crown_and_ends_softly() -> None:
+    own, picture = a_disc(50.0, 30.0, 45.0), np.full((SIZE, SIZE, 3), 90, dtype=np.uint8)
+    opacity = torch.from_numpy(a_disc(50.0, 30.0, 45.0))[None]
+    rendered = HeadLayer(200.0 * opacity.expand(3, -1, -1), opacity)
+    cut, placed = (crown_of(own, picture, replace(rendered, place=place), 0.15)[3] for place in (None, Place()))
+    inside = 15 + 4  # rows of room, and four more
+    assert cut[inside, 65] < 0.7 and placed[inside, 65] > 0.9  # the photograph's own hair stands behind the cut
+    assert placed[15 + 30, 65] == pytest.approx(float(cut[15 + 30, 65]), abs=1e-5)  # farther in nothing changes
+    assert placed[0].max() < 0.1
 
 
 def _focal() -> float:

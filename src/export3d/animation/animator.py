@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from export3d.animation.crown import Crown, before_crown
+from export3d.animation.crown import Crown, at_home, before_crown
 from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_larger
 from export3d.animation.head import HeadLayer, with_room
 from export3d.animation.lids import Lids
@@ -235,8 +235,9 @@ class Animator:
             return None, (*warnings, f"only the square around the face is shown: {error}")
 
     def _crop(self, image: np.ndarray, crop: Crop, size: int) -> torch.Tensor:
-        own = np.array(crop_image(image, crop, size))  # a writable copy, as PyTorch wants it
-        return to_tensor(own)[None].to(self.device)
+        return to_tensor(np.array(crop_image(image, crop, size)))[None].to(
+            self.device
+        )  # a copy: PyTorch wants it writable
 
     def _matte(self, image: np.ndarray, crop: Crop) -> torch.Tensor:
         """How much of the crop is the person in the model's own eyes, ``(1, m, m)`` in [0, 1]."""
@@ -246,14 +247,17 @@ class Animator:
 
     def layer(self, state: FaceState, camera: np.ndarray | Camera) -> HeadLayer:
         """Like `frame`, the head alone; of the shipped model only."""
-        render, maps = self.render(state, camera), self._current().code.maps
+        subject, place = self._current(), None
+        vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else camera
+        if subject.whole:
+            vector, place = at_home(vector, subject.camera)
+        render, maps = self.render(state, vector), subject.code.maps
         assert render.image is not None and render.image_opacity is not None
         behind = maps.background if maps.photo is None else maps.photo.background
-        vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else camera
-        person, crown = self._current().person, self._current().crown
-        room = 0.0 if person is None else person.room
+        room = 0.0 if subject.person is None else subject.person.room
         parts = tuple(with_room(x[0], room) for x in (render.image, render.image_opacity, behind))
-        return before_crown(parts, crown, vector, fused=self.fast is not None and fused_status()[0])
+        fused = self.fast is not None and fused_status()[0]
+        return before_crown(parts, subject.crown, vector, place=place, fused=fused)
 
     @property
     def weight_maps(self) -> WeightMaps | None:

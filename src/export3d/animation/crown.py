@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export3d.animation.head import HAZE, HeadLayer, sizes
+from export3d.animation.head import HAZE, HeadLayer, Place, faded, grid_of, sizes
 from export3d.animation.paste import CHIN, GROWTH, HAIR, HEAD, JAW, RIM, soft
 from export3d.animation.person import HOLE_FROM, Person, filled, planes
 from export3d.camera import FOCAL
@@ -25,6 +25,9 @@ CENTRE = np.array([0.0, 0.15, -0.15])
 
 OVERLAP = 0.1
 """So much of the crop's side the crown is continued behind the rendered head, so that no gap opens when that turns."""
+
+EDGE = 0.15
+"""So near to the crop's border, over its side, there is a crown behind a head that reaches there."""
 
 SEAM = 0.012
 """So near to the rendered head, over the crop's side, the crown shows what is continued, not skin."""
@@ -55,8 +58,8 @@ class Crown:
         """Of the person around their head, rendered in its `own` pose, by the portrait's camera ``(25,)``."""
         size, room = sizes(own.opacity)
         rows, width = room + round(CHIN * size), size + 2 * room
-        seen = replace(person.crop, side=person.crop.side * width / size)
-        colours = planes(crop_image(person.spread, seen, width))[:, :rows]
+        wider = replace(person.crop, side=person.crop.side * width / size)
+        colours = planes(crop_image(person.spread, wider, width))[:, :rows]
         y, x = (np.mgrid[:rows, :width] + 0.5 - room) / size
         places = crop.from_crop(np.stack([x, y], axis=-1)) / np.array(person.own.shape[::-1]) * 2.0 - 1.0
         whole, grid = torch.from_numpy(person.own)[None, None], torch.from_numpy(places).float()[None]
@@ -72,11 +75,20 @@ class Crown:
         opacity = opacity * torch.maximum(near * beside, rim * below)
         # Behind the rendered head there is more of what is around it; a rim of skin is no crown.
         seam = grown(solid, round(SEAM * size))[:, :rows]
-        around = filled(torch.cat([colours * opacity, opacity]), seam)
+        seen = torch.cat([colours * opacity, opacity])
+        around = filled(seen, seam)
         colours = (around[:3] + FAINT * colours) / (around[3:] + FAINT)
         rim_of_hair = opacity * (1.0 - seam * (1.0 - around[3:] / (2.0 * FAINT)).clamp_min(0.0))
         opacity = torch.where(solid[:, :rows] > 0.0, around[3:], rim_of_hair) * (1.0 - inner)
-        return cls(light=torch.cat([colours * opacity, opacity])[None], home=HeadPose.of_camera(camera), size=size)
+        light = torch.cat([colours * opacity, opacity])
+        if (
+            own.place is not None
+        ):  # at the crop's border the head goes on into its crown, which ends at that of the room
+            (across, top), (sides, end) = (
+                faded(*own.opacity.shape[-2:], **how) for how in ({"over": EDGE}, {"whole": True})
+            )
+            light = torch.lerp(seen, light, across * top[:rows, None]) * sides * end[:rows, None]
+        return cls(light=light[None], home=HeadPose.of_camera(camera), size=size)
 
     @cached_property
     def framed(self) -> Tensor:
@@ -85,44 +97,45 @@ class Crown:
 
     def places(self, camera: np.ndarray) -> np.ndarray:
         """``(2, 3)``: where pixels of a picture by the camera ``(25,)`` lie in the light, see `head_layer`."""
-        size = np.array([self.light.shape[-1], self.light.shape[-2]], dtype=np.float64)
-        matrix = self._back(HeadPose.of_camera(camera))[0].double().numpy()
-        turn = matrix[:, :2] * size[:, None] / size
-        start = 0.5 * size * (matrix @ np.append(1.0 / size - 1.0, 1.0) + 1.0) - 0.5
+        now, then = (_place(pose) for pose in (HeadPose.of_camera(camera), self.home))
+        turn, middle = plane_turn(then[3] - now[3]) * then[2] / now[2], (self.light.shape[-1] - self.size - 1) / 2.0
+        start = turn @ (-middle - self.size * now[:2]) + self.size * then[:2] + middle
         return np.concatenate([start[:, None], turn], axis=1)
 
     def behind(self, head: HeadLayer, camera: np.ndarray) -> HeadLayer:
         """The rendered head, seen by the camera ``(25,)``, before its crown."""
-        rows, width = self.light.shape[-2:]
-        matrix = self._back(HeadPose.of_camera(camera))
-        grid = F.affine_grid(matrix, [1, 4, rows, width], align_corners=False)
+        rows = self.light.shape[-2]
+        grid = grid_of(self.places(camera), self.light, self.light)
         moved = F.grid_sample(self.light, grid, "bilinear", "zeros", align_corners=False)[0]
         room = 1.0 - head.opacity[:, :rows]
         colours, opacity = head.colours.clone(), head.opacity.clone()
         colours[:, :rows] += room * moved[:3]
         opacity[:, :rows] += room * moved[3:]
-        return HeadLayer(colours, opacity)
-
-    def _back(self, pose: HeadPose) -> Tensor:
-        """``(1, 2, 3)``: from the picture now to that of the photograph, both in [-1, 1] of `light`."""
-        now, then = (_place(each) for each in (pose, self.home))
-        turn = plane_turn(then[3] - now[3])[:2, :2] * then[2] / now[2]
-        # Places are in [0, 1] of the crop.
-        rows, width = self.light.shape[-2:]
-        unit = np.diag([0.5 * width, 0.5 * rows]) / self.size
-        matrix = np.linalg.inv(unit) @ turn @ unit
-        half = np.array([0.5, (0.5 * (rows + self.size) - 0.5 * width) / self.size])
-        shift = np.linalg.inv(unit) @ (then[:2] + turn @ (half - now[:2]) - half)
-        return torch.from_numpy(np.concatenate([matrix, shift[:, None]], axis=1)).float()[None]
+        return HeadLayer(colours, opacity, head.place)
 
 
-def before_crown(parts: tuple[Tensor, ...], crown: Crown | None, camera: np.ndarray, *, fused: bool) -> HeadLayer:
+def at_home(camera: np.ndarray, home: np.ndarray) -> tuple[np.ndarray, Place]:
+    """The camera ``(25,)`` with the skull where the portrait's camera `home` has it, and where the picture then stands: it
+    goes along with the head, which never leaves it."""
+    poses = [HeadPose.of_camera(each) for each in (camera, home)]
+    (x, y, near, _), (home_x, home_y, home_near, _) = (_place(pose) for pose in poses)
+    origin = poses[1].origin + (poses[1].rotation - poses[0].rotation) @ CENTRE
+    scale = home_near / near
+    return HeadPose(rotation=poses[0].rotation, origin=origin).camera(), Place(
+        scale, home_x - scale * x, home_y - scale * y
+    )
+
+
+def before_crown(
+    parts: tuple[Tensor, ...], crown: Crown | None, camera: np.ndarray, *, place: Place | None, fused: bool
+) -> HeadLayer:
     """The head of `HeadLayer.of_picture`'s `parts`, seen by the camera ``(25,)``, before its crown; by the compiled renderer
     where `fused`."""
     if fused:
         light, places = (None, None) if crown is None else (crown.framed, crown.places(camera))
-        return HeadLayer(*head_layer(*parts, haze=HAZE, crown=light, places=places))
-    head = HeadLayer.of_picture(*parts)
+        shown = None if place is None else faded(*parts[1].shape[-2:])
+        return HeadLayer(*head_layer(*parts, haze=HAZE, crown=light, places=places, shown=shown), place)
+    head = HeadLayer.of_picture(*parts, place=place)
     return head if crown is None else crown.behind(head, camera)
 
 

@@ -14,7 +14,7 @@ import torch
 from export3d.animation.animator import Animator
 from export3d.animation.combined import Clock
 from export3d.animation.drivers import Driver, DrivingFrame
-from export3d.animation.paste import pasteboard
+from export3d.animation.scene import board_of
 from export3d.animation.targets import check_target, is_still
 from export3d.animation.transfer import TransferOptions
 from export3d.animation.video_output import (
@@ -72,15 +72,7 @@ class Group:
 
     def __init__(self, animators: Sequence[Animator], *, height: int | None) -> None:
         self.animators = list(animators)
-        self._boards = []
-        for animator in animators:
-            subject = animator.subject
-            if subject is None or subject.person is None:
-                raise RuntimeError("Group: each animator needs a portrait in a whole photograph")
-            own = animator.layer(subject.state, subject.camera).opacity
-            self._boards.append(
-                pasteboard(subject.image, subject.crop, subject.person, own, landmarks=subject.landmarks, height=height)
-            )
+        self._boards = [board_of(animator, height=height) for animator in animators]
         self._ground = self._boards[0].photo
         for board in self._boards:
             self._ground = board.emptied(self._ground)

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 HAZE = 0.3
 """Opacity below it is haze and shows nothing, what is as near to 1 is solid: enlarged from few rays, an edge is too soft."""
+
+SIDE_FADE = 0.05
+"""Over so much of the crop's side a picture that goes with a head falls off at its upper border and at its sides."""
+
+GOES_ON = 1.25
+"""Below a head its picture's lowest row goes on to so many times its height: the body."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a head stands: the point p of the crop shows point ``scale * p + (x, y)`` of its picture, both in [0, 1]."""
+
+    scale: float = 1.0
+    x: float = 0.0
+    y: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -19,23 +36,44 @@ class HeadLayer:
     Attributes:
         colours: float32 ``(3, h, w)`` in [0, 255], premultiplied by the opacity.
         opacity: float32 ``(1, h, w)`` in [0, 1].
+        place: where it goes in a photograph, for which it falls off at its borders; None: it fills the crop.
     """
 
     colours: Tensor
     opacity: Tensor
+    place: Place | None = None
 
     @classmethod
-    def of_picture(cls, picture: Tensor, opacity: Tensor, behind: Tensor) -> HeadLayer:
+    def of_picture(cls, picture: Tensor, opacity: Tensor, behind: Tensor, *, place: Place | None = None) -> HeadLayer:
         """What lies in a composed `picture` before `behind`, both ``(3, S, S)`` in [-1, 1]; `opacity` ``(1, S, S)``."""
         picture, opacity, behind = (x.float().cpu() for x in (picture, opacity, behind))
         clear = ((opacity - HAZE) / (1.0 - 2.0 * HAZE)).clamp(0.0, 1.0)
+        if place is not None:
+            columns, rows = faded(*opacity.shape[-2:])
+            clear = clear * columns * rows[:, None]
         light = torch.addcmul(picture - behind, opacity, behind + 1.0)
         light *= 127.5 / opacity.clamp_min(HAZE)  # as if the head were solid
-        return cls(light.clamp_(0.0, 255.0).mul_(clear), clear)
+        return cls(light.clamp_(0.0, 255.0).mul_(clear), clear, place)
 
-    def with_room(self, share: float) -> HeadLayer:
-        """The same with empty room above and at both sides, as a share of its side."""
-        return HeadLayer(with_room(self.colours, share), with_room(self.opacity, share))
+    def seen_at(self, places: np.ndarray, picture: Tensor, first: tuple[int, int] = (0, 0)) -> np.ndarray:
+        """``(2, 3)``: pixel (x, y), counted from the `first` one, shows that pixel across and down of a `picture` of the head,
+        ``(.., H, W)`` of any size, which is this times (1, x, y).
+
+        Args:
+            places: ``(2, 3)``: pixel (x, y) lies in the crop where this times (1, x, y) says, in [0, 1].
+        """
+        place, (size, room) = self.place or Place(), sizes(self.opacity)
+        count = np.array(picture.shape[:-3:-1]) * (size / np.array(self.opacity.shape[:-3:-1]))
+        matrix = places * (place.scale * count[:, None])
+        matrix[:, 0] += (np.array([place.x, place.y]) + room / size) * count - 0.5 + matrix[:, 1:] @ first
+        return matrix
+
+    def met(self, places: np.ndarray) -> np.ndarray:
+        """``(2, 4)``: the corners of the pixels that show the head, `places` as in `seen_at`, and what goes on below it."""
+        height, width = self.opacity.shape[-2:]
+        corners = np.array([[0.0, width, 0.0, width], [0.0, 0.0, GOES_ON * height, GOES_ON * height]]) - 0.5
+        matrix = self.seen_at(places, self.opacity)
+        return np.linalg.solve(matrix[:, 1:], corners - matrix[:, :1])
 
 
 def with_room(picture: Tensor, share: float) -> Tensor:
@@ -44,7 +82,31 @@ def with_room(picture: Tensor, share: float) -> Tensor:
     return F.pad(picture, (room, room, room, 0)) if room else picture
 
 
+def grid_of(places: np.ndarray, to: Tensor, picture: Tensor) -> Tensor:
+    """``(1, h, w, 2)`` for `grid_sample`: where pixels (x, y) of `to` ``(.., h, w)`` lie in a `picture` whose pixel across and
+    down is `places` ``(2, 3)`` times (1, x, y)."""
+    y, x = np.mgrid[: to.shape[-2], : to.shape[-1]]
+    pixels = np.stack([np.ones_like(x), x, y], axis=-1) @ places.T
+    return torch.from_numpy((2.0 * pixels + 1.0) / picture.shape[:-3:-1] - 1.0).float()[None]
+
+
 def sizes(head: Tensor) -> tuple[int, int]:
     """Side of the crop in the picture ``(.., h, w)`` of a head, and the room above it and at both sides, pixels."""
     height, width = head.shape[-2:]
     return 2 * height - width, width - height
+
+
+@lru_cache(maxsize=4)
+def faded(height: int, width: int, *, over: float = SIDE_FADE, whole: bool = False) -> tuple[Tensor, Tensor]:
+    """Shares ``(width,)`` and ``(height,)`` of a picture of a head: in its crop, or in the `whole` of it, they fall to 0 at the
+    sides and the upper border, `over` so much of the crop's side."""
+    size, room = 2 * height - width, 0 if whole else width - height
+    away = [(torch.arange(count) + 0.5 - room) / size for count in (width, height)]
+    across = torch.minimum(away[0], away[0].flip(0))
+    return rising(across / over), rising(away[1] / over)
+
+
+def rising(away: Tensor) -> Tensor:
+    """From 0 at 0 to 1 at 1, level at both."""
+    away = away.clamp(0.0, 1.0)
+    return away * away * (3.0 - 2.0 * away)

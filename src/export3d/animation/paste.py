@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from torch import Tensor
 from export3d.animation.backdrop import Backdrop, as_picture, laid
 from export3d.animation.compose import resize
 from export3d.animation.fill import behind_person
-from export3d.animation.head import HeadLayer, sizes
+from export3d.animation.head import SIDE_FADE, HeadLayer, grid_of, rising, sizes
 from export3d.animation.person import HOLE_FROM, Person, crop_places, planes, spread
 from export3d.portrait.background import grown
 from export3d.rendering.fused import paste_head
@@ -31,9 +30,11 @@ LARGEST_PX = 1024
 DETAIL_PX, MASK_PX = 512, 256
 """Side of the largest head that is composed, pixels (in a photograph with a larger one it is enlarged), and of its outline."""
 
-SIDE_FADE, LOWER_FADE = 0.05, 0.25
-"""Over so much of the crop the picture falls off to the photograph: at its lower border, where the body goes on, and at the
-others."""
+LOWER_FADE = 0.25
+"""Over so much of the crop's side the picture falls off to the photograph at the lower border, where the body goes on."""
+
+REACH = 0.2
+"""A head's picture goes no farther beyond the crop and its room, as a share of the crop's side."""
 
 GROWTH, RIM = 0.02, 0.01
 """The hole of the old head is so much wider than its matte, and its rim so soft, as shares of the crop's side."""
@@ -55,9 +56,9 @@ class Pasteboard:
 
     Attributes:
         photo: uint8 ``(H, W, C)``, both sides even; C is 3, or 4 before nothing (premultiplied).
-        rows, columns: the part of it that the crop touches, (h, w).
-        grid: float32 ``(1, h, w, 2)``, where each of its pixels lies in the picture of a head, in [-1, 1].
-        share: float32 ``(1, h, w)`` in [0, 1], 0 from the border of that picture on.
+        rows, columns: the part of it that a head may touch, (h, w).
+        places: ``(2, 3)``: pixel (x, y) of `photo` lies in the crop where this times (1, x, y) says, in [0, 1].
+        share: float32 ``(1, h, w)`` in [0, 1], how far that part may change.
         hole: bool ``(h, w)``, where the old head was, its neighbourhood included.
         behind: float32 ``(C, h, w)`` in [0, 255], the part without the old head.
         side: of the crop, in pixels of `photo`.
@@ -67,7 +68,7 @@ class Pasteboard:
     photo: np.ndarray
     rows: slice
     columns: slice
-    grid: Tensor
+    places: np.ndarray
     share: Tensor
     hole: Tensor
     behind: Tensor
@@ -76,38 +77,33 @@ class Pasteboard:
 
     def paste(self, head: HeadLayer) -> np.ndarray:
         """The photograph with this head, uint8 ``(H, W, C)``. Where neither it nor the old head is, nothing changes."""
-        if self.fused:
-            made, part = self._bare.copy(), (self.rows, self.columns)
-            paste_head(
-                made[part], self._square(head)[0], self.grid[0], self.share[0], self.behind, photo=self.photo[part]
-            )
-            return made
-        return self._showing(laid(*self._warped(head), self.behind))
+        return _straight(self.lay(head, self._bare))
 
     def empty(self) -> np.ndarray:
         """uint8 ``(H, W, C)``: the photograph without the old head."""
-        return self._showing(self.behind)
+        return _straight(self._bare)
 
     @cached_property
     def _bare(self) -> np.ndarray:
-        return self.empty()
-
-    def _showing(self, shown: Tensor) -> np.ndarray:
-        """The photograph with this ``(C, h, w)`` in its part."""
-        part = planes(self.photo[self.rows, self.columns])
-        part += self.share * (shown - part)
-        made = self.photo.copy()
-        made[self.rows, self.columns] = part.round_().clamp_(0.0, 255.0).permute(1, 2, 0).byte().numpy()
-        return made if len(part) == 3 else as_picture(planes(made))
+        return self._changed(self.photo, lambda part: part + self.share * (self.behind - part))
 
     def emptied(self, onto: np.ndarray) -> np.ndarray:
         """A picture uint8 ``(H, W, 3)`` of this photograph, in which other heads may be driven, without this old head."""
         return self._changed(onto, lambda part: torch.where(self.hole, part + self.share * (self.behind - part), part))
 
     def lay(self, head: HeadLayer, onto: np.ndarray) -> np.ndarray:
-        """A picture uint8 ``(H, W, 3)`` as large as the photograph with this head before all that is in it."""
-        light, opacity = self._warped(head)
-        return self._changed(onto, lambda part: part + self.share * (light - opacity * part))
+        """A picture uint8 ``(H, W, C)`` as large as the photograph with this head before all that is in it."""
+        if not self.fused:
+            light, opacity = self._warped(head)
+            return self._changed(onto, lambda part: part + self.share * (laid(light, opacity, part) - part))
+        made, square, met = onto.copy(), self._square(head)[0], head.met(self.places)
+        low, high = np.floor(met.min(axis=1)), np.ceil(met.max(axis=1)) + 1.0
+        starts, ends = (self.columns.start, self.rows.start), (self.columns.stop, self.rows.stop)
+        (left, top), (right, bottom) = (np.clip(each, starts, ends).astype(int).tolist() for each in (low, high))
+        if left < right and top < bottom:
+            share = self.share[0, top - starts[1] : bottom - starts[1], left - starts[0] : right - starts[0]]
+            paste_head(made[top:bottom, left:right], square, head.seen_at(self.places, square, (left, top)), share)
+        return made
 
     def _changed(self, onto: np.ndarray, change: Callable[[Tensor], Tensor]) -> np.ndarray:
         made = onto.copy()
@@ -133,10 +129,14 @@ class Pasteboard:
         smaller = self.side / sizes(square)[0]
         if smaller < 1.0 / 1.5:  # a small face: averaged first, or it would sparkle
             square = F.interpolate(square, size=[max(round(smaller * n), 1) for n in square.shape[-2:]], mode="area")
+        for border in (square[..., 0, :], square[..., 0], square[..., -1]):
+            border.zero_()  # it goes on for ever
         return square
 
     def _warped(self, head: HeadLayer) -> tuple[Tensor, Tensor]:
-        warped = F.grid_sample(self._square(head), self.grid, "bicubic", "border", align_corners=False)[0]
+        square = self._square(head)
+        grid = grid_of(head.seen_at(self.places, square, (self.columns.start, self.rows.start)), self.share, square)
+        warped = F.grid_sample(square, grid, "bicubic", "border", align_corners=False)[0]
         # Cubic kernels ring; what shows nothing must stay nothing.
         opacity = warped[3:].clamp(0.0, 1.0) * (warped[3:] > 1 / 512)
         return torch.minimum(warped[:3].clamp_min(0.0), 255.0 * opacity), opacity
@@ -167,7 +167,6 @@ def pasteboard(
     scale = np.array([photo.shape[1] / (image.shape[1] & ~1), photo.shape[0] / (image.shape[0] & ~1)])
     side = crop.side * float(scale.mean())
     room = (own.shape[-1] - own.shape[-2]) / sizes(own)[0]
-    rows, columns = _touched(photo, crop, room, scale)
     places = crop_places(crop, photo.shape, scale)
     grid = (places + room)[None] / torch.tensor([0.5 + room, 0.5 + room / 2.0], dtype=places.dtype) - 1.0
     rendered = F.grid_sample(own[None], grid, "bilinear", "zeros", align_corners=False)[0]
@@ -178,10 +177,12 @@ def pasteboard(
     # Long hair beside the neck stays with the body: no line where the one ends and the other begins.
     sure = grown((rendered > 0.5).float(), max(round(GROWTH * side), 2) + rim)
     beside, below = (((end - down) / (end - start)).clamp(0.0, 1.0) for start, end in ((HAIRLINE, HEAD), (JAW, CHIN)))
-    weight = soft(hole, rim) * torch.maximum(sure * below, beside)
+    weight = soft(hole, rim) * torch.maximum(sure * below, beside) * _going(owned, places, room, side)
     # A body hardly moves: beside it nothing is rendered that the photograph does not have there.
     empty_there = 1.0 - soft(grown((owned > 0.5).float(), reach_px), reach_px)
     stays = ((down - HEAD) / (JAW - HEAD)).clamp(0.0, 1.0) * empty_there
+    share = _share(places, room + REACH) * (1.0 - stays)
+    rows, columns = (slice(int(at[0]), int(at[-1]) + 1) for at in (share[0].any(dim=n).nonzero() for n in (1, 0)))
     if backdrop is None:
         whole = planes(photo)
         anybody = grown((_at(person.share, photo) > HOLE_FROM / 2.0).float(), max(round(GROWTH * side), 2))
@@ -196,21 +197,12 @@ def pasteboard(
         photo=photo,
         rows=rows,
         columns=columns,
-        grid=grid[:, rows, columns].contiguous(),
-        share=(_share(places, room) * (1.0 - stays))[:, rows, columns],
+        places=_affine(crop, scale, photo.shape),
+        share=share[:, rows, columns].contiguous(),
         hole=weight[0, rows, columns] > 0.0,
         behind=empty[:, rows, columns].contiguous(),
         side=side,
     )
-
-
-def _touched(photo: np.ndarray, crop: Crop, room: float, scale: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of the photograph that the crop and the room around it touch."""
-    reach = crop.side * (0.5 + room) * (abs(math.cos(crop.angle)) + abs(math.sin(crop.angle)))
-    centre, size = np.array([crop.center_x, crop.center_y]), np.array([photo.shape[1], photo.shape[0]])
-    x0, y0 = np.floor((centre - reach) * scale).clip(0, size - 1).astype(int).tolist()
-    x1, y1 = np.ceil((centre + reach) * scale).clip(1, size).astype(int).tolist()
-    return slice(y0, y1), slice(x0, x1)
 
 
 def _before(photo: np.ndarray, backdrop: Backdrop, share: Tensor, hole: Tensor) -> tuple[np.ndarray, Tensor]:
@@ -266,5 +258,23 @@ def _share(places: Tensor, room: float) -> Tensor:
     """``(1, h, w)``: 1 inside the crop and the room around it, falling to 0 at its borders."""
     x, y = places.unbind(-1)
     sides = [(each + room) / SIDE_FADE for each in (x, 1.0 - x, y)]
-    away = torch.stack([*sides, (1.0 - y) / LOWER_FADE]).clamp(0.0, 1.0)
-    return (away * away * (3.0 - 2.0 * away)).prod(dim=0)[None]
+    return rising(torch.stack([*sides, (1.0 - y) / LOWER_FADE])).prod(dim=0)[None]
+
+
+def _going(owned: Tensor, places: Tensor, room: float, side: float) -> Tensor:
+    """``(1, H, W)``: how much of a person goes with the head's picture; where they reach beyond it, its border stays."""
+    x, y = places.unbind(-1)
+    stays = (owned > HOLE_FROM) & (torch.stack([x, 1.0 - x, y]).amin(dim=0) < -room)
+    rim = max(round(SIDE_FADE * side / 2.0), 1)
+    return 1.0 - soft(grown(stays.float(), 3 * rim), rim)
+
+
+def _affine(crop: Crop, scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`Pasteboard.places`."""
+    far = np.array([[0.0, 0.0], [shape[1], 0.0], [0.0, shape[0]]])
+    start, across, down = crop.to_crop((far + 0.5) / scale).astype(np.float64)
+    return np.stack([start, (across - start) / shape[1], (down - start) / shape[0]], axis=1)
+
+
+def _straight(made: np.ndarray) -> np.ndarray:
+    return made if made.shape[2] == 3 else as_picture(planes(made))

@@ -31,8 +31,8 @@ _PLAIN = 150.0
 """Grey level behind the person in the picture that the networks read: they see heads that are not there in busy
 backgrounds."""
 
-ROOM = 0.15
-"""Where hair or a hat reach beyond the crop, so much of its side on top and at both sides moves along with the head, too."""
+ROOMS = (0.0, 0.15, 0.3)
+"""So much of the crop's side above it and at both sides moves along with the head: as much as hair or a hat reach beyond it."""
 
 _BORDER = 0.06
 """Share of the crop's side that is its border; what of the upper part is there may be cut."""
@@ -51,7 +51,7 @@ class Person:
         plain: uint8 ``(H', W', 3)`` the person before grey; as large as the photograph and the crop together.
         spread: the same with the person's colours continued beyond their outline.
         crop: the crop in these two.
-        room: share of the crop's side above it and at both sides that moves along with the head; 0 or `ROOM`.
+        room: share of the crop's side above it and at both sides that moves along with the head, of `ROOMS`.
     """
 
     share: np.ndarray
@@ -82,7 +82,9 @@ def person_apart(
     if share is None or not _holds_face(share, crop):
         share = _share_of(matte(), image.shape, crop)
     own = own_share(share, crop, others)
-    room = ROOM if _is_cut(own, crop) else 0.0
+    room = next(
+        (room for room in ROOMS if not _is_cut(own, replace(crop, side=crop.side * (1.0 + 2.0 * room)))), ROOMS[-1]
+    )
     canvas = replace(crop, side=crop.side * (1.0 + 2.0 * room))
     wide, moved = continued(image, canvas)
     beyond = _beyond(image.shape, canvas)

@@ -41,18 +41,8 @@ class Scene:
         if beside and backdrop is not None and backdrop.picture is None:
             raise UsageError("--background transparent and --side-by-side exclude each other; leave one out.")
         board, source = None, subject.picture(size or subject.side)
-        if subject.whole and subject.person is not None:
-            own = animator.layer(subject.state, subject.camera).opacity
-            board = pasteboard(
-                subject.image,
-                subject.crop,
-                subject.person,
-                own,
-                landmarks=subject.landmarks,
-                height=size,
-                backdrop=backdrop,
-            )
-            board = replace(board, fused=animator.fast is not None and len(board.behind) == 3 and fused_status()[0])
+        if subject.whole:
+            board = board_of(animator, height=size, backdrop=backdrop)
             source = board.photo
         return cls(source=source, board=board, backdrop=backdrop, beside=beside)
 
@@ -82,3 +72,14 @@ class Scene:
             return alone
         opacity = planes(alone)[3:] / 255.0
         return as_picture(laid(planes(alone)[:3] * opacity, opacity, self.backdrop.behind(height, height)))
+
+
+def board_of(animator: Animator, *, height: int | None, backdrop: Backdrop | None = None) -> Pasteboard:
+    """The whole photograph of the animator's portrait, for its head; the rest as `pasteboard` has it."""
+    subject = animator.subject
+    if subject is None or subject.person is None:
+        raise RuntimeError("board_of: the animator needs a portrait in a whole photograph")
+    own = animator.layer(subject.state, subject.camera).opacity
+    how = {"landmarks": subject.landmarks, "height": height, "backdrop": backdrop}
+    board = pasteboard(subject.image, subject.crop, subject.person, own, **how)
+    return replace(board, fused=animator.fast is not None and len(board.behind) == 3 and fused_status()[0])

@@ -111,7 +111,14 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
 
 
 def head_layer(
-    picture: Tensor, opacity: Tensor, behind: Tensor, *, haze: float, crown: Tensor | None, places: np.ndarray | None
+    picture: Tensor,
+    opacity: Tensor,
+    behind: Tensor,
+    *,
+    haze: float,
+    crown: Tensor | None = None,
+    places: np.ndarray | None = None,
+    shown: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Colours ``(3, H, W)`` in [0, 255] times the opacity, and opacity ``(1, H, W)``, of the head in a `picture` before
     `behind`, both ``(3, H, W)`` in [-1, 1], with its `opacity` ``(1, H, W)``; behind it its crown.
@@ -120,6 +127,7 @@ def head_layer(
         haze: opacity below it shows nothing.
         crown: ``(h + 2, W + 2, 4)``, colours and opacity like the result's, of the upper rows, with a border of zeros.
         places: ``(2, 3)``: the pixel across and down where pixel (x, y) lies in the crown is this times (1, x, y).
+        shown: float32 ``(W,)`` and ``(H,)``, shares of the head that its columns and rows show; None: all of it.
     """
     height, width = picture.shape[-2:]
     if width < 16:
@@ -130,6 +138,8 @@ def head_layer(
     colours, clear = torch.empty(3, height, width), torch.empty(1, height, width)
     call = binding.Layered(height, width, 0, haze, *(x.data_ptr() for x in kept))
     call.colours, call.clear = colours.data_ptr(), clear.data_ptr()
+    if shown is not None:
+        call.columns, call.rows_shown = (x.data_ptr() for x in shown)
     if crown is not None and places is not None:
         check_shape("crown", crown, None, width + 2, 4)
         call.rows, call.crown = crown.shape[0] - 2, crown.data_ptr()
@@ -138,39 +148,26 @@ def head_layer(
     return colours, clear
 
 
-def paste_head(
-    made: np.ndarray, head: Tensor, grid: Tensor, share: Tensor, behind: Tensor, *, photo: np.ndarray
-) -> None:
-    """Put a head into a rectangle of a photograph, `made`, uint8 ``(h, w, 3)`` (its rows may lie apart), that holds none yet.
+def paste_head(made: np.ndarray, head: Tensor, places: np.ndarray, share: Tensor) -> None:
+    """Put a head before what is in a rectangle of a photograph, `made`, uint8 ``(h, w, 3)`` (its rows may lie apart).
 
     Args:
         head: ``(4, H, W)``, colours in [0, 255] times the opacity, and the opacity.
-        grid: float32 ``(h, w, 2)``, where each pixel lies in the head, in [-1, 1].
-        share: float32 ``(h, w)``; 0 leaves a pixel alone.
-        behind: float32 ``(3, h, w)`` in [0, 255], the photograph without a head.
-        photo: uint8 ``(h, w, 3)``, the photograph itself; `made` is between the two by `share`.
+        places: ``(2, 3)``: the pixel of the head across and down where pixel (x, y) lies is this times (1, x, y).
+        share: float32 ``(h, w)``, how far each pixel may change; it may be a part of a larger one.
     """
     height, width = share.shape
-    check_shape("grid", grid, height, width, 2)
-    check_shape("behind", behind, 3, height, width)
-    for picture in (made, photo):
-        if picture.dtype != np.uint8 or picture.shape != (height, width, 3) or picture.strides[1:] != (3, 1):
-            given = f"{picture.dtype} {picture.shape}"
-            raise ValueError(f"paste_head: photo must be uint8 {(height, width, 3)}; got {given}")
+    if made.dtype != np.uint8 or made.shape != (height, width, 3) or made.strides[1:] != (3, 1):
+        raise ValueError(f"paste_head: photo must be uint8 {(height, width, 3)}; got {made.dtype} {made.shape}")
+    if share.dtype != torch.float32 or share.stride(1) != 1:
+        raise ValueError(f"paste_head: share must be rows of float32; got {share.dtype}, strides {share.stride()}")
     square, met = interleaved(head), _met(head[3])
-    kept = [x.detach().float().contiguous() for x in (grid, share, behind)]
     call = binding.Pasted(
-        *(
-            head.shape[1],
-            head.shape[2],
-            height,
-            width,
-            square.data_ptr(),
-            met.ctypes.data,
-            *(x.data_ptr() for x in kept),
-        ),
-        *(photo.ctypes.data, made.ctypes.data, photo.strides[0], made.strides[0]),
+        **dict(head_height=head.shape[1], head_width=head.shape[2], height=height, width=width),
+        **dict(head=square.data_ptr(), met=met.ctypes.data, share=share.data_ptr(), made=made.ctypes.data),
+        **dict(line=share.stride(0), stride=made.strides[0]),
     )
+    call.across[:], call.down[:] = places.tolist()
     threads, library = torch.get_num_threads(), binding.library()
     work = torch.empty(library.export3d_fused_paste_floats(ctypes.byref(call), _kernel(), threads))
     library.export3d_fused_paste(ctypes.byref(call), _kernel(), threads, work.data_ptr())

@@ -276,7 +276,9 @@ void layer(const export3d::Layered& l, int y) {
   float *colours = l.colours + at, *clear = l.clear + at;
   for (int step = 0; step < l.width; step += kLanes) {
     const int x = least_of(step, l.width - kLanes);  // the last ones may be done twice
-    const Floats given = load(opacity + x), shown = within((given - l.haze) * (1.0f / (1.0f - 2.0f * l.haze)), 0.0f, 1.0f);
+    const Floats given = load(opacity + x);
+    Floats shown = within((given - l.haze) * (1.0f / (1.0f - 2.0f * l.haze)), 0.0f, 1.0f);
+    if (l.columns) shown = shown * load(l.columns + x) * l.rows_shown[y];
     const Floats scale = 127.5f / pick(given < splat(l.haze), splat(l.haze), given);  // as if the head were solid
     store(clear + x, shown);
     for (size_t c = 0; c < 3 * area; c += area) {
@@ -305,31 +307,25 @@ void paste(const export3d::Pasted& p, float* scratch, int y) {
   const int line = up(p.width, 16);
   CubicRow cubic(line, scratch);
   float *across = take(scratch, line), *down = take(scratch, line), *blended = take(scratch, 4 * (p.head_width + 2 * kMargin));
-  bool level = true;
-  const float *share = p.share + (size_t)y * p.width, *grid = p.grid + (size_t)y * p.width * 2;
+  const bool level = p.down[1] == 0.0f;
+  const float* share = p.share + (size_t)y * p.line;
   for (int x = 0; x < line; ++x) {
-    const int at = least_of(x, p.width - 1);
-    across[x] = ((grid[2 * at] + 1.0f) * p.head_width - 1.0f) * 0.5f;
-    down[x] = ((grid[2 * at + 1] + 1.0f) * p.head_height - 1.0f) * 0.5f;
-    level = level && down[x] == down[0];
+    across[x] = p.across[0] + p.across[1] * x + p.across[2] * y;
+    down[x] = p.down[0] + p.down[1] * x + p.down[2] * y;
   }
   for (int x = 0; x < line; x += kLanes) cubic.aim(x, load(across + x), load(down + x), p.head_width, p.head_height);
   const int32_t* corners = (const int32_t*)cubic.corner;
   const int wide = (p.head_width + 2 * kMargin) * 4, top = corners[0] / wide * wide;
   if (level) cubic.blend(p.head, p.head_width, 0, blended);
-  const size_t area = (size_t)p.height * p.width;
-  const float* behind = p.behind + (size_t)y * p.width;
-  const uint8_t* from = p.photo + (size_t)y * p.photo_stride;
   uint8_t* to = p.made + (size_t)y * p.stride;
-  for (int x = 0; x < p.width; ++x, from += 3, to += 3, ++behind) {
+  for (int x = 0; x < p.width; ++x, to += 3) {
     if (!(share[x] > 0.0f) || !p.met[corners[x] / 4]) continue;
     const Four read = level ? cubic.read(blended + corners[x] - top, x) : cubic.read(p.head, p.head_width, x);
     // Cubic kernels ring; what shows nothing must stay nothing.
     const float opacity = read[3] > 1.0f / 512.0f ? (read[3] < 1.0f ? read[3] : 1.0f) : 0.0f;
-    const Four part = {(float)from[0], (float)from[1], (float)from[2], 0.0f};
-    const Four empty = {behind[0], behind[area], behind[2 * area], 0.0f};
-    const Four shown = limited(read, 0.0f, 255.0f * opacity) + empty * (1.0f - opacity);
-    const Four value = limited(part + (shown + part * -1.0f) * share[x], 0.0f, 255.0f);
+    const Four part = {(float)to[0], (float)to[1], (float)to[2], 0.0f};
+    const Four change = limited(read, 0.0f, 255.0f * opacity) + part * -opacity;
+    const Four value = limited(part + change * share[x], 0.0f, 255.0f);
     for (int c = 0; c < 3; ++c) to[c] = (uint8_t)std::nearbyint(value[c]);
   }
 }
