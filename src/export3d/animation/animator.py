@@ -235,9 +235,8 @@ class Animator:
             return None, (*warnings, f"only the square around the face is shown: {error}")
 
     def _crop(self, image: np.ndarray, crop: Crop, size: int) -> torch.Tensor:
-        return to_tensor(np.array(crop_image(image, crop, size)))[None].to(
-            self.device
-        )  # a copy: PyTorch wants it writable
+        own = np.array(crop_image(image, crop, size))  # a writable copy, as PyTorch wants it
+        return to_tensor(own)[None].to(self.device)
 
     def _matte(self, image: np.ndarray, crop: Crop) -> torch.Tensor:
         """How much of the crop is the person in the model's own eyes, ``(1, m, m)`` in [0, 1]."""
@@ -247,10 +246,9 @@ class Animator:
 
     def layer(self, state: FaceState, camera: np.ndarray | Camera) -> HeadLayer:
         """Like `frame`, the head alone; of the shipped model only."""
-        subject, place = self._current(), None
+        subject = self._current()
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else camera
-        if subject.whole:
-            vector, place = at_home(vector, subject.camera)
+        vector, place = at_home(vector, subject.camera) if subject.whole else (vector, None)
         render, maps = self.render(state, vector), subject.code.maps
         assert render.image is not None and render.image_opacity is not None
         behind = maps.background if maps.photo is None else maps.photo.background

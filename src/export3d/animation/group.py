@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from copy import copy
+from dataclasses import replace
 from itertools import tee
 from pathlib import Path
 
@@ -178,19 +179,8 @@ def _together(
             clocks = [Clock(each, driver.time_base) for each, driver in zip(others, drivers[1:], strict=True)]
         now = float((frame.pts - start) * drivers[0].time_base)
         seen = [clock.at(now) for clock in clocks]
-        yield [frame, *(_at_rest(frame, a) if one is None else one for one, a in zip(seen, animators[1:], strict=True))]
-
-
-def _at_rest(frame: DrivingFrame, animator: Animator) -> DrivingFrame:
-    assert animator.subject is not None
-    return DrivingFrame(
-        state=animator.subject.state,
-        camera=animator.subject.camera,
-        found=False,
-        index=frame.index,
-        pts=frame.pts,
-        duration=frame.duration,
-    )
+        at_rest = [(a.subject.state, a.subject.camera) for a in animators[1:] if a.subject is not None]
+        yield [frame, *(one or replace(frame, state=s, camera=c) for one, (s, c) in zip(seen, at_rest, strict=True))]
 
 
 class _Copy:

@@ -193,16 +193,9 @@ def pasteboard(
             empty, weight = empty + chin * (behind_person(photo, face, face) - empty), torch.maximum(weight, chin)
     else:
         photo, empty = _before(photo, backdrop, _at(person.share, photo), weight)
-    return Pasteboard(
-        photo=photo,
-        rows=rows,
-        columns=columns,
-        places=_affine(crop, scale, photo.shape),
-        share=share[:, rows, columns].contiguous(),
-        hole=weight[0, rows, columns] > 0.0,
-        behind=empty[:, rows, columns].contiguous(),
-        side=side,
-    )
+    part = {"share": share[:, rows, columns].contiguous(), "behind": empty[:, rows, columns].contiguous()}
+    part |= {"rows": rows, "columns": columns, "hole": weight[0, rows, columns] > 0.0}
+    return Pasteboard(photo=photo, places=_affine(crop, scale, photo.shape), side=side, **part)
 
 
 def _before(photo: np.ndarray, backdrop: Backdrop, share: Tensor, hole: Tensor) -> tuple[np.ndarray, Tensor]:

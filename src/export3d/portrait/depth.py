@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export3d.camera import Camera
+from export3d.model.superres import upsample2
 from export3d.nn.conv import ConvStack, conv, with_coordinates
 
 _SCALES = (0.012, 0.05)  # scene units (5 mm, 2.4 cm) over which a distance saturates
@@ -71,9 +72,9 @@ class SourceDepth(nn.Module):
         a = self.down_a(fine)
         b = self.down_b(a)
         c = self.down_c(b)
-        b = self.up_b(torch.cat([b, _double(c)], dim=1))
-        a = self.up_a(torch.cat([a, _double(b)], dim=1))
-        out = self.out(self.up(torch.cat([fine, _double(a)], dim=1))).float()
+        b = self.up_b(torch.cat([b, upsample2(c)], dim=1))
+        a = self.up_a(torch.cat([a, upsample2(b)], dim=1))
+        out = self.out(self.up(torch.cat([fine, upsample2(a)], dim=1))).float()
         return torch.cat([_DEPTH_UNIT * out[:, :1], foreground.float(), out[:, 1:]], dim=1)
 
     def clues(self, maps: Tensor, camera: Camera, points: Tensor, pose: Callable[[Tensor], Tensor]) -> Tensor:
@@ -105,7 +106,3 @@ def _distances(maps: Tensor, camera: Camera, points: Tensor) -> Tensor:
     along = depth * (1.0 + across.square() + down.square()).sqrt()
     behind = along - camera.cam_to_world[:, None, :3, 3].norm(dim=-1) - read[:, 0]
     return torch.cat([torch.stack([torch.tanh(behind / scale) for scale in _SCALES], dim=1), read[:, 1:]], dim=1)
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)

@@ -11,10 +11,6 @@ import numpy as np
 from export3d.face_state import ARKIT_NAMES
 from export3d.tracking.alignment import Alignment, Crop
 
-NUM_LANDMARKS = 68
-"""The 68 Multi-PIE points: 0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes, 48-67 mouth (image left to
-right)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Face:

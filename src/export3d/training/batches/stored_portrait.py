@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.camera import Camera
@@ -17,6 +16,7 @@ from export3d.images import to_tensor, to_uint8
 from export3d.portrait.drivable import Model, drivable
 from export3d.portrait.model import PortraitModel
 from export3d.rendering.fused import EVERYTHING
+from export3d.training.batches.windows import resize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,8 @@ class StoredPortrait:
         self._fast = None if isinstance(model, PortraitModel) else EVERYTHING  # the compiled loop; leaves nothing out
         self._device = next(model.parameters()).device
         frame = to_tensor(dataset.frame(index, time))[None].to(self._device)
-        image = fit_size(frame, model.config.image_size)
-        photo = None if size is None else fit_size(frame, size)
+        image = resize(frame, model.config.image_size)
+        photo = None if size is None else resize(frame, size)
         camera, state = known or (stored_camera(dataset, index, time), stored_state(dataset, index, time))
         self.code = self._model.encode(image, camera.to(self._device), state.to(self._device), photo=photo)
 
@@ -106,13 +106,6 @@ def stored_state(dataset: ClipSource, index: int, time: int) -> FaceState:
     return replace(state, turn=turn)
 
 
-def fit_size(image: Tensor, size: int) -> Tensor:
-    """Float ``(B, C, H, H)`` at another size; unchanged where it fits already."""
-    if image.shape[-1] == size:
-        return image
-    return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-
-
 def to_size(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 ``(H, H, 3)`` at another size."""
-    return image if image.shape[0] == size else to_uint8(fit_size(to_tensor(image)[None], size)[0])
+    return image if image.shape[0] == size else to_uint8(resize(to_tensor(image)[None], size)[0])
