@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -193,9 +194,14 @@ def pasteboard(
             empty, weight = empty + chin * (behind_person(photo, face, face) - empty), torch.maximum(weight, chin)
     else:
         photo, empty = _before(photo, backdrop, _at(person.share, photo), weight)
-    part = {"share": share[:, rows, columns].contiguous(), "behind": empty[:, rows, columns].contiguous()}
-    part |= {"rows": rows, "columns": columns, "hole": weight[0, rows, columns] > 0.0}
-    return Pasteboard(photo=photo, places=_affine(crop, scale, photo.shape), side=side, **part)
+    share, hole, empty = (x[:, rows, columns].contiguous() for x in (share, weight > 0.0, empty))
+    where: dict[str, Any] = {
+        "rows": rows,
+        "columns": columns,
+        "places": _affine(crop, scale, photo.shape),
+        "side": side,
+    }
+    return Pasteboard(photo=photo, share=share, hole=hole[0], behind=empty, **where)
 
 
 def _before(photo: np.ndarray, backdrop: Backdrop, share: Tensor, hole: Tensor) -> tuple[np.ndarray, Tensor]:
