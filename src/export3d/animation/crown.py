@@ -81,13 +81,10 @@ class Crown:
         rim_of_hair = opacity * (1.0 - seam * (1.0 - around[3:] / (2.0 * FAINT)).clamp_min(0.0))
         opacity = torch.where(solid[:, :rows] > 0.0, around[3:], rim_of_hair) * (1.0 - inner)
         light = torch.cat([colours * opacity, opacity])
-        if (
-            own.place is not None
-        ):  # at the crop's border the head goes on into its crown, which ends at that of the room
-            (across, top), (sides, end) = (
-                faded(*own.opacity.shape[-2:], **how) for how in ({"over": EDGE}, {"whole": True})
-            )
-            light = torch.lerp(seen, light, across * top[:rows, None]) * sides * end[:rows, None]
+        if own.place is not None:  # the head goes on into its crown at the crop's border, the crown ends at the room's
+            crop_sides, crop_top = faded(*own.opacity.shape[-2:], over=EDGE)
+            sides, top = faded(*own.opacity.shape[-2:], whole=True)
+            light = torch.lerp(seen, light, crop_sides * crop_top[:rows, None]) * sides * top[:rows, None]
         return cls(light=light[None], home=HeadPose.of_camera(camera), size=size)
 
     @cached_property
@@ -120,10 +117,8 @@ def at_home(camera: np.ndarray, home: np.ndarray) -> tuple[np.ndarray, Place]:
     poses = [HeadPose.of_camera(each) for each in (camera, home)]
     (x, y, near, _), (home_x, home_y, home_near, _) = (_place(pose) for pose in poses)
     origin = poses[1].origin + (poses[1].rotation - poses[0].rotation) @ CENTRE
-    scale = home_near / near
-    return HeadPose(rotation=poses[0].rotation, origin=origin).camera(), Place(
-        scale, home_x - scale * x, home_y - scale * y
-    )
+    place = Place(scale := home_near / near, home_x - scale * x, home_y - scale * y)
+    return HeadPose(rotation=poses[0].rotation, origin=origin).camera(), place
 
 
 def before_crown(

@@ -195,13 +195,8 @@ def pasteboard(
     else:
         photo, empty = _before(photo, backdrop, _at(person.share, photo), weight)
     share, hole, empty = (x[:, rows, columns].contiguous() for x in (share, weight > 0.0, empty))
-    where: dict[str, Any] = {
-        "rows": rows,
-        "columns": columns,
-        "places": _affine(crop, scale, photo.shape),
-        "side": side,
-    }
-    return Pasteboard(photo=photo, share=share, hole=hole[0], behind=empty, **where)
+    where: dict[str, Any] = {"rows": rows, "columns": columns, "places": _affine(crop, scale, photo.shape)}
+    return Pasteboard(photo=photo, share=share, hole=hole[0], behind=empty, side=side, **where)
 
 
 def _before(photo: np.ndarray, backdrop: Backdrop, share: Tensor, hole: Tensor) -> tuple[np.ndarray, Tensor]:

@@ -82,10 +82,10 @@ def person_apart(
     if share is None or not _holds_face(share, crop):
         share = _share_of(matte(), image.shape, crop)
     own = own_share(share, crop, others)
-    room = next(
-        (room for room in ROOMS if not _is_cut(own, replace(crop, side=crop.side * (1.0 + 2.0 * room)))), ROOMS[-1]
+    wider = [replace(crop, side=crop.side * (1.0 + 2.0 * room)) for room in ROOMS]
+    room, canvas = next(
+        ((r, c) for r, c in zip(ROOMS, wider, strict=True) if not _is_cut(own, c)), (ROOMS[-1], wider[-1])
     )
-    canvas = replace(crop, side=crop.side * (1.0 + 2.0 * room))
     wide, moved = continued(image, canvas)
     beyond = _beyond(image.shape, canvas)
     inside = np.pad(own, beyond, mode="edge")[..., None]

@@ -23,7 +23,6 @@ BUMP = slice(4, 7)
 LIP = 7
 BEARD = 8
 STRAND = 9
-CHANNELS = 10
 _FAR = 9.0
 BANK = 3
 """Independent noises of each scale."""
