@@ -161,7 +161,10 @@ def faces(photos: Sequence[Path], clips: Sequence[Path], out: Path) -> None:
     run("animate", "--source", out / "group.png", "--face", "all", "--driving", *clips, "-o", out / "o.mp4")
     rows = [row("the picture", people, 264)]
     for index in FRAMES[2:5]:
-        rows.append(row("the four drivers", [frames(clip, [index])[0] for clip in clips], 132))
+        drivers = [frames(clip, [index])[0] for clip in clips]
+        aside = [((0, 0), (driver.shape[1] // 2,) * 2, (0, 0)) for driver in drivers]  # each above the one it drives
+        wide = [np.pad(driver, pads, constant_values=255) for driver, pads in zip(drivers, aside, strict=True)]
+        rows.append(row("the four drivers", wide, 132))
         rows.append(row("", frames(out / "o.mp4", [index]), 264))
     sheet("control_faces.webp", rows)
 

@@ -82,6 +82,22 @@ def test_a_lost_beginning_does_not_say_where_the_head_begins() -> None:
     assert HeadPose.of_camera(moved[1].camera).origin == pytest.approx(home, abs=1e-5)
 
 
+def test_a_relative_motion_is_held_to_the_shoulders_too_and_counted_from_the_portraits_own_pose() -> None:
+    own = HeadPose.of_camera(HOME)
+    shifts = (0.05, 0.4)
+    poses = [HeadPose(rotation=own.rotation, origin=own.origin + np.array([x, 0.0, 0.0])) for x in shifts]
+    given = [replace(a_frame(0.0), camera=pose.camera()) for pose in poses]
+    moved = [HeadPose.of_camera(frame.camera) for frame in anchored(given, HOME, relative=True)]
+    for pose, shift in zip(moved, shifts, strict=True):
+        away = WANDER * math.tanh(shift / WANDER)
+        np.testing.assert_allclose(pose.origin - own.origin, [away, 0.0, 0.0], atol=1e-5)
+        np.testing.assert_allclose(pose.rotation, own.rotation, atol=1e-5)
+    far = replace(a_frame(0.0), camera=Camera.look_at_head(0.3 + math.radians(50.0)).to_vector()[0].numpy())
+    (turned,) = anchored([far], HOME, relative=True)
+    angle = math.acos((np.trace(HeadPose.of_camera(turned.camera).rotation @ own.rotation.T) - 1.0) / 2.0)
+    assert FREE_RAD < angle <= FARTHEST_RAD + 1e-6
+
+
 def test_a_photo_is_larger_than_a_crop_by_its_area() -> None:
     assert is_larger((100, 130, 3), Crop(50, 50, 100)) and not is_larger((100, 120, 3), Crop(50, 50, 100))
 

@@ -63,11 +63,12 @@ def inside(shape: tuple[int, ...], crop: Crop) -> Crop:
     return Crop(x, y, side)
 
 
-def anchored(frames: Iterable[DrivingFrame], camera: np.ndarray) -> Iterator[DrivingFrame]:
+def anchored(frames: Iterable[DrivingFrame], camera: np.ndarray, *, relative: bool = False) -> Iterator[DrivingFrame]:
     """Driving frames whose head begins where the portrait's is, by its own camera ``(25,)``, never leaves its shoulders, and
-    turns no farther than the photograph shows it."""
-    own, first = HeadPose.of_camera(camera), None
-    home, turned = own.origin, _towards(own.rotation)
+    turns no farther than the photograph shows it; a `relative` motion is counted from there already."""
+    own = HeadPose.of_camera(camera)
+    home = own.origin
+    first, turned = (home, np.eye(3)) if relative else (None, _towards(own.rotation))
     for frame in frames:
         pose = HeadPose.of_camera(frame.camera)
         if first is None and frame.found:

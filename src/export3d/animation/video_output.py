@@ -161,8 +161,8 @@ def driven_frames(
     portrait = {"own": subject.state, "camera": subject.camera, "reading": BetaReading.of(animator.model)}
     portrait["maps"] = animator.weight_maps
     frames = transfer(held, motion, time_base=driver.time_base, **portrait)
-    if subject.whole and not motion.relative:
-        frames = anchored(frames, subject.camera)
+    if subject.whole:
+        frames = anchored(frames, subject.camera, relative=motion.relative)
     for frame in frames:
         turned = replace(frame.state, turn=None) if rigid else turned_by(frame.state, frame.camera)
         yield replace(frame, state=turned)
