@@ -40,6 +40,7 @@ from scipy.spatial import ConvexHull
 from export3d.animation import Animator, MotionDriver, TransferOptions
 from export3d.animation.animator import turned_by
 from export3d.animation.framing import anchored
+from export3d.animation.head import HeadLayer
 from export3d.animation.paste import Pasteboard, pasteboard
 from export3d.animation.transfer import transfer
 from export3d.data.manifest import file_sha256
@@ -153,7 +154,7 @@ def measured(animator: Animator, path: Path, motion: Motion, count: int) -> tupl
     assert subject.person is not None
     own = animator.layer(subject.state, subject.camera)
     board = pasteboard(image, subject.crop, subject.person, own.opacity, landmarks=subject.landmarks)
-    still = Frame(board.paste(own), board.opacity_of(own), board.changing(own))
+    still = Frame(board.paste(own), opacity_of(board, own), board.changing(own))
     frames = list(driven(animator, board, motion, np.linspace(0, len(motion) - 1, count + 1).astype(int)[1:].tolist()))
     sharp = [sharpness(animator.tracker, frame.picture, board.photo, subject.crop) for frame in (still, *frames)]
     chin = float(animator.tracker.portrait(image, where=path.name).landmarks[8, 1])
@@ -182,7 +183,13 @@ def driven(animator: Animator, board: Pasteboard, motion: Motion, wanted: Sequen
     for index, frame in enumerate(anchored(moved, subject.camera)):
         if index in wanted:
             head = animator.layer(turned_by(frame.state, frame.camera), frame.camera)
-            yield Frame(board.paste(head), board.opacity_of(head), board.changing(head))
+            yield Frame(board.paste(head), opacity_of(board, head), board.changing(head))
+
+
+def opacity_of(board: Pasteboard, head: HeadLayer) -> np.ndarray:
+    """float32 ``(H, W)`` in [0, 1]: how much this head covers of each pixel of the photograph: a white one before black."""
+    white = replace(head, colours=255.0 * head.opacity.repeat(3, 1, 1))
+    return board.lay(white, np.zeros_like(board.photo))[..., 0].astype(np.float32) / 255.0
 
 
 def identity(tracker: Tracker, pictures: list[np.ndarray], photo: np.ndarray, crop: Crop) -> float:

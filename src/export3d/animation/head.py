@@ -16,9 +16,6 @@ HAZE = 0.3
 SIDE_FADE = 0.05
 """Over so much of the crop's side a picture that goes with a head falls off at its upper border and at its sides."""
 
-GOES_ON = 1.25
-"""Below a head its picture's lowest row goes on to so many times its height: the body."""
-
 
 @dataclass(frozen=True)
 class Place:
@@ -55,25 +52,14 @@ class HeadLayer:
         light *= 127.5 / opacity.clamp_min(HAZE)  # as if the head were solid
         return cls(light.clamp_(0.0, 255.0).mul_(clear), clear, place)
 
-    def seen_at(self, places: np.ndarray, picture: Tensor, first: tuple[int, int] = (0, 0)) -> np.ndarray:
-        """``(2, 3)``: pixel (x, y), counted from the `first` one, shows that pixel across and down of a `picture` of the head,
-        ``(.., H, W)`` of any size, which is this times (1, x, y).
-
-        Args:
-            places: ``(2, 3)``: pixel (x, y) lies in the crop where this times (1, x, y) says, in [0, 1].
-        """
+    def seen_at(self, places: np.ndarray, picture: Tensor) -> np.ndarray:
+        """``(2, 3)``: pixel (x, y) shows that pixel across and down of a `picture` of the head, ``(.., H, W)`` of any size, that
+        is this times (1, x, y); in the crop it lies where `places` ``(2, 3)`` times (1, x, y) says, in [0, 1]."""
         place, (size, room) = self.place or Place(), sizes(self.opacity)
         count = np.array(picture.shape[:-3:-1]) * (size / np.array(self.opacity.shape[:-3:-1]))
         matrix = places * (place.scale * count[:, None])
-        matrix[:, 0] += (np.array([place.x, place.y]) + room / size) * count - 0.5 + matrix[:, 1:] @ first
+        matrix[:, 0] += (np.array([place.x, place.y]) + room / size) * count - 0.5
         return matrix
-
-    def met(self, places: np.ndarray) -> np.ndarray:
-        """``(2, 4)``: the corners of the pixels that show the head, `places` as in `seen_at`, and what goes on below it."""
-        height, width = self.opacity.shape[-2:]
-        corners = np.array([[0.0, width, 0.0, width], [0.0, 0.0, GOES_ON * height, GOES_ON * height]]) - 0.5
-        matrix = self.seen_at(places, self.opacity)
-        return np.linalg.solve(matrix[:, 1:], corners - matrix[:, :1])
 
 
 def with_room(picture: Tensor, share: float) -> Tensor:

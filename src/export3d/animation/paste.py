@@ -58,7 +58,7 @@ class Pasteboard:
     Attributes:
         photo: uint8 ``(H, W, C)``, both sides even; C is 3, or 4 before nothing (premultiplied).
         rows, columns: the part of it that a head may touch, (h, w).
-        places: ``(2, 3)``: pixel (x, y) of `photo` lies in the crop where this times (1, x, y) says, in [0, 1].
+        places: ``(2, 3)``: its pixel (x, y) lies in the crop where this times (1, x, y) says, in [0, 1].
         share: float32 ``(1, h, w)`` in [0, 1], how far that part may change.
         hole: bool ``(h, w)``, where the old head was, its neighbourhood included.
         behind: float32 ``(C, h, w)`` in [0, 255], the part without the old head.
@@ -97,13 +97,8 @@ class Pasteboard:
         if not self.fused:
             light, opacity = self._warped(head)
             return self._changed(onto, lambda part: part + self.share * (laid(light, opacity, part) - part))
-        made, square, met = onto.copy(), self._square(head)[0], head.met(self.places)
-        low, high = np.floor(met.min(axis=1)), np.ceil(met.max(axis=1)) + 1.0
-        starts, ends = (self.columns.start, self.rows.start), (self.columns.stop, self.rows.stop)
-        (left, top), (right, bottom) = (np.clip(each, starts, ends).astype(int).tolist() for each in (low, high))
-        if left < right and top < bottom:
-            share = self.share[0, top - starts[1] : bottom - starts[1], left - starts[0] : right - starts[0]]
-            paste_head(made[top:bottom, left:right], square, head.seen_at(self.places, square, (left, top)), share)
+        made, square = onto.copy(), self._square(head)[0]
+        paste_head(made[self.rows, self.columns], square, head.seen_at(self.places, square), self.share[0])
         return made
 
     def _changed(self, onto: np.ndarray, change: Callable[[Tensor], Tensor]) -> np.ndarray:
@@ -119,12 +114,6 @@ class Pasteboard:
         changing[self.rows, self.columns] = (seen & (self.share[0] > 0.0)).numpy()
         return changing
 
-    def opacity_of(self, head: HeadLayer) -> np.ndarray:
-        """float32 ``(H, W)`` in [0, 1]: how much this head covers of each pixel."""
-        covered = np.zeros(self.photo.shape[:2], dtype=np.float32)
-        covered[self.rows, self.columns] = (self.share * self._warped(head)[1])[0].numpy()
-        return covered
-
     def _square(self, head: HeadLayer) -> Tensor:
         square = torch.cat([head.colours, head.opacity])[None]
         smaller = self.side / sizes(square)[0]
@@ -136,7 +125,7 @@ class Pasteboard:
 
     def _warped(self, head: HeadLayer) -> tuple[Tensor, Tensor]:
         square = self._square(head)
-        grid = grid_of(head.seen_at(self.places, square, (self.columns.start, self.rows.start)), self.share, square)
+        grid = grid_of(head.seen_at(self.places, square), self.share, square)
         warped = F.grid_sample(square, grid, "bicubic", "border", align_corners=False)[0]
         # Cubic kernels ring; what shows nothing must stay nothing.
         opacity = warped[3:].clamp(0.0, 1.0) * (warped[3:] > 1 / 512)
@@ -195,7 +184,11 @@ def pasteboard(
     else:
         photo, empty = _before(photo, backdrop, _at(person.share, photo), weight)
     share, hole, empty = (x[:, rows, columns].contiguous() for x in (share, weight > 0.0, empty))
-    where: dict[str, Any] = {"rows": rows, "columns": columns, "places": _affine(crop, scale, photo.shape)}
+    where: dict[str, Any] = {
+        "rows": rows,
+        "columns": columns,
+        "places": _affine(crop, scale, (columns.start, rows.start)),
+    }
     return Pasteboard(photo=photo, share=share, hole=hole[0], behind=empty, side=side, **where)
 
 
@@ -263,11 +256,11 @@ def _going(owned: Tensor, places: Tensor, room: float, side: float) -> Tensor:
     return 1.0 - soft(grown(stays.float(), 3 * rim), rim)
 
 
-def _affine(crop: Crop, scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """`Pasteboard.places`."""
-    far = np.array([[0.0, 0.0], [shape[1], 0.0], [0.0, shape[0]]])
-    start, across, down = crop.to_crop((far + 0.5) / scale).astype(np.float64)
-    return np.stack([start, (across - start) / shape[1], (down - start) / shape[0]], axis=1)
+def _affine(crop: Crop, scale: np.ndarray, first: tuple[int, int]) -> np.ndarray:
+    """`Pasteboard.places`, of the part from the `first` pixel on, across and down."""
+    far = 1024.0 * np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    start, across, down = crop.to_crop((far + first + 0.5) / scale).astype(np.float64)
+    return np.stack([start, (across - start) / far[1, 0], (down - start) / far[1, 0]], axis=1)
 
 
 def _straight(made: np.ndarray) -> np.ndarray:

@@ -40,10 +40,8 @@ class Scene:
         """Of the animator's portrait; `size` is the film's height."""
         if beside and backdrop is not None and backdrop.picture is None:
             raise UsageError("--background transparent and --side-by-side exclude each other; leave one out.")
-        board, source = None, subject.picture(size or subject.side)
-        if subject.whole:
-            board = board_of(animator, height=size, backdrop=backdrop)
-            source = board.photo
+        board = board_of(animator, height=size, backdrop=backdrop) if subject.whole else None
+        source = subject.picture(size or subject.side) if board is None else board.photo
         return cls(source=source, board=board, backdrop=backdrop, beside=beside)
 
     def picture(self, frame: DrivingFrame, animator: Animator, *, name: str) -> np.ndarray:

@@ -93,7 +93,7 @@ class Pasted(ctypes.Structure):
         *((name, _P) for name in ("head", "met")),
         *((name, _F * 3) for name in ("across", "down")),
         *((name, _P) for name in ("share", "made")),
-        *((name, _L) for name in ("line", "stride")),
+        ("stride", _L),
     ]
 
 

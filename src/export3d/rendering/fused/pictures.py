@@ -154,18 +154,16 @@ def paste_head(made: np.ndarray, head: Tensor, places: np.ndarray, share: Tensor
     Args:
         head: ``(4, H, W)``, colours in [0, 255] times the opacity, and the opacity.
         places: ``(2, 3)``: the pixel of the head across and down where pixel (x, y) lies is this times (1, x, y).
-        share: float32 ``(h, w)``, how far each pixel may change; it may be a part of a larger one.
+        share: float32 ``(h, w)``, how far each pixel may change.
     """
     height, width = share.shape
     if made.dtype != np.uint8 or made.shape != (height, width, 3) or made.strides[1:] != (3, 1):
         raise ValueError(f"paste_head: photo must be uint8 {(height, width, 3)}; got {made.dtype} {made.shape}")
-    if share.dtype != torch.float32 or share.stride(1) != 1:
-        raise ValueError(f"paste_head: share must be rows of float32; got {share.dtype}, strides {share.stride()}")
-    square, met = interleaved(head), _met(head[3])
+    square, met, kept = interleaved(head), _met(head[3]), share.detach().float().contiguous()
     call = binding.Pasted(
         **dict(head_height=head.shape[1], head_width=head.shape[2], height=height, width=width),
-        **dict(head=square.data_ptr(), met=met.ctypes.data, share=share.data_ptr(), made=made.ctypes.data),
-        **dict(line=share.stride(0), stride=made.strides[0]),
+        **dict(head=square.data_ptr(), met=met.ctypes.data, share=kept.data_ptr(), made=made.ctypes.data),
+        stride=made.strides[0],
     )
     call.across[:], call.down[:] = places.tolist()
     threads, library = torch.get_num_threads(), binding.library()

@@ -302,23 +302,36 @@ void layer(const export3d::Layered& l, int y) {
   }
 }
 
+// Keeps of the places first .. last only those x where start + step x lies between low and high.
+void keep_between(float start, float step, float low, float high, int& first, int& last) {
+  const float from = step > 0.0f ? low : high, to = step > 0.0f ? high : low;
+  if (step == 0.0f) {
+    if (start <= low || start >= high) last = first;
+    return;
+  }
+  const float begin = (from - start) / step, end = (to - start) / step + 1.0f;
+  if (begin > first) first = begin < last ? (int)begin : last;
+  if (end < last) last = end > first ? (int)end + 1 : first;
+}
+
 // One row of a photograph with a head in it. Where no tap of the cubic meets the head, `made` stays as it is.
 void paste(const export3d::Pasted& p, float* scratch, int y) {
   const int line = up(p.width, 16);
   CubicRow cubic(line, scratch);
   float *across = take(scratch, line), *down = take(scratch, line), *blended = take(scratch, 4 * (p.head_width + 2 * kMargin));
   const bool level = p.down[1] == 0.0f;
-  const float* share = p.share + (size_t)y * p.line;
-  for (int x = 0; x < line; ++x) {
-    across[x] = p.across[0] + p.across[1] * x + p.across[2] * y;
-    down[x] = p.down[0] + p.down[1] * x + p.down[2] * y;
-  }
-  for (int x = 0; x < line; x += kLanes) cubic.aim(x, load(across + x), load(down + x), p.head_width, p.head_height);
+  const float *share = p.share + (size_t)y * p.width, left = p.across[0] + p.across[2] * y, high = p.down[0] + p.down[2] * y;
+  int first = 0, last = p.width;
+  keep_between(left, p.across[1], -2.0f, p.head_width + 1.0f, first, last);
+  keep_between(high, p.down[1], -2.0f, 1e9f, first, last);  // its lowest row goes on: the body
+  if (first >= last) return;
+  for (int x = first / kLanes * kLanes; x < line; ++x) across[x] = left + p.across[1] * x, down[x] = high + p.down[1] * x;
+  for (int x = first / kLanes * kLanes; x < last; x += kLanes) cubic.aim(x, load(across + x), load(down + x), p.head_width, p.head_height);
   const int32_t* corners = (const int32_t*)cubic.corner;
-  const int wide = (p.head_width + 2 * kMargin) * 4, top = corners[0] / wide * wide;
-  if (level) cubic.blend(p.head, p.head_width, 0, blended);
-  uint8_t* to = p.made + (size_t)y * p.stride;
-  for (int x = 0; x < p.width; ++x, to += 3) {
+  const int wide = (p.head_width + 2 * kMargin) * 4, top = corners[first] / wide * wide;
+  if (level) cubic.blend(p.head, p.head_width, first, blended);
+  uint8_t* to = p.made + (size_t)y * p.stride + 3 * (size_t)first;
+  for (int x = first; x < last; ++x, to += 3) {
     if (!(share[x] > 0.0f) || !p.met[corners[x] / 4]) continue;
     const Four read = level ? cubic.read(blended + corners[x] - top, x) : cubic.read(p.head, p.head_width, x);
     // Cubic kernels ring; what shows nothing must stay nothing.

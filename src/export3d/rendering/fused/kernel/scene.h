@@ -89,9 +89,9 @@ struct Pasted {
   const float* head;                    // interleaved: colours in [0, 255] times opacity, opacity
   const uint8_t* met;                   // of each pixel of the interleaved head: whether the 4 x 4 from there on hold any of it
   float across[3], down[3];             // where pixel (x, y) lies in the head, in its pixels: of 1, x and y
-  const float* share;                   // (height, width), rows `line` numbers apart
+  const float* share;                   // (height, width)
   uint8_t* made;                        // (height, width, 3), rows `stride` bytes apart; before the call without this head
-  int64_t line, stride;
+  int64_t stride;
 };
 
 constexpr int kTile = 128, kBlock = 8;  // sides of the repeated pattern and of a block of the gain, pixels
