@@ -53,8 +53,8 @@ class HeadLayer:
         return cls(light.clamp_(0.0, 255.0).mul_(clear), clear, place)
 
     def seen_at(self, places: np.ndarray, picture: Tensor) -> np.ndarray:
-        """``(2, 3)``: pixel (x, y) shows that pixel across and down of a `picture` ``(.., H, W)`` of the head, of any size, that
-        is this times (1, x, y); in the crop it lies where `places` ``(2, 3)`` times (1, x, y) says, in [0, 1]."""
+        """``(2, 3)``: pixel (x, y) shows that pixel across and down of a `picture` ``(.., H, W)`` of the head, of any size,
+        that is this times (1, x, y); in the crop it lies where `places` ``(2, 3)`` times (1, x, y) says, in [0, 1]."""
         place, (size, room) = self.place or Place(), sizes(self.opacity)
         count = np.array(picture.shape[:-3:-1]) * (size / np.array(self.opacity.shape[:-3:-1]))
         matrix = places * (place.scale * count[:, None])
