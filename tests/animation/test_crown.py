@@ -100,6 +100,17 @@ def test_a_hat_that_the_crop_cuts_moves_with_all_that_the_photograph_shows_of_it
     assert light[3, 6:9, 45].min() > 0.9  # rows 21 to 23 of the photograph; the crop begins at 25
 
 
+def test_hair_that_the_photograph_cuts_ends_beyond_it_as_a_dome() -> None:
+    own = np.zeros((SIZE, SIZE), dtype=np.float32)
+    own[:, 40:60] = 1.0  # cut by the upper border of the photograph, at the crop's row 25
+    crop = Crop(50.0, 25.0, 100.0)
+    picture = np.full((SIZE, SIZE, 3), 90, dtype=np.uint8)
+    person = Person(share=own, own=own, plain=picture, spread=picture, crop=crop)
+    light = Crown.of(person, crop, a_head(), HOME).light[0, 3]
+    widths = [int((light[row] > 0.5).sum()) for row in (26, 21, 17, 12)]
+    assert widths[0] == 20 and widths[0] > widths[1] > widths[2] > widths[3] == 0
+
+
 @pytest.mark.parametrize("factor", [1.0, 1.1])
 def test_a_hat_goes_with_the_head(factor: float) -> None:
     pose = HeadPose.of_camera(HOME)

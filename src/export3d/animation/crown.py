@@ -61,10 +61,14 @@ class Crown:
         wider = replace(person.crop, side=person.crop.side * width / size)
         colours = planes(crop_image(person.spread, wider, width))[:, :rows]
         y, x = (np.mgrid[:rows, :width] + 0.5 - room) / size
-        places = crop.from_crop(np.stack([x, y], axis=-1)) / np.array(person.own.shape[::-1]) * 2.0 - 1.0
-        whole, grid = torch.from_numpy(person.own)[None, None], torch.from_numpy(places).float()[None]
-        share = F.grid_sample(whole, grid, "bilinear", "border", align_corners=False)[0]
-        opacity = ((share - HOLE_FROM) / (1.0 - 2.0 * HOLE_FROM)).clamp(0.0, 1.0)
+        half = np.array(person.own.shape[::-1]) / 2.0
+        places = crop.from_crop(np.stack([x, y], axis=-1)) - half
+        narrower = (np.abs(places) - half).clip(0.0)[
+            ..., ::-1
+        ]  # hair that the photograph cuts ends beyond it as a dome
+        grids = torch.from_numpy(np.stack([places + narrower, places - narrower]) / half).float()
+        shares = F.grid_sample(torch.from_numpy(person.own).expand(2, 1, -1, -1), grids, "bilinear", "border", False)
+        opacity = ((shares.amin(dim=0) - HOLE_FROM) / (1.0 - 2.0 * HOLE_FROM)).clamp(0.0, 1.0)
         island = round(ISLAND * size)
         opacity = opacity * grown(1.0 - grown(1.0 - opacity, island), island + 2)
         solid = (own.opacity > 0.5).float()
@@ -101,8 +105,7 @@ class Crown:
 
     def behind(self, head: HeadLayer, camera: np.ndarray) -> HeadLayer:
         """The rendered head, seen by the camera ``(25,)``, before its crown."""
-        rows = self.light.shape[-2]
-        grid = grid_of(self.places(camera), self.light, self.light)
+        rows, grid = self.light.shape[-2], grid_of(self.places(camera), self.light, self.light)
         moved = F.grid_sample(self.light, grid, "bilinear", "zeros", align_corners=False)[0]
         room = 1.0 - head.opacity[:, :rows]
         colours, opacity = head.colours.clone(), head.opacity.clone()

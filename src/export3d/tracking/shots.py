@@ -33,7 +33,8 @@ class ShotDetector:
         # No pixel moves its share further than its own change, so small changes need no histogram.
         change = np.abs(small - previous).sum(axis=-1).mean() * _BINS / 256.0
         return (
-            bool(change > self.threshold) and histogram_distance(*map(_histogram, (previous, small))) > self.threshold
+            bool(change > self.threshold)
+            and histogram_distance(*map(color_histogram, (previous, small))) > self.threshold
         )
 
 
@@ -46,12 +47,8 @@ def reduced(image: np.ndarray) -> np.ndarray:
     return np.asarray(small, dtype=np.float32)
 
 
-def color_histogram(image: np.ndarray) -> np.ndarray:
-    """``(1000,)`` shares of 10 x 10 x 10 colours in the picture reduced to 64 x 36, smoothed over neighbouring bins."""
-    return _histogram(reduced(image))
-
-
-def _histogram(small: np.ndarray) -> np.ndarray:
+def color_histogram(small: np.ndarray) -> np.ndarray:
+    """``(1000,)`` shares of 10 x 10 x 10 colours in a `reduced` picture, smoothed over neighbouring bins."""
     # Each value is shared between the two nearest bins, so that a slow change of light does not jump across an edge.
     position = small.reshape(-1, 3) / 256.0 * _BINS - 0.5
     low = np.floor(position).astype(int)
