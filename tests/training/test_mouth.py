@@ -14,7 +14,7 @@ from export3d.fitting.detections import Detections
 from export3d.fitting.mouth import build_mouth_map, fit_mouth_map
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.tracking.head_fit import HeadFit
-from export3d.tracking.mouth import MOUTH_WEIGHTS, mouth_features
+from export3d.tracking.mouth import MOUTH_WEIGHTS, facing_front, mouth_features
 
 PEOPLE, FRAMES = 10, 20
 JAW = EXPRESSION_NAMES.index("jawOpen")
@@ -49,7 +49,7 @@ def made_up(seed: int, *, chins: float = 0.0) -> Detections:
 @pytest.mark.parametrize("chins", [0.0, 0.1])
 def test_the_change_of_a_jaw_is_found_whatever_chins_people_have(chins):
     mouth, others = fit_mouth_map(made_up(0, chins=chins)), made_up(1)
-    told = mouth_features(others.mesh, others.scores) @ mouth.weight + mouth.bias
+    told = mouth_features(facing_front(others.mesh), others.scores) @ mouth.weight + mouth.bias
     jaw, truth = told[:, MOUTH_WEIGHTS.index("jawOpen")], others.true_weights[:, JAW]
     assert np.polyfit(truth, jaw, 1)[0] == pytest.approx(1.0, abs=0.05)
     assert np.corrcoef(truth, jaw)[0, 1] > 0.99
@@ -59,7 +59,9 @@ def test_the_change_of_a_jaw_is_found_whatever_chins_people_have(chins):
 def test_a_ridge_shrinks_what_is_read():
     others = made_up(1)
     free, held = (
-        (mouth_features(others.mesh, others.scores) @ fit_mouth_map(made_up(0), ridge).weight).std(axis=0).max()
+        (mouth_features(facing_front(others.mesh), others.scores) @ fit_mouth_map(made_up(0), ridge).weight)
+        .std(axis=0)
+        .max()
         for ridge in (1e-6, 1e3)
     )
     assert free > 0.2 and held < 0.2 * free

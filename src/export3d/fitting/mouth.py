@@ -24,7 +24,15 @@ from export3d.fitting.ridge import ridge_map
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.tracking.faces import FaceTracker
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
-from export3d.tracking.mouth import LIPS, MIRROR_LIPS, MOUTH_SCORES, MOUTH_WEIGHTS, MouthMap, mouth_features
+from export3d.tracking.mouth import (
+    LIPS,
+    MIRROR_LIPS,
+    MOUTH_SCORES,
+    MOUTH_WEIGHTS,
+    MouthMap,
+    facing_front,
+    mouth_features,
+)
 
 RIDGE = 0.007
 """Of the features' own variances."""
@@ -103,7 +111,7 @@ def fit_mouth_map(seen: Detections, ridge: float = RIDGE) -> MouthMap:
 
     Every frame counts as its mirror image too, so that a mirrored face gives mirrored weights.
     """
-    features, weights = mouth_features(seen.mesh, seen.scores), seen.true_weights[:, _SHAPES]
+    features, weights = mouth_features(facing_front(seen.mesh), seen.scores), seen.true_weights[:, _SHAPES]
     person = torch.from_numpy(np.concatenate([seen.clip, seen.clip]))
     rows = np.concatenate([features, mirrored_features(features)]).astype(np.float64)
     wanted = np.concatenate([weights, weights[:, _mirrored()]]).astype(np.float64)
@@ -132,5 +140,5 @@ def _mirrored() -> list[int]:
 
 def _read(mouth: MouthMap, seen: Detections) -> tuple[torch.Tensor, torch.Tensor]:
     """What the map tells ``(N, Q)``, and the truth."""
-    told = mouth_features(seen.mesh, seen.scores) @ mouth.weight + mouth.bias
+    told = mouth.read(facing_front(seen.mesh), seen.scores)
     return torch.from_numpy(told).double(), torch.from_numpy(seen.true_weights[:, _SHAPES]).double()

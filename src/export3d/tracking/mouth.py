@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from export3d.face_state import ARKIT_NAMES
-from export3d.tracking.faces import BLENDSHAPE_NAMES, Face, arkit_weights_of
+from export3d.tracking.faces import BLENDSHAPE_NAMES
 from export3d.tracking.head_fit import HeadFit
 from export3d.tracking.linear_map import LinearMap
 from export3d.tracking.mesh_regressor import turn_to_template
@@ -48,25 +48,19 @@ class MouthMap(LinearMap):
 
     NAME, VERSION, SHAPE = "mouth", "1", (3 * len(LIPS) + len(MOUTH_SCORES), len(MOUTH_WEIGHTS))
 
-    def weights(self, face: Face) -> np.ndarray:
-        """`FaceState.weights` ``(52,)`` of a face: its scores, with jaw and lips as the map reads them (about 0 to 1, not cut
-        off there); the scores alone, NaN where there are none, of a tracker that gives no mesh."""
-        weights = arkit_weights_of(face)
-        if face.mesh is not None and face.blendshapes is not None:
-            features = mouth_features(face.mesh[None], face.blendshapes[None])
-            np.put(weights, COLUMNS, features @ self.weight + self.bias)
-        return weights
+    def read(self, turned: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """`MOUTH_WEIGHTS` ``(N, Q)`` of faces, about 0 to 1 and not cut off there; arguments as of :func:`mouth_features`."""
+        return mouth_features(turned, scores) @ self.weight + self.bias
 
 
-def mouth_features(mesh: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Meshes ``(N, 478, 3)`` as `Face.mesh`, of any scale and pose, and scores ``(N, 52)`` -> ``(N, P)`` float32."""
-    turned = facing_front(mesh)
+def mouth_features(turned: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Meshes ``(N, 478, 3)`` that face the front, and scores ``(N, 52)`` -> ``(N, P)`` float32."""
     lips = turned[:, list(LIPS)] - turned[:, [NOSE]]
-    return np.concatenate([lips.reshape(len(mesh), -1), scores[:, list(MOUTH_SCORES)]], axis=1).astype(np.float32)
+    return np.concatenate([lips.reshape(len(turned), -1), scores[:, list(MOUTH_SCORES)]], axis=1).astype(np.float32)
 
 
 def facing_front(mesh: np.ndarray) -> np.ndarray:
-    """Meshes ``(N, 478, 3)`` with the head's pose and size taken out; x right, y down, scene units."""
+    """Meshes ``(N, 478, 3)`` as `Face.mesh` with the head's pose and size taken out; x right, y down, scene units."""
     fit = HeadFit.load()
     template, weight = (
         torch.from_numpy(fit.template * np.array([1.0, -1.0, -1.0], np.float32)),

@@ -19,6 +19,7 @@ from export3d.tracking.gaze import GazeMap, unknown_gaze
 from export3d.tracking.mouth import MouthMap
 from export3d.tracking.selection import choose_face, parse_choice
 from export3d.tracking.shots import ShotDetector
+from export3d.tracking.weights import weights_of
 
 MIN_FACE_PX = 40.0
 """Least height of a face in a source portrait; below it the crop is mostly made of interpolated pixels."""
@@ -46,7 +47,7 @@ class Portrait:
     gaze: np.ndarray = field(default_factory=unknown_gaze)
     """``(2,)`` float32 radians in the head's frame, sideways (+ to the image right) and up; NaN where it is unknown."""
     weights: np.ndarray = field(default_factory=unknown_weights)
-    """``(52,)`` float32, single expression weights, order of `ARKIT_NAMES`: scores, and jaw and lips as `MouthMap` reads them;
+    """``(52,)`` float32, single expression weights, order of `ARKIT_NAMES`: see `weights_of`;
     NaN where the tracker gives none."""
     others: tuple[Crop, ...] = ()
     """Of the other faces in the image."""
@@ -165,7 +166,7 @@ class Tracker:
             landmarks=landmarks,
             crop=crop,
             gaze=self._gaze_of(face),
-            weights=self._mouth.weights(face),
+            weights=weights_of(face, self._mouth),
             others=tuple(other for each, other in zip(faces, crops[1:], strict=True) if each is not face),
         )
 
@@ -204,7 +205,7 @@ class Tracker:
             camera=camera,
             confidence=face.confidence,
             gaze=self._last_gaze,
-            weights=self._mouth.weights(face),
+            weights=weights_of(face, self._mouth),
             cut=cut,
         )
 
