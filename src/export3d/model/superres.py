@@ -54,7 +54,7 @@ class SuperResolution(nn.Module):
         """The first block and the doubling: features and RGB at the output size."""
         start = None if self.config.start_size is None else round(self.config.start_size * share)
         if start is not None and start != rgb.shape[-1]:
-            features, rgb = (_resize(x, start) for x in (features, rgb))
+            features, rgb = (resize(x, start) for x in (features, rgb))
         x = F.leaky_relu(self.low_first(features), self.config.slope)
         x = F.leaky_relu(self.low_second(x), self.config.slope)
         rgb = rgb + self.low_rgb(x).float()
@@ -66,5 +66,8 @@ def upsample2(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
-def _resize(x: Tensor, size: int) -> Tensor:
-    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+def resize(image: Tensor, size: int) -> Tensor:
+    """Antialiased bilinear resize of ``(B, C, H, W)`` to a square of `size`."""
+    if image.shape[-1] == size:
+        return image
+    return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

@@ -77,7 +77,10 @@ def draw_figures(settings: Settings, folder: Path, report: Reporter) -> list[Pat
             report.line(f"figures: {figure.name} needs the models of {', '.join(figure.members)}; train them first")
             continue
         path = folder / figure.name
-        if figure.name == SWEEP and not _has_basis(files[members[0]]):
+        if (
+            figure.name == SWEEP
+            and read_checkpoint(files[members[0]], kind="export3d").config["expression"]["kind"] != "lebs"
+        ):
             report.line(f"figures: {figure.name} needs a model with a basis")
             continue
         fingerprint = {
@@ -165,10 +168,6 @@ def _figures(settings: Settings) -> list[_Figure]:
         ),
         _Figure(name=SWEEP, members=("main",), draw=lambda m, d: basis_sweep(first(m), d)),
     ]
-
-
-def _has_basis(path: Path) -> bool:
-    return read_checkpoint(path, kind="export3d").config["expression"]["kind"] == "lebs"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -37,11 +37,6 @@ def parse_choice(text: str | int | None, option: str = "--face") -> str | int | 
     )
 
 
-def left_to_right(faces: Sequence[Face]) -> list[Face]:
-    """The faces in the order of their numbers: by the horizontal centre of their boxes."""
-    return sorted(faces, key=lambda face: float(face.box[0] + face.box[2]))
-
-
 def choose_face(faces: Sequence[Face], choice: str | int | None, *, where: str, option: str = "--face") -> Face:
     """Pick one of at least one face.
 
@@ -55,7 +50,7 @@ def choose_face(faces: Sequence[Face], choice: str | int | None, *, where: str, 
     """
     if not faces:
         raise ValueError("choose_face needs at least one face")
-    ordered = left_to_right(faces)
+    ordered = sorted(faces, key=lambda face: float(face.box[0] + face.box[2]))  # from left to right
     if choice is None:
         tallest = max(face.height_px for face in ordered)
         rivals = [face for face in ordered if face.height_px >= MINOR_SHARE * tallest]

@@ -13,10 +13,10 @@ from export3d.camera import Camera
 from export3d.data.source import ClipSource
 from export3d.face_state import FaceState
 from export3d.images import to_tensor, to_uint8
+from export3d.model.superres import resize
 from export3d.portrait.drivable import Model, drivable
 from export3d.portrait.model import PortraitModel
 from export3d.rendering.fused import EVERYTHING
-from export3d.training.batches.windows import resize
 
 
 @dataclass(frozen=True, kw_only=True)

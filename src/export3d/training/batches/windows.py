@@ -12,13 +12,6 @@ from export3d.rendering.rays import Window
 _INSIDE_SHARE = 0.75  # a pixel of the shrunk depth counts if this share of it is head
 
 
-def resize(image: Tensor, size: int) -> Tensor:
-    """Antialiased bilinear resize of ``(B, C, H, W)`` to a square of `size`."""
-    if image.shape[-1] == size:
-        return image
-    return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-
-
 def cut(image: Tensor, window: Window | None, scale: int = 1) -> Tensor:
     """The window of each sample: ``(B, C, H, W)`` -> ``(B, C, side * scale, side * scale)``."""
     if window is None:

@@ -21,6 +21,7 @@ from export3d.data.pairs import counter_rng
 from export3d.data.source import ClipSource
 from export3d.errors import TrainingError, UsageError
 from export3d.images import to_tensor_of
+from export3d.model.superres import resize
 from export3d.portrait.compose import Pass, compose_photo
 from export3d.portrait.loading import save_model
 from export3d.portrait.model import PortraitModel
@@ -31,7 +32,7 @@ from export3d.rendering.rays import Window
 from export3d.training.batches.frame_store import FrameStore
 from export3d.training.batches.pair_batch import PairBatch
 from export3d.training.batches.pair_batches import pair_batch, window_at
-from export3d.training.batches.windows import cut, focus_weight, resize, shrink_mask, trim
+from export3d.training.batches.windows import cut, focus_weight, shrink_mask, trim
 from export3d.training.loop.distributed import World
 from export3d.training.loop.optimizers import WeightMean, clip_gradients, make_adam, set_rate
 from export3d.training.loop.run import cosine_rate, require_finite

@@ -20,11 +20,11 @@ from export3d.expression.contrastive import contrastive_loss, retrieval_accuracy
 from export3d.expression.image_encoder import ImageEncoder
 from export3d.expression.lebs import LeBS
 from export3d.images import to_tensor_of
+from export3d.model.superres import resize
 from export3d.precision import uses_bf16
 from export3d.training.batches.augment import AugmentConfig
 from export3d.training.batches.clip_batches import ClipBatch, clip_batch
 from export3d.training.batches.frame_store import FrameStore
-from export3d.training.batches.windows import resize
 from export3d.training.loop.distributed import World
 from export3d.training.loop.optimizers import clip_gradients, make_adam, scaled_rate, set_rate
 from export3d.training.loop.run import cosine_rate, require_finite

@@ -71,11 +71,6 @@ class TrainSetup:
         )
 
 
-def learns_expression(variant: str) -> bool:
-    """Whether a variant of `ABLATIONS` trains its expression encoder end to end, from random weights."""
-    return ABLATIONS[variant].get("pretrained") is False
-
-
 def prepare_training(
     config: TrainConfig,
     variant: str,
@@ -107,7 +102,7 @@ def prepare_training(
     config = replace(config, model=ablation(config.model, variant))
     notes: dict[str, Any] = {}
     encoder = None
-    if expression is not None and not learns_expression(variant):
+    if expression is not None and ABLATIONS[variant].get("pretrained") is not False:
         encoder, stored = load_expression(expression)
         check_same_extractor(stored, extractor)
         notes["expression_step"] = stored["step"]

@@ -14,12 +14,13 @@ from export3d.camera import Camera
 from export3d.errors import TrainingError
 from export3d.images import to_tensor_of
 from export3d.model.result import Render
+from export3d.model.superres import resize
 from export3d.portrait.drivable import Model, drivable
 from export3d.portrait.model import PortraitModel
 from export3d.portrait.state import DrivenPlanes
 from export3d.rendering.rays import Window
 from export3d.training.batches.pair_batch import PairBatch
-from export3d.training.batches.windows import cut, focus_weight, resize, shrink_depth, shrink_mask, trim
+from export3d.training.batches.windows import cut, focus_weight, shrink_depth, shrink_mask, trim
 from export3d.training.losses.terms import (
     LossWeights,
     PerceptualFunction,
