@@ -92,7 +92,8 @@ def run(options: MeasureOptions, command: str) -> None:
     contrast: dict[str, Any] | None = None
     if face_network.exists():
         contrast = content.measure_contrast(expression, load_face_network(face_network)[0], dataset, notes["pretrain"])
-        contrast["train_retrieval"] = _last_logged(run_folder / "metrics.jsonl", "retrieval")
+        log = reversed(read_log(run_folder / "metrics.jsonl"))
+        contrast["train_retrieval"] = next((entry["retrieval"] for entry in log if "retrieval" in entry), None)
     _print(rows, chances, contrast, verdicts)
     shown = _draw(options.figure, sample, coefficients, options.figure_identities)
     if options.output is not None:
@@ -175,11 +176,6 @@ def _sample(options: MeasureOptions, dataset: Any, extractor: LinearExtractor) -
             f"--identities: the head model '{head.name}' is not the one of {options.data}; give the right --head-model."
         )
     return draw_sample(head, extractor, identities=options.identities, frames=options.frames, seed=options.seed)
-
-
-def _last_logged(log: Path, name: str) -> float | None:
-    """The last value of a run's log, or None without one."""
-    return next((entry[name] for entry in reversed(read_log(log)) if name in entry), None)
 
 
 def _print(

@@ -186,7 +186,9 @@ def resample(frames: Iterable[SourceFrame], fps: Fraction) -> Iterator[tuple[int
 def passes(cuts: tuple[Cut, ...]) -> list[list[Cut]]:
     """Group cuts so that those of one group follow each other in time: each group needs one decoding of the video."""
     groups: list[list[Cut]] = []
-    for cut in sorted(cuts, key=_begin):
+    for cut in sorted(
+        cuts, key=lambda cut: (float(cut.first_frame or 0 if cut.start_s is None else cut.start_s), cut.name)
+    ):
         for group in groups:
             if _ends_before(group[-1], cut):
                 group.append(cut)
@@ -194,10 +196,6 @@ def passes(cuts: tuple[Cut, ...]) -> list[list[Cut]]:
         else:
             groups.append([cut])
     return groups
-
-
-def _begin(cut: Cut) -> tuple[float, str]:
-    return float(cut.start_s if cut.start_s is not None else cut.first_frame or 0), cut.name
 
 
 def _ends_before(first: Cut, second: Cut) -> bool:
