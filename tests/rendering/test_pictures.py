@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.animation.crown import Crown
-from export3d.animation.head import HAZE, HeadLayer, with_room
+from export3d.animation.head import HAZE, HeadLayer
 from export3d.animation.paste import Pasteboard
 from export3d.camera import Camera
 from export3d.face_state import FaceState
@@ -111,18 +112,19 @@ def test_a_head_before_its_crown_is_that_of_pytorch(
 ) -> None:
     monkeypatch.setenv(binding.VARIABLE, kernel)
     torch.manual_seed(7)
-    picture, behind = (with_room(2.0 * torch.rand(3, side, side) - 1.0, room) for _ in range(2))
-    opacity = with_room((1.4 * torch.rand(1, side, side) - 0.2).clamp(0.0, 1.0), room)
-    height, width = opacity.shape[1:]
+    picture, behind = (2.0 * torch.rand(3, side, side) - 1.0 for _ in range(2))
+    opacity = (1.4 * torch.rand(1, side, side) - 0.2).clamp(0.0, 1.0)
+    head = HeadLayer.of_picture(picture, opacity, behind).with_room(room)
+    height, width = head.opacity.shape[1:]
     home = HeadPose.of_camera(Camera.look_at_head().to_vector()[0].numpy())
     crown = Crown(light=torch.rand(1, 4, height - 5, width), home=home, size=side)
     camera = Camera.look_at_head(0.3, roll=0.4).to_vector()[0].numpy()
-    head = HeadLayer.of_picture(picture, opacity, behind)
     for expected, light, places in (
         (head, None, None),
         (crown.behind(head, camera), crown.framed, crown.places(camera)),
     ):
-        colours, clear = head_layer(picture, opacity, behind, haze=HAZE, crown=light, places=places)
+        more = {"room": width - height, "crown": light, "places": places}
+        colours, clear = head_layer(picture, opacity, behind, haze=HAZE, **more)
         assert torch.allclose(colours, expected.colours, atol=2e-2) and torch.allclose(
             clear, expected.opacity, atol=1e-4
         )
@@ -186,14 +188,16 @@ def test_with_the_renderer_switched_off_pytorch_composes(model: PortraitModel, m
 
 
 @needs_kernel
+@pytest.mark.parametrize("turn", [0.0, 0.3, 3.0])
 @pytest.mark.parametrize("side", [9.0, 40.0])
-def test_a_pasted_head_is_that_of_pytorch_to_a_level(side: float) -> None:
+def test_a_pasted_head_is_that_of_pytorch_to_a_level(side: float, turn: float) -> None:
     torch.manual_seed(5)
     rng = np.random.default_rng(5)
     opacity = torch.rand(1, 20, 20).round(decimals=1)
     opacity[..., :9] = 0.0  # where no head is, the photograph without one stays
     head = HeadLayer(255.0 * torch.rand(3, 20, 20) * opacity, opacity)
-    grid = torch.randn(1, 14, 17, 2) * 0.7
+    matrix = 0.8 * torch.tensor([[math.cos(turn), -math.sin(turn), 0.2], [math.sin(turn), math.cos(turn), 0.3]])
+    grid = F.affine_grid(matrix[None], [1, 1, 14, 17], align_corners=False)
     share = torch.rand(1, 14, 17).sub(0.3).clamp_min(0.0)
     board = Pasteboard(
         photo=rng.integers(0, 256, (24, 30, 3), dtype=np.uint8),
@@ -211,11 +215,11 @@ def test_a_pasted_head_is_that_of_pytorch_to_a_level(side: float) -> None:
 @needs_kernel
 def test_wrong_pictures_are_refused_with_a_reason() -> None:
     photo, head = np.zeros((4, 6, 3), dtype=np.uint8), torch.zeros(4, 8, 8)
-    grid, share, behind = torch.zeros(4, 6, 2), torch.zeros(4, 6), torch.zeros(3, 4, 6)
+    places, share, behind = np.zeros((2, 3)), torch.zeros(4, 6), torch.zeros(3, 4, 6)
     with pytest.raises(ValueError, match="photo must be uint8"):
-        paste_head(photo.astype(np.float32), head, grid, share, behind, photo=photo)
-    with pytest.raises(ValueError, match="grid"):
-        paste_head(photo, head, grid[:3], share, behind, photo=photo)
+        paste_head(photo.astype(np.float32), head, places, share, behind, photo=photo)
+    with pytest.raises(ValueError, match="places"):
+        paste_head(photo, head, places[:1], share, behind, photo=photo)
     with pytest.raises(ValueError, match="add_pattern"):
         add_pattern(photo, np.zeros((128, 128), dtype=np.int16), np.zeros((1, 1), dtype=np.int16))
 

@@ -14,7 +14,7 @@ import torch
 
 from export3d.animation.crown import Crown, before_crown
 from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_larger
-from export3d.animation.head import HeadLayer, with_room
+from export3d.animation.head import HeadLayer
 from export3d.animation.lids import Lids
 from export3d.animation.paste import DETAIL_PX, LARGEST_PX
 from export3d.animation.person import Person, continued, person_apart
@@ -252,8 +252,8 @@ class Animator:
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else camera
         person, crown = self._current().person, self._current().crown
         room = 0.0 if person is None else person.room
-        parts = tuple(with_room(x[0], room) for x in (render.image, render.image_opacity, behind))
-        return before_crown(parts, crown, vector, fused=self.fast is not None and fused_status()[0])
+        parts = (render.image[0], render.image_opacity[0], behind[0])
+        return before_crown(parts, crown, vector, room=room, fused=self.fast is not None and fused_status()[0])
 
     @property
     def weight_maps(self) -> WeightMaps | None:

@@ -116,13 +116,16 @@ class Crown:
         return torch.from_numpy(np.concatenate([matrix, shift[:, None]], axis=1)).float()[None]
 
 
-def before_crown(parts: tuple[Tensor, ...], crown: Crown | None, camera: np.ndarray, *, fused: bool) -> HeadLayer:
-    """The head of `HeadLayer.of_picture`'s `parts`, seen by the camera ``(25,)``, before its crown; by the compiled renderer
-    where `fused`."""
+def before_crown(
+    parts: tuple[Tensor, ...], crown: Crown | None, camera: np.ndarray, *, room: float, fused: bool
+) -> HeadLayer:
+    """The head of `HeadLayer.of_picture`'s `parts` with `room`, seen by the camera ``(25,)``, before its crown; by the compiled
+    renderer where `fused`."""
     if fused:
         light, places = (None, None) if crown is None else (crown.framed, crown.places(camera))
-        return HeadLayer(*head_layer(*parts, haze=HAZE, crown=light, places=places))
-    head = HeadLayer.of_picture(*parts)
+        pixels = round(room * parts[0].shape[-1])
+        return HeadLayer(*head_layer(*parts, haze=HAZE, room=pixels, crown=light, places=places))
+    head = HeadLayer.of_picture(*parts).with_room(room)
     return head if crown is None else crown.behind(head, camera)
 
 

@@ -79,7 +79,7 @@ class Pasteboard:
         if self.fused:
             made, part = self._bare.copy(), (self.rows, self.columns)
             paste_head(
-                made[part], self._square(head)[0], self.grid[0], self.share[0], self.behind, photo=self.photo[part]
+                made[part], self._square(head)[0], self._places, self.share[0], self.behind, photo=self.photo[part]
             )
             return made
         return self._showing(laid(*self._warped(head), self.behind))
@@ -87,6 +87,13 @@ class Pasteboard:
     def empty(self) -> np.ndarray:
         """uint8 ``(H, W, C)``: the photograph without the old head."""
         return self._showing(self.behind)
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """``(2, 3)``: `grid`, which is an affine map, at pixel (x, y) is this times (1, x, y)."""
+        first, across, down = (self.grid[0, y, x].double().numpy() for y, x in ((0, 0), (0, -1), (-1, 0)))
+        steps = [max(n - 1, 1) for n in self.grid.shape[1:3]]
+        return np.stack([first, (across - first) / steps[1], (down - first) / steps[0]], axis=1)
 
     @cached_property
     def _bare(self) -> np.ndarray:

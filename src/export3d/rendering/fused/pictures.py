@@ -111,24 +111,34 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
 
 
 def head_layer(
-    picture: Tensor, opacity: Tensor, behind: Tensor, *, haze: float, crown: Tensor | None, places: np.ndarray | None
+    picture: Tensor,
+    opacity: Tensor,
+    behind: Tensor,
+    *,
+    haze: float,
+    room: int,
+    crown: Tensor | None,
+    places: np.ndarray | None,
 ) -> tuple[Tensor, Tensor]:
     """Colours ``(3, H, W)`` in [0, 255] times the opacity, and opacity ``(1, H, W)``, of the head in a `picture` before
-    `behind`, both ``(3, H, W)`` in [-1, 1], with its `opacity` ``(1, H, W)``; behind it its crown.
+    `behind`, both ``(3, S, S)`` in [-1, 1], with its `opacity` ``(1, S, S)``; behind it its crown.
 
     Args:
         haze: opacity below it shows nothing.
+        room: pixels above the picture and at both sides, H - S; there is nothing but the crown.
         crown: ``(h + 2, W + 2, 4)``, colours and opacity like the result's, of the upper rows, with a border of zeros.
         places: ``(2, 3)``: the pixel across and down where pixel (x, y) lies in the crown is this times (1, x, y).
     """
-    height, width = picture.shape[-2:]
-    if width < 16:
-        raise ValueError(f"head_layer: expected at least 16 pixels; got {width}")
-    check_shape("behind", behind, 3, height, width)
-    check_shape("opacity", opacity, 1, height, width)
+    side = picture.shape[-1]
+    if side < 16:
+        raise ValueError(f"head_layer: expected at least 16 pixels; got {side}")
+    check_shape("picture", picture, 3, side, side)
+    check_shape("behind", behind, 3, side, side)
+    check_shape("opacity", opacity, 1, side, side)
     kept = [x.detach().float().contiguous() for x in (picture, opacity, behind)]
+    height, width = side + room, side + 2 * room
     colours, clear = torch.empty(3, height, width), torch.empty(1, height, width)
-    call = binding.Layered(height, width, 0, haze, *(x.data_ptr() for x in kept))
+    call = binding.Layered(height, width, 0, room, haze, *(x.data_ptr() for x in kept))
     call.colours, call.clear = colours.data_ptr(), clear.data_ptr()
     if crown is not None and places is not None:
         check_shape("crown", crown, None, width + 2, 4)
@@ -139,26 +149,27 @@ def head_layer(
 
 
 def paste_head(
-    made: np.ndarray, head: Tensor, grid: Tensor, share: Tensor, behind: Tensor, *, photo: np.ndarray
+    made: np.ndarray, head: Tensor, places: np.ndarray, share: Tensor, behind: Tensor, *, photo: np.ndarray
 ) -> None:
     """Put a head into a rectangle of a photograph, `made`, uint8 ``(h, w, 3)`` (its rows may lie apart), that holds none yet.
 
     Args:
         head: ``(4, H, W)``, colours in [0, 255] times the opacity, and the opacity.
-        grid: float32 ``(h, w, 2)``, where each pixel lies in the head, in [-1, 1].
+        places: ``(2, 3)``: where pixel (x, y) lies in the head, in [-1, 1], is this times (1, x, y).
         share: float32 ``(h, w)``; 0 leaves a pixel alone.
         behind: float32 ``(3, h, w)`` in [0, 255], the photograph without a head.
         photo: uint8 ``(h, w, 3)``, the photograph itself; `made` is between the two by `share`.
     """
     height, width = share.shape
-    check_shape("grid", grid, height, width, 2)
+    if places.shape != (2, 3):
+        raise ValueError(f"paste_head: places must be (2, 3); got {places.shape}")
     check_shape("behind", behind, 3, height, width)
     for picture in (made, photo):
         if picture.dtype != np.uint8 or picture.shape != (height, width, 3) or picture.strides[1:] != (3, 1):
             given = f"{picture.dtype} {picture.shape}"
             raise ValueError(f"paste_head: photo must be uint8 {(height, width, 3)}; got {given}")
     square, met = interleaved(head), _met(head[3])
-    kept = [x.detach().float().contiguous() for x in (grid, share, behind)]
+    kept = [x.detach().float().contiguous() for x in (share, behind)]
     call = binding.Pasted(
         *(
             head.shape[1],
@@ -171,6 +182,8 @@ def paste_head(
         ),
         *(photo.ctypes.data, made.ctypes.data, photo.strides[0], made.strides[0]),
     )
+    for to, row, size in zip((call.across, call.down), places, (head.shape[2], head.shape[1]), strict=True):
+        to[:] = (row * size / 2.0 + [(size - 1) / 2.0, 0.0, 0.0]).tolist()
     threads, library = torch.get_num_threads(), binding.library()
     work = torch.empty(library.export3d_fused_paste_floats(ctypes.byref(call), _kernel(), threads))
     library.export3d_fused_paste(ctypes.byref(call), _kernel(), threads, work.data_ptr())

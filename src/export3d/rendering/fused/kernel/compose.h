@@ -320,23 +320,30 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
   }
 }
 
-// One row of a head layer (`HeadLayer.of_picture`, `Crown.behind`).
+// One row of a head layer (`HeadLayer.of_picture`, `Crown.behind`): the picture with nothing around it, and the crown.
 void layer(const export3d::Layered& l, int y) {
-  const size_t area = (size_t)l.height * l.width, at = (size_t)y * l.width;
-  const float *opacity = l.opacity + at, *picture = l.picture + at, *behind = l.behind + at;
-  float *colours = l.colours + at, *clear = l.clear + at;
-  for (int step = 0; step < l.width; step += kLanes) {
-    const int x = least_of(step, l.width - kLanes);  // the last ones may be done twice
+  const int row = y - l.room, side = l.width - 2 * l.room;
+  const size_t area = (size_t)l.height * l.width, at = (size_t)y * l.width, own = (size_t)(l.height - l.room) * side;
+  float *colours = l.colours + at, *clear = l.clear + at, *lines[] = {colours, colours + area, colours + 2 * area, clear};
+  for (float* line : lines) {
+    std::memset(line, 0, (row < 0 ? l.width : l.room) * sizeof(float));
+    std::memset(line + l.width - l.room, 0, l.room * sizeof(float));
+  }
+  const size_t from = row < 0 ? 0 : (size_t)row * side;
+  const float *opacity = l.opacity + from, *picture = l.picture + from, *behind = l.behind + from;
+  for (int step = 0; row >= 0 && step < side; step += kLanes) {
+    const int x = least_of(step, side - kLanes), to = x + l.room;  // the last ones may be done twice
     const Floats given = load(opacity + x), shown = within((given - l.haze) * (1.0f / (1.0f - 2.0f * l.haze)), 0.0f, 1.0f);
     const Floats scale = 127.5f / pick(given < splat(l.haze), splat(l.haze), given);  // as if the head were solid
-    store(clear + x, shown);
-    for (size_t c = 0; c < 3 * area; c += area) {
-      const Floats back = load(behind + c + x), light = load(picture + c + x) - back + given * (back + 1.0f);
-      store(colours + c + x, within(light * scale, 0.0f, 255.0f) * shown);
+    store(clear + to, shown);
+    for (int c = 0; c < 3; ++c) {
+      const Floats back = load(behind + c * own + x), light = load(picture + c * own + x) - back + given * (back + 1.0f);
+      store(colours + c * area + to, within(light * scale, 0.0f, 255.0f) * shown);
     }
   }
   const int wide = l.width + 2;
   for (int x = 0; l.crown && y < l.rows && x < l.width; ++x) {
+    if (clear[x] == 1.0f) continue;
     const float across = l.across[0] + l.across[1] * x + l.across[2] * y + 1.0f;
     const float down = l.down[0] + l.down[1] * x + l.down[2] * y + 1.0f;
     if (!(across > 0.0f && across < l.width + 1.0f && down > 0.0f && down < l.rows + 1.0f)) continue;
@@ -353,26 +360,40 @@ void layer(const export3d::Layered& l, int y) {
 
 // One row of a photograph with a head in it. Where no tap of the cubic meets the head, `made` stays as it is.
 void paste(const export3d::Pasted& p, float* scratch, int y) {
-  const int line = up(p.width, 16);
+  const int line = up(p.width, 16), columns = p.head_width + 2 * kMargin;
   CubicRow cubic(line, scratch);
-  float *across = take(scratch, line), *down = take(scratch, line), *blended = take(scratch, 4 * (p.head_width + 2 * kMargin));
-  bool level = true;
-  const float *share = p.share + (size_t)y * p.width, *grid = p.grid + (size_t)y * p.width * 2;
-  for (int x = 0; x < line; ++x) {
-    const int at = least_of(x, p.width - 1);
-    across[x] = ((grid[2 * at] + 1.0f) * p.head_width - 1.0f) * 0.5f;
-    down[x] = ((grid[2 * at + 1] + 1.0f) * p.head_height - 1.0f) * 0.5f;
-    level = level && down[x] == down[0];
+  float *blended = take(scratch, 4 * columns), steps[kLanes];
+  for (int i = 0; i < kLanes; ++i) steps[i] = (float)i;
+  const float *share = p.share + (size_t)y * p.width, left = p.across[0] + p.across[2] * y, high = p.down[0] + p.down[2] * y;
+  int begin = 0, end = p.width;
+  const auto aim = [&](int x) {
+    const Floats at = load(steps) + (float)x;
+    cubic.aim(x, at * p.across[1] + left, at * p.down[1] + high, p.head_width, p.head_height);
+  };
+  const bool level = p.down[1] == 0.0f;
+  if (level) {  // all lie as high in the head: between its first and its last pixel there
+    aim(0);
+    const uint8_t* met = p.met + ((const int32_t*)cubic.corner)[0] / 4 / columns * columns;
+    int first = 0, last = columns;
+    while (first < last && !met[first]) ++first;
+    while (first < last && !met[last - 1]) --last;
+    if (first == last) return;
+    const float lowest = (first + 1 - kMargin - left) / p.across[1] - 1.0f, most = (last + 1 - kMargin - left) / p.across[1] + 1.0f;
+    if (p.across[1] > 0.0f && first > 1 && lowest > 0.0f) begin = lowest < p.width ? (int)lowest : p.width;
+    if (p.across[1] > 0.0f && last < columns - 3 && most < p.width) end = most > 0.0f ? (int)most + 1 : 0;
   }
-  for (int x = 0; x < line; x += kLanes) cubic.aim(x, load(across + x), load(down + x), p.head_width, p.head_height);
+  while (begin < end && !(share[begin] > 0.0f)) ++begin;
+  while (begin < end && !(share[end - 1] > 0.0f)) --end;
+  if (begin >= end) return;
+  for (int x = begin / kLanes * kLanes; x < end; x += kLanes) aim(x);
   const int32_t* corners = (const int32_t*)cubic.corner;
-  const int wide = (p.head_width + 2 * kMargin) * 4, top = corners[0] / wide * wide;
-  if (level) cubic.blend(p.head, p.head_width, 0, blended);
+  const int top = corners[begin] / (4 * columns) * (4 * columns);
+  if (level) cubic.blend(p.head, p.head_width, begin, blended);
   const size_t area = (size_t)p.height * p.width;
-  const float* behind = p.behind + (size_t)y * p.width;
-  const uint8_t* from = p.photo + (size_t)y * p.photo_stride;
-  uint8_t* to = p.made + (size_t)y * p.stride;
-  for (int x = 0; x < p.width; ++x, from += 3, to += 3, ++behind) {
+  const float* behind = p.behind + (size_t)y * p.width + begin;
+  const uint8_t* from = p.photo + (size_t)y * p.photo_stride + 3 * begin;
+  uint8_t* to = p.made + (size_t)y * p.stride + 3 * begin;
+  for (int x = begin; x < end; ++x, from += 3, to += 3, ++behind) {
     if (!(share[x] > 0.0f) || !p.met[corners[x] / 4]) continue;
     const Four read = level ? cubic.read(blended + corners[x] - top, x) : cubic.read(p.head, p.head_width, x);
     // Cubic kernels ring; what shows nothing must stay nothing.
@@ -387,7 +408,7 @@ void paste(const export3d::Pasted& p, float* scratch, int y) {
 
 size_t paste_floats(const export3d::Pasted& p) {
   const size_t line = up(p.width, 16);
-  return CubicRow::room(line) + 2 * line + 4 * (p.head_width + 2 * kMargin);
+  return CubicRow::room(line) + 4 * (p.head_width + 2 * kMargin);
 }
 
 // Four rows of a picture with a pattern; the same whole numbers on every machine. Between the middles of its blocks the gain is

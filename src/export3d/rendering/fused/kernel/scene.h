@@ -6,7 +6,7 @@
 
 namespace export3d {
 
-constexpr int kVersion = 7;  // of this layout; binding.py refuses a library of another one
+constexpr int kVersion = 8;  // of this layout; binding.py refuses a library of another one
 
 // A smooth joint about a height (the neck): x + w(y) (x - pivot) extra, w from 0 at `top` to 1 at `bottom`.
 struct Joint {
@@ -74,9 +74,9 @@ struct Head {
 
 // A head apart from what is behind it, with its crown behind it.
 struct Layered {
-  int32_t height, width, rows;                  // of the pictures; of the crown: the upper ones
+  int32_t height, width, rows, room;            // of the layer; of the crown: the upper ones; above the pictures and beside them
   float haze;                                   // opacity below it shows nothing
-  const float *picture, *opacity, *behind;      // (3, height, width) in [-1, 1]; (height, width); as the picture
+  const float *picture, *opacity, *behind;      // (3, side, side) in [-1, 1]; (side, side); as the picture
   const float* crown;                           // (rows + 2, width + 2, 4) with a border of zeros, or null
   float across[3], down[3];                     // where pixel (x, y) of the picture lies in the crown: of 1, x and y
   float *colours, *clear;                       // (3, height, width) in [0, 255] times the opacity; (height, width)
@@ -87,10 +87,11 @@ struct Pasted {
   int32_t head_height, head_width, height, width;
   const float* head;                    // interleaved: colours in [0, 255] times opacity, opacity
   const uint8_t* met;                   // of each pixel of the interleaved head: whether the 4 x 4 from there on hold any of it
-  const float *grid, *share, *behind;   // (height, width, 2) in [-1, 1]; (height, width); (3, height, width)
+  const float *share, *behind;          // (height, width); (3, height, width)
   const uint8_t* photo;                 // (height, width, 3), rows `photo_stride` bytes apart
   uint8_t* made;                        // the same with `stride`; before the call the photograph without a head
   int64_t photo_stride, stride;
+  float across[3], down[3];             // where pixel (x, y) lies in the head, pixels: of 1, x and y
 };
 
 constexpr int kTile = 128, kBlock = 8;  // sides of the repeated pattern and of a block of the gain, pixels
