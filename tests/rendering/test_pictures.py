@@ -119,12 +119,11 @@ def test_a_head_before_its_crown_is_that_of_pytorch(
     home = HeadPose.of_camera(Camera.look_at_head().to_vector()[0].numpy())
     crown = Crown(light=torch.rand(1, 4, height - 5, width), home=home, size=side)
     camera = Camera.look_at_head(0.3, roll=0.4).to_vector()[0].numpy()
-    for expected, light, places in (
-        (head, None, None),
-        (crown.behind(head, camera), crown.framed, crown.places(camera)),
+    for expected, light in (
+        (head, None),
+        (crown.behind(head, camera), (crown.framed, crown.places(camera))),
     ):
-        more = {"room": width - height, "crown": light, "places": places}
-        colours, clear = head_layer(picture, opacity, behind, haze=HAZE, **more)
+        colours, clear = head_layer(picture, opacity, behind, haze=HAZE, room=width - height, crown=light)
         assert torch.allclose(colours, expected.colours, atol=2e-2) and torch.allclose(
             clear, expected.opacity, atol=1e-4
         )

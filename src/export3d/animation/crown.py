@@ -122,9 +122,8 @@ def before_crown(
     """The head of `HeadLayer.of_picture`'s `parts` with `room`, seen by the camera ``(25,)``, before its crown; by the compiled
     renderer where `fused`."""
     if fused:
-        light, places = (None, None) if crown is None else (crown.framed, crown.places(camera))
-        pixels = round(room * parts[0].shape[-1])
-        return HeadLayer(*head_layer(*parts, haze=HAZE, room=pixels, crown=light, places=places))
+        light = None if crown is None else (crown.framed, crown.places(camera))
+        return HeadLayer(*head_layer(*parts, haze=HAZE, room=round(room * parts[0].shape[-1]), crown=light))
     head = HeadLayer.of_picture(*parts).with_room(room)
     return head if crown is None else crown.behind(head, camera)
 

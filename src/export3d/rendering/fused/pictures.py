@@ -111,14 +111,7 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
 
 
 def head_layer(
-    picture: Tensor,
-    opacity: Tensor,
-    behind: Tensor,
-    *,
-    haze: float,
-    room: int,
-    crown: Tensor | None,
-    places: np.ndarray | None,
+    picture: Tensor, opacity: Tensor, behind: Tensor, *, haze: float, room: int, crown: tuple[Tensor, np.ndarray] | None
 ) -> tuple[Tensor, Tensor]:
     """Colours ``(3, H, W)`` in [0, 255] times the opacity, and opacity ``(1, H, W)``, of the head in a `picture` before
     `behind`, both ``(3, S, S)`` in [-1, 1], with its `opacity` ``(1, S, S)``; behind it its crown.
@@ -126,8 +119,8 @@ def head_layer(
     Args:
         haze: opacity below it shows nothing.
         room: pixels above the picture and at both sides, H - S; there is nothing but the crown.
-        crown: ``(h + 2, W + 2, 4)``, colours and opacity like the result's, of the upper rows, with a border of zeros.
-        places: ``(2, 3)``: the pixel across and down where pixel (x, y) lies in the crown is this times (1, x, y).
+        crown: ``(h + 2, W + 2, 4)``, colours and opacity like the result's, of the upper rows, with a border of zeros; and
+            ``(2, 3)``: the pixel across and down where pixel (x, y) lies in it is this times (1, x, y).
     """
     side = picture.shape[-1]
     if side < 16:
@@ -140,10 +133,10 @@ def head_layer(
     colours, clear = torch.empty(3, height, width), torch.empty(1, height, width)
     call = binding.Layered(height, width, 0, room, haze, *(x.data_ptr() for x in kept))
     call.colours, call.clear = colours.data_ptr(), clear.data_ptr()
-    if crown is not None and places is not None:
-        check_shape("crown", crown, None, width + 2, 4)
-        call.rows, call.crown = crown.shape[0] - 2, crown.data_ptr()
-        call.across[:], call.down[:] = places.tolist()
+    if crown is not None:
+        check_shape("crown", crown[0], None, width + 2, 4)
+        call.rows, call.crown = crown[0].shape[0] - 2, crown[0].data_ptr()
+        call.across[:], call.down[:] = crown[1].tolist()
     binding.library().export3d_fused_layer(ctypes.byref(call), _kernel(), torch.get_num_threads())
     return colours, clear
 
