@@ -29,9 +29,8 @@ from export3d.fitting.ridge import ridge_map_with_bias
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.portrait import load_model
 from export3d.portrait.shapes import LOWER_FACE, UPPER_FACE
-from export3d.tracking.head_fit import HeadFit
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
-from export3d.tracking.mesh_regressor import turn_to_template
+from export3d.tracking.mouth import facing_front
 from export3d.tracking.regressor import LandmarkRegressor
 from export3d.training.batches.stored_portrait import StoredPortrait, to_size
 from material import save
@@ -175,18 +174,9 @@ def show_rows(model: Any, dataset: ClipDataset, tracker: MediaPipeTracker, clips
     return rows
 
 
-def to_the_front(mesh: np.ndarray) -> np.ndarray:
-    """The mesh ``(478, 3)`` with the head's pose taken out; x right, y down."""
-    fit = HeadFit.load()
-    template, weight = torch.from_numpy(fit.template * [1.0, -1.0, -1.0]).float(), torch.from_numpy(fit.weight)
-    given = torch.from_numpy(np.ascontiguousarray(mesh[None], dtype=np.float32))
-    turned: np.ndarray = turn_to_template(given, template, weight)[0].numpy()[0]
-    return turned
-
-
 def measures(mesh: np.ndarray) -> np.ndarray:
     """`MEASURED` of one face, in widths of the eye, with the head's pose taken out."""
-    turned = to_the_front(mesh)
+    turned = facing_front(mesh[None])[0]
     heights, widths, openings = [], [], []
     for eye, brow in ((EYE_IMAGE_LEFT, BROW_IMAGE_LEFT), (EYE_IMAGE_RIGHT, BROW_IMAGE_RIGHT)):
         corners = turned[[eye[0], eye[8]], :2]

@@ -30,8 +30,9 @@ from export3d.portrait import load_model
 from export3d.portrait.loading import checkpoint_path
 from export3d.tracking import Crop, Tracker, crop_transform
 from export3d.tracking.faces import BLENDSHAPE_NAMES
+from export3d.tracking.mouth import facing_front
 from export3d.tracking.regressor import LandmarkRegressor
-from face_shapes import EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, measures, to_the_front
+from face_shapes import EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT, measures
 from material import save
 
 IRIS_IMAGE_LEFT, IRIS_IMAGE_RIGHT = 468, 473
@@ -163,7 +164,7 @@ def read_one(image: np.ndarray, tracker: Tracker, crop: Crop) -> dict[str, float
     _, camera = tracker.coefficients.observe(image, face, own)
     assert face.mesh is not None and face.blendshapes is not None
     angles = np.degrees(Camera.from_vector(torch.from_numpy(camera[None])).head_angles()[0].numpy())
-    turned = to_the_front(face.mesh)
+    turned = facing_front(face.mesh[None])[0]
     opening, brows, gap = measures(face.mesh)
     widths, gaze = [], []
     for eye, iris in ((EYE_IMAGE_LEFT, IRIS_IMAGE_LEFT), (EYE_IMAGE_RIGHT, IRIS_IMAGE_RIGHT)):

@@ -17,12 +17,14 @@ from export3d.animation import Animator, DrivingFrame, Subject
 from export3d.animation import person as person_module
 from export3d.animation.framing import (
     ASIDE_RAD,
+    FARTHEST_ALONE_RAD,
     FARTHEST_RAD,
     FREE_RAD,
     WANDER,
     ZOOM,
     anchored,
     beyond,
+    facing,
     inside,
     is_larger,
 )
@@ -57,11 +59,11 @@ def test_a_head_begins_where_the_portrait_has_it_and_never_leaves_its_shoulders(
     assert [poses[i].origin[2] / home[2] for i in (3, 4)] == pytest.approx([1.0 / ZOOM, ZOOM])
 
 
-def a_turn(yaw: float, home: float) -> float:
+def a_turn(yaw: float, home: float, *, strength: float = 1.0, alone: bool = False) -> float:
     """Yaw in degrees of a driven head in a photograph that has it at `home`, both positive to one side."""
     given, own = (Camera.look_at_head(math.radians(angle)).to_vector()[0].numpy() for angle in (yaw, home))
     frame = replace(a_frame(0.0), camera=given)
-    (moved,) = anchored([frame], own)
+    (moved,) = (facing if alone else anchored)([frame], own, strength)
     yaw_of = Camera.from_vector(torch.from_numpy(moved.camera)[None]).head_angles()
     assert yaw_of[0, 1:].abs().max() < 1e-4
     return math.degrees(float(yaw_of[0, 0]))
@@ -74,6 +76,29 @@ def test_a_head_turns_no_farther_than_the_photograph_shows_it() -> None:
     assert a_turn(-5.0, home=40.0) - a_turn(0.0, home=40.0) == pytest.approx(-5.0, abs=0.01)
     assert free < a_turn(30.0, home=0.0) < 30.0 and limit - 1.5 < a_turn(80.0, home=0.0) < limit
     assert a_turn(-80.0, home=40.0) == pytest.approx(40.0 - limit, abs=0.5)
+
+
+def test_a_face_alone_turns_farther_and_starts_from_the_portraits_own_turn() -> None:
+    limit = math.degrees(FARTHEST_ALONE_RAD)
+    assert a_turn(18.0, home=5.0, alone=True) == pytest.approx(18.0, abs=0.01)
+    assert a_turn(0.0, home=40.0, alone=True) == pytest.approx(40.0 - math.degrees(ASIDE_RAD), abs=0.01)
+    assert limit - 1.5 < a_turn(80.0, home=0.0, alone=True) < limit
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_head_that_does_not_go_with_the_driver_stays_as_the_photograph_has_it(alone: bool) -> None:
+    assert a_turn(40.0, home=40.0, strength=0.0, alone=alone) == pytest.approx(40.0, abs=0.01)
+    half = a_turn(20.0, home=40.0, strength=0.5, alone=alone)  # half way to a driver who faces the camera
+    assert half == pytest.approx(20.0 + (40.0 - math.degrees(ASIDE_RAD)) / 2, abs=0.01)
+
+
+@pytest.mark.parametrize("roll", [10.0, 90.0, -170.0])
+def test_a_face_alone_turns_freely_in_the_pictures_plane(roll: float) -> None:
+    own = Camera.look_at_head(0.0).to_vector()[0].numpy()
+    turn = Camera.look_at_head(torch.zeros(1), torch.zeros(1), torch.tensor([math.radians(roll)]))
+    (moved,) = facing([replace(a_frame(0.0), camera=turn.to_vector()[0].numpy())], own)
+    found = Camera.from_vector(torch.from_numpy(moved.camera)[None]).head_angles()[0]
+    assert math.degrees(float(found[2])) == pytest.approx(roll, abs=0.01) and found[:2].abs().max() < 1e-4
 
 
 def test_a_lost_beginning_does_not_say_where_the_head_begins() -> None:

@@ -7,13 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from export3d.animation.weights import GAIN, GAINS, LID_SCORES, LID_WEIGHTS, WeightTransfer
+from export3d.animation.weights import (
+    GAIN,
+    GAZE_GAIN,
+    LID_SCORES,
+    LID_WEIGHTS,
+    MOUTH_GAINS,
+    MouthReading,
+    WeightTransfer,
+)
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait import WeightMaps
 
-BROW, JAW, BLINK, OTHER_LID, SQUINT, WINK = (
+BROW, JAW, BLINK, OTHER_LID, SQUINT, WINK, PUFF = (
     ARKIT_NAMES.index(n)
-    for n in ("browInnerUp", "jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "eyeSquintLeft", "mouthSmileLeft")
+    for n in ("browInnerUp", "jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "eyeSquintLeft", "mouthSmileLeft", "cheekPuff")
 )
 
 MAPS = WeightMaps(rest=torch.zeros(1, 52), weight=torch.eye(64, 52), back=torch.eye(52, 64))
@@ -39,24 +47,68 @@ def test_a_driver_at_rest_leaves_the_portrait_its_own_weights() -> None:
     assert weights[[BROW, JAW]].tolist() == pytest.approx([0.3, 0.1])
 
 
-def test_a_raised_brow_moves_the_portraits_by_the_change_times_the_gain() -> None:
+def test_without_betas_reading_the_change_stands_for_it() -> None:
     transfer = WeightTransfer(state(browInnerUp=0.3))
     for _ in range(9):
         moved(transfer, state(browInnerUp=0.1))
-    weights = moved(transfer, state(browInnerUp=0.3, jawOpen=0.2))  # without a reading the change stands for it
-    assert weights[BROW].item() == pytest.approx(0.3 + GAINS["browInnerUp"] * 0.2)
+    weights = moved(transfer, state(browInnerUp=0.3, jawOpen=0.2))
+    assert weights[BROW].item() == pytest.approx(0.3 + 0.2)  # brows go as far as they are told
     assert weights[JAW].item() == pytest.approx((1.0 + GAIN) * 0.2)
 
 
 def test_what_beta_says_of_the_driver_counts_and_its_scores_add_to_it() -> None:
-    transfer = WeightTransfer(state(jawOpen=0.1), MAPS)
+    transfer = WeightTransfer(state(cheekPuff=0.1), MAPS)
     for _ in range(9):
-        moved(transfer, state(jawOpen=0.2))
-    driver = state(jawOpen=0.3)
-    driver.beta[0, [JAW, BROW]] = 0.4
+        moved(transfer, state(cheekPuff=0.2))
+    driver = state(cheekPuff=0.3)
+    driver.beta[0, [PUFF, BROW]] = 0.4
     weights = moved(transfer, driver)
-    assert weights[BROW].item() == 0.0  # but raised brows are left to the scores
-    assert weights[JAW].item() == pytest.approx(0.1 + (0.4 - 0.1) + GAIN * (0.3 - 0.2))
+    assert weights[BROW].item() == 0.0  # but brows are left to their heights
+    assert weights[PUFF].item() == pytest.approx(0.1 + (0.4 - 0.1) + GAIN * (0.3 - 0.2))
+
+
+def test_a_mouth_is_on_average_as_beta_says_and_changes_as_it_is_read() -> None:
+    transfer, gain = WeightTransfer(state(jawOpen=0.1), MAPS), MOUTH_GAINS["jawOpen"]
+    told, level, shown = [0.5, 0.3, 0.4], [0.3, 0.2, 0.1], []
+    for read, beta in zip(told, level, strict=True):
+        driver = state(jawOpen=read)
+        driver.beta[0, JAW] = beta
+        made = transfer(driver, True)
+        assert made.weights is not None
+        shown.append(made.weights[0, JAW].item())
+        assert made.beta[0, JAW].item() == pytest.approx(shown[-1], abs=1e-5)  # beta goes along
+    # By hand: the first frame is beta's; then the mean of beta so far, plus the change from the mean reading so far.
+    assert shown == pytest.approx([0.3, 0.25 + gain * (0.3 - 0.4), 0.2 + gain * (0.4 - 0.4)])
+
+
+def test_a_frame_without_a_face_or_without_scores_does_not_move_the_mean_of_the_mouth() -> None:
+    reading = MouthReading(MAPS)
+    assert reading(state(jawOpen=0.2), True)[0, JAW].item() == 0.0
+    reading(state(jawOpen=0.9), False)
+    assert reading(replace(state(), weights=torch.full((1, 52), torch.nan)), True)[0, JAW].isnan()
+    told = reading(state(jawOpen=0.3), True)
+    assert told[0, JAW].item() == pytest.approx(MOUTH_GAINS["jawOpen"] * 0.05)
+    assert told[0, BROW].isnan() and told[0, PUFF].isnan()
+
+
+def test_a_films_own_mouth_is_read_as_its_drivers_is() -> None:
+    film, driver = MouthReading(MAPS), WeightTransfer(state(), MAPS)
+    for read in (0.2, 0.5, 0.1):
+        face = state(jawOpen=read, mouthSmileLeft=read / 2)
+        own, moved_ = film.applied(state(browInnerUp=0.3), face), driver(face, True)
+        assert own.weights is not None and moved_.weights is not None
+        assert own.weights[0, [JAW, WINK]].tolist() == pytest.approx(moved_.weights[0, [JAW, WINK]].tolist())
+        assert own.weights[0, BROW].item() == pytest.approx(0.3)
+
+
+def test_brows_rest_in_the_middle_of_their_way_and_go_both_ways() -> None:
+    transfer = WeightTransfer(state(browInnerUp=0.5), MAPS)
+    for told in (0.1, 0.3, 0.2, 0.5, -0.4):  # the median is 0.2
+        weights = moved(transfer, state(browInnerUp=told))
+    assert weights[BROW].item() == 0.0  # 0.5 - 0.6, cut off
+    assert moved(transfer, state(browInnerUp=0.3))[BROW].item() == pytest.approx(
+        0.5 + 0.3 - 0.25
+    )  # the median is 0.25 now
 
 
 def test_weights_end_at_0_and_1_and_squints_are_left_to_beta() -> None:
@@ -67,7 +119,7 @@ def test_weights_end_at_0_and_1_and_squints_are_left_to_beta() -> None:
     assert weights[BROW].item() == 1.0 and weights[SQUINT].isnan()
 
 
-def test_one_lid_closes_by_its_curve_and_beta_goes_along_with_the_lids_alone() -> None:
+def test_one_lid_closes_by_its_curve_and_beta_goes_along_with_lids_and_brows() -> None:
     transfer = WeightTransfer(state(eyeBlinkLeft=0.1, eyeBlinkRight=0.1), MAPS)
     for _ in range(9):
         moved(transfer, state(eyeBlinkLeft=0.2))
@@ -75,7 +127,8 @@ def test_one_lid_closes_by_its_curve_and_beta_goes_along_with_the_lids_alone() -
     assert told.weights is not None
     assert told.weights[0, [BLINK, OTHER_LID]].tolist() == pytest.approx([0.1 + LID_WEIGHTS[2], 0.1])
     assert told.beta[0, [BLINK, OTHER_LID]].tolist() == pytest.approx([0.1 + LID_WEIGHTS[2], 0.1])
-    assert float(told.beta.sum()) == pytest.approx(0.2 + LID_WEIGHTS[2])  # nothing else of it moves
+    assert told.beta[0, BROW].item() == pytest.approx(0.4)  # and with the brows
+    assert float(told.beta.sum()) == pytest.approx(0.2 + LID_WEIGHTS[2] + 0.4)  # nothing else of it moves
 
 
 def test_a_lid_that_goes_above_its_rest_opens_no_farther() -> None:
@@ -115,5 +168,18 @@ def test_a_voices_mouth_is_added_as_it_is_and_beta_says_the_same() -> None:
     made = transfer(state(jawOpen=0.4, browInnerUp=0.2), True, voiced=True)
     assert made.weights is not None
     assert made.weights[0, JAW].item() == pytest.approx(0.1 + 0.4)  # no rest is taken off, no gain applied
-    assert made.weights[0, BROW].item() == pytest.approx(0.3 + GAINS["browInnerUp"] * 0.1)
+    assert made.weights[0, BROW].item() == pytest.approx(0.3 + 0.1)
     assert made.beta[0, JAW].item() == pytest.approx(0.5, abs=0.01) and made.beta[0, BROW].item() == 0.0
+
+
+def test_eyes_turn_farther_from_the_portraits_gaze_towards_the_drivers() -> None:
+    own, driver = replace(state(), gaze=torch.tensor([[0.2, 0.0]])), replace(state(), gaze=torch.tensor([[0.0, 0.1]]))
+    told = WeightTransfer(own, MAPS)(driver, True).gaze
+    assert told is not None
+    assert told[0].tolist() == pytest.approx([0.2 - GAZE_GAIN * 0.2, GAZE_GAIN * 0.1])
+    assert WeightTransfer(own, MAPS)(own, True).gaze is not None
+    unknown = torch.full((1, 2), torch.nan)
+    told = WeightTransfer(replace(own, gaze=unknown), MAPS)(driver, True).gaze
+    assert told is not None and told[0].tolist() == pytest.approx([0.0, 0.1])
+    told = WeightTransfer(own, MAPS)(replace(driver, gaze=unknown), True).gaze
+    assert told is not None and bool(told.isnan().all())

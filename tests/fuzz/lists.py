@@ -39,6 +39,7 @@ from export3d.studio.socket import Client, pack, unpack
 from export3d.tracking.gaze import GazeMap
 from export3d.tracking.head_fit import HeadFit
 from export3d.tracking.live_link import Take
+from export3d.tracking.mouth import MouthMap
 from export3d.tracking.regressor import LandmarkRegressor
 from export3d.tracking.vmc import VmcListener
 
@@ -168,6 +169,7 @@ EVERY: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "sound": (_sound, read_sound),
     "extractor": (_saved(lambda: LinearExtractor.build(procedural_head())), LinearExtractor.load),
     "gaze": (_saved(GazeMap.load), GazeMap.load),
+    "mouth": (_saved(MouthMap.load), MouthMap.load),
     "head fit": (_saved(HeadFit.load), HeadFit.load),
     "regressor": (_saved(LandmarkRegressor.load), LandmarkRegressor.load),
     "webcam": (_jpeg, _webcam),

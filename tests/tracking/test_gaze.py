@@ -4,13 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 
-from export3d.errors import CheckpointError
 from export3d.fitting.gaze import MIRROR_SCORES
 from export3d.heads.clips.motion import MAX_GAZE_RAD
-from export3d.tensor_files import sealed
 from export3d.tracking import Tracker
 from export3d.tracking.faces import BLENDSHAPE_NAMES, ExtractorInfo, Face
 from export3d.tracking.gaze import GAZE_LIMIT_RAD, GazeMap
@@ -70,36 +66,6 @@ def test_the_answer_stops_at_the_limit_of_the_synthetic_eyes(bundled):
 def test_another_number_of_scores_is_refused(bundled):
     with pytest.raises(ValueError, match=r"scores must have shape \(\.\.\., 52\)"):
         bundled.read(np.zeros(51, np.float32))
-
-
-def test_a_saved_map_comes_back(bundled, tmp_path):
-    bundled.save(tmp_path / "g.safetensors")
-    assert np.array_equal(GazeMap.load(tmp_path / "g.safetensors").read(RIGHT), bundled.read(RIGHT))
-
-
-def test_bad_files_are_refused(bundled, tmp_path):
-    path = tmp_path / "g.safetensors"
-    with pytest.raises(CheckpointError, match="no such gaze file"):
-        GazeMap.load(path)
-    path.write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
-        GazeMap.load(path)
-    bundled.save(path)
-    arrays = load_file(path)
-    with safe_open(path, framework="numpy") as opened:
-        metadata = dict(opened.metadata())
-    save_file(arrays, path, {**metadata, "version": "9"})
-    with pytest.raises(
-        CheckpointError, match="expected format 'export3d-gaze', version 2; got 'export3d-gaze', version 9"
-    ):
-        GazeMap.load(path)
-    arrays["bias"] = arrays["bias"][:1]
-    save_file(arrays, path, metadata)
-    with pytest.raises(CheckpointError, match="do not match the stored checksum"):
-        GazeMap.load(path)
-    save_file(arrays, path, sealed(metadata, arrays))
-    with pytest.raises(CheckpointError, match="bias must be finite float32 of shape"):
-        GazeMap.load(path)
 
 
 class GivenScores:

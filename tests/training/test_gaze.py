@@ -112,6 +112,7 @@ def test_a_tracker_without_scores_is_refused(answers, tmp_path, gaze):
         build_gaze_map(tmp_path / "g.safetensors", [tmp_path / "a"], test_data=tmp_path / "a", tracker=Named())
 
 
+@pytest.mark.parametrize("command", ["train-gaze", "train-mouth", "train-camera"])
 @pytest.mark.parametrize(
     ("options", "code", "text"),
     [
@@ -121,7 +122,7 @@ def test_a_tracker_without_scores_is_refused(answers, tmp_path, gaze):
         (["-o", "g.safetensors", "--data", "a", "--detections", "missing"], 30, "no such folder"),
     ],
 )
-def test_bad_options_are_refused_before_the_work(tmp_path, monkeypatch, capsys, options, code, text):
+def test_bad_options_are_refused_before_the_work(tmp_path, monkeypatch, capsys, command, options, code, text):
     monkeypatch.chdir(tmp_path)
-    assert main(["train-gaze", *options]) == code
+    assert main([command, *options]) == code
     assert text in capsys.readouterr().err

@@ -28,6 +28,7 @@ from export3d.animation.person import crop_places, planes
 from export3d.animation.regions import FACE_REGIONS, MOUTH, BetaReading, Strengths, mixed_state
 from export3d.animation.transfer import TransferOptions, smooth, transfer
 from export3d.animation.video_output import Output, Progress, VideoOptions, VideoReport, made_beside
+from export3d.animation.weights import MouthReading
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
 from export3d.provenance import Finish
@@ -188,12 +189,14 @@ def _pairs(
 ) -> Iterator[tuple[DrivingFrame, FaceState | None]]:
     """Each frame with the face it shall have, and its own face; None where it has none."""
     reading = BetaReading.of(animator.model)
-    clock, start = None, None
+    clock, start, maps = None, None, animator.weight_maps
+    lips = None if maps is None else MouthReading(maps)
     for frame in frames:
         start = frame.pts if start is None else start
         now, own = float((frame.pts - start) * time_base), None
         if frame.found:
             own = animator.own_state(frame.state, frame.camera)
+            own = own if lips is None else lips.applied(own, frame.state)  # as the driver's are read
             if clock is None:
                 clock = _clock(driver, motion, own, frame, animator)
         other = None if clock is None else clock.at(now)

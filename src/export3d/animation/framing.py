@@ -32,6 +32,9 @@ FREE_RAD, FARTHEST_RAD = math.radians(15.0), math.radians(25.0)
 """From the first angle on, turns away from there get smaller, and none reaches the second: the photograph does not show what
 they would."""
 
+FREE_ALONE_RAD, FARTHEST_ALONE_RAD = math.radians(20.0), math.radians(35.0)
+"""The same where the face alone is shown, which has no shoulders to stay on."""
+
 _FACING = np.diag([1.0, -1.0, -1.0])  # rotation of a head that faces the camera
 
 
@@ -63,11 +66,29 @@ def inside(shape: tuple[int, ...], crop: Crop) -> Crop:
     return Crop(x, y, side)
 
 
-def anchored(frames: Iterable[DrivingFrame], camera: np.ndarray) -> Iterator[DrivingFrame]:
+def facing(frames: Iterable[DrivingFrame], camera: np.ndarray, strength: float = 1.0) -> Iterator[DrivingFrame]:
+    """Driving frames whose head turns no farther from the portrait's, by its own camera ``(25,)``, than the portrait shows it;
+    in the picture's plane it turns freely.
+
+    Args:
+        strength: how far the head goes with the driver's.
+    """
+    home = HeadPose.of_camera(camera).rotation
+    turned = _towards(home, strength)
+    for frame in frames:
+        pose = HeadPose.of_camera(frame.camera)
+        rotation = turned @ pose.rotation
+        away = rotation @ home.T
+        plane = rotation_of(np.array([0.0, 0.0, math.atan2(away[1, 0] - away[0, 1], away[0, 0] + away[1, 1])]))
+        rotation = plane @ _within(plane.T @ rotation, home, FREE_ALONE_RAD, FARTHEST_ALONE_RAD)
+        yield replace(frame, camera=replace(pose, rotation=rotation).camera())
+
+
+def anchored(frames: Iterable[DrivingFrame], camera: np.ndarray, strength: float = 1.0) -> Iterator[DrivingFrame]:
     """Driving frames whose head begins where the portrait's is, by its own camera ``(25,)``, never leaves its shoulders, and
-    turns no farther than the photograph shows it."""
+    turns no farther than the photograph shows it. `strength` as of `facing`."""
     own, first = HeadPose.of_camera(camera), None
-    home, turned = own.origin, _towards(own.rotation)
+    home, turned = own.origin, _towards(own.rotation, strength)
     for frame in frames:
         pose = HeadPose.of_camera(frame.camera)
         if first is None and frame.found:
@@ -77,20 +98,22 @@ def anchored(frames: Iterable[DrivingFrame], camera: np.ndarray) -> Iterator[Dri
         length = max(float(np.hypot(*away)), 1e-6)
         aside = home[:2] + away * (WANDER * np.tanh(length / WANDER) / length)
         depth = home[2] * float(np.clip(pose.origin[2] / max(start[2], 1e-6), 1.0 / ZOOM, ZOOM))
-        rotation = _within(turned @ pose.rotation, own.rotation)
+        rotation = _within(turned @ pose.rotation, own.rotation, FREE_RAD, FARTHEST_RAD)
         yield replace(frame, camera=HeadPose(rotation=rotation, origin=np.append(aside, depth)).camera())
 
 
-def _towards(home: np.ndarray) -> np.ndarray:
-    """The rotation ``(3, 3)`` that brings a head that faces the camera to within `ASIDE_RAD` of the portrait's."""
+def _towards(home: np.ndarray, strength: float) -> np.ndarray:
+    """The rotation ``(3, 3)`` that brings a head that faces the camera to within `ASIDE_RAD` of the portrait's; so much less of
+    it as the head already keeps of the portrait's turn."""
     turn = vector_of(home @ _FACING.T)
-    return rotation_of(turn * max(1.0 - ASIDE_RAD / max(float(np.linalg.norm(turn)), 1e-6), 0.0))
+    share = max(1.0 - ASIDE_RAD / max(float(np.linalg.norm(turn)), 1e-6), 0.0)
+    return rotation_of(turn * share * min(strength, 1.0))
 
 
-def _within(rotation: np.ndarray, home: np.ndarray) -> np.ndarray:
-    """A head's rotation ``(3, 3)``, no farther than `FARTHEST_RAD` from the portrait's."""
+def _within(rotation: np.ndarray, home: np.ndarray, free: float, farthest: float) -> np.ndarray:
+    """A head's rotation ``(3, 3)``, no farther than `farthest` from the portrait's; all angles in radians."""
     turn = vector_of(rotation @ home.T)
-    angle, room = float(np.linalg.norm(turn)), FARTHEST_RAD - FREE_RAD
-    if angle <= FREE_RAD:
+    angle, room = float(np.linalg.norm(turn)), farthest - free
+    if angle <= free:
         return rotation
-    return rotation_of(turn / angle * (FREE_RAD + room * math.tanh((angle - FREE_RAD) / room))) @ home
+    return rotation_of(turn / angle * (free + room * math.tanh((angle - free) / room))) @ home

@@ -18,7 +18,7 @@ from export3d.animation.animator import Animator, Subject, turned_by
 from export3d.animation.backdrop import Backdrop
 from export3d.animation.compose import depth_picture, depth_range, resize
 from export3d.animation.drivers import Driver, DrivingFrame
-from export3d.animation.framing import anchored
+from export3d.animation.framing import anchored, facing
 from export3d.animation.lost import hold_lost
 from export3d.animation.parallel import in_order, one_thread_each
 from export3d.animation.paths import OrbitOptions, orbit_cameras
@@ -29,6 +29,7 @@ from export3d.animation.transfer import TransferOptions, transfer
 from export3d.errors import UsageError
 from export3d.images import to_uint8
 from export3d.model import Render
+from export3d.portrait import PortraitModel
 from export3d.provenance import Facts, Finish
 from export3d.rendering.fused import fused_status, rgb_to_yuv
 from export3d.tracking import LostFaces
@@ -161,8 +162,8 @@ def driven_frames(
     portrait = {"own": subject.state, "camera": subject.camera, "reading": BetaReading.of(animator.model)}
     portrait["maps"] = animator.weight_maps
     frames = transfer(held, motion, time_base=driver.time_base, **portrait)
-    if subject.whole and not motion.relative:
-        frames = anchored(frames, subject.camera)
+    if isinstance(animator.model, PortraitModel) and not motion.relative:
+        frames = (anchored if subject.whole else facing)(frames, subject.camera, motion.strengths["pose"])
     for frame in frames:
         turned = replace(frame.state, turn=None) if rigid else turned_by(frame.state, frame.camera)
         yield replace(frame, state=turned)

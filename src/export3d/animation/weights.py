@@ -1,9 +1,10 @@
 """Single expression weights of a driver on a portrait: what beta says of the driver's face, and what the scores add.
 
-On rendered heads beta reads most weights better than the face tracker's scores do; on photographs of real people it reads
-them too weakly, and raised brows hardly at all. So both count. A score is no weight: each person has another one at rest,
-and what counts is its change from there. Lids follow the scores alone, by a curve of their own, and beta is moved along with
-them: the model closes eyes only where the code of the expression and the single weight agree.
+Beta reads most weights, and the face tracker's scores add a little to it. A score is no weight: each person has another one at
+rest, and what counts is its change from there. Lids follow the scores alone, by a curve of their own, and brows their heights
+(`tracking/brows.py`): on real faces beta reads noise there. Jaw and lips have a reading of their own (`tracking/mouth.py`),
+which knows how they change; beta knows their level, so on average over the clip they are as beta says. Beta is moved along with
+all these: the model moves a face only where the code of the expression and the single weight agree.
 """
 
 from __future__ import annotations
@@ -18,14 +19,25 @@ from torch import Tensor
 from export3d.animation.regions import MOUTH, region_of
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait import WeightMaps
+from export3d.tracking.brows import BROW_WEIGHTS
+from export3d.tracking.mouth import MOUTH_WEIGHTS
 
-BROWS_UP = ("browInnerUp", "browOuterUpLeft", "browOuterUpRight")
-"""Left to the scores: beta's reading of them is noise on real faces (`benchmarks/slopes.py`: brow height)."""
-
-GAINS = {**dict.fromkeys(BROWS_UP, 2.0), "mouthPucker": 1.0}
 GAIN = 0.3
-"""How far a weight goes per change of its score, on top of beta's reading; `GAIN` where `GAINS` has none. Chosen on 24 rendered
-validation people and on photographs: more of it moves photographs farther and costs rendered mouths decibels."""
+"""How far a weight goes per change of its score, on top of beta's reading. Chosen on 24 rendered validation people and on
+photographs."""
+
+MOUTH_GAINS = {"jawOpen": 1.4, "mouthPucker": 2.5} | {
+    f"{name}{side}": gain
+    for name, gain in (("mouthSmile", 1.7), ("mouthDimple", 1.5), ("mouthStretch", 1.5))
+    for side in ("Left", "Right")
+}
+MOUTH_GAIN = 1.2
+"""How far jaw and lips go per change of their reading, `MOUTH_GAIN` where `MOUTH_GAINS` has none: a regression shrinks what it
+reads, and the model what it is told. Twice as much moved photographs a little farther and cost rendered mouths 0.6 dB."""
+
+GAZE_GAIN = 1.6
+"""How far eyes turn from the portrait's own gaze towards the driver's: the model turns those of photographs half as far as it
+is told, and goes on doing so beyond the angles that it has learned from."""
 
 LIDS = ("eyeBlinkLeft", "eyeBlinkRight")
 
@@ -37,10 +49,44 @@ photographs shut through whole clips."""
 
 LEFT_TO_BETA = ("eyeSquintLeft", "eyeSquintRight")
 
-REST_QUANTILE = 0.15
-"""A score's resting value is this quantile of the frames so far: faces rest more often than not, at the low end."""
+REST_QUANTILES = (0.15, 0.5)
+"""A score's resting value is the first quantile of the frames so far: faces rest more often than not, at the low end. Brows,
+whose weights go both ways from there, rest at the second."""
 
 _REMEMBERED = 1500  # frames (a minute at 25 fps) from which the quantile is taken
+
+
+class MouthReading:
+    """Jaw and lips of one face, frame by frame: on average over the frames so far as beta says, changing as they are read.
+
+    Args:
+        maps: what beta says of the weights.
+    """
+
+    def __init__(self, maps: WeightMaps) -> None:
+        self._maps = maps
+        self._gains = torch.tensor([MOUTH_GAINS.get(name, MOUTH_GAIN) for name in ARKIT_NAMES])
+        self._lips = torch.tensor([name in MOUTH_WEIGHTS for name in ARKIT_NAMES])
+        self._level, self._told, self._count = torch.zeros(1, 1), torch.zeros(1, 1), 0
+
+    def __call__(self, state: FaceState, found: bool) -> Tensor:
+        """Weights ``(1, 52)`` in [0, 1]; NaN for all others, and where the face has none."""
+        if state.weights is None:
+            return torch.full((1, len(ARKIT_NAMES)), torch.nan)
+        if found and state.weights[self._lips[None]].isfinite().all():
+            self._count += 1
+            self._level = self._level + (self._maps.weights(state.beta) - self._level) / self._count
+            self._told = self._told + (state.weights - self._told) / self._count
+        moved = (self._level + self._gains * (state.weights - self._told)).clamp(0.0, 1.0)
+        return torch.where(self._lips, moved, torch.nan)
+
+    def applied(self, own: FaceState, state: FaceState) -> FaceState:
+        """A face of a film, `own`, with jaw and lips as they are read in its `state`, and beta moved along."""
+        told = self(state, True)
+        if own.weights is None:
+            return own
+        weights = torch.where(told.isnan(), own.weights, told)
+        return replace(own, weights=weights, beta=self._maps.adjusted(own.beta, told))
 
 
 class WeightTransfer:
@@ -53,12 +99,12 @@ class WeightTransfer:
 
     def __init__(self, own: FaceState, maps: WeightMaps | None = None) -> None:
         self._own, self._maps = own, maps
-        self._gains = torch.tensor([GAINS.get(name, GAIN) for name in ARKIT_NAMES])
         self._lids, self._squints, self._brows = (
-            torch.tensor([name in names for name in ARKIT_NAMES]) for names in (LIDS, LEFT_TO_BETA, BROWS_UP)
+            torch.tensor([name in names for name in ARKIT_NAMES]) for names in (LIDS, LEFT_TO_BETA, BROW_WEIGHTS)
         )
         self._mouth = torch.tensor([region_of(name) in MOUTH for name in ARKIT_NAMES])
         self._seen: deque[Tensor] = deque(maxlen=_REMEMBERED)
+        self._lips = MouthReading(maps) if maps is not None else None
 
     def __call__(self, state: FaceState, found: bool, voiced: bool = False) -> FaceState:
         """The state with weights that mean the same for the model as the portrait's own; NaN where either is unknown.
@@ -76,19 +122,28 @@ class WeightTransfer:
             self._seen.append(state.weights[0])
         if not self._seen:
             return replace(state, weights=None)
-        change = state.weights - torch.nanquantile(torch.stack(list(self._seen)), REST_QUANTILE, dim=0)
+        low, middle = torch.nanquantile(torch.stack(list(self._seen)), torch.tensor(REST_QUANTILES), dim=0)
         blind = self._maps is None or bool(state.beta.isnan().any())
+        change = state.weights - (low if blind else torch.where(self._brows, middle, low))
         read = change if self._maps is None or blind else self._maps.weights(state.beta) - own
-        moved = (own + torch.where(self._brows, 0.0, read) + self._gains * change).clamp(0.0, 1.0)
+        moved = own + torch.where(self._brows, change, read + GAIN * change)
+        told = self._lids
+        if self._lips is not None and not (blind or voiced):
+            mouth = self._lips(state, found)
+            moved, told = torch.where(mouth.isnan(), moved, mouth), told | self._brows | ~mouth.isnan()
+        moved = moved.clamp(0.0, 1.0)
         closed = (own + torch.from_numpy(np.interp(change, LID_SCORES, LID_WEIGHTS))).clamp(0.0, LID_WEIGHTS[-1])
         moved = torch.where(self._lids, closed.to(moved), moved)
-        moved, told = torch.where(self._squints, torch.nan, moved), self._lids
+        moved = torch.where(self._squints, torch.nan, moved)
         if voiced:
-            told = self._lids | self._mouth
+            told = told | self._mouth
             moved = torch.where(self._mouth, (own + state.weights).clamp(0.0, 1.0), moved)
         if self._maps is None:
             return replace(state, weights=moved)
         if blind:
             return replace(state, weights=moved, beta=self._maps.adjusted(self._own.beta, moved))
         beta = self._maps.adjusted(state.beta, torch.where(told, moved, torch.nan))
-        return replace(state, weights=moved, beta=beta)
+        gaze = state.gaze
+        if gaze is not None and self._own.gaze is not None:
+            gaze = torch.where(self._own.gaze.isnan(), gaze, self._own.gaze + GAZE_GAIN * (gaze - self._own.gaze))
+        return replace(state, weights=moved, beta=beta, gaze=gaze)

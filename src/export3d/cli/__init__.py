@@ -50,6 +50,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("train", TRAIN, "phases 1 and 2: reconstruction, then adversarial training"),
     "train-regressor": Command("track", TRAIN, "fit the landmark-to-coefficients network of the tracker"),
     "train-gaze": Command("train_gaze", TRAIN, "fit the tracker's map from irises to gaze"),
+    "train-mouth": Command("train_gaze", TRAIN, "fit the tracker's map from the mouth's points to jaw and lips"),
     "train-camera": Command("train_gaze", TRAIN, "fit the tracker's mean head, from which it tells the camera"),
     "train-identity": Command("train_identity", TRAIN, "fit the offline identity network behind CSIM"),
     "evaluate": Command("evaluate", MEASURE, "score a model, or frames from elsewhere, by every metric"),

@@ -1,4 +1,4 @@
-"""`export3d train-gaze` and `export3d train-camera`: what the tracker reads from MediaPipe's mesh (no paper section)."""
+"""`export3d train-gaze`, `train-mouth` and `train-camera`: what the tracker reads from MediaPipe's mesh (no paper section)."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ def train_gaze_main(argv: Sequence[str]) -> int:
     return 0
 
 
+def train_mouth_main(argv: Sequence[str]) -> int:
+    """Run `export3d train-mouth` with these arguments."""
+    say(_run("train-mouth", argv))
+    return 0
+
+
 def train_camera_main(argv: Sequence[str]) -> int:
     """Run `export3d train-camera` with these arguments."""
     say(_run("train-camera", argv))
@@ -56,10 +62,11 @@ def _run(command: str, argv: Sequence[str]) -> str:
         raise UsageError(f"{command}: --data needs at least one folder of rendered clips.")
     from export3d.fitting.gaze import build_gaze_map
     from export3d.fitting.head_fit import build_head_fit
+    from export3d.fitting.mouth import build_mouth_map
 
-    build = build_gaze_map if command == "train-gaze" else build_head_fit
+    builds = {"train-gaze": build_gaze_map, "train-mouth": build_mouth_map, "train-camera": build_head_fit}
     with progress_bar(command, None) as progress:
-        report = build(
+        report = builds[command](
             options.output,
             options.data,
             test_data=options.test_data,

@@ -23,6 +23,7 @@ from export3d.errors import MotionFileError
 from export3d.face_state import ARKIT_NAMES
 from export3d.files import write_atomically
 from export3d.reading import reading, shortened
+from export3d.tracking import brows
 from export3d.tracking.motion import Motion
 
 SUFFIX = ".csv"
@@ -90,7 +91,8 @@ class Take:
 
     @staticmethod
     def of_motion(motion: Motion) -> Take:
-        """What a tracked clip says; weights that are unknown become 0, an unknown gaze looks straight ahead.
+        """What a tracked clip says; weights that are unknown become 0, an unknown gaze looks straight ahead. A weight that
+        falls below 0, as a person's jaw may be read, is lifted over the whole take, so that its lowest is 0; brows rest at 0.
 
         Raises:
             MotionFileError: The motion has no single weights.
@@ -99,9 +101,11 @@ class Take:
             raise MotionFileError(
                 "the motion has no single weights, which a take consists of. Track the clip again: export3d track"
             )
+        weights = np.nan_to_num(motion.weights)
+        weights[:, brows.COLUMNS] = np.maximum(weights - np.median(weights, axis=0), 0.0)[:, brows.COLUMNS]
         gaze = np.zeros((len(motion), 2), np.float32) if motion.gaze is None else motion.gaze
         return Take(
-            weights=np.nan_to_num(motion.weights),
+            weights=weights - weights.min(axis=0).clip(max=0.0),
             head=Camera.from_vector(torch.from_numpy(motion.camera)).head_angles().float().numpy(),
             gaze=np.nan_to_num(gaze),
             time_s=motion.time_s - motion.time_s[0],

@@ -49,7 +49,7 @@ _PIXEL_CENTRE = 0.5
 """MediaPipe's positions times the size count from the centre of the first pixel, ours from its corner. Measured on a photo
 enlarged 12 times against the photo."""
 
-_FRAME_MS = 40
+_FRAME_MS = 160
 """The landmarker calms its points by time stamps; frames count as 25 per second."""
 
 

@@ -13,11 +13,13 @@ from export3d.camera import Camera
 from export3d.errors import FaceCutOffError, FaceTooSmallError, NoFaceError
 from export3d.face_state import FaceState, unknown_weights
 from export3d.tracking.alignment import Crop, crop_image, crop_transform
-from export3d.tracking.faces import CoefficientModel, ExtractorInfo, Face, FaceTracker, ObservingModel, arkit_weights_of
+from export3d.tracking.faces import CoefficientModel, ExtractorInfo, Face, FaceTracker, ObservingModel
 from export3d.tracking.following import Followed
 from export3d.tracking.gaze import GazeMap, unknown_gaze
+from export3d.tracking.mouth import MouthMap
 from export3d.tracking.selection import choose_face, parse_choice
 from export3d.tracking.shots import ShotDetector
+from export3d.tracking.weights import weights_of
 
 MIN_FACE_PX = 40.0
 """Least height of a face in a source portrait; below it the crop is mostly made of interpolated pixels."""
@@ -45,7 +47,8 @@ class Portrait:
     gaze: np.ndarray = field(default_factory=unknown_gaze)
     """``(2,)`` float32 radians in the head's frame, sideways (+ to the image right) and up; NaN where it is unknown."""
     weights: np.ndarray = field(default_factory=unknown_weights)
-    """``(52,)`` float32 scores of single expression weights, order of `ARKIT_NAMES`; NaN where the tracker gives none."""
+    """``(52,)`` float32, single expression weights, order of `ARKIT_NAMES`: see `weights_of`;
+    NaN where the tracker gives none."""
     others: tuple[Crop, ...] = ()
     """Of the other faces in the image."""
 
@@ -118,6 +121,7 @@ class Tracker:
         self.face_tracker = face_tracker
         self.coefficients = coefficients
         self.gaze = gaze if gaze is not None else GazeMap.load()
+        self._mouth = MouthMap.load()
         self._followed: Followed | None = None
         self._shots = ShotDetector()
         self._last_gaze = unknown_gaze()
@@ -162,7 +166,7 @@ class Tracker:
             landmarks=landmarks,
             crop=crop,
             gaze=self._gaze_of(face),
-            weights=arkit_weights_of(face),
+            weights=weights_of(face, self._mouth),
             others=tuple(other for each, other in zip(faces, crops[1:], strict=True) if each is not face),
         )
 
@@ -201,7 +205,7 @@ class Tracker:
             camera=camera,
             confidence=face.confidence,
             gaze=self._last_gaze,
-            weights=arkit_weights_of(face),
+            weights=weights_of(face, self._mouth),
             cut=cut,
         )
 

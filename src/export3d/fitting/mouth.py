@@ -1,0 +1,144 @@
+"""The bundled map of the mouth from nothing: a ridge regression on what MediaPipe found in rendered heads (no paper section).
+
+Only what changes within a person counts: what a mouth looks like at rest is not told from how it is held.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export3d.data import ClipDataset
+from export3d.errors import DataError
+from export3d.files import measured_now, write_atomically
+from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, seen_and_unseen
+from export3d.fitting.gaze import MIRROR_SCORES
+from export3d.fitting.mesh_regressor import within
+from export3d.fitting.regressor_report import r2, rounded
+from export3d.fitting.ridge import ridge_map
+from export3d.heads.shape.parametric import EXPRESSION_NAMES
+from export3d.tracking.faces import FaceTracker
+from export3d.tracking.mediapipe_tracker import MediaPipeTracker
+from export3d.tracking.mouth import (
+    LIPS,
+    MIRROR_LIPS,
+    MOUTH_SCORES,
+    MOUTH_WEIGHTS,
+    MouthMap,
+    facing_front,
+    mouth_features,
+)
+
+RIDGE = 0.007
+"""Of the features' own variances."""
+
+_SHAPES = [
+    EXPRESSION_NAMES.index(name if name in EXPRESSION_NAMES else name.replace("Left", "_L").replace("Right", "_R"))
+    for name in MOUTH_WEIGHTS
+]
+
+
+@dataclass(frozen=True)
+class MouthReport:
+    """What was fitted and how well it reads people it was not fitted to."""
+
+    results: dict[str, object]
+    r2: dict[str, float]
+
+    def line(self, path: Path) -> str:
+        """The one line for the command's end."""
+        told = ", ".join(f"{name} {self.r2[name]:.3f}" for name in ("jawOpen", "mouthSmileLeft", "mouthPucker"))
+        return f"{path}: R2 within other people: {told}"
+
+
+def build_mouth_map(
+    output: Path,
+    data: Sequence[Path],
+    *,
+    test_data: Path | None = None,
+    detections_folder: Path | None = None,
+    report_path: Path | None = None,
+    command: str = "export3d train-mouth",
+    tracker: FaceTracker | None = None,
+    progress: Progress | None = None,
+    frames: int = MAX_FRAMES,
+) -> MouthReport:
+    """Look at rendered clips, fit, measure and save; arguments as of `build_gaze_map`.
+
+    Raises:
+        DataError: No clips, clips without truth, no face, or a tracker that gives no mesh or no scores.
+    """
+    tracker = tracker or MediaPipeTracker()
+    test = None if test_data is None else ClipDataset(test_data)
+    sets = [ClipDataset(path) for path in data]
+    train, unseen = seen_and_unseen(sets, test, tracker, detections_folder, progress, frames=frames)
+    for part in (train, unseen):
+        if not (part.has_mesh and len(part.scores)):
+            raise DataError(
+                f"train-mouth: the face tracker '{tracker.info.name}' gives no mesh or no expression scores."
+            )
+    mouth = fit_mouth_map(train)
+    told, truth = (within(values, torch.from_numpy(unseen.clip)).numpy() for values in _read(mouth, unseen))
+    rows = [
+        {
+            "weight": name,
+            "r2_within_clips": rounded(r2(told[:, place], truth[:, place])),
+            "slope": rounded(told[:, place] @ truth[:, place] / (truth[:, place] @ truth[:, place])),
+        }
+        for place, name in enumerate(MOUTH_WEIGHTS)
+    ]
+    results: dict[str, object] = {
+        "command": command,
+        **measured_now(),
+        "seed": None,
+        "fitted_to": {"people": len(np.unique(train.clip)), "frames": len(train.scores), "ridge": RIDGE},
+        "measured_on": {"people": len(np.unique(unseen.clip)), "frames": len(unseen.scores)},
+        "rows": rows,
+        "sha256": mouth.save(output),
+    }
+    if report_path is not None:
+        write_atomically(report_path, (json.dumps(results, indent=1) + "\n").encode())
+    return MouthReport(results, {row["weight"]: float(row["r2_within_clips"] or "nan") for row in rows})
+
+
+def fit_mouth_map(seen: Detections, ridge: float = RIDGE) -> MouthMap:
+    """Fit the changes of points and scores to those of the true weights, each person's mean taken off.
+
+    Every frame counts as its mirror image too, so that a mirrored face gives mirrored weights.
+    """
+    features, weights = mouth_features(facing_front(seen.mesh), seen.scores), seen.true_weights[:, _SHAPES]
+    person = torch.from_numpy(np.concatenate([seen.clip, seen.clip]))
+    rows = np.concatenate([features, mirrored_features(features)]).astype(np.float64)
+    wanted = np.concatenate([weights, weights[:, _mirrored()]]).astype(np.float64)
+    changes, goals = (within(torch.from_numpy(values), person).numpy() for values in (rows, wanted))
+    spread = changes.std(axis=0) + 1e-9
+    weight = ridge_map(changes / spread, goals, ridge) / spread[:, None]
+    bias = wanted.mean(axis=0) - rows.mean(axis=0) @ weight
+    return MouthMap(weight=weight.astype(np.float32), bias=bias.astype(np.float32))
+
+
+def mirrored_features(features: np.ndarray) -> np.ndarray:
+    """Of the mirrored face ``(N, P)``."""
+    lips = features[:, : 3 * len(LIPS)].reshape(len(features), -1, 3)[:, list(MIRROR_LIPS)] * [-1.0, 1.0, 1.0]
+    places = [MOUTH_SCORES.index(MIRROR_SCORES[place]) for place in MOUTH_SCORES]
+    return np.concatenate([lips.reshape(len(features), -1), features[:, 3 * len(LIPS) :][:, places]], axis=1)
+
+
+def _mirrored() -> list[int]:
+    """Weight i of the mirrored face is weight [i] of the face."""
+    swap = {"Left": "Right", "Right": "Left"}
+    names = [
+        next((name.removesuffix(a) + b for a, b in swap.items() if name.endswith(a)), name) for name in MOUTH_WEIGHTS
+    ]
+    return [MOUTH_WEIGHTS.index(name) for name in names]
+
+
+def _read(mouth: MouthMap, seen: Detections) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the map tells ``(N, Q)``, and the truth."""
+    told = mouth.read(facing_front(seen.mesh), seen.scores)
+    return torch.from_numpy(told).double(), torch.from_numpy(seen.true_weights[:, _SHAPES]).double()
