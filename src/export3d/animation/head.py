@@ -35,13 +35,8 @@ class HeadLayer:
 
     def with_room(self, share: float) -> HeadLayer:
         """The same with empty room above and at both sides, as a share of its side."""
-        return HeadLayer(with_room(self.colours, share), with_room(self.opacity, share))
-
-
-def with_room(picture: Tensor, share: float) -> Tensor:
-    """A square picture ``(C, S, S)`` with empty room above and at both sides, as a share of its side."""
-    room = round(share * picture.shape[-1])
-    return F.pad(picture, (room, room, room, 0)) if room else picture
+        room = round(share * self.opacity.shape[-1])
+        return HeadLayer(*(F.pad(x, (room, room, room, 0)) for x in (self.colours, self.opacity)))
 
 
 def sizes(head: Tensor) -> tuple[int, int]:

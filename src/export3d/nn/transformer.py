@@ -153,7 +153,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     if query.device.type == "cpu" and (torch.is_grad_enabled() or query.dtype == torch.bfloat16):
         # On a CPU the fused kernel's backward, and in bf16 the kernel itself, costs more than the explicit product.
         weights = torch.softmax((query * (dim // heads) ** -0.5) @ key.transpose(-1, -2), dim=-1)
-        mixed = weights.to(value.dtype) @ value.contiguous()
+        mixed = weights.to(value.dtype) @ value
     else:
         mixed = F.scaled_dot_product_attention(query, key, value)
     return mixed.transpose(1, 2).reshape(batch, count, dim)
