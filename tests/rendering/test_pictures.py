@@ -130,19 +130,50 @@ def test_a_head_before_its_crown_is_that_of_pytorch(
     assert (clear - head.opacity).max() > 0.3
 
 
-@needs_kernel
-def test_without_corrections_and_a_turn_it_is_the_same_too(model: PortraitModel) -> None:
-    torch.manual_seed(1)
-    left, code = _pass(model, 96, None)
+@pytest.fixture
+def silent(model: PortraitModel) -> Iterator[PortraitModel]:
+    """The model without corrections."""
     kept = [p.clone() for p in model.detail.out.parameters()]
     for parameter in model.detail.out.parameters():
         parameter.zero_()
     assert model.detail.is_silent
-    with torch.inference_mode():
-        expected, found = model.compose(left, code)[0], model.compose(left, code, fast=FastConfig())[0]
+    yield model
     for parameter, value in zip(model.detail.out.parameters(), kept, strict=True):
         parameter.copy_(value)
+
+
+@needs_kernel
+def test_without_corrections_and_a_turn_it_is_the_same_too(silent: PortraitModel) -> None:
+    torch.manual_seed(1)
+    left, code = _pass(silent, 96, None)
+    with torch.inference_mode():
+        expected, found = silent.compose(left, code)[0], silent.compose(left, code, fast=FastConfig())[0]
     assert torch.allclose(found, expected, atol=1e-3)
+
+
+@needs_kernel
+@pytest.mark.parametrize("kernel", list(_kernels()))
+@pytest.mark.parametrize("photo_px", [64, 130, 260])
+def test_a_head_with_gaps_is_the_same_too_and_nothing_is_left_where_it_does_not_show(
+    kernel: str, photo_px: int, silent: PortraitModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(binding.VARIABLE, kernel)
+    torch.manual_seed(photo_px)
+    left, code = _pass(silent, photo_px, None)
+    spots = torch.zeros_like(left.opacity)  # in two corners, and empty rows between them
+    spots[..., :2, -3:] = spots[..., -3:, :2] = 1.0
+    wide = F.interpolate(spots, size=left.choice.more.shape[-2:])
+    left = replace(left, opacity=left.opacity * spots, guide=left.guide * spots)
+    left = replace(left, choice=left.choice._replace(more=0.2 * left.choice.more - 2.0 * (1.0 - wide)))
+    with torch.inference_mode():
+        expected, opacity = silent.compose(left, code)
+        found, found_opacity = silent.compose(left, code, fast=FastConfig())
+    assert code.maps.photo is not None
+    nothing = opacity[:, 0] == 0.0
+    assert 0.5 < nothing.float().mean() < 0.95
+    assert torch.equal(found_opacity[:, 0] == 0.0, nothing)
+    assert torch.equal(found.movedim(1, -1)[nothing], code.maps.photo.background.movedim(1, -1)[nothing])
+    assert torch.allclose(found_opacity, opacity, atol=1e-4) and torch.allclose(found, expected, atol=1e-3)
 
 
 @needs_kernel
