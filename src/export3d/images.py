@@ -59,7 +59,9 @@ def open_picture(source: Path | bytes, where: str, formats: Sequence[str] = PICT
     remedy = "Export it again as PNG or JPEG."
     with reading(where, "not an image that can be read, or damaged or truncated", UnreadableImageError, remedy):
         head = source[:32] if isinstance(source, bytes) else _first_bytes(source)
-        if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS and not _can_read_heic():
+        if head[4:8] == b"ftyp" and head[8:12] not in _HEIC_BRANDS:
+            raise ValueError("a film")  # Pillow would load all of its formats first
+        if head[4:8] == b"ftyp" and not _can_read_heic():
             raise UnreadableImageError(
                 f"{where}: a HEIC picture, which needs another package. Run: pip install pillow-heif, or save it as JPEG."
             )

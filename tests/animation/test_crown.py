@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from export3d.animation.crown import CENTRE, Crown, at_home
-from export3d.animation.head import HeadLayer, Place, with_room
+from export3d.animation.head import HeadLayer, Place
 from export3d.animation.person import Person
 from export3d.camera import Camera
 from export3d.tracking import Crop
@@ -64,14 +64,10 @@ def test_a_speck_of_the_segmentation_does_not_fly_along_but_a_bun_does() -> None
     assert float(bun[0, 40, 75] - without[0, 40, 75]) > 0.5
 
 
-def roomy(head: HeadLayer, share: float) -> HeadLayer:
-    return HeadLayer(with_room(head.colours, share), with_room(head.opacity, share), head.place)
-
-
 def crown_of(own: np.ndarray, picture: np.ndarray, head: HeadLayer, room: float = 0.0) -> torch.Tensor:
     """``(4, h, W)``: the light of the crown of a person around a head."""
     person = Person(share=own, own=own, plain=picture, spread=picture, crop=CROP, room=room)
-    return Crown.of(person, CROP, roomy(head, room), HOME).light[0]
+    return Crown.of(person, CROP, head.with_room(room), HOME).light[0]
 
 
 def test_hair_goes_on_behind_the_face_and_a_rim_of_skin_does_not_stay() -> None:
@@ -93,8 +89,7 @@ def test_a_hat_that_the_crop_cuts_moves_with_all_that_the_photograph_shows_of_it
     crown = Crown.of(person, crop, HeadLayer(200.0 * torch.ones(3, 70, 70), torch.ones(1, 70, 70)), HOME)
     assert crown.light.shape[-1] == 70  # a head without room has none
     opacity = torch.from_numpy(a_disc(35.0, 28.0, 20.0)[:70, :70])[None]
-    head = HeadLayer(200.0 * opacity.expand(3, -1, -1), opacity)
-    head = roomy(head, 0.15)
+    head = HeadLayer(200.0 * opacity.expand(3, -1, -1), opacity).with_room(0.15)
     light = Crown.of(person, crop, head, HOME).light[0]
     assert head.opacity.shape == (1, 80, 90) and light.shape[-1] == 90
     assert light[3, 6:9, 45].min() > 0.9  # rows 21 to 23 of the photograph; the crop begins at 25

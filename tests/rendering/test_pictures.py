@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.animation.crown import Crown
-from export3d.animation.head import HAZE, HeadLayer, Place, faded, with_room
+from export3d.animation.head import HAZE, HeadLayer, Place, faded
 from export3d.animation.paste import Pasteboard
 from export3d.camera import Camera
 from export3d.face_state import FaceState
@@ -112,39 +112,72 @@ def test_a_head_before_its_crown_is_that_of_pytorch(
 ) -> None:
     monkeypatch.setenv(binding.VARIABLE, kernel)
     torch.manual_seed(7)
-    picture, behind = (with_room(2.0 * torch.rand(3, side, side) - 1.0, room) for _ in range(2))
-    opacity = with_room((1.4 * torch.rand(1, side, side) - 0.2).clamp(0.0, 1.0), room)
-    height, width = opacity.shape[1:]
+    picture, behind = (2.0 * torch.rand(3, side, side) - 1.0 for _ in range(2))
+    opacity = (1.4 * torch.rand(1, side, side) - 0.2).clamp(0.0, 1.0)
+    head = HeadLayer.of_picture(picture, opacity, behind).with_room(room)
+    height, width = head.opacity.shape[1:]
     home = HeadPose.of_camera(Camera.look_at_head().to_vector()[0].numpy())
     crown = Crown(light=torch.rand(1, 4, height - 5, width), home=home, size=side)
     camera = Camera.look_at_head(0.3, roll=0.4).to_vector()[0].numpy()
-    head, placed = (HeadLayer.of_picture(picture, opacity, behind, place=place) for place in (None, Place()))
+    placed = HeadLayer.of_picture(picture, opacity, behind, place=Place()).with_room(room)
     assert not torch.equal(placed.opacity, head.opacity)
-    for expected, light, places, shown in (
-        (head, None, None, None),
-        (placed, None, None, faded(height, width)),
-        (crown.behind(head, camera), crown.framed, crown.places(camera), None),
+    for expected, light, shown in (
+        (head, None, None),
+        (placed, None, faded(side, side)),
+        (crown.behind(head, camera), (crown.framed, crown.places(camera)), None),
     ):
-        colours, clear = head_layer(picture, opacity, behind, haze=HAZE, crown=light, places=places, shown=shown)
+        how = {"haze": HAZE, "room": width - height, "crown": light, "shown": shown}
+        colours, clear = head_layer(picture, opacity, behind, **how)
         assert torch.allclose(colours, expected.colours, atol=2e-2) and torch.allclose(
             clear, expected.opacity, atol=1e-4
         )
     assert (clear - head.opacity).max() > 0.3
 
 
-@needs_kernel
-def test_without_corrections_and_a_turn_it_is_the_same_too(model: PortraitModel) -> None:
-    torch.manual_seed(1)
-    left, code = _pass(model, 96, None)
+@pytest.fixture
+def silent(model: PortraitModel) -> Iterator[PortraitModel]:
+    """The model without corrections."""
     kept = [p.clone() for p in model.detail.out.parameters()]
     for parameter in model.detail.out.parameters():
         parameter.zero_()
     assert model.detail.is_silent
-    with torch.inference_mode():
-        expected, found = model.compose(left, code)[0], model.compose(left, code, fast=FastConfig())[0]
+    yield model
     for parameter, value in zip(model.detail.out.parameters(), kept, strict=True):
         parameter.copy_(value)
+
+
+@needs_kernel
+def test_without_corrections_and_a_turn_it_is_the_same_too(silent: PortraitModel) -> None:
+    torch.manual_seed(1)
+    left, code = _pass(silent, 96, None)
+    with torch.inference_mode():
+        expected, found = silent.compose(left, code)[0], silent.compose(left, code, fast=FastConfig())[0]
     assert torch.allclose(found, expected, atol=1e-3)
+
+
+@needs_kernel
+@pytest.mark.parametrize("kernel", list(_kernels()))
+@pytest.mark.parametrize("photo_px", [64, 130, 260])
+def test_a_head_with_gaps_is_the_same_too_and_nothing_is_left_where_it_does_not_show(
+    kernel: str, photo_px: int, silent: PortraitModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(binding.VARIABLE, kernel)
+    torch.manual_seed(photo_px)
+    left, code = _pass(silent, photo_px, None)
+    spots = torch.zeros_like(left.opacity)  # in two corners, and empty rows between them
+    spots[..., :2, -3:] = spots[..., -3:, :2] = 1.0
+    wide = F.interpolate(spots, size=left.choice.more.shape[-2:])
+    left = replace(left, opacity=left.opacity * spots, guide=left.guide * spots)
+    left = replace(left, choice=left.choice._replace(more=0.2 * left.choice.more - 2.0 * (1.0 - wide)))
+    with torch.inference_mode():
+        expected, opacity = silent.compose(left, code)
+        found, found_opacity = silent.compose(left, code, fast=FastConfig())
+    assert code.maps.photo is not None
+    nothing = opacity[:, 0] == 0.0
+    assert 0.5 < nothing.float().mean() < 0.95
+    assert torch.equal(found_opacity[:, 0] == 0.0, nothing)
+    assert torch.equal(found.movedim(1, -1)[nothing], code.maps.photo.background.movedim(1, -1)[nothing])
+    assert torch.allclose(found_opacity, opacity, atol=1e-4) and torch.allclose(found, expected, atol=1e-3)
 
 
 @needs_kernel
@@ -189,7 +222,7 @@ def test_with_the_renderer_switched_off_pytorch_composes(model: PortraitModel, m
 
 
 @needs_kernel
-@pytest.mark.parametrize("turn", [0.0, 0.4])
+@pytest.mark.parametrize("turn", [0.0, 0.4, 3.0])
 @pytest.mark.parametrize("side", [9.0, 40.0])
 def test_a_pasted_head_is_that_of_pytorch_to_a_level(side: float, turn: float) -> None:
     torch.manual_seed(5)

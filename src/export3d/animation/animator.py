@@ -14,7 +14,7 @@ import torch
 
 from export3d.animation.crown import Crown, at_home, before_crown
 from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_larger
-from export3d.animation.head import HeadLayer, with_room
+from export3d.animation.head import HeadLayer
 from export3d.animation.lids import Lids
 from export3d.animation.paste import DETAIL_PX, LARGEST_PX
 from export3d.animation.person import Person, continued, person_apart
@@ -253,9 +253,11 @@ class Animator:
         assert render.image is not None and render.image_opacity is not None
         behind = maps.background if maps.photo is None else maps.photo.background
         room = 0.0 if subject.person is None else subject.person.room
-        parts = tuple(with_room(x[0], room) for x in (render.image, render.image_opacity, behind))
-        fused = self.fast is not None and fused_status()[0]
-        return before_crown(parts, subject.crown, vector, place=place, fused=fused)
+        parts, fused = (
+            (render.image[0], render.image_opacity[0], behind[0]),
+            self.fast is not None and fused_status()[0],
+        )
+        return before_crown(parts, subject.crown, vector, place=place, room=room, fused=fused)
 
     @property
     def weight_maps(self) -> WeightMaps | None:

@@ -125,15 +125,15 @@ def at_home(camera: np.ndarray, home: np.ndarray) -> tuple[np.ndarray, Place]:
 
 
 def before_crown(
-    parts: tuple[Tensor, ...], crown: Crown | None, camera: np.ndarray, *, place: Place | None, fused: bool
+    parts: tuple[Tensor, ...], crown: Crown | None, camera: np.ndarray, *, place: Place | None, room: float, fused: bool
 ) -> HeadLayer:
-    """The head of `HeadLayer.of_picture`'s `parts`, seen by the camera ``(25,)``, before its crown; by the compiled renderer
-    where `fused`."""
+    """The head of `HeadLayer.of_picture`'s `parts` with `room`, seen by the camera ``(25,)``, before its crown; by the compiled
+    renderer where `fused`."""
     if fused:
-        light, places = (None, None) if crown is None else (crown.framed, crown.places(camera))
-        shown = None if place is None else faded(*parts[1].shape[-2:])
-        return HeadLayer(*head_layer(*parts, haze=HAZE, crown=light, places=places, shown=shown), place)
-    head = HeadLayer.of_picture(*parts, place=place)
+        light, side = None if crown is None else (crown.framed, crown.places(camera)), parts[0].shape[-1]
+        shown = None if place is None else faded(side, side)
+        return HeadLayer(*head_layer(*parts, haze=HAZE, room=round(room * side), crown=light, shown=shown), place)
+    head = HeadLayer.of_picture(*parts, place=place).with_room(room)
     return head if crown is None else crown.behind(head, camera)
 
 

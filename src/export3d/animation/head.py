@@ -61,11 +61,11 @@ class HeadLayer:
         matrix[:, 0] += (np.array([place.x, place.y]) + room / size) * count - 0.5
         return matrix
 
-
-def with_room(picture: Tensor, share: float) -> Tensor:
-    """A square picture ``(C, S, S)`` with empty room above and at both sides, as a share of its side."""
-    room = round(share * picture.shape[-1])
-    return F.pad(picture, (room, room, room, 0)) if room else picture
+    def with_room(self, share: float) -> HeadLayer:
+        """The same with empty room above and at both sides, as a share of its side."""
+        room = round(share * self.opacity.shape[-1])
+        colours, opacity = (F.pad(x, (room, room, room, 0)) for x in (self.colours, self.opacity))
+        return HeadLayer(colours, opacity, self.place)
 
 
 def grid_of(places: np.ndarray, to: Tensor, picture: Tensor) -> Tensor:

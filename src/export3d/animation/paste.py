@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -155,35 +156,35 @@ def pasteboard(
     """
     photo = sized(image, height)
     scale = np.array([photo.shape[1] / (image.shape[1] & ~1), photo.shape[0] / (image.shape[0] & ~1)])
-    side = crop.side * float(scale.mean())
-    room = (own.shape[-1] - own.shape[-2]) / sizes(own)[0]
-    places = crop_places(crop, photo.shape, scale)
-    grid = (places + room)[None] / torch.tensor([0.5 + room, 0.5 + room / 2.0], dtype=places.dtype) - 1.0
-    rendered = F.grid_sample(own[None], grid, "bilinear", "zeros", align_corners=False)[0]
-    down = places[None, ..., 1]
-    owned = _at(person.own, photo)
+    side, room = crop.side * float(scale.mean()), (own.shape[-1] - own.shape[-2]) / sizes(own)[0]
+    rim, body_px, growth = (max(round(x * side), least) for x, least in ((RIM, 1), (BODY, 1), (GROWTH, 2)))
+    rows, columns = _touched(photo, crop, room + REACH, scale)
+    near, inner = _around((rows, columns), 2 * body_px)  # masks reach no farther
+    top, left = near[0].start / scale[1], near[1].start / scale[0]
+    moved = replace(crop, center_x=crop.center_x - left, center_y=crop.center_y - top)
+    places = crop_places(moved, photo[near].shape, scale)
+    grid = (places + room) / torch.tensor([0.5 + room, 0.5 + room / 2.0]) - 1.0
+    rendered = F.grid_sample(own[None], grid[None], "bilinear", "zeros", align_corners=False)[0]
+    down, owned, anybody = places[None, ..., 1], _at(person.own, photo)[..., near[0], near[1]], _at(person.share, photo)
     hole = _hole(owned, rendered, down, side)
-    rim, reach_px = (max(round(part * side), 1) for part in (RIM, BODY))
     # Long hair beside the neck stays with the body: no line where the one ends and the other begins.
-    sure = grown((rendered > 0.5).float(), max(round(GROWTH * side), 2) + rim)
+    sure = grown((rendered > 0.5).float(), growth + rim)
     beside, below = (((end - down) / (end - start)).clamp(0.0, 1.0) for start, end in ((HAIRLINE, HEAD), (JAW, CHIN)))
     weight = soft(hole, rim) * torch.maximum(sure * below, beside) * _going(owned, places, room, side)
     # A body hardly moves: beside it nothing is rendered that the photograph does not have there.
-    empty_there = 1.0 - soft(grown((owned > 0.5).float(), reach_px), reach_px)
+    empty_there = 1.0 - soft(grown((owned > 0.5).float(), body_px), body_px)
     stays = ((down - HEAD) / (JAW - HEAD)).clamp(0.0, 1.0) * empty_there
     share = _share(places, room + REACH) * (1.0 - stays)
-    rows, columns = (slice(int(at[0]), int(at[-1]) + 1) for at in (share[0].any(dim=n).nonzero() for n in (1, 0)))
     if backdrop is None:
-        whole = planes(photo)
-        anybody = grown((_at(person.share, photo) > HOLE_FROM / 2.0).float(), max(round(GROWTH * side), 2))
-        empty = whole + weight * (behind_person(photo, hole, anybody) - whole)
+        empty, person_here = planes(photo[near]), grown((anybody > HOLE_FROM / 2.0).float(), growth)
+        empty += weight * (behind_person(photo, hole, person_here, near) - empty)
         if landmarks is not None:  # where the chin was there is neck and clothing
-            face = grown(_face(landmarks, places), max(round(GROWTH * side), 2) + rim)
+            face = grown(_face(landmarks, places), growth + rim)
             chin = soft(face, rim) * (2.0 * (down - JAW) / (CHIN - JAW)).clamp(0.0, 1.0)
-            empty, weight = empty + chin * (behind_person(photo, face, face) - empty), torch.maximum(weight, chin)
+            empty, weight = empty + chin * (behind_person(photo, face, None, near) - empty), torch.maximum(weight, chin)
     else:
-        photo, empty = _before(photo, backdrop, _at(person.share, photo), weight)
-    share, hole, empty = (x[:, rows, columns].contiguous() for x in (share, weight > 0.0, empty))
+        photo, empty = _before(photo, backdrop, anybody, weight, near)
+    share, hole, empty = (x[..., inner[0], inner[1]].contiguous() for x in (share, weight > 0.0, empty))
     where: dict[str, Any] = {
         "rows": rows,
         "columns": columns,
@@ -192,17 +193,44 @@ def pasteboard(
     return Pasteboard(photo=photo, share=share, hole=hole[0], behind=empty, side=side, **where)
 
 
-def _before(photo: np.ndarray, backdrop: Backdrop, share: Tensor, hole: Tensor) -> tuple[np.ndarray, Tensor]:
-    """The person before another background, uint8 ``(H, W, C)``, and the same without the head; `share` is the person's."""
+def _around(part: tuple[slice, slice], pixels: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Rows and columns that reach farther by so many pixels, and where the part lies in them."""
+    first = [max(x.start - pixels, 0) for x in part]
+    rows, columns = (slice(start, x.stop + pixels) for start, x in zip(first, part, strict=True))
+    top, left = (slice(x.start - start, x.stop - start) for start, x in zip(first, part, strict=True))
+    return (rows, columns), (top, left)
+
+
+def _touched(photo: np.ndarray, crop: Crop, room: float, scale: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the photograph that the crop and the room around it touch."""
+    reach = crop.side * (0.5 + room) * (abs(math.cos(crop.angle)) + abs(math.sin(crop.angle)))
+    centre, size = np.array([crop.center_x, crop.center_y]), np.array([photo.shape[1], photo.shape[0]])
+    x0, y0 = np.floor((centre - reach) * scale).clip(0, size - 1).astype(int).tolist()
+    x1, y1 = np.ceil((centre + reach) * scale).clip(1, size).astype(int).tolist()
+    return slice(y0, y1), slice(x0, x1)
+
+
+def _before(
+    photo: np.ndarray, backdrop: Backdrop, share: Tensor, hole: Tensor, near: tuple[slice, slice]
+) -> tuple[np.ndarray, Tensor]:
+    """The person before another background, uint8 ``(H, W, C)``, and the same without the head where the hole is, `near` it;
+    `share` is the person's."""
     behind, colours = backdrop.behind(*photo.shape[:2]), spread(photo, (share < 0.8).float(), blur=1.0)
-    whole, empty = (laid(colours * part, part, behind) for part in (share, share * (1.0 - hole)))
-    return np.ascontiguousarray(whole.round().clamp(0.0, 255.0).permute(1, 2, 0).byte().numpy()), empty
+    whole, here = laid(colours * share, share, behind), (..., *near)
+    left = share[here] * (1.0 - hole)
+    made = np.ascontiguousarray(whole.round().clamp(0.0, 255.0).permute(1, 2, 0).byte().numpy())
+    return made, laid(colours[here] * left, left, behind[here])
 
 
 def soft(mask: Tensor, pixels: int) -> Tensor:
-    """The mean of a mask ``(1, h, w)`` over the square that reaches so many pixels to each side."""
-    mask = F.avg_pool2d(mask, (1, 2 * pixels + 1), 1, (0, pixels), count_include_pad=False)
-    return F.avg_pool2d(mask, (2 * pixels + 1, 1), 1, (pixels, 0), count_include_pad=False)
+    """The mean of a mask ``(1, h, w)`` of 0 and 1 over the square that reaches so many pixels to each side."""
+    counts = []
+    for axis, pads in ((1, (0, 0, pixels + 1, pixels)), (2, (pixels + 1, pixels))):
+        n, at = mask.shape[axis], torch.arange(mask.shape[axis])
+        sums = F.pad(mask, pads).cumsum(axis)  # whole numbers, so that differences are exact
+        mask = sums.narrow(axis, 2 * pixels + 1, n) - sums.narrow(axis, 0, n)
+        counts.append((at + pixels + 1).clamp_max(n) - (at - pixels).clamp_min(0))
+    return mask / (counts[0][:, None] * counts[1])
 
 
 def _at(share: np.ndarray, photo: np.ndarray) -> Tensor:
@@ -242,10 +270,12 @@ def _face(landmarks: np.ndarray, places: Tensor) -> Tensor:
 
 
 def _share(places: Tensor, room: float) -> Tensor:
-    """``(1, h, w)``: 1 inside the crop and the room around it, falling to 0 at its borders."""
+    """``(h, w)``: 1 inside the crop and the room around it, falling to 0 at its borders."""
     x, y = places.unbind(-1)
-    sides = [(each + room) / SIDE_FADE for each in (x, 1.0 - x, y)]
-    return rising(torch.stack([*sides, (1.0 - y) / LOWER_FADE])).prod(dim=0)[None]
+    share = torch.ones_like(x)
+    for away in (*((each + room) / SIDE_FADE for each in (x, 1.0 - x, y)), (1.0 - y) / LOWER_FADE):
+        share *= rising(away)
+    return share
 
 
 def _going(owned: Tensor, places: Tensor, room: float, side: float) -> Tensor:

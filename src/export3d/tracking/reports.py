@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-_DEFERRED = ("matplotlib", "matplotlib.pyplot", "sounddevice")
+_DEFERRED = ("cv2", "matplotlib", "matplotlib.pyplot", "sounddevice")
 """Imported by MediaPipe, used only to draw and to record: they list fonts, write under home, and start ldconfig and gcc."""
 
 _FAILING = {"getaddrinfo": "abs", "getenv": "atol"}

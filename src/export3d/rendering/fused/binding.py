@@ -11,7 +11,7 @@ from pathlib import Path
 VARIABLE = "EXPORT3D_FUSED"
 """Environment variable: `0` never takes the fused renderer; `plain`, `avx2` or `avx512` takes this version of it."""
 
-_VERSION = 8  # kVersion of kernel/scene.h
+_VERSION = 9  # kVersion of kernel/scene.h
 
 _F, _I, _L, _P = ctypes.c_float, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -77,7 +77,7 @@ class Layered(ctypes.Structure):
     """`Layered` of kernel/scene.h."""
 
     _fields_ = [
-        *((name, _I) for name in ("height", "width", "rows")),
+        *((name, _I) for name in ("height", "width", "rows", "room")),
         ("haze", _F),
         *((name, _P) for name in ("picture", "opacity", "behind", "crown")),
         *((name, _F * 3) for name in ("across", "down")),

@@ -116,34 +116,37 @@ def head_layer(
     behind: Tensor,
     *,
     haze: float,
-    crown: Tensor | None = None,
-    places: np.ndarray | None = None,
+    room: int,
+    crown: tuple[Tensor, np.ndarray] | None,
     shown: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Colours ``(3, H, W)`` in [0, 255] times the opacity, and opacity ``(1, H, W)``, of the head in a `picture` before
-    `behind`, both ``(3, H, W)`` in [-1, 1], with its `opacity` ``(1, H, W)``; behind it its crown.
+    `behind`, both ``(3, S, S)`` in [-1, 1], with its `opacity` ``(1, S, S)``; behind it its crown.
 
     Args:
         haze: opacity below it shows nothing.
-        crown: ``(h + 2, W + 2, 4)``, colours and opacity like the result's, of the upper rows, with a border of zeros.
-        places: ``(2, 3)``: the pixel across and down where pixel (x, y) lies in the crown is this times (1, x, y).
-        shown: float32 ``(W,)`` and ``(H,)``, shares of the head that its columns and rows show; None: all of it.
+        room: pixels above the picture and at both sides, H - S; there is nothing but the crown.
+        crown: ``(h + 2, W + 2, 4)``, colours and opacity like the result's, of the upper rows, with a border of zeros; and
+            ``(2, 3)``: the pixel across and down where pixel (x, y) lies in it is this times (1, x, y).
+        shown: float32 ``(S,)`` twice, shares of the head that the columns and rows of the picture show; None: all of it.
     """
-    height, width = picture.shape[-2:]
-    if width < 16:
-        raise ValueError(f"head_layer: expected at least 16 pixels; got {width}")
-    check_shape("behind", behind, 3, height, width)
-    check_shape("opacity", opacity, 1, height, width)
+    side = picture.shape[-1]
+    if side < 16:
+        raise ValueError(f"head_layer: expected at least 16 pixels; got {side}")
+    check_shape("picture", picture, 3, side, side)
+    check_shape("behind", behind, 3, side, side)
+    check_shape("opacity", opacity, 1, side, side)
     kept = [x.detach().float().contiguous() for x in (picture, opacity, behind)]
+    height, width = side + room, side + 2 * room
     colours, clear = torch.empty(3, height, width), torch.empty(1, height, width)
-    call = binding.Layered(height, width, 0, haze, *(x.data_ptr() for x in kept))
+    call = binding.Layered(height, width, 0, room, haze, *(x.data_ptr() for x in kept))
     call.colours, call.clear = colours.data_ptr(), clear.data_ptr()
     if shown is not None:
         call.columns, call.rows_shown = (x.data_ptr() for x in shown)
-    if crown is not None and places is not None:
-        check_shape("crown", crown, None, width + 2, 4)
-        call.rows, call.crown = crown.shape[0] - 2, crown.data_ptr()
-        call.across[:], call.down[:] = places.tolist()
+    if crown is not None:
+        check_shape("crown", crown[0], None, width + 2, 4)
+        call.rows, call.crown = crown[0].shape[0] - 2, crown[0].data_ptr()
+        call.across[:], call.down[:] = crown[1].tolist()
     binding.library().export3d_fused_layer(ctypes.byref(call), _kernel(), torch.get_num_threads())
     return colours, clear
 

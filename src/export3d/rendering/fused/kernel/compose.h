@@ -15,18 +15,26 @@ struct Enlarged {
   const float* from;
   int channels, height, width, to_height, to_width, line;  // line: distance of two channels in what `row` gives
   int kept[2];
-  float *part, *place, *rows[2], *out;
+  float *part, *starts, *rows[2], *out;  // starts: from which place on each number of a row is the first of the two
 
   Enlarged(const float* from, int channels, int height, int width, int to_height, int to_width, float*& scratch)
       : from(from), channels(channels), height(height), width(width), to_height(to_height), to_width(to_width),
         line(up(to_width, 16)), kept{-1, -1} {
-    part = take(scratch, line), place = take(scratch, line);
-    for (float*& row : rows) row = take(scratch, (size_t)channels * line);
+    part = take(scratch, line + kLanes), starts = take(scratch, width + 1);
+    for (float*& row : rows) row = take(scratch, (size_t)channels * line + kLanes);
     out = take(scratch, (size_t)channels * line);
-    for (int x = 0; x < line; ++x) place[x] = source(least_of(x, to_width - 1), width, to_width, part[x]);
+    int32_t* start = (int32_t*)starts;
+    for (int i = 0; i <= width; ++i) start[i] = line;
+    for (int x = line + kLanes - 1; x >= 0; --x) {
+      const int first = source(least_of(x, to_width - 1), width, to_width, part[x]);
+      if (x < line) start[first] = x;
+    }
+    for (int i = width - 1; i >= 0; --i) start[i] = least_of(start[i], start[i + 1]);
   }
 
-  static size_t room(int channels, int to_width) { return (size_t)up(to_width, 16) * (2 + 3 * channels); }
+  static size_t room(int channels, int width, int to_width) {
+    return (size_t)up(to_width, 16) * (1 + 3 * channels) + width + 1 + 3 * kLanes;
+  }
 
   // The first of the two that place i lies between, and the share of the second.
   static int source(int i, int count, int to_count, float& share) {
@@ -49,15 +57,15 @@ struct Enlarged {
     if (kept[0] == y) return rows[0];
     if (kept[1] == y) return rows[1];
     const int slot = kept[0] == other ? 1 : 0;
+    const int32_t* start = (const int32_t*)starts;
     kept[slot] = y;
     for (int c = 0; c < channels; ++c) {
       const float* source = from + ((size_t)c * height + y) * width;
       float* to = rows[slot] + (size_t)c * line;
-      for (int x = 0; x < to_width; ++x) {
-        const int i = (int)place[x], next = least_of(i + 1, width - 1);
-        to[x] = source[i] + part[x] * (source[next] - source[i]);
+      for (int i = 0; i < width; ++i) {  // what goes beyond a number's places is written again with the next one
+        const float own = source[i], more = source[least_of(i + 1, width - 1)] - own;
+        for (int x = start[i]; x < start[i + 1]; x += kLanes) store(to + x, load(part + x) * more + own);
       }
-      for (int x = to_width; x < line; ++x) to[x] = 0.0f;
     }
     return rows[slot];
   }
@@ -122,13 +130,13 @@ struct CubicRow {
   Four read(const float* picture, int width, int x) const {
     const float* from = picture + ((const int32_t*)corner)[x];
     const int below = (width + 2 * kMargin) * 4;
-    Four total = {};
-    for (int r = 0; r < 4; ++r, from += below) {
-      Four row = load_four(from) * columns[0][x];
-      for (int c = 1; c < 4; ++c) row = row + load_four(from + 4 * c) * columns[c][x];
-      total = total + row * rows[r][x];
-    }
-    return total;
+    float blended[16];  // four pixels of four numbers
+    unrolled<16 / kLanes>([&](auto v) {
+      Floats total = load(from + v * kLanes) * rows[0][x];
+      for (int r = 1; r < 4; ++r) total += load(from + r * below + v * kLanes) * rows[r][x];
+      store(blended + v * kLanes, total);
+    });
+    return read(blended, x);
   }
 };
 
@@ -142,10 +150,36 @@ void interleave(const export3d::Picture& p, int row) {
   }
 }
 
+// Between which columns of a row, in whole vectors, the head shows: no opacity is left elsewhere. All where more may come to it.
+struct Shown {
+  Enlarged opacity, more;
+  int width;
+  bool all;
+
+  Shown(const export3d::Head& h, float*& scratch)
+      : opacity(h.guide + 5 * (size_t)h.rays_height * h.rays_width, 1, h.rays_height, h.rays_width, h.height, h.width, scratch),
+        more(h.choice + 9 * (size_t)h.small_height * h.small_width, 1, h.small_height, h.small_width, h.height, h.width, scratch),
+        width(h.width), all(h.clues || h.seen) {}
+  static size_t room(const export3d::Head& h) {
+    return Enlarged::room(1, h.rays_width, h.width) + Enlarged::room(1, h.small_width, h.width);
+  }
+
+  void row(int y, int& first, int& last) {
+    first = 0, last = width;
+    if (!all) {
+      const float *o = opacity.row(y), *m = more.row(y);  // what is not a number shows
+      while (first < last && o[first] + m[first] <= 0.0f) ++first;
+      while (first < last && o[last - 1] + m[last - 1] <= 0.0f) --last;
+    }
+    first = first / kLanes * kLanes, last = first < last ? up(last, kLanes) : first;
+  }
+};
+
 size_t compose_floats(const export3d::Head& h) {
-  const int line = up(h.width, 16);
-  return Enlarged::room(kGuide, h.width) + Enlarged::room(kChoice, h.width) + 2 * CubicRow::room(line) +
-         Enlarged::room(h.state_channels > kSaid ? h.state_channels : kSaid, h.width) + (size_t)line * 8;
+  const int line = up(h.width, 16), most = h.small_width > h.width / 2 ? h.small_width : h.width / 2;
+  return Shown::room(h) + Enlarged::room(kGuide, h.rays_width, h.width) + Enlarged::room(kChoice, h.small_width, h.width) +
+         Enlarged::room(h.state_channels > kSaid ? h.state_channels : kSaid, most, h.width) + 2 * CubicRow::room(line) +
+         (size_t)line * 8;
 }
 
 // Rows [first, last) of the layers, both even, and what the corrections read there.
@@ -155,10 +189,20 @@ void look(const export3d::Head& h, float* scratch, int first, int last) {
   Enlarged choice(h.choice, kChoice, h.small_height, h.small_width, h.height, h.width, scratch);
   Enlarged state(h.state, h.state_channels, h.small_height, h.small_width, h.height / 2, half, scratch);
   CubicRow own(line, scratch), other(line, scratch);
+  Shown shown(h, scratch);
+  int edges[4][2], known = first > 0 ? first - 1 : 0;
   for (int y = first; y < last; ++y) {
+    int begin = line, end = 0;  // a pixel's detail is what it differs by from those around it
+    for (; known <= least_of(y + 1, h.height - 1); ++known) shown.row(known, edges[known & 3][0], edges[known & 3][1]);
+    for (int i = y > 0 ? y - 1 : 0; i < known; ++i) {
+      if (edges[i & 3][0] == edges[i & 3][1]) continue;
+      begin = least_of(begin, edges[i & 3][0]), end = end > edges[i & 3][1] ? end : edges[i & 3][1];
+    }
+    if (begin >= end) continue;
+    begin = begin > 0 ? begin - 1 : 0, end = least_of(end + 1, h.width);
     const float* g = guide.row(y);
     float *layers = h.layers + (size_t)y * kLines * line, *clues = h.clues ? h.clues + (size_t)y * 4 * line : nullptr;
-    for (int x = 0; x < line; x += kLanes) {
+    for (int x = begin / kLanes * kLanes; x < end; x += kLanes) {
       const Floats opacity = load(g + 5 * line + x), low = splat(1e-3f);
       const Floats inverse = 1.0f / pick(low < opacity, opacity, low);
       Floats gates[2];
@@ -186,7 +230,7 @@ void look(const export3d::Head& h, float* scratch, int first, int last) {
       for (int k = 0; clues && k < 2; ++k) store(clues + k * line + x, gates[k]);
     }
     for (int k = 0; k < 2; ++k)
-      for (int x = 0; x < h.width; ++x) {
+      for (int x = begin; x < end; ++x) {
         const Four read = limited((k ? other : own).read(h.picture, h.side, x), -1.0f, 1.0f);
         for (int c = 0; c < 3; ++c) layers[(3 * k + c) * line + x] = read[c];
         if (clues) clues[(2 + k) * line + x] = read[3];
@@ -220,11 +264,17 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
   Enlarged said(h.said, h.said ? kSaid : 0, h.height / 2, h.width / 2, h.height, h.width, scratch);
   float *image = take(scratch, 4 * (size_t)line), *soft = take(scratch, (size_t)line);
   float* sums = take(scratch, (size_t)line + 32) + 16;
+  Shown shown(h, scratch);
   for (int y = first; y < last; ++y) {
+    int begin, end;
+    shown.row(y, begin, end);
+    float* opacity_row = h.opacity + (size_t)y * h.stride;
+    std::memset(opacity_row, 0, h.width * sizeof(float));
+    if (begin == end) continue;
     const float *c = choice.row(y), *t = h.said ? said.row(y) : nullptr, *layers = h.layers + (size_t)y * kLines * line;
     const float* above = layers - (y > 0 ? kLines * line : 0);
     const float* below = layers + (y + 1 < h.height ? kLines * line : 0);
-    for (int x = 0; x < line; x += kLanes) {
+    for (int x = begin; x < end; x += kLanes) {
       Floats share[3], most, total = splat(0.0f);
       for (int k = 0; k < 3; ++k) {
         share[k] = load(c + (3 + k) * line + x);
@@ -250,44 +300,52 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
     }
     for (int a = 0; a < 3; ++a) {  // the portrait less its 3x3 binomial mean: one axis after the other
       const float *up_row = above + a * line, *row = layers + a * line, *down_row = below + a * line;
-      for (int x = 0; x < line; x += kLanes)
+      for (int x = begin > 0 ? begin - kLanes : 0; x < least_of(end + kLanes, line); x += kLanes)
         store(sums + x, load(up_row + x) + load(row + x) * 2.0f + load(down_row + x));
       sums[-1] = sums[0], sums[h.width] = sums[h.width - 1];
-      for (int x = 0; x < line; x += kLanes) {
+      for (int x = begin; x < end; x += kLanes) {
         const Floats mean = (load(sums + x - 1) + load(sums + x) * 2.0f + load(sums + x + 1)) * 0.0625f;
         store(image + a * line + x, load(image + a * line + x) + load(soft + x) * (load(row + x) - mean));
       }
       float* to = h.image + a * h.plane + (size_t)y * h.stride;  // what is behind stands there
-      int x = 0;
-      for (; x + kLanes <= h.width; x += kLanes) {
+      const int stop = least_of(end, h.width);
+      int x = begin;
+      for (; x + kLanes <= stop; x += kLanes) {
         const Floats behind = load(to + x);
         store(to + x, behind + load(image + 3 * line + x) * (load(image + a * line + x) - behind));
       }
-      for (; x < h.width; ++x) to[x] += image[3 * line + x] * (image[a * line + x] - to[x]);
+      for (; x < stop; ++x) to[x] += image[3 * line + x] * (image[a * line + x] - to[x]);
     }
-    std::memcpy(h.opacity + (size_t)y * h.stride, image + 3 * (size_t)line, h.width * sizeof(float));
+    std::memcpy(opacity_row + begin, image + 3 * (size_t)line + begin, (least_of(end, h.width) - begin) * sizeof(float));
   }
 }
 
-// One row of a head layer (`HeadLayer.of_picture`, `Crown.behind`).
+// One row of a head layer (`HeadLayer.of_picture`, `Crown.behind`): the picture with nothing around it, and the crown.
 void layer(const export3d::Layered& l, int y) {
-  const size_t area = (size_t)l.height * l.width, at = (size_t)y * l.width;
-  const float *opacity = l.opacity + at, *picture = l.picture + at, *behind = l.behind + at;
-  float *colours = l.colours + at, *clear = l.clear + at;
-  for (int step = 0; step < l.width; step += kLanes) {
-    const int x = least_of(step, l.width - kLanes);  // the last ones may be done twice
+  const int row = y - l.room, side = l.width - 2 * l.room;
+  const size_t area = (size_t)l.height * l.width, at = (size_t)y * l.width, own = (size_t)(l.height - l.room) * side;
+  float *colours = l.colours + at, *clear = l.clear + at, *lines[] = {colours, colours + area, colours + 2 * area, clear};
+  for (float* line : lines) {
+    std::memset(line, 0, (row < 0 ? l.width : l.room) * sizeof(float));
+    std::memset(line + l.width - l.room, 0, l.room * sizeof(float));
+  }
+  const size_t from = row < 0 ? 0 : (size_t)row * side;
+  const float *opacity = l.opacity + from, *picture = l.picture + from, *behind = l.behind + from;
+  for (int step = 0; row >= 0 && step < side; step += kLanes) {
+    const int x = least_of(step, side - kLanes), to = x + l.room;  // the last ones may be done twice
     const Floats given = load(opacity + x);
     Floats shown = within((given - l.haze) * (1.0f / (1.0f - 2.0f * l.haze)), 0.0f, 1.0f);
-    if (l.columns) shown = shown * load(l.columns + x) * l.rows_shown[y];
+    if (l.columns) shown = shown * load(l.columns + x) * l.rows_shown[row];
     const Floats scale = 127.5f / pick(given < splat(l.haze), splat(l.haze), given);  // as if the head were solid
-    store(clear + x, shown);
-    for (size_t c = 0; c < 3 * area; c += area) {
-      const Floats back = load(behind + c + x), light = load(picture + c + x) - back + given * (back + 1.0f);
-      store(colours + c + x, within(light * scale, 0.0f, 255.0f) * shown);
+    store(clear + to, shown);
+    for (int c = 0; c < 3; ++c) {
+      const Floats back = load(behind + c * own + x), light = load(picture + c * own + x) - back + given * (back + 1.0f);
+      store(colours + c * area + to, within(light * scale, 0.0f, 255.0f) * shown);
     }
   }
   const int wide = l.width + 2;
   for (int x = 0; l.crown && y < l.rows && x < l.width; ++x) {
+    if (clear[x] == 1.0f) continue;
     const float across = l.across[0] + l.across[1] * x + l.across[2] * y + 1.0f;
     const float down = l.down[0] + l.down[1] * x + l.down[2] * y + 1.0f;
     if (!(across > 0.0f && across < l.width + 1.0f && down > 0.0f && down < l.rows + 1.0f)) continue;
@@ -302,36 +360,39 @@ void layer(const export3d::Layered& l, int y) {
   }
 }
 
-// Keeps of the places first .. last only those x where start + step x lies between low and high.
-void keep_between(float start, float step, float low, float high, int& first, int& last) {
-  const float from = step > 0.0f ? low : high, to = step > 0.0f ? high : low;
-  if (step == 0.0f) {
-    if (start <= low || start >= high) last = first;
-    return;
-  }
-  const float begin = (from - start) / step, end = (to - start) / step + 1.0f;
-  if (begin > first) first = begin < last ? (int)begin : last;
-  if (end < last) last = end > first ? (int)end + 1 : first;
-}
-
 // One row of a photograph with a head in it. Where no tap of the cubic meets the head, `made` stays as it is.
 void paste(const export3d::Pasted& p, float* scratch, int y) {
-  const int line = up(p.width, 16);
+  const int line = up(p.width, 16), columns = p.head_width + 2 * kMargin;
   CubicRow cubic(line, scratch);
-  float *across = take(scratch, line), *down = take(scratch, line), *blended = take(scratch, 4 * (p.head_width + 2 * kMargin));
-  const bool level = p.down[1] == 0.0f;
+  float *blended = take(scratch, 4 * columns), steps[kLanes];
+  for (int i = 0; i < kLanes; ++i) steps[i] = (float)i;
   const float *share = p.share + (size_t)y * p.width, left = p.across[0] + p.across[2] * y, high = p.down[0] + p.down[2] * y;
-  int first = 0, last = p.width;
-  keep_between(left, p.across[1], -2.0f, p.head_width + 1.0f, first, last);
-  keep_between(high, p.down[1], -2.0f, 1e9f, first, last);  // its lowest row goes on: the body
-  if (first >= last) return;
-  for (int x = first / kLanes * kLanes; x < line; ++x) across[x] = left + p.across[1] * x, down[x] = high + p.down[1] * x;
-  for (int x = first / kLanes * kLanes; x < last; x += kLanes) cubic.aim(x, load(across + x), load(down + x), p.head_width, p.head_height);
+  int begin = 0, end = p.width;
+  const auto aim = [&](int x) {
+    const Floats at = load(steps) + (float)x;
+    cubic.aim(x, at * p.across[1] + left, at * p.down[1] + high, p.head_width, p.head_height);
+  };
+  const bool level = p.down[1] == 0.0f;
+  if (level) {  // all lie as high in the head: between its first and its last pixel there
+    aim(0);
+    const uint8_t* met = p.met + ((const int32_t*)cubic.corner)[0] / 4 / columns * columns;
+    int first = 0, last = columns;
+    while (first < last && !met[first]) ++first;
+    while (first < last && !met[last - 1]) --last;
+    if (first == last) return;
+    const float lowest = (first + 1 - kMargin - left) / p.across[1] - 1.0f, most = (last + 1 - kMargin - left) / p.across[1] + 1.0f;
+    if (p.across[1] > 0.0f && first > 1 && lowest > 0.0f) begin = lowest < p.width ? (int)lowest : p.width;
+    if (p.across[1] > 0.0f && last < columns - 3 && most < p.width) end = most > 0.0f ? (int)most + 1 : 0;
+  }
+  while (begin < end && !(share[begin] > 0.0f)) ++begin;
+  while (begin < end && !(share[end - 1] > 0.0f)) --end;
+  if (begin >= end) return;
+  for (int x = begin / kLanes * kLanes; x < end; x += kLanes) aim(x);
   const int32_t* corners = (const int32_t*)cubic.corner;
-  const int wide = (p.head_width + 2 * kMargin) * 4, top = corners[first] / wide * wide;
-  if (level) cubic.blend(p.head, p.head_width, first, blended);
-  uint8_t* to = p.made + (size_t)y * p.stride + 3 * (size_t)first;
-  for (int x = first; x < last; ++x, to += 3) {
+  const int top = corners[begin] / (4 * columns) * (4 * columns);
+  if (level) cubic.blend(p.head, p.head_width, begin, blended);
+  uint8_t* to = p.made + (size_t)y * p.stride + 3 * begin;
+  for (int x = begin; x < end; ++x, to += 3) {
     if (!(share[x] > 0.0f) || !p.met[corners[x] / 4]) continue;
     const Four read = level ? cubic.read(blended + corners[x] - top, x) : cubic.read(p.head, p.head_width, x);
     // Cubic kernels ring; what shows nothing must stay nothing.
@@ -345,7 +406,7 @@ void paste(const export3d::Pasted& p, float* scratch, int y) {
 
 size_t paste_floats(const export3d::Pasted& p) {
   const size_t line = up(p.width, 16);
-  return CubicRow::room(line) + 2 * line + 4 * (p.head_width + 2 * kMargin);
+  return CubicRow::room(line) + 4 * (p.head_width + 2 * kMargin);
 }
 
 // Four rows of a picture with a pattern; the same whole numbers on every machine. Between the middles of its blocks the gain is
