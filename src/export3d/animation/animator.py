@@ -252,12 +252,10 @@ class Animator:
         render, maps = self.render(state, vector), subject.code.maps
         assert render.image is not None and render.image_opacity is not None
         behind = maps.background if maps.photo is None else maps.photo.background
-        how = {
-            "room": subject.person.room if subject.person else 0.0,
-            "fused": self.fast is not None and fused_status()[0],
-        }
-        parts = (render.image[0], render.image_opacity[0], behind[0])
-        return before_crown(parts, subject.crown, vector, place=place, **how)  # type: ignore[arg-type]
+        room = 0.0 if subject.person is None else subject.person.room
+        parts, fused = (render.image[0], render.image_opacity[0], behind[0]), self.fast is not None
+        fused = fused and fused_status()[0]
+        return before_crown(parts, subject.crown, vector, place=place, room=room, fused=fused)
 
     @property
     def weight_maps(self) -> WeightMaps | None:
