@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from export3d.evaluation.figures.markdown import shown, table
+from export3d.reproduce.claims import NOT_MEASURED
 from export3d.reproduce.settings import SCALES, TABLE3, TABLE4
 from export3d.reproduce.tables import read_result
 
@@ -137,7 +138,9 @@ def section(content: dict[str, Any]) -> list[str]:
         if content.get(kind):
             lines += [f"{kind.capitalize()} identity, {content['pairs'][kind]} pairs:", ""]
             lines += [*_grid({method: _scores(metrics) for method, metrics in content[kind].items()}), ""]
-    return lines + table([_claim(claim) for claim in content["claims"]])
+    waiting = [claim for claim in content["claims"] if claim["verdict"] == NOT_MEASURED]
+    lines += table([_claim(claim) for claim in content["claims"] if claim not in waiting])
+    return lines + (["", f"{len(waiting)} more orderings wait for what was not measured."] if waiting else [])
 
 
 def _scores(metrics: dict[str, Any]) -> dict[str, str]:
