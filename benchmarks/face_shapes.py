@@ -29,6 +29,7 @@ from export3d.fitting.ridge import ridge_map_with_bias
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.portrait import load_model
 from export3d.portrait.shapes import LOWER_FACE, UPPER_FACE
+from export3d.tracking.brows import brow_heights
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 from export3d.tracking.mouth import facing_front
 from export3d.tracking.regressor import LandmarkRegressor
@@ -38,8 +39,6 @@ from material import save
 SHAPES = tuple(dict.fromkeys(name.removesuffix("_L").removesuffix("_R") for name in (*UPPER_FACE, *LOWER_FACE)))
 """Each as the mean of left and right, where it has both."""
 
-BROW_IMAGE_LEFT = (70, 63, 105, 66, 107)
-BROW_IMAGE_RIGHT = (300, 293, 334, 296, 336)
 LIPS = (13, 14)  # middle of the inner upper and lower lip
 # Each eye from its outer corner over the upper lid, the inner corner (place 8) and the lower lid.
 EYE_IMAGE_LEFT = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
@@ -177,15 +176,14 @@ def show_rows(model: Any, dataset: ClipDataset, tracker: MediaPipeTracker, clips
 def measures(mesh: np.ndarray) -> np.ndarray:
     """`MEASURED` of one face, in widths of the eye, with the head's pose taken out."""
     turned = facing_front(mesh[None])[0]
-    heights, widths, openings = [], [], []
-    for eye, brow in ((EYE_IMAGE_LEFT, BROW_IMAGE_LEFT), (EYE_IMAGE_RIGHT, BROW_IMAGE_RIGHT)):
+    widths, openings = [], []
+    for eye in (EYE_IMAGE_LEFT, EYE_IMAGE_RIGHT):
         corners = turned[[eye[0], eye[8]], :2]
         widths.append(np.linalg.norm(corners[0] - corners[1]))
         lids = turned[list(eye[11:14]), :2].mean(axis=0) - turned[list(eye[3:6]), :2].mean(axis=0)
         openings.append(lids[1] / widths[-1])
-        heights.append((corners[:, 1].mean() - turned[list(brow), 1].mean()) / widths[-1])
     gap = np.linalg.norm(turned[LIPS[0], :2] - turned[LIPS[1], :2]) / np.mean(widths)
-    return np.array([np.mean(openings), np.mean(heights), gap])
+    return np.array([np.mean(openings), np.mean(brow_heights(turned)), gap])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from export3d.errors import Export3DError, OutputError
 
@@ -136,6 +138,11 @@ def write_atomically(path: Path, content: bytes, advice: str = "Check the folder
             temporary.write_bytes(content)
     except OSError as error:
         raise write_error(path, error, advice) from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write as :func:`write_atomically` does, as JSON that people can read."""
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _machine() -> str:

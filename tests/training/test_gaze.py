@@ -9,8 +9,6 @@ import pytest
 from export3d.camera import Camera
 from export3d.cli import main
 from export3d.errors import DataError
-from export3d.fitting import detections
-from export3d.fitting import gaze as training
 from export3d.fitting.detections import Detections
 from export3d.fitting.gaze import build_gaze_map, fit_gaze_map, measure_gaze
 from export3d.heads.clips.motion import expression_weights, gaze_to_weights
@@ -80,24 +78,10 @@ def test_frames_with_closed_eyes_alone_are_refused(gaze):
         fit_gaze_map(made_up(gaze, closed=True))
 
 
-class Named:
-    class info:
-        name = "given"
-
-
-@pytest.fixture
-def answers(monkeypatch):
-    """Detections by the name of the folder, in place of clips and face tracker."""
-    given: dict[str, Detections] = {}
-    monkeypatch.setattr(training, "ClipDataset", lambda path: path)
-    monkeypatch.setattr(detections, "detect_or_load", lambda path, *_: given[path.name])
-    return given
-
-
-def test_the_report_holds_command_date_and_what_was_measured(answers, tmp_path, gaze):
+def test_the_report_holds_command_date_and_what_was_measured(answers, tmp_path, named, gaze):
     answers["a"] = made_up(gaze)
     output, report = tmp_path / "g.safetensors", tmp_path / "g.json"
-    made = build_gaze_map(output, [tmp_path / "a"], report_path=report, command="export3d x", tracker=Named())
+    made = build_gaze_map(output, [tmp_path / "a"], report_path=report, command="export3d x", tracker=named)
     facts = json.loads(report.read_text())
     assert facts["command"] == "export3d x" and len(facts["date"]) == 10
     # every fifth of five people is kept to measure on
@@ -106,10 +90,10 @@ def test_the_report_holds_command_date_and_what_was_measured(answers, tmp_path, 
     assert f"{made.r2[0]:.3f}" in made.line(output) and np.isfinite(GazeMap.load(output).weight).all()
 
 
-def test_a_tracker_without_scores_is_refused(answers, tmp_path, gaze):
+def test_a_tracker_without_scores_is_refused(answers, tmp_path, named, gaze):
     answers["a"] = replace(made_up(gaze), scores=np.zeros((0, 52), np.float32))
     with pytest.raises(DataError, match="'given' gives no expression scores"):
-        build_gaze_map(tmp_path / "g.safetensors", [tmp_path / "a"], test_data=tmp_path / "a", tracker=Named())
+        build_gaze_map(tmp_path / "g.safetensors", [tmp_path / "a"], test_data=tmp_path / "a", tracker=named)
 
 
 @pytest.mark.parametrize("command", ["train-gaze", "train-mouth", "train-camera"])

@@ -8,8 +8,6 @@ import pytest
 
 from export3d.camera import Camera
 from export3d.errors import DataError
-from export3d.fitting import detections
-from export3d.fitting import mouth as training
 from export3d.fitting.detections import Detections
 from export3d.fitting.mouth import build_mouth_map, fit_mouth_map
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
@@ -67,24 +65,10 @@ def test_a_ridge_shrinks_what_is_read():
     assert free > 0.2 and held < 0.2 * free
 
 
-class Named:
-    class info:
-        name = "given"
-
-
-@pytest.fixture
-def answers(monkeypatch):
-    """Detections by the name of the folder, in place of clips and face tracker."""
-    given: dict[str, Detections] = {}
-    monkeypatch.setattr(training, "ClipDataset", lambda path: path)
-    monkeypatch.setattr(detections, "detect_or_load", lambda path, *_: given[path.name])
-    return given
-
-
-def test_the_report_holds_command_date_and_what_was_measured(answers, tmp_path):
+def test_the_report_holds_command_date_and_what_was_measured(answers, tmp_path, named):
     answers["a"] = made_up(0)
     output, report = tmp_path / "m.safetensors", tmp_path / "m.json"
-    made = build_mouth_map(output, [tmp_path / "a"], report_path=report, command="export3d x", tracker=Named())
+    made = build_mouth_map(output, [tmp_path / "a"], report_path=report, command="export3d x", tracker=named)
     facts = json.loads(report.read_text())
     assert facts["command"] == "export3d x" and len(facts["date"]) == 10
     assert (facts["fitted_to"]["people"], facts["measured_on"]["people"]) == (8, 2)
@@ -95,8 +79,8 @@ def test_the_report_holds_command_date_and_what_was_measured(answers, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["mesh", "scores"])
-def test_a_tracker_without_mesh_or_scores_is_refused(answers, tmp_path, missing):
+def test_a_tracker_without_mesh_or_scores_is_refused(answers, tmp_path, named, missing):
     seen = made_up(0)
     answers["a"] = replace(seen, **{missing: getattr(seen, missing)[:0]})
     with pytest.raises(DataError, match="'given' gives no mesh or no expression scores"):
-        build_mouth_map(tmp_path / "m.safetensors", [tmp_path / "a"], test_data=tmp_path / "a", tracker=Named())
+        build_mouth_map(tmp_path / "m.safetensors", [tmp_path / "a"], test_data=tmp_path / "a", tracker=named)

@@ -63,9 +63,8 @@ class Crown:
         y, x = (np.mgrid[:rows, :width] + 0.5 - room) / size
         half = np.array(person.own.shape[::-1]) / 2.0
         places = crop.from_crop(np.stack([x, y], axis=-1)) - half
-        narrower = (np.abs(places) - half).clip(0.0)[
-            ..., ::-1
-        ]  # hair that the photograph cuts ends beyond it as a dome
+        # Hair that the photograph cuts ends beyond it as a dome.
+        narrower = (np.abs(places) - half).clip(0.0)[..., ::-1]
         grids = torch.from_numpy(np.stack([places + narrower, places - narrower]) / half).float()
         shares = F.grid_sample(torch.from_numpy(person.own).expand(2, 1, -1, -1), grids, "bilinear", "border", False)
         opacity = ((shares.amin(dim=0) - HOLE_FROM) / (1.0 - 2.0 * HOLE_FROM)).clamp(0.0, 1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -152,7 +151,7 @@ def _check(options: EvaluateOptions) -> None:
 
 def _measure_backends(options: EvaluateOptions, command: list[str], dataset: ClipDataset) -> None:
     from export3d.evaluation.metrics.backend_accuracy import measure_backends
-    from export3d.files import write_atomically
+    from export3d.files import write_json
 
     count = min(options.clips or len(dataset), len(dataset))
     with _backends(options) as backends, progress_bar("measuring back ends", count) as report:
@@ -166,7 +165,7 @@ def _measure_backends(options: EvaluateOptions, command: list[str], dataset: Cli
         **facts,
         **found,
     }
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_json(path, content)
     faces, pose = found["faces"], found["pose"]
     say(f"{path}: {faces['found']} of {faces['frames']} faces of {faces['identities']} people found")
     say(

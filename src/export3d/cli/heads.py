@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.table import Table
 from export3d.cli.common import Events, check_targets, say, stage_bars
 from export3d.data.tar_members import encode_image
 from export3d.errors import UsageError
-from export3d.files import make_folder, measured_now, write_atomically
+from export3d.files import make_folder, measured_now, write_atomically, write_json
 from export3d.heads.clips.entanglement import EntanglementConfig, measure_entanglement
 from export3d.heads.clips.extractor import LinearExtractor
 from export3d.heads.clips.motion_csv import from_csv
@@ -201,7 +200,7 @@ def _entanglement(options: EntanglementOptions, argv: list[str]) -> None:
         "rows": [asdict(row) for row in rows],
     }
     make_folder(options.output.parent)
-    write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
+    write_json(options.output, result)
     say(f"{options.output}: written; chance of 1-NN is {1.0 / config.identities:.3f}.")
 
 

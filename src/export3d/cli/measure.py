@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -65,7 +64,7 @@ def run(options: MeasureOptions, command: str) -> None:
     from export3d.data import ClipDataset
     from export3d.data.manifest import file_sha256
     from export3d.evaluation.scores import expression_content as content
-    from export3d.files import measured_now, write_atomically
+    from export3d.files import measured_now, write_json
     from export3d.heads.clips.extractor import NUM_EXPRESSION
     from export3d.training.phases.pretrain_files import (
         FACE_NETWORK_FILE,
@@ -114,7 +113,7 @@ def run(options: MeasureOptions, command: str) -> None:
             "coefficient_length": content.coefficient_lengths(coefficients),
             "figure": shown,
         }
-        write_atomically(options.output, (json.dumps(facts, indent=1) + "\n").encode())
+        write_json(options.output, facts)
         say(f"wrote {options.output}")
 
 

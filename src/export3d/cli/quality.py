@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -68,7 +67,7 @@ def run(options: QualityOptions, command: list[str]) -> None:
     from export3d.data.manifest import file_sha256
     from export3d.evaluation.figures.sheets import same_identity_sheet
     from export3d.evaluation.scores.synthetic import score_synthetic
-    from export3d.files import measured_now, write_atomically
+    from export3d.files import measured_now, write_json
     from export3d.images import write_sheet
     from export3d.portrait.loading import checkpoint_path, load_model
 
@@ -116,7 +115,7 @@ def run(options: QualityOptions, command: list[str]) -> None:
             "scores": {name: asdict(row) for name, row in scores.items()},
             **({} if views is None else {"novel_views_foreground_psnr": views}),
         }
-        write_atomically(options.output, (json.dumps(facts, indent=1) + "\n").encode())
+        write_json(options.output, facts)
     if options.sheet is not None:
         sheet = same_identity_sheet(model, dataset, clips=options.rows, seed=options.seed)
         write_sheet(options.sheet, sheet)

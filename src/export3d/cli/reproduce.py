@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -192,7 +191,7 @@ def _measure_expression(
     """Fig. 8 and its numbers, by `export3d measure-expression`."""
     from export3d.cli import measure
     from export3d.data.manifest import MANIFEST_NAME, file_sha256
-    from export3d.files import make_folder, write_atomically
+    from export3d.files import make_folder, write_json
     from export3d.reproduce.tables import read_result
     from export3d.training.phases.pretrain_files import EXPRESSION_FILE
 
@@ -226,7 +225,7 @@ def _measure_expression(
         words += ["--identities", str(chosen.identities)]
     line = shlex.join(["export3d", "measure-expression", *words])
     measure.run(chosen, line)
-    write_atomically(notes, (json.dumps(fingerprint, indent=1) + "\n").encode())
+    write_json(notes, fingerprint)
 
 
 def _tell(line: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ def train_identity_main(argv: Sequence[str]) -> int:
 def run(options: TrainIdentityOptions) -> None:
     """Train, measure, write, say how good it is."""
     from export3d.data import ClipDataset
-    from export3d.files import write_atomically
+    from export3d.files import write_json
     from export3d.fitting.identity import IdentityTraining, train_identity
 
     check_targets((options.output, ".safetensors"), (options.report, ".json"))
@@ -62,7 +61,7 @@ def run(options: TrainIdentityOptions) -> None:
         )
     measured = facts["verification"]
     if options.report is not None:
-        write_atomically(options.report, (json.dumps(facts, indent=1) + "\n").encode())
+        write_json(options.report, facts)
     say(
         f"{options.output}: {facts['identities']} identities, {facts['frames']} frames, {facts['seconds']:.0f} s; "
         f"verification on {measured['identities']} held-out identities: accuracy {measured['accuracy']:.3f}, "

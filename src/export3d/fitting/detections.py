@@ -121,6 +121,20 @@ def detect_or_load(
     return found
 
 
+def looked_at(
+    data: Sequence[Path],
+    test_data: Path | None,
+    tracker: FaceTracker,
+    *,
+    folder: Path | None,
+    progress: Progress | None,
+    frames: int,
+) -> tuple[Detections, Detections]:
+    """`seen_and_unseen` of the clips in these folders."""
+    test = None if test_data is None else ClipDataset(test_data)
+    return seen_and_unseen([ClipDataset(path) for path in data], test, tracker, folder, progress, frames=frames)
+
+
 def seen_and_unseen(
     datasets: Sequence[ClipDataset],
     test: ClipDataset | None,

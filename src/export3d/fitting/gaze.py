@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.files import measured_now, write_atomically
-from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, seen_and_unseen
+from export3d.files import measured_now, write_json
+from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, looked_at
+from export3d.fitting.face_shapes import mirrored_name
 from export3d.fitting.mesh_regressor import within
 from export3d.fitting.regressor_report import r2, rounded
 from export3d.fitting.ridge import ridge_map_with_bias
@@ -25,10 +24,7 @@ from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 RIDGE = 0.01
 """Of the scores' mean variance: weights stay small."""
 
-MIRROR_SCORES = [
-    BLENDSHAPE_NAMES.index(name.replace("Left", "%").replace("Right", "Left").replace("%", "Right"))
-    for name in BLENDSHAPE_NAMES
-]
+MIRROR_SCORES = [BLENDSHAPE_NAMES.index(mirrored_name(name)) for name in BLENDSHAPE_NAMES]
 """Score i of the mirrored face is score [i] of the face."""
 
 
@@ -70,9 +66,7 @@ def build_gaze_map(
         DataError: No clips, clips without truth, no face, or a tracker that gives no scores.
     """
     tracker = tracker or MediaPipeTracker()
-    test = None if test_data is None else ClipDataset(test_data)
-    sets = [ClipDataset(path) for path in data]
-    train, unseen = seen_and_unseen(sets, test, tracker, detections_folder, progress, frames=frames)
+    train, unseen = looked_at(data, test_data, tracker, folder=detections_folder, progress=progress, frames=frames)
     if not (len(train.scores) and len(unseen.scores)):
         raise DataError(f"train-gaze: the face tracker '{tracker.info.name}' gives no expression scores.")
     gaze_map = fit_gaze_map(train)
@@ -94,7 +88,7 @@ def build_gaze_map(
         "sha256": gaze_map.save(output),
     }
     if report_path is not None:
-        write_atomically(report_path, (json.dumps(results, indent=1) + "\n").encode())
+        write_json(report_path, results)
     sideways, up = (float(row["r2"]) if isinstance(row["r2"], float) else float("nan") for row in rows)
     return GazeReport(results, (sideways, up))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +10,9 @@ import numpy as np
 import torch
 
 from export3d.camera import FOCAL, Camera
-from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.files import measured_now, write_atomically
-from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, detect_or_load, joined
+from export3d.files import measured_now, write_json
+from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, looked_at
 from export3d.fitting.mesh_regressor import mean_mesh, mirror_indices
 from export3d.fitting.ridge import ridge_map
 from export3d.tracking.faces import FaceTracker
@@ -65,12 +63,7 @@ def build_head_fit(
 ) -> HeadFitReport:
     """Look at rendered clips, fit, measure and save; arguments and errors as of `build_gaze_map`."""
     tracker = tracker or MediaPipeTracker()
-    folders = [*data, *([] if test_data is None else [test_data])]
-    parts = [detect_or_load(ClipDataset(path), tracker, detections_folder, progress, frames) for path in folders]
-    seen = joined(parts[: len(data)])
-    train, unseen = (
-        (seen, parts[-1]) if test_data is not None else (seen.part(held_out=False), seen.part(held_out=True))
-    )
+    train, unseen = looked_at(data, test_data, tracker, folder=detections_folder, progress=progress, frames=frames)
     if not (train.has_mesh and unseen.has_mesh):
         raise DataError(f"train-camera: the face tracker '{tracker.info.name}' gives no dense mesh.")
     fit = fit_head(train)
@@ -87,7 +80,7 @@ def build_head_fit(
         "sha256": fit.save(output),
     }
     if report_path is not None:
-        write_atomically(report_path, (json.dumps(results, indent=1) + "\n").encode())
+        write_json(report_path, results)
     return HeadFitReport(results)
 
 

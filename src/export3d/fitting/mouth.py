@@ -5,7 +5,6 @@ Only what changes within a person counts: what a mouth looks like at rest is not
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.files import measured_now, write_atomically
-from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, seen_and_unseen
+from export3d.files import measured_now, write_json
+from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, looked_at
+from export3d.fitting.face_shapes import mirrored_name
 from export3d.fitting.gaze import MIRROR_SCORES
 from export3d.fitting.mesh_regressor import within
 from export3d.fitting.regressor_report import r2, rounded
 from export3d.fitting.ridge import ridge_map
-from export3d.heads.shape.parametric import EXPRESSION_NAMES
+from export3d.heads.clips.motion import arkit_weights
 from export3d.tracking.faces import FaceTracker
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 from export3d.tracking.mouth import (
+    COLUMNS,
     LIPS,
     MIRROR_LIPS,
     MOUTH_SCORES,
@@ -37,10 +37,8 @@ from export3d.tracking.mouth import (
 RIDGE = 0.007
 """Of the features' own variances."""
 
-_SHAPES = [
-    EXPRESSION_NAMES.index(name if name in EXPRESSION_NAMES else name.replace("Left", "_L").replace("Right", "_R"))
-    for name in MOUTH_WEIGHTS
-]
+MIRROR_WEIGHTS = [MOUTH_WEIGHTS.index(mirrored_name(name)) for name in MOUTH_WEIGHTS]
+"""Weight i of the mirrored face is weight [i] of the face."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,7 @@ def build_mouth_map(
         DataError: No clips, clips without truth, no face, or a tracker that gives no mesh or no scores.
     """
     tracker = tracker or MediaPipeTracker()
-    test = None if test_data is None else ClipDataset(test_data)
-    sets = [ClipDataset(path) for path in data]
-    train, unseen = seen_and_unseen(sets, test, tracker, detections_folder, progress, frames=frames)
+    train, unseen = looked_at(data, test_data, tracker, folder=detections_folder, progress=progress, frames=frames)
     for part in (train, unseen):
         if not (part.has_mesh and len(part.scores)):
             raise DataError(
@@ -102,7 +98,7 @@ def build_mouth_map(
         "sha256": mouth.save(output),
     }
     if report_path is not None:
-        write_atomically(report_path, (json.dumps(results, indent=1) + "\n").encode())
+        write_json(report_path, results)
     return MouthReport(results, {row["weight"]: float(row["r2_within_clips"] or "nan") for row in rows})
 
 
@@ -111,10 +107,10 @@ def fit_mouth_map(seen: Detections, ridge: float = RIDGE) -> MouthMap:
 
     Every frame counts as its mirror image too, so that a mirrored face gives mirrored weights.
     """
-    features, weights = mouth_features(facing_front(seen.mesh), seen.scores), seen.true_weights[:, _SHAPES]
+    features, weights = mouth_features(facing_front(seen.mesh), seen.scores), _truth(seen)
     person = torch.from_numpy(np.concatenate([seen.clip, seen.clip]))
     rows = np.concatenate([features, mirrored_features(features)]).astype(np.float64)
-    wanted = np.concatenate([weights, weights[:, _mirrored()]]).astype(np.float64)
+    wanted = np.concatenate([weights, weights[:, MIRROR_WEIGHTS]]).astype(np.float64)
     changes, goals = (within(torch.from_numpy(values), person).numpy() for values in (rows, wanted))
     spread = changes.std(axis=0) + 1e-9
     weight = ridge_map(changes / spread, goals, ridge) / spread[:, None]
@@ -129,16 +125,12 @@ def mirrored_features(features: np.ndarray) -> np.ndarray:
     return np.concatenate([lips.reshape(len(features), -1), features[:, 3 * len(LIPS) :][:, places]], axis=1)
 
 
-def _mirrored() -> list[int]:
-    """Weight i of the mirrored face is weight [i] of the face."""
-    swap = {"Left": "Right", "Right": "Left"}
-    names = [
-        next((name.removesuffix(a) + b for a, b in swap.items() if name.endswith(a)), name) for name in MOUTH_WEIGHTS
-    ]
-    return [MOUTH_WEIGHTS.index(name) for name in names]
+def _truth(seen: Detections) -> np.ndarray:
+    """True `MOUTH_WEIGHTS` ``(N, Q)``."""
+    return arkit_weights(seen.true_weights)[:, COLUMNS]
 
 
 def _read(mouth: MouthMap, seen: Detections) -> tuple[torch.Tensor, torch.Tensor]:
     """What the map tells ``(N, Q)``, and the truth."""
     told = mouth.read(facing_front(seen.mesh), seen.scores)
-    return torch.from_numpy(told).double(), torch.from_numpy(seen.true_weights[:, _SHAPES]).double()
+    return torch.from_numpy(told).double(), torch.from_numpy(_truth(seen)).double()

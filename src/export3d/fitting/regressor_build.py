@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,7 +11,7 @@ import numpy as np
 
 from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.files import measured_now, write_atomically
+from export3d.files import measured_now, write_json
 from export3d.fitting.crops import fit_points_alignment
 from export3d.fitting.detections import Detections, Progress, seen_and_unseen
 from export3d.fitting.mesh_regressor import MeshTraining, mesh_samples, train_mesh
@@ -103,7 +102,7 @@ def build_regressor(
     results["alignment"] = {"rescale": regressor.alignment.rescale, "origin": list(regressor.alignment.origin)}
     results["sha256"] = regressor.save(output)
     if report_path is not None:
-        write_atomically(report_path, (json.dumps(results, indent=1) + "\n").encode())
+        write_json(report_path, results)
     exact = measure(regressor, held_out, 1.0, aligned=True)
     return RegressorReport(results, exact.beta_r2_first_10, exact.angle_error_deg_mean)
 

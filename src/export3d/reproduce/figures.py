@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from export3d.data import ClipDataset
 from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
-from export3d.files import make_folder, write_atomically
+from export3d.files import make_folder, write_json
 from export3d.images import write_sheet
 from export3d.portrait import Model, load_model
 from export3d.portrait.loading import checkpoint_path
@@ -98,7 +97,7 @@ def draw_figures(settings: Settings, folder: Path, report: Reporter) -> list[Pat
                 models[name] = load_model(files[name], device=settings.device)
         write_sheet(path, figure.draw({name: models[name] for name in members}, dataset))
         done[str(path.absolute())] = fingerprint
-        write_atomically(notes, (json.dumps(done, indent=1) + "\n").encode())
+        write_json(notes, done)
         report.line(f"figures: wrote {path}")
         report.advance("figures", number + 1, len(figures))
     return drawn

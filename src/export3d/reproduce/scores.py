@@ -24,7 +24,7 @@ from export3d.evaluation.scores.scoring import ClipScores, finite
 from export3d.evaluation.scores.swap import render_settings, score_swap
 from export3d.evaluation.scores.synthetic import score_synthetic
 from export3d.evaluation.scores.tables import without_source
-from export3d.files import make_folder, measured_now, write_atomically
+from export3d.files import make_folder, measured_now, write_json
 from export3d.heads.shape.model_file import load_head
 from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.reading import read_json, reading
@@ -137,7 +137,7 @@ def score_model(
         cross = [pair for pair in pairs if pair.kind == "cross"]
         kept, shown = make_folder(settings.work / "evaluation" / "swaps"), partial(report.advance, f"swap {name}")
         content["values"]["cross"]["model"] |= score_swap(model, dataset, cross, head, folder=kept, on_progress=shown)
-    write_atomically(file, (json.dumps(finite(content), indent=1) + "\n").encode())
+    write_json(file, finite(content))
     report.line(f"evaluate {name}: {len(pairs)} pairs, {result.resumed} from before; wrote {file}")
 
 

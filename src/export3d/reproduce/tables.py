@@ -17,7 +17,7 @@ from export3d import __version__
 from export3d.errors import DataError
 from export3d.evaluation.metrics.bootstrap import DRAWS, bootstrap_interval
 from export3d.evaluation.scores.scoring import ALL_METRICS
-from export3d.files import make_folder, measured_now, write_atomically
+from export3d.files import make_folder, measured_now, write_json
 from export3d.reading import read_json
 from export3d.reproduce.claims import (
     MAIN_CLAIMS,
@@ -59,7 +59,7 @@ def write_results(settings: Settings, folder: Path, command: str, report: Report
             report.line(f"page: no scores for {name}; evaluate {', '.join(members)} first")
             continue
         path = folder / f"{name}.json"
-        write_atomically(path, (json.dumps(result_file(settings, name, scores, command), indent=1) + "\n").encode())
+        write_json(path, result_file(settings, name, scores, command))
         report.line(f"page: wrote {path}")
         written.append(path)
     return written

@@ -7,7 +7,6 @@ list): clips sorted by key, clip i is driven by the next clip of another person,
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ import numpy as np
 
 from export3d.data import ClipDataset
 from export3d.errors import DataError
-from export3d.files import write_atomically
+from export3d.files import write_json
 from export3d.reading import checked, read_json, reading, shortened
 
 FORMAT = "export3d-pairs"
@@ -129,7 +128,7 @@ def write_pairs(path: str | Path, pairs: Sequence[Pair]) -> None:
     """
     path = Path(path)
     content = {"format": FORMAT, "version": VERSION, "pairs": [asdict(pair) for pair in pairs]}
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_json(path, content)
 
 
 def read_pairs(path: str | Path, clips: Sequence[ClipFacts]) -> list[Pair]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from export3d.evaluation.scores.scoring import ALL_METRICS, ClipScores, Row, finite, score_table
-from export3d.files import write_atomically
+from export3d.files import write_json
 
 FORMAT = "export3d-evaluation"
 VERSION = 1
@@ -111,7 +110,7 @@ def write_tables_json(path: Path, tables: Tables, facts: dict[str, Any]) -> None
     """`table.json`: ``tables[kind][method]`` is a list of rows; NaN and infinity are strings."""
     rows = {kind: {m: [asdict(r) for r in of_m] for m, of_m in methods.items()} for kind, methods in tables.items()}
     content = {"format": FORMAT, "version": VERSION, "facts": facts, "tables": rows}
-    write_atomically(path, (json.dumps(finite(content), indent=1) + "\n").encode())
+    write_json(path, finite(content))
 
 
 def without_source(clip: ClipScores) -> ClipScores:

@@ -6,7 +6,6 @@ in seed order into the shards, the manifest is written and `.work` is removed. A
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -24,7 +23,7 @@ import torch
 from export3d.data import Clip, ClipDataset, Manifest, ShardWriter
 from export3d.data.manifest import MANIFEST_NAME, file_sha256
 from export3d.errors import DataError, OutputError, UsageError
-from export3d.files import clear_leftovers, make_folder, only_user, write_atomically
+from export3d.files import clear_leftovers, make_folder, only_user, write_json
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
 from export3d.heads.clips.motion_csv import from_csv
 from export3d.heads.clips.one_clip import ClipsConfig, clip_key, render_clip
@@ -212,7 +211,7 @@ def _check_same_run(folder: Path, config: ClipsConfig, head: ParametricHead, ext
     if not path.exists():
         if (folder / MANIFEST_NAME).exists():
             raise DataError(f"{folder}: already holds another data set. Choose another folder.")
-        write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
+        write_json(path, settings)
         return
     problem, remedy = "not readable as JSON", "Choose another folder or remove this one."
     earlier = read_json(path, problem, DataError, remedy)
