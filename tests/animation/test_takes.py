@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import socket
 import threading
@@ -187,11 +188,11 @@ def test_ctrl_c_ends_a_live_film_and_leaves_other_work_to_be_stopped() -> None:
     pytest.importorskip("pythonosc")
     driver = LiveDriver(f"vmc:{free_port()}")
     with ending_with_driver(driver):
-        signal.raise_signal(signal.SIGINT)  # in this thread: it has come when the call ends
+        os.kill(os.getpid(), signal.SIGINT)
         assert list(driver) == []
     driver.close()
     with pytest.raises(KeyboardInterrupt), ending_with_driver(TakeDriver(talk())):
-        signal.raise_signal(signal.SIGINT)  # in this thread: it has come when the call ends
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize("name", ["vmc:", "vmc:0", "vmc:70000", "vmc:here:there"])
