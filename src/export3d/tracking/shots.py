@@ -31,7 +31,7 @@ class ShotDetector:
         if previous is None:
             return False
         # No pixel moves its share further than its own change, so small changes need no histogram.
-        change = np.abs(small - previous).sum(axis=-1).mean() * _BINS / 256.0
+        change = np.abs(small - previous).mean() * small.shape[-1] * _BINS / 256.0
         return (
             bool(change > self.threshold)
             and histogram_distance(*map(color_histogram, (previous, small))) > self.threshold
