@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.face_state import ARKIT_NAMES, FaceState
-from export3d.portrait.state import DrivenPlanes, PortraitCode
+from export3d.portrait.state import Box, DrivenPlanes, PortraitCode, patched
 
 EYES = {"eyeBlinkLeft": (range(42, 48), range(22, 27)), "eyeBlinkRight": (range(36, 42), range(17, 22))}
 """Weight -> among the 68 landmarks its eye (a corner, two points of the upper lid, a corner, two of the lower) and its brow."""
@@ -44,7 +44,7 @@ class Lid:
     """The upper lid of one eye of a square picture.
 
     Attributes:
-        box: rows and columns that it moves in.
+        box: rows and columns of the pixels that it moves.
         up: ``(2,)`` how far a pixel is upwards, in the picture's units of [-1, 1] (x, y) per width of the eye.
         rim: ``(h, w)`` height of the open lid's rim, in widths of the eye above the line between the corners.
         opening: ``(h, w)`` from there down to the lower lid; 0 beside the eye.
@@ -55,7 +55,7 @@ class Lid:
         pixel: side of a pixel, widths of the eye.
     """
 
-    box: tuple[slice, slice]
+    box: Box
     up: Tensor
     rim: Tensor
     opening: Tensor
@@ -81,17 +81,20 @@ class Lid:
         s, t = np.moveaxis((at - eye[0]) @ frame.T, -1, 0)
         upper, lower = (_arch(frame @ (eye[list(pair)] - eye[0]).T, s) for pair in ((1, 2), (5, 4)))
         opening = np.where((s > 0.0) & (s < 1.0), np.maximum(upper - lower, 0.0), 0.0)
-        free = (frame @ (brow - eye[0]).T)[1].mean() - upper.max()
+        free, pixel = (frame @ (brow - eye[0]).T)[1].mean() - upper.max(), 1.0 / (width * side)
+        reach = float(np.clip(0.9 * free, *_REACH))
+        moves = (opening > 0.0) & (t < upper + reach) & (t > upper - opening - _BEYOND - pixel)
+        if not moves.any():
+            return None
+        rows, columns = (slice(places[0], places[-1] + 1) for places in map(np.flatnonzero, (moves.any(1), moves.any(0))))
+        maps = {"rim": upper, "opening": opening, "height": t, "grid": 2.0 * at - 1.0}
         return Lid(
-            box=(slice(y0, y1), slice(x0, x1)),
+            box=(slice(y0 + rows.start, y0 + rows.stop), slice(x0 + columns.start, x0 + columns.stop)),
             up=torch.from_numpy(2.0 * frame[1] * width**2).float(),
-            rim=torch.from_numpy(upper).float(),
-            opening=torch.from_numpy(opening).float(),
-            height=torch.from_numpy(t).float(),
-            grid=torch.from_numpy(2.0 * at - 1.0).float(),
-            reach=float(np.clip(0.9 * free, *_REACH)),
+            **{name: torch.from_numpy(values[rows, columns].astype(np.float32)) for name, values in maps.items()},
+            reach=reach,
             low_brow=float(np.interp(free, _LOW_BROW, (1.0, 0.0))),
-            pixel=1.0 / (width * side),
+            pixel=pixel,
         )
 
     def drawn(self, picture: Tensor, share: float) -> Tensor:
@@ -160,14 +163,11 @@ class Lids:
         maps = driven.code.maps
         if maps.photo is None or not any(shut):
             return driven
-        photo = replace(maps.photo, picture=_drawn(maps.photo.picture, self.large, shut))
-        maps = replace(maps, photo=photo, picture=_drawn(maps.picture, self.small, shut))
+        photo = patched(maps.photo, _drawn(maps.photo.picture, self.large, shut))
+        maps = replace(patched(maps, _drawn(maps.picture, self.small, shut)), photo=photo)
         return replace(driven, code=replace(driven.code, maps=maps))
 
 
-def _drawn(picture: Tensor, lids: tuple[Lid | None, ...], shut: tuple[float, ...]) -> Tensor:
-    made = picture.clone()
-    for lid, share in zip(lids, shut, strict=True):
-        if lid is not None and share > 0.0:
-            made[..., lid.box[0], lid.box[1]] = lid.drawn(picture, share)
-    return made
+def _drawn(picture: Tensor, lids: tuple[Lid | None, ...], shut: tuple[float, ...]) -> list[tuple[Box, Tensor]]:
+    told = [(lid, share) for lid, share in zip(lids, shut, strict=True) if lid is not None and share > 0.0]
+    return [(lid.box, lid.drawn(picture, share)) for lid, share in told]

@@ -53,6 +53,15 @@ def interleaved(picture: Tensor) -> Tensor:
     return out
 
 
+def repainted(picture: Tensor, parts: Sequence[tuple[tuple[slice, slice], Tensor]]) -> Tensor:
+    """A copy of an `interleaved` picture with parts ``(1, C, h, w)`` in these rows and columns, which do not reach its border."""
+    made = picture.clone()
+    inside = made[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+    for (rows, columns), part in parts:
+        inside[rows, columns, : part.shape[1]] = part[0].movedim(0, -1)
+    return made
+
+
 def read_head(head: FusedHead, height: int, width: int) -> tuple[Tensor, Tensor]:
     """What is mixed, read at that size: ``(9, height, width)`` colours of the portrait and of its mirror image, their priors,
     opacity; ``(4, height, width)`` both gates, and both times the picture's fourth channel."""
