@@ -40,7 +40,7 @@ class ShotDetector:
 
 def reduced(image: np.ndarray) -> np.ndarray:
     """A frame, uint8 ``(H, W, 3)``, averaged down to 64 x 36, float32; of large frames every so many pixels count."""
-    step = max(min(image.shape[:2]) // 144, 1)
+    step = max(min(image.shape[:2]) // 72, 1)
     small = Image.fromarray(np.ascontiguousarray(image[::step, ::step])).resize(
         _SIZE, Image.Resampling.BOX, reducing_gap=2.0
     )

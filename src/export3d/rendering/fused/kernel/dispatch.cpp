@@ -68,6 +68,7 @@ const Kernel* kernel_for(const char* name) {
 // work(thread, begin, end) for pieces of [0, count); what a piece gives does not depend on the thread that does it.
 template <typename Work>
 void share_out(int count, int piece, int threads, const Work& work) {
+  if (threads == 1) return work(0, 0, count);  // what a piece begins with is done once
   std::atomic<int> next{0};
   const auto run = [&](int thread) {
     for (int begin; (begin = next.fetch_add(piece)) < count;)
