@@ -27,7 +27,7 @@ from export3d.model import Render
 from export3d.portrait import FastConfig, Model, PortraitModel, WeightMaps, drivable
 from export3d.precision import uses_bf16
 from export3d.provenance import AllowedSources
-from export3d.rendering.fused import fused_status
+from export3d.rendering.fused import fused_status, rounded
 from export3d.tracking import Crop, Tracker, crop_image
 from export3d.tracking.alignment import plane_turn
 from export3d.tracking.head_fit import HeadPose
@@ -275,7 +275,7 @@ class Animator:
         """
         image = self.render(state, camera).image
         assert image is not None  # only raw renderings have none
-        return to_uint8(image[0])
+        return rounded(image[0]) if self.fast is not None and fused_status()[0] else to_uint8(image[0])
 
     def render(self, state: FaceState, camera: np.ndarray | Camera) -> Render:
         """Like `frame`, with depth, opacity and the raw image."""

@@ -86,7 +86,9 @@ class Lid:
         moves = (opening > 0.0) & (t < upper + reach) & (t > upper - opening - _BEYOND - pixel)
         if not moves.any():
             return None
-        rows, columns = (slice(places[0], places[-1] + 1) for places in map(np.flatnonzero, (moves.any(1), moves.any(0))))
+        rows, columns = (
+            slice(places[0], places[-1] + 1) for places in map(np.flatnonzero, (moves.any(1), moves.any(0)))
+        )
         maps = {"rim": upper, "opening": opening, "height": t, "grid": 2.0 * at - 1.0}
         return Lid(
             box=(slice(y0 + rows.start, y0 + rows.stop), slice(x0 + columns.start, x0 + columns.stop)),

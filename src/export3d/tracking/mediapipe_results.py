@@ -43,7 +43,9 @@ def detected(graph: Any, image: Any, time_ms: int | None = None) -> Found | None
         return Found(
             np.stack([corners[axis] for axis in "xyz"], axis=1),
             scores["score"][np.argsort(scores["index"])],
-            answer.facial_transformation_matrixes[0].to_numpy() if answer.facial_transformation_matrixes_count else None,
+            answer.facial_transformation_matrixes[0].to_numpy()
+            if answer.facial_transformation_matrixes_count
+            else None,
         )
     finally:
         library.MpFaceLandmarkerCloseResult(place)

@@ -107,9 +107,13 @@ class BetaReader:
         self._onto = part["template"], part["steadiness"]
         self._basis = np.ascontiguousarray(part["basis"].T)
         self._place = part["place_mean"], part["place_scale"]
-        self._hidden = [(layer.weight.numpy(), layer.bias.numpy()) for layer in net.body if isinstance(layer, nn.Linear)]
+        self._hidden = [
+            (layer.weight.numpy(), layer.bias.numpy()) for layer in net.body if isinstance(layer, nn.Linear)
+        ]
         gain, mean = part["beta_gain"], part["beta_mean"]
-        self._head, self._straight = (part[f"{name}.weight"][NUM_POSE:] * gain[:, None] for name in ("head", "straight"))
+        self._head, self._straight = (
+            part[f"{name}.weight"][NUM_POSE:] * gain[:, None] for name in ("head", "straight")
+        )
         self._bias = gain * (part["head.bias"] + part["straight.bias"])[NUM_POSE:] + (1.0 - gain) * mean
 
     def read(self, mesh: np.ndarray) -> np.ndarray:

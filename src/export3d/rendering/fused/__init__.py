@@ -11,6 +11,7 @@ from export3d.rendering.fused.pictures import (
     read_head,
     repainted,
     rgb_to_yuv,
+    rounded,
 )
 from export3d.rendering.fused.render import EVERYTHING, FusedDepth, FusedJoint, FusedScene, Layer, render_fused
 
@@ -31,4 +32,5 @@ __all__ = [
     "render_fused",
     "repainted",
     "rgb_to_yuv",
+    "rounded",
 ]

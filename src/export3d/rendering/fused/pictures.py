@@ -53,6 +53,16 @@ def interleaved(picture: Tensor) -> Tensor:
     return out
 
 
+def rounded(picture: Tensor) -> np.ndarray:
+    """``(3, H, W)`` in [-1, 1] -> uint8 ``(H, W, 3)``, as `images.to_uint8`."""
+    check_shape("picture", picture, 3, None, None)
+    picture = picture.detach().float().contiguous()
+    out = np.empty((*picture.shape[1:], 3), dtype=np.uint8)
+    call = binding.Picture(*picture.shape, picture.data_ptr(), out.ctypes.data)
+    binding.library().export3d_fused_round(ctypes.byref(call), _kernel(), torch.get_num_threads())
+    return out
+
+
 def repainted(picture: Tensor, parts: Sequence[tuple[tuple[slice, slice], Tensor]]) -> Tensor:
     """A copy of an `interleaved` picture with parts ``(1, C, h, w)`` in these rows and columns, which do not reach its border."""
     made = picture.clone()

@@ -132,6 +132,16 @@ EXPORT3D_API int export3d_fused_interleave(const export3d::Picture* picture, con
   return 0;
 }
 
+// Of a picture (3, height, width), into bytes.
+EXPORT3D_API int export3d_fused_round(const export3d::Picture* picture, const char* name, int threads) {
+  const Kernel* kernel = kernel_for(name);
+  if (!kernel) return 1;
+  share_out(picture->height, kRowsAtOnce, bounded(threads), [&](int, int begin, int end) {
+    for (int row = begin; row < end; ++row) kernel->round(*picture, row);
+  });
+  return 0;
+}
+
 EXPORT3D_API size_t export3d_fused_head_floats(const export3d::Head* head, const char* name, int threads) {
   const Kernel* kernel = kernel_for(name);
   return kernel ? kernel->compose_floats(*head) * bounded(threads) : 0;
