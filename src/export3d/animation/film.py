@@ -24,10 +24,11 @@ from export3d.animation.combined import Clock
 from export3d.animation.drivers import ClipDriver, Driver, DrivingFrame
 from export3d.animation.lids import EYES
 from export3d.animation.lost import hold_lost
+from export3d.animation.parallel import made_beside
 from export3d.animation.person import crop_places, planes
 from export3d.animation.regions import FACE_REGIONS, MOUTH, BetaReading, Strengths, mixed_state
 from export3d.animation.transfer import TransferOptions, smooth, transfer
-from export3d.animation.video_output import Output, Progress, VideoOptions, VideoReport, made_beside
+from export3d.animation.video_output import Output, Progress, VideoOptions, VideoReport
 from export3d.animation.weights import MouthReading
 from export3d.errors import UsageError
 from export3d.face_state import FaceState

@@ -112,14 +112,17 @@ def run_depth(options: DepthOptions) -> str:
     from export3d.camera import Camera
     from export3d.files import write_atomically
     from export3d.mesh.files import METRES
+    from export3d.portrait import drivable
 
     check_targets((options.output, ".png", ".npy"))
     if not 16 <= options.size <= 1024:
         raise UsageError(f"--size must be 16 to 1024; got {options.size}.")
     with _encoded(options) as animator, torch.inference_mode():
         assert animator.subject is not None
-        camera = Camera.from_vector(torch.from_numpy(animator.subject.camera)[None]).to(animator.device)
-        met = animator.rays(animator.subject.state, camera, options.size)
+        subject, calls = animator.subject, drivable(animator.model)
+        driven = calls.drive(subject.code, subject.state.to(animator.device))
+        camera = Camera.of_array(subject.camera).to(animator.device)
+        met = calls.render(driven, camera, raw_size=options.size)
     depth = 100.0 * METRES * met.depth[0, 0].cpu().numpy()
     depth = np.where(met.opacity[0, 0].cpu().numpy() > 0.5, depth, np.nan).astype(np.float32)
     content = io.BytesIO()

@@ -64,7 +64,7 @@ def rounded(picture: Tensor) -> np.ndarray:
 
 
 def repainted(picture: Tensor, parts: Sequence[tuple[tuple[slice, slice], Tensor]]) -> Tensor:
-    """A copy of an `interleaved` picture with parts ``(1, C, h, w)`` in these rows and columns, which do not reach its border."""
+    """A copy of an `interleaved` picture with parts ``(1, C, h, w)`` in these rows and columns, not up to its border."""
     made = picture.clone()
     inside = made[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     for (rows, columns), part in parts:
