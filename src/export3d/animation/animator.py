@@ -277,9 +277,8 @@ class Animator:
 
     def render(self, state: FaceState, camera: np.ndarray | Camera) -> Render:
         """Like `frame`, with depth, opacity and the raw image."""
-        subject = self._current()
+        lids = (subject := self._current()).lids
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
-        lids = subject.lids
         shut = () if lids is None else lids.shut(state)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             if self._state is None or not state.same_as(self._state):
