@@ -21,6 +21,7 @@ from export3d.cli.common import (
 )
 from export3d.cli.extractor import ExtractorOptions, open_tracker
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
+from export3d.cli.pytorch import import_pytorch
 from export3d.errors import UsageError
 from export3d.provenance import ProvenanceOptions
 
@@ -91,6 +92,7 @@ def orbit_main(argv: Sequence[str]) -> int:
 def run(options: OrbitCommand) -> str:
     """Turn the head as asked; returns the result line."""
     # Imported here: `export3d orbit --help` should not wait for PyTorch.
+    import_pytorch()
     from export3d.animation import Animator, VideoOptions, orbit_video
     from export3d.animation.paths import OrbitOptions
     from export3d.animation.targets import check_target
