@@ -43,9 +43,7 @@ def detected(graph: Any, image: Any, time_ms: int | None = None) -> Found | None
         return Found(
             np.stack([corners[axis] for axis in "xyz"], axis=1),
             scores["score"][np.argsort(scores["index"])],
-            answer.facial_transformation_matrixes[0].to_numpy()
-            if answer.facial_transformation_matrixes_count
-            else None,
+            answer.facial_transformation_matrixes[0].to_numpy(),
         )
     finally:
         library.MpFaceLandmarkerCloseResult(place)
@@ -61,5 +59,5 @@ def _layout(structure: Any) -> np.dtype:
     """Of the structure's numbers; NumPy cannot tell a pointer to a text."""
     kinds = {name: kind for name, kind in structure._fields_ if kind is not ctypes.c_char_p}
     offsets = [getattr(structure, name).offset for name in kinds]
-    layout = {"names": list(kinds), "formats": list(kinds.values()), "offsets": offsets}
+    layout: Any = {"names": list(kinds), "formats": list(kinds.values()), "offsets": offsets}
     return np.dtype(layout | {"itemsize": ctypes.sizeof(structure)})
