@@ -28,8 +28,9 @@ def behind_person(
         return here
     sums = torch.cat([planes(photo) * known, known])[None]
     value = sums[:, :3].sum(dim=(2, 3), keepdim=True) / known.sum()
-    for longest in LEVELS_PX:
-        size = [max(round(n * longest / max(photo.shape)), 2) for n in photo.shape[:2]]
+    sizes = [[max(round(n * longest / max(photo.shape)), 2) for n in photo.shape[:2]] for longest in LEVELS_PX]
+    sums = F.interpolate(sums, size=sizes[-1], mode="area")  # the other sizes begin from here: a photograph is large
+    for size in sizes:
         *light, weight = F.interpolate(sums, size=size, mode="area").split(1, dim=1)
         given = torch.cat(light, dim=1) / weight.clamp_min(1e-6)
         value = F.interpolate(value, size=size, mode="bilinear", align_corners=False)
