@@ -4,6 +4,7 @@ data)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -46,7 +47,7 @@ class Face:
         """Longer side of the box."""
         return float((self.box[2:] - self.box[:2]).max())
 
-    @property
+    @cached_property
     def roll(self) -> float:
         """How the face is turned in the picture's plane, radians from -pi to pi: the angle of the line between the eyes,
         positive clockwise as one sees it."""
