@@ -44,7 +44,7 @@ from export3d.animation.drivers import ClipDriver
 from export3d.animation.framing import anchored
 from export3d.animation.head import HeadLayer
 from export3d.animation.paste import Pasteboard, pasteboard
-from export3d.animation.transfer import transfer
+from export3d.animation.transfer import AHEAD, transfer
 from export3d.data.manifest import file_sha256
 from export3d.evaluation.metrics.backends import TrackerBackend
 from export3d.evaluation.metrics.dlib_identity import DlibIdentity
@@ -182,7 +182,7 @@ def driven(animator: Animator, board: Pasteboard, motion: Motion, wanted: Sequen
     """Frames of the film."""
     subject, driver = animator.subject, MotionDriver(motion)
     assert subject is not None
-    own = {"own": subject.state, "camera": subject.camera, "maps": animator.weight_maps}
+    own = {"own": subject.state, "camera": subject.camera, "maps": animator.weight_maps, "ahead": AHEAD}
     moved = transfer(driver, TransferOptions(), **own, time_base=driver.time_base)
     for index, frame in enumerate(anchored(moved, subject.camera)):
         if index in wanted:

@@ -26,7 +26,7 @@ from export3d.animation import Animator, TransferOptions
 from export3d.animation.animator import turned_by
 from export3d.animation.drivers import ClipDriver, DrivingFrame
 from export3d.animation.framing import facing
-from export3d.animation.transfer import transfer
+from export3d.animation.transfer import AHEAD, transfer
 from export3d.camera import Camera
 from export3d.data.manifest import file_sha256
 from export3d.portrait import load_model
@@ -143,7 +143,7 @@ def drive(animator: Animator, photo: Path, clips: list[Clip]) -> list[Pair]:
     subject = animator.portrait(photo)
     pairs = []
     for clip in clips:
-        own = {"own": subject.state, "camera": subject.camera, "maps": animator.weight_maps}
+        own = {"own": subject.state, "camera": subject.camera, "maps": animator.weight_maps, "ahead": AHEAD}
         moved = facing(transfer(clip.frames, TransferOptions(), **own, time_base=Fraction(1, 1000)), subject.camera)
         images = [
             enlarged(animator.frame(turned_by(frame.state, frame.camera), frame.camera))

@@ -233,8 +233,7 @@ class Animator:
             return None, (*warnings, f"only the square around the face is shown: {error}")
 
     def _crop(self, image: np.ndarray, crop: Crop, size: int) -> torch.Tensor:
-        own = np.array(crop_image(image, crop, size))  # a writable copy, as PyTorch wants it
-        return to_tensor(own)[None].to(self.device)
+        return to_tensor(np.array(crop_image(image, crop, size)))[None].to(self.device)  # a writable copy
 
     def _matte(self, image: np.ndarray, crop: Crop) -> torch.Tensor:
         """How much of the crop is the person in the model's own eyes, ``(1, m, m)`` in [0, 1]."""
@@ -244,15 +243,15 @@ class Animator:
 
     def layer(self, state: FaceState, camera: np.ndarray | Camera) -> HeadLayer:
         """Like `frame`, the head alone; of the shipped model only."""
-        subject = self._current()
+        subject = self.current()
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else camera
         vector, place = at_home(vector, subject.camera) if subject.whole else (vector, None)
         render, maps = self.render(state, vector), subject.code.maps
         assert render.image is not None and render.image_opacity is not None
         behind = maps.background if maps.photo is None else maps.photo.background
-        room = 0.0 if subject.person is None else subject.person.room
-        parts, fused = (render.image[0], render.image_opacity[0], behind[0]), self.fast is not None
-        fused = fused and fused_status()[0]
+        room = subject.person.room if subject.person else 0.0
+        parts = (render.image[0], render.image_opacity[0], behind[0])
+        fused = self.fast is not None and fused_status()[0]
         return before_crown(parts, subject.crown, vector, place=place, room=room, fused=fused)
 
     @property
@@ -260,7 +259,8 @@ class Animator:
         """What beta and single weights tell of each other; None: the model reads none."""
         return self.model.cues.maps() if isinstance(self.model, PortraitModel) else None
 
-    def _current(self) -> Subject:
+    def current(self) -> Subject:
+        """The portrait; RuntimeError where none was given."""
         if self.subject is None:
             raise RuntimeError("Animator: give a portrait first: animator.portrait(image)")
         return self.subject
@@ -277,7 +277,7 @@ class Animator:
 
     def render(self, state: FaceState, camera: np.ndarray | Camera) -> Render:
         """Like `frame`, with depth, opacity and the raw image."""
-        lids = (subject := self._current()).lids
+        lids = (subject := self.current()).lids
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
         shut = () if lids is None else lids.shut(state)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -296,5 +296,5 @@ class Animator:
         self._ahead = []
         if self.fast is not None and len(states) > 1 and isinstance(self.model, PortraitModel):
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-                driven = self.model.drive_several(self._current().code, states)
+                driven = self.model.drive_several(self.current().code, states)
             self._ahead = [(face.map(torch.clone), planes) for face, planes in zip(states, driven, strict=True)]

@@ -118,7 +118,7 @@ def _towards(home: np.ndarray, strength: float) -> np.ndarray:
 
 
 def _within(rotation: np.ndarray, home: np.ndarray, free: float, farthest: float) -> np.ndarray:
-    """A head's rotation ``(3, 3)`` as the model must be told it, no farther than `farthest` from the portrait's; all angles in radians."""
+    """A head's rotation ``(3, 3)`` as the model must be told it, no farther than `farthest` from the portrait's, in radians."""
     turn = TURN_GAIN * vector_of(rotation @ home.T)
     angle, room = float(np.linalg.norm(turn)), farthest - free
     if angle > free:
