@@ -36,7 +36,7 @@ FACTS_LABEL = "org.export3d.facts"
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
 _QUIET = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}  # reading a file asks nobody on the network
-_PLAIN = {"builder": {"thumbnail": {"enabled": False}}}  # of a picture, it took 45 ms and as much room as the picture itself
+_PLAIN = {"builder": {"thumbnail": {"enabled": False}}}  # a picture's took 45 ms, and as much room as the picture
 _BEGINNING = b"jumdc2pa"  # first bytes of every manifest store (JUMBF description box)
 _UNTRUSTED = "signingCredential.untrusted"
 
