@@ -22,7 +22,6 @@ from torch import Tensor
 from export3d.animation.animator import Animator
 from export3d.animation.combined import Clock
 from export3d.animation.drivers import ClipDriver, Driver, DrivingFrame
-from export3d.animation.lids import EYES
 from export3d.animation.lost import hold_lost
 from export3d.animation.person import crop_places, planes
 from export3d.animation.regions import FACE_REGIONS, MOUTH, BetaReading, Strengths, mixed_state
@@ -31,6 +30,7 @@ from export3d.animation.video_output import Output, Progress, VideoOptions, Vide
 from export3d.animation.weights import MouthReading
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
+from export3d.landmarks import LEFT_EYE, RIGHT_EYE
 from export3d.provenance import Finish
 from export3d.tracking import Crop, LostFaces
 
@@ -43,14 +43,14 @@ SIGMA_S = 0.04
 """The film's own face is averaged over such a Gaussian, so that the tracker's jitter does not show."""
 
 _LOWER_FACE = (*range(2, 15), *range(35, 30, -1))
-_EYES = tuple(tuple(eye) for eye, _ in EYES.values())
+_BOTH_EYES = tuple(tuple(range(eye.start, eye.stop)) for eye in (LEFT_EYE, RIGHT_EYE))
 
 OUTLINES: dict[str, tuple[tuple[int, ...], ...]] = {
     "lips": (_LOWER_FACE,),
     "jaw": (_LOWER_FACE,),
-    "eyes": _EYES,
+    "eyes": _BOTH_EYES,
     "brows": ((17, 18, 19, 20, 21, 39, 36), (22, 23, 24, 25, 26, 45, 42)),
-    "gaze": _EYES,
+    "gaze": _BOTH_EYES,
 }
 """Region -> outlines of what it moves, among the 68 landmarks. Lips pull at the cheeks, and the jaw at both."""
 
