@@ -197,8 +197,8 @@ def test_the_tables_name_known_variants() -> None:
 
 
 def test_the_recorded_command_has_no_absolute_paths() -> None:
-    words = ["-o", "/home/me/work", "--data", "data/train", "--test", "/mnt/test"]
-    assert recorded_command(words) == "export3d reproduce -o work --data data/train --test test"
+    typed = "export3d reproduce -o /home/me/work --data data/train --test /mnt/test"
+    assert recorded_command(typed) == "export3d reproduce -o work --data data/train --test test"
 
 
 def test_unequal_budgets_are_said_on_the_page(work: Path) -> None:

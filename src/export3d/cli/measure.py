@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from export3d.cli.common import parse, say, set_threads
+from export3d.cli.common import entry, say, set_threads
 from export3d.errors import DataError, UsageError
 from export3d.reading import read_log
 
@@ -50,13 +48,6 @@ class MeasureOptions:
     """Seed of the landmark noise of drawn people."""
     threads: int = 0
     """Threads; 0 is automatic."""
-
-
-def measure_expression_main(argv: Sequence[str]) -> int:
-    """Run `export3d measure-expression` with these arguments."""
-    options = parse(MeasureOptions, argv, command="measure-expression")
-    run(options, shlex.join(["export3d", "measure-expression", *argv]))
-    return 0
 
 
 def run(options: MeasureOptions, command: str) -> None:
@@ -115,6 +106,9 @@ def run(options: MeasureOptions, command: str) -> None:
         }
         write_json(options.output, facts)
         say(f"wrote {options.output}")
+
+
+measure_expression_main = entry("measure-expression", MeasureOptions, run, typed=True)
 
 
 def _file(path: Path) -> Path:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 
-from export3d.cli.common import parse, pick_device, progress_bar, say, set_threads
+from export3d.cli.common import entry, pick_device, progress_bar, say, set_threads
 from export3d.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,16 +88,9 @@ class ReproduceOptions:
     """Measure a few steps of each stage and print how long everything would take; make nothing."""
 
 
-def reproduce_main(argv: Sequence[str]) -> int:
-    """Run `export3d reproduce` with these arguments; returns the exit code."""
-    options = parse(ReproduceOptions, argv, command="reproduce")
-    return run(options, recorded_command(argv))
-
-
-def recorded_command(argv: Sequence[str]) -> str:
+def recorded_command(typed: str) -> str:
     """The command as the results name it: of absolute paths only the last part, which is all that matters elsewhere."""
-    words = [Path(word).name if word.startswith("/") else word for word in argv]
-    return shlex.join(["export3d", "reproduce", *words])
+    return shlex.join([Path(word).name if word.startswith("/") else word for word in shlex.split(typed)])
 
 
 def run(options: ReproduceOptions, command: str) -> int:
@@ -125,13 +117,16 @@ def run(options: ReproduceOptions, command: str) -> int:
         try:
             with progress_bar(stage, None) as bar:
                 reporter.progress = lambda label, done, total, bar=bar: bar(done)
-                _do(stage, options, settings, command, reporter)
+                _do(stage, options, settings, recorded_command(command), reporter)
         except Stopped as stop:
             _tell(f"{stage}: stopped by {stop.reason}; the same command goes on from here.")
             return STOPPED_CODES[stop.reason]
         _tell(f"{stage}: done in {_duration(time.monotonic() - started)}")
     say(f"{options.output}: {', '.join(stages)} done in {_duration(time.monotonic() - began)}")
     return 0
+
+
+reproduce_main = entry("reproduce", ReproduceOptions, run, typed=True)
 
 
 def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str, reporter: Reporter) -> None:

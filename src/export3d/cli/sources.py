@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from export3d.cli.driving import DrivingOptions
-from export3d.cli.extractor import ExtractorOptions, open_tracker
+from export3d.cli.network import ExtractorOptions, NetworkOptions, open_tracker
 from export3d.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class SourceOptions(DrivingOptions):
     """Height of the video in pixels, with the photo's own detail in as many as it has (at most 1024). When left out: 512, or
     as many as the face has; with the whole photo the photo's, up to 1920 x 1080."""
 
-    threads: int = 0
-    """Threads for network and encoder; 0 is automatic."""
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    """Which model, and where it runs."""
 
     reads: ExtractorOptions = field(default_factory=ExtractorOptions)
     """What reads beta off a face."""
@@ -185,7 +185,7 @@ class Film(Source):
         from export3d.animation import ClipDriver
         from export3d.animation.film import dub_video
 
-        film = partial(ClipDriver, self.options.source, self.tracker, threads=self.options.threads)
+        film = partial(ClipDriver, self.options.source, self.tracker, threads=self.options.network.threads)
         with self.tracker:
             return dub_video(
                 self.animator, film, drivers[0], self.options.output, dub=self.dub, motion=motion[0], **how

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from export3d.cli.common import check_targets, parse, progress_bar, refuse_overwriting_inputs, say, warn_of_damage
+from export3d.cli.common import check_targets, entry, progress_bar, refuse_overwriting_inputs, warn_of_damage
 from export3d.errors import OutputError, UsageError
 
 
@@ -81,19 +79,6 @@ class TrainRegressorCommand:
     """Seed of everything that is random."""
 
 
-def track_main(argv: Sequence[str]) -> int:
-    """Run `export3d track` with these arguments."""
-    say(track(parse(TrackCommand, argv, command="track")))
-    return 0
-
-
-def train_regressor_main(argv: Sequence[str]) -> int:
-    """Run `export3d train-regressor` with these arguments."""
-    options = parse(TrainRegressorCommand, argv, command="train-regressor")
-    say(train(options, shlex.join(["export3d", "train-regressor", *argv])))
-    return 0
-
-
 def track(options: TrackCommand) -> str:
     """Track as asked; returns the result line."""
     from export3d.tracking import Tracker
@@ -154,3 +139,7 @@ def train(options: TrainRegressorCommand, command: str) -> str:
             progress=lambda stage, done, total: progress(done),
         )
     return report.line(options.output)
+
+
+track_main = entry("track", TrackCommand, track)
+train_regressor_main = entry("train-regressor", TrainRegressorCommand, train, typed=True)
