@@ -38,7 +38,7 @@ from export3d.animation import Animator, ClipDriver, SoundDriver, TransferOption
 from export3d.animation.film import DubOptions, dub_video, patched, region_mask
 from export3d.animation.group import animate_group, find_everyone
 from export3d.cli.demo import sample_portraits
-from export3d.data.manifest import file_sha256
+from export3d.files import file_sha256
 from export3d.portrait import load_model
 from export3d.portrait.loading import checkpoint_path
 from export3d.provenance import Finish, ProvenanceOptions

@@ -25,7 +25,7 @@ from export3d.animation.animator import turned_by
 from export3d.animation.drivers import ClipDriver, DrivingFrame
 from export3d.animation.transfer import transfer
 from export3d.camera import Camera
-from export3d.data.manifest import file_sha256
+from export3d.files import file_sha256
 from export3d.portrait import load_model
 from export3d.portrait.loading import checkpoint_path
 from export3d.tracking import Crop, Tracker, crop_transform

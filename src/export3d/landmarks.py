@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import numpy as np
+from torch import Tensor
+
+Points = TypeVar("Points", np.ndarray, Tensor)
 
 BROWS = slice(17, 27)
 NOSE = slice(27, 36)
@@ -52,11 +57,9 @@ class EyeShape:
         return found
 
 
-def mirror_points(points: np.ndarray, mirrored: bool) -> np.ndarray:
-    """Mirror ``(..., 68, 2)`` points in [0, 1]; the order of left and right points is swapped too."""
-    if not mirrored:
-        return points
-    flipped = points[..., MIRRORED_LANDMARKS, :].copy()
+def mirror_points(points: Points) -> Points:
+    """``(..., 68, 2)`` points in [0, 1] of the left-right mirrored picture, left and right points exchanged."""
+    flipped: Any = points[..., MIRRORED_LANDMARKS, :]
     flipped[..., 0] = 1.0 - flipped[..., 0]
     return flipped
 

@@ -19,9 +19,9 @@ from PIL import Image
 from export3d.checkpoint import read_checkpoint
 from export3d.cli import main
 from export3d.cli.reproduce import recorded_command
-from export3d.data.manifest import file_sha256
 from export3d.errors import DataError
 from export3d.evaluation.figures.markdown import shown, table
+from export3d.files import file_sha256
 from export3d.heads.clips.one_clip import ClipsConfig
 from export3d.heads.clips.rendering import render_clips
 from export3d.model.config import ABLATIONS

@@ -177,7 +177,7 @@ def _maker(options: EvaluateOptions, dataset: ClipDataset, pairs: list[Pair]) ->
 
     if options.predictions is not None:
         return PredictedFrames(options.predictions, dataset, pairs)
-    from export3d.data.manifest import file_sha256
+    from export3d.files import file_sha256
     from export3d.portrait.loading import checkpoint_path
 
     model = options.network.load()
@@ -202,8 +202,8 @@ def _facts(options: EvaluateOptions, command: str, dataset: ClipDataset, backend
     import torch
 
     from export3d import __version__
-    from export3d.data.manifest import MANIFEST_NAME, file_sha256
-    from export3d.files import measured_now
+    from export3d.data.manifest import MANIFEST_NAME
+    from export3d.files import file_sha256, measured_now
 
     return {
         "command": command,

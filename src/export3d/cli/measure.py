@@ -53,9 +53,8 @@ class MeasureOptions:
 def run(options: MeasureOptions, command: str) -> None:
     """Measure, print the table, write what was asked for."""
     from export3d.data import ClipDataset
-    from export3d.data.manifest import file_sha256
     from export3d.evaluation.scores import expression_content as content
-    from export3d.files import measured_now, write_json
+    from export3d.files import file_sha256, measured_now, write_json
     from export3d.heads.clips.extractor import NUM_EXPRESSION
     from export3d.training.phases.pretrain_files import (
         FACE_NETWORK_FILE,

@@ -56,10 +56,9 @@ class QualityOptions:
 def run(options: QualityOptions, command: str) -> None:
     """Score, print the table, write what was asked for."""
     from export3d.data import ClipDataset
-    from export3d.data.manifest import file_sha256
     from export3d.evaluation.figures.sheets import same_identity_sheet
     from export3d.evaluation.scores.synthetic import score_synthetic
-    from export3d.files import measured_now, write_json
+    from export3d.files import file_sha256, measured_now, write_json
     from export3d.images import write_sheet
     from export3d.portrait.loading import checkpoint_path, load_model
 

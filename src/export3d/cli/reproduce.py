@@ -185,8 +185,8 @@ def _measure_expression(
 ) -> None:
     """Fig. 8 and its numbers, by `export3d measure-expression`."""
     from export3d.cli import measure
-    from export3d.data.manifest import MANIFEST_NAME, file_sha256
-    from export3d.files import make_folder, write_json
+    from export3d.data.manifest import MANIFEST_NAME
+    from export3d.files import file_sha256, make_folder, write_json
     from export3d.reproduce.tables import read_result
     from export3d.training.phases.pretrain_files import EXPRESSION_FILE
 

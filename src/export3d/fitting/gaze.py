@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from export3d.errors import DataError
+from export3d.face_state import mirrored_name
 from export3d.fitting.detections import Detections, Progress
-from export3d.fitting.face_shapes import mirrored_name
 from export3d.fitting.maps import looked_at, write_map
 from export3d.fitting.mesh_regressor import within
 from export3d.fitting.options import FitOptions

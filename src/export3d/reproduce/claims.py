@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from export3d.evaluation.metrics.bootstrap import paired_difference
-from export3d.evaluation.scores.scoring import ALL_METRICS
+from export3d.evaluation.scores.scoring import METRICS
 from export3d.reproduce.scores import Scores
 
 AGREES, DIFFERS, WITHIN = "agrees", "differs", "within the confidence interval"
@@ -168,7 +168,7 @@ def judge(claim: Claim, scores: Mapping[str, Scores], *, seed: int = 0) -> dict[
     shared = [pair for pair in better if pair in worse]
     if not shared:
         return row
-    sign = 1.0 if ALL_METRICS[claim.metric] else -1.0
+    sign = 1.0 if METRICS[claim.metric][1] else -1.0
     a, b = np.array([better[pair] for pair in shared]), np.array([worse[pair] for pair in shared])
     interval = paired_difference(sign * a, sign * b, seed=seed)
     if not all(math.isfinite(x) for x in (interval.mean, interval.low, interval.high)):

@@ -20,10 +20,10 @@ from export3d.animation.sweep import (
 )
 from export3d.checkpoint import read_checkpoint
 from export3d.data import ClipDataset
-from export3d.data.manifest import MANIFEST_NAME, file_sha256
+from export3d.data.manifest import MANIFEST_NAME
 from export3d.errors import DataError
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
-from export3d.files import make_folder, write_json
+from export3d.files import file_sha256, make_folder, write_json
 from export3d.images import write_sheet
 from export3d.portrait import Model, load_model
 from export3d.portrait.loading import checkpoint_path

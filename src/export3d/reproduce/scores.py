@@ -15,16 +15,16 @@ import numpy as np
 
 from export3d.checkpoint import read_checkpoint
 from export3d.data import ClipDataset
-from export3d.data.manifest import MANIFEST_NAME, file_sha256
+from export3d.data.manifest import MANIFEST_NAME
 from export3d.errors import CheckpointError, DataError
 from export3d.evaluation.metrics.pictures import summarise
 from export3d.evaluation.scores.makers import BASELINES, ModelFrames
 from export3d.evaluation.scores.run import Backends, choose_pairs, evaluate
-from export3d.evaluation.scores.scoring import ClipScores, finite
+from export3d.evaluation.scores.scoring import ClipScores
 from export3d.evaluation.scores.swap import render_settings, score_swap
 from export3d.evaluation.scores.synthetic import score_synthetic
 from export3d.evaluation.scores.tables import without_source
-from export3d.files import make_folder, measured_now, write_json
+from export3d.files import file_sha256, finite, make_folder, measured_now, write_json
 from export3d.heads.shape.model_file import load_head
 from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.reading import read_json, reading

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from export3d.data import ClipDataset
-from export3d.data.manifest import MANIFEST_NAME, file_sha256
+from export3d.data.manifest import MANIFEST_NAME
 from export3d.errors import DataError, OutputError
 from export3d.evaluation.metrics.backends import FaceBackend, IdentityBackend, PictureDistance
 from export3d.evaluation.metrics.truth import read_truth, score_truth
@@ -29,8 +29,8 @@ from export3d.evaluation.scores.protocol import (
     read_pairs,
     same_identity_pairs,
 )
-from export3d.evaluation.scores.scoring import ClipScores, finite, score_clip
-from export3d.files import make_folder, write_atomically
+from export3d.evaluation.scores.scoring import ClipScores, score_clip
+from export3d.files import file_sha256, finite, make_folder, write_atomically
 from export3d.reading import read_json, reading
 
 PAIR_FORMAT = "export3d-pair-scores"

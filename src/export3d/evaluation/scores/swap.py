@@ -19,10 +19,11 @@ from PIL import Image
 
 from export3d.camera import Camera
 from export3d.data import ClipDataset
-from export3d.data.manifest import MANIFEST_NAME, file_sha256
+from export3d.data.manifest import MANIFEST_NAME
 from export3d.errors import DataError
 from export3d.evaluation.scores.protocol import Pair
 from export3d.evaluation.scores.synthetic import leak_of, masked_psnr
+from export3d.files import file_sha256
 from export3d.heads.look.appearance import AppearanceOptions
 from export3d.heads.look.identity import Identity
 from export3d.heads.look.render import render_frames
