@@ -5,81 +5,39 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
-
-import tyro
+from typing import TYPE_CHECKING, Literal
 
 from export3d.cli.common import entry, pick_device, progress_bar, say, set_threads
 from export3d.errors import UsageError
+from export3d.reproduce.settings import STAGES, Reporter, Settings, Stage, Stopped
 
 if TYPE_CHECKING:
     from export3d.reproduce.scores import OpenBackends
-    from export3d.reproduce.settings import Reporter, Settings
-
-Stage = Literal["data", "pretrain", "train", "evaluate", "figures", "page"]
-Variant = Literal["full", "direct-3dmm", "e2e-lebs-n25", "e2e-lebs-n10", "e2e-lebs-n5", "cross-attention"]
 
 STOPPED_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "max_minutes": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReproduceOptions:
+class ReproduceOptions(Settings):
     """Train every variant of Tables 3 and 4 on the same clips, score and draw them, and write their tables.
 
     Each stage goes on where it was stopped and is skipped when it is finished: give the same command again.
     """
 
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder WORK for clips, runs and scores."""
-    scale: Literal["small", "paper-small", "smoke"] = "small"
-    """Preset and sizes. paper-small is the budget of docs/paper_results.md; smoke shows in a minute that all
-    stages work; its numbers mean nothing."""
-    stages: tuple[Stage, ...] = ("data", "pretrain", "train", "evaluate", "figures", "page")
+    stages: tuple[Stage, ...] = STAGES
     """Which stages to do; they are done in this order."""
-    variants: tuple[Variant, ...] = get_args(Variant)
-    """Which variants to train, score and draw; with none after it, the main table and its figures alone. Tables are made of
-    all that have been scored."""
-    samples: int = 0
-    """Training samples of each variant; 0 takes the scale's."""
-    pretrain_steps: int = 0
-    """Steps of CLeBS pre-training; 0 takes the scale's."""
-    clips: int = 0
-    """Pairs of each kind that are scored; 0 takes the scale's."""
-    data: Path | None = None
-    """Training clips, with --test. Heads are rendered when left out."""
-    test: Path | None = None
-    """Test clips, with --data: other people, the same extractor."""
-    expression: Path | None = None
-    """Finished run of `export3d pretrain` on such clips. One is made when left out."""
-    runs: Path | None = None
-    """Folder of finished models VARIANT/model.safetensors, which are taken as they are."""
-    model: str | None = None
-    """Model of the main table and its figures: a bundled name or a .safetensors file. When left out, the figures are those of
-    `full`, and with no --variants both are made for the bundled one."""
     results: Path | None = None
     """Folder for reproduce_*.json, clebs.json and tables.md; WORK/results when left out."""
     pictures: Path | None = None
     """Folder for the figures; WORK/pictures when left out."""
-    figure_clips: int = 24
-    """Rows of the figures of --model."""
     landmarks: Literal["scale", "mediapipe", "none"] = "scale"
     """What finds faces, as in `evaluate`; scale takes that of the scale (small: mediapipe, smoke: none)."""
     identity: str = "scale"
     """What measures CSIM, as in `evaluate`; scale takes that of the scale (small: bundled, smoke: none)."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of training, the same for every variant."""
-    seed: int = 0
-    """Seed of training, source frames and bootstrap."""
-    head_model: Path | None = None
-    """Head model of the rendered clips, as in `heads render`."""
-    workers: int = 1
-    """Processes that render heads."""
     max_minutes: float | None = None
     """Stop after this time; the same command goes on later."""
-    cache_gb: float = 4.0
-    """Memory for decoded training frames."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run."""
     threads: int = 0
@@ -95,11 +53,10 @@ def recorded_command(typed: str) -> str:
 
 def run(options: ReproduceOptions, command: str) -> int:
     """Do the stages, one after the other."""
-    from export3d.reproduce.settings import STAGES, Reporter, Stopped
     from export3d.training.loop.memory import keep_freed_memory
 
     set_threads(options.threads)
-    settings = _settings(options)
+    settings = replace(options, device=pick_device(options.device))
     stages = [stage for stage in STAGES if stage in options.stages]
     if not stages:
         raise UsageError(f"--stages: name at least one of {', '.join(STAGES)}.")
@@ -157,14 +114,6 @@ def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str,
         for name, text in pages.items():
             write_atomically(results / name, text.encode())
             reporter.line(f"page: wrote {results / name}")
-
-
-def _settings(options: ReproduceOptions) -> Settings:
-    from export3d.reproduce.settings import Settings
-
-    own = {"work": options.output, "device": pick_device(options.device)}
-    same = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name not in own}
-    return Settings(**same, **own)
 
 
 def _backends(options: ReproduceOptions, settings: Settings) -> tuple[dict[str, str], OpenBackends]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -173,13 +173,7 @@ def judge(claim: Claim, scores: Mapping[str, Scores], *, seed: int = 0) -> dict[
     interval = paired_difference(sign * a, sign * b, seed=seed)
     if not all(math.isfinite(x) for x in (interval.mean, interval.low, interval.high)):
         return row
-    row["difference"] = {
-        "mean": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "clips": interval.clips,
-        "missing": interval.missing,
-    }
+    row["difference"] = asdict(interval)
     row["verdict"] = _verdict(claim.relation, interval.low, interval.high, interval.clips)
     return row
 

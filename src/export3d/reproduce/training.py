@@ -24,7 +24,7 @@ from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
 from export3d.training.phases.pretrain import PretrainTask
 from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, PretrainConfig
 from export3d.training.phases.pretrain_files import EXPRESSION_FILE, EXPRESSION_KIND
-from export3d.training.phases.setup import prepare_training
+from export3d.training.phases.setup import TrainSetup, prepare_training
 from export3d.training.phases.train import without_phase2
 
 WARMUP_SHARE = 10
@@ -114,6 +114,17 @@ def train_config(settings: Settings) -> TrainConfig:
     return replace(config, warmup_steps=min(preset.warmup_steps, config.phase1_steps // WARMUP_SHARE))
 
 
+def train_setup(settings: Settings, variant: str, dataset: ClipDataset, expression: Path) -> TrainSetup:
+    """What the training of a variant needs besides its clips; `expression` is a pre-training run, or its file.
+
+    Raises:
+        UsageError, CheckpointError: The pre-training run is missing or does not fit.
+    """
+    network = expression if expression.is_dir() else expression.parent
+    config = train_config(settings)
+    return prepare_training(config, variant, dataset.extractor, expression=expression, face_network=network)
+
+
 def train(settings: Settings, variant: str, report: Reporter) -> None:
     """Train one variant into WORK/runs/VARIANT, or go on with it; a finished one is left alone.
 
@@ -128,14 +139,7 @@ def train(settings: Settings, variant: str, report: Reporter) -> None:
         report.line(f"train {variant}: {model} is given")
         return
     dataset = settings.open_train()
-    expression = settings.expression_run
-    setup = prepare_training(
-        train_config(settings),
-        variant,
-        dataset.extractor,
-        expression=expression,
-        face_network=expression if expression.is_dir() else expression.parent,
-    )
+    setup = train_setup(settings, variant, dataset, settings.expression_run)
     config = setup.config
     facts = {**dataset.facts(), "inputs": setup.notes}
     run = RunFolder(model.parent, "train", config_to_dict(config), facts)
