@@ -134,7 +134,7 @@ def _draw(path: Path | None, sample: ExpressionSample, coefficients: Any, people
     if path is None:
         return None
     shown = sample.first(people)
-    picture, _ = tsne_figure(shown, coefficients[sample.identity < people])
+    picture = tsne_figure(shown, coefficients[sample.identity < people])
     write_sheet(path, picture)
     say(f"wrote {path}")
     return {"people": shown.identities, "frames": len(shown.beta)}

@@ -114,7 +114,7 @@ def basis_sweep(model: Model, dataset: ClipDataset) -> np.ndarray:
         UsageError: The model has no basis.
     """
     pair = same_identity_pairs(dataset_facts(dataset))[0]
-    index = dataset.keys.index(pair.source_clip)
+    index = dataset.places[pair.source_clip]
     betas = np.concatenate([dataset.arrays(i)["beta"] for i in range(len(dataset))])
     values = sweep_values(SweepOptions(), *coefficient_spread(model, betas))
     arrays, size = dataset.arrays(index), dataset.size

@@ -94,7 +94,7 @@ def pretrain(settings: Settings, report: Reporter) -> None:
             report.line(f"pretrain: {folder} is finished ({config.steps} steps)")
             return
         task = PretrainTask(config, dataset, _world(settings), cache_gb=settings.cache_gb)
-        _run(task, run, settings, report, "pretrain", product)
+        _run(task, run, settings, report, of=("pretrain", *product))
     finally:
         run.close()
 
@@ -148,7 +148,7 @@ def train(settings: Settings, variant: str, report: Reporter) -> None:
             report.line(f"train {variant}: {model.parent} is finished ({config.samples} samples)")
             return
         task = setup.task(dataset, _world(settings), cache_gb=settings.cache_gb)
-        _run(task, run, settings, report, f"train {variant}", (model, "export3d"))
+        _run(task, run, settings, report, of=(f"train {variant}", model, "export3d"))
     finally:
         run.close()
 
@@ -177,10 +177,9 @@ def _world(settings: Settings) -> World:
     return World(device=torch.device(settings.device))
 
 
-def _run(
-    task: Task[Any], run: RunFolder, settings: Settings, report: Reporter, label: str, product: tuple[Path, str]
-) -> None:
-    """The loop of training; raises `Stopped` where it was stopped. `product` is the model's file and its kind."""
+def _run(task: Task[Any], run: RunFolder, settings: Settings, report: Reporter, *, of: tuple[str, Path, str]) -> None:
+    """The loop of training; raises `Stopped` where it was stopped. `of`: what to call it, the model's file and its kind."""
+    label, product, kind = of
     left = report.minutes_left()
     options = LoopOptions(
         max_minutes=None if left is None else max(left, 0.0), log_every=settings.sizes.log_every, sheet_every=0
@@ -195,7 +194,7 @@ def _run(
     report.line(f"{label}: step {result.step} of {task.total_steps}, {result.samples_per_s:.1f} samples/s")
     if not result.finished:
         raise Stopped(result.stopped_by or "SIGINT")
-    if _finished_step(*product) != result.step:  # killed between the last state and its model
+    if _finished_step(product, kind) != result.step:  # killed between the last state and its model
         task.export(run, result.step, numbered=False)
 
 

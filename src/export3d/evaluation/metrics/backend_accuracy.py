@@ -119,7 +119,7 @@ def _read(
     truth: dict[str, list[np.ndarray]] = {name: [] for name in ("landmarks", "camera", "beta", "true_beta")}
     embedded, people, clip_of = [], [], []
     for index in range(count):
-        frames = np.stack([dataset.frame(index, t) for t in range(dataset.num_frames(index))])
+        frames = dataset.frames(index)
         read.append(faces.measure(frames))
         if identities is not None:
             embedded.append(identities.embeddings(frames))

@@ -70,6 +70,7 @@ def score_clip(
     generated: np.ndarray,
     driving: np.ndarray,
     faces: FaceBackend | None = None,
+    *,
     identities: IdentityBackend | None = None,
     pictures: PictureDistance | None = None,
 ) -> ClipScores:

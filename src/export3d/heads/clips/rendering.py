@@ -67,34 +67,23 @@ def render_clips(
     report = on_progress or (lambda stage, done, total: None)
     make_folder(folder / _WORK_FOLDER)
     with only_user(folder, DataError):
-        return _render_into(folder, config, head_model, workers, extractor_config, report)
-
-
-def _render_into(
-    folder: Path,
-    config: ClipsConfig,
-    head_model: str | Path | None,
-    workers: int,
-    extractor_config: ExtractorConfig | None,
-    report: Progress,
-) -> Manifest:
-    clear_leftovers(folder)
-    with _one_thread():
-        head = load_head(head_model)
-        extractor = LinearExtractor.build(head, extractor_config)
-    _check_same_run(folder, config, head, extractor)
-    if (folder / MANIFEST_NAME).exists():
-        shutil.rmtree(folder / _WORK_FOLDER, ignore_errors=True)
-        with closing(ClipDataset(folder)) as finished:  # every shard there, of the right length
-            return finished.manifest
-    extractor.save(folder / _EXTRACTOR_FILE)
-    missing = [seed for seed in config.seeds() if not _is_finished(folder, config, seed)]
-    done = config.identities - len(missing)
-    report("render", done, config.identities)
-    for _ in _render_all(_Job(folder, config, head, extractor), head_model, missing, workers):
-        done += 1
+        clear_leftovers(folder)
+        with _one_thread():
+            head = load_head(head_model)
+            extractor = LinearExtractor.build(head, extractor_config)
+        _check_same_run(folder, config, head, extractor)
+        if (folder / MANIFEST_NAME).exists():
+            shutil.rmtree(folder / _WORK_FOLDER, ignore_errors=True)
+            with closing(ClipDataset(folder)) as finished:  # every shard there, of the right length
+                return finished.manifest
+        extractor.save(folder / _EXTRACTOR_FILE)
+        missing = [seed for seed in config.seeds() if not _is_finished(folder, config, seed)]
+        done = config.identities - len(missing)
         report("render", done, config.identities)
-    return _pack(folder, config, report)
+        for _ in _render_all(_Job(folder, config, head, extractor), head_model, missing, workers):
+            done += 1
+            report("render", done, config.identities)
+        return _pack(folder, config, report)
 
 
 @dataclass(frozen=True)
