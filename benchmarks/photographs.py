@@ -7,6 +7,7 @@ Portraits are drawn by a seed; each is driven by frames of one clip, as `export3
 - sharpness: mean absolute Laplacian inside the 68 points' hull over that of the photograph, both faces cropped alike and of
   the same number of pixels; `still` is the portrait's own face and pose.
 - identity: cosine of dlib's embedding with that of the photograph, over the photograph's own under the same jitter of the crop.
+  `identity_of_films` is the same of the clips' own people, later frames against the first: a turned, moving face of one person.
 - black: share of the picture that is black (no channel above 8 of 255) and is not near anything black in the photograph.
 - halo: width of the rim around the driven head, above the chin, in which the picture differs by more than 16 levels from
   what is put behind it, in pixels of a crop of 512: mean over 5-degree sectors of how many such pixels lie outside opacity
@@ -39,10 +40,11 @@ from scipy.spatial import ConvexHull
 
 from export3d.animation import Animator, MotionDriver, TransferOptions
 from export3d.animation.animator import turned_by
+from export3d.animation.drivers import ClipDriver
 from export3d.animation.framing import anchored
 from export3d.animation.head import HeadLayer
 from export3d.animation.paste import Pasteboard, pasteboard
-from export3d.animation.transfer import transfer
+from export3d.animation.transfer import AHEAD, transfer
 from export3d.evaluation.metrics.backends import TrackerBackend
 from export3d.evaluation.metrics.dlib_identity import DlibIdentity
 from export3d.files import file_sha256, measured_now
@@ -104,7 +106,8 @@ def main() -> None:
         drawn_names = [paths[index].name for index in drawn]
         weights = file_sha256(checkpoint_path(options.model))
         facts = {"seed": options.seed, "weights_sha256": weights, "people": len(rows), "portraits": drawn_names}
-        facts = {**facts, "frames": options.frames, "means": means}
+        real = identity_of_films(sorted(options.clips.glob("*.mp4")))
+        facts = {**facts, "frames": options.frames, "means": means, "identity_of_films": real}
         print(save("photographs", facts))
 
 
@@ -161,7 +164,7 @@ def measured(animator: Animator, path: Path, motion: Motion, count: int) -> tupl
     row = {
         "sharpness": float(np.nanmean(sharp[1:])),
         "still": sharp[0],
-        "identity": identity(animator.tracker, [frame.picture for frame in frames], board.photo, subject.crop),
+        "identity": identity(animator.tracker, [(f.picture, subject.crop) for f in frames], board.photo, subject.crop),
         "black": max(black(frame.picture, board.photo) for frame in frames),
         "halo": float(np.nanmean(widths)),
         "left": left(board, subject.person.own, subject.crop),
@@ -178,7 +181,8 @@ def driven(animator: Animator, board: Pasteboard, motion: Motion, wanted: Sequen
     """Frames of the film."""
     subject, driver = animator.subject, MotionDriver(motion)
     assert subject is not None
-    moved = transfer(driver, TransferOptions(), own=subject.state, camera=subject.camera, time_base=driver.time_base)
+    own = {"own": subject.state, "camera": subject.camera, "maps": animator.weight_maps, "ahead": AHEAD}
+    moved = transfer(driver, TransferOptions(), **own, time_base=driver.time_base)
     for index, frame in enumerate(anchored(moved, subject.camera)):
         if index in wanted:
             head = animator.layer(turned_by(frame.state, frame.camera), frame.camera)
@@ -191,21 +195,37 @@ def opacity_of(board: Pasteboard, head: HeadLayer) -> np.ndarray:
     return board.lay(white, np.zeros_like(board.photo))[..., 0].astype(np.float32) / 255.0
 
 
-def identity(tracker: Tracker, pictures: list[np.ndarray], photo: np.ndarray, crop: Crop) -> float:
-    """How far the pictures show the photograph's person; 1 is as far as the photograph itself, 0 is a stranger."""
+def identity(tracker: Tracker, faces: list[tuple[np.ndarray, Crop]], photo: np.ndarray, crop: Crop) -> float:
+    """How far the faces show the photograph's person; 1 is as far as the photograph itself, 0 is a stranger."""
     chance = np.random.default_rng(0)
-    crops = [crop]
-    for _ in range(JITTERS):
-        aside, down, larger, turn = chance.uniform(-1.0, 1.0, 4) * (SHIFT * crop.side, SHIFT * crop.side, SCALE, ROLL)
-        place = {"center_x": crop.center_x + aside, "center_y": crop.center_y + down}
-        crops.append(replace(crop, **place, side=crop.side * (1.0 + larger), angle=crop.angle + turn))
+    jitters = [chance.uniform(-1.0, 1.0, 4) * (SHIFT, SHIFT, SCALE, ROLL) for _ in range(JITTERS)]
     reader = DlibIdentity(TrackerBackend(tracker))
     seen = []
-    for picture in (photo, *pictures):
+    for picture, place in ((photo, crop), *faces):
+        crops = [place, *(jittered(place, jitter) for jitter in jitters)]
         found = reader.embeddings(np.stack([crop_image(picture, each, SIZE) for each in crops]))
         seen.append(found / np.linalg.norm(found, axis=1, keepdims=True))
     own = seen[0][0]
     return float(np.nanmean(np.stack(seen[1:])[:, 1:] @ own) / np.nanmean(seen[0][1:] @ own))
+
+
+def jittered(crop: Crop, by: np.ndarray) -> Crop:
+    """A crop moved aside and down by shares of its side, enlarged and turned."""
+    x, y = crop.center_x + by[0] * crop.side, crop.center_y + by[1] * crop.side
+    return Crop(x, y, crop.side * (1.0 + by[2]), crop.angle + by[3])
+
+
+def identity_of_films(paths: list[Path]) -> float:
+    """The same of real people: later frames of their films against the first; mean over the films."""
+    found = []
+    with Tracker(choice="largest") as tracker:
+        for path in paths:
+            driver = ClipDriver(path, tracker)
+            faces = [(f.image, f.crop) for f in driver if f.found and f.image is not None and f.crop is not None]
+            driver.close()
+            later = [faces[place] for place in np.linspace(0, len(faces) - 1, FILM_FRAMES + 1).astype(int)[1:]]
+            found.append(identity(tracker, later, *faces[0]))
+    return float(np.mean(found))
 
 
 def as_film(board: Pasteboard, frames: list[Frame]) -> dict[str, float]:

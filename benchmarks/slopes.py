@@ -1,18 +1,20 @@
-"""How much of what a real clip does reaches a portrait: correlation and slope, read again from the result.
+"""How much of what a real clip does reaches a portrait: correlation and slope over time, read again from the result.
 
     python benchmarks/slopes.py --media FOLDER --portraits 30 --save
 
 FOLDER holds `portraits/*.jpg` (one face each) and `clips/*.mp4`. Each clip is tracked whole and drives each portrait as
-`export3d animate` does; of each clip some frames are rendered: those in which the driver goes farthest in one of the measures,
-and others evenly between them. Driver and result are read by the Face Landmarker, each frame anew. Correlation over the frames
-of a pair, and slope (movement of the result per movement of the driver), where the driver moves; medians over pairs.
+`export3d animate --framing face` does; every second frame is rendered. Driver and result are read by the Face Landmarker, each
+frame anew. Correlation over the frames of a pair, and slope (movement of the result per movement of the driver), medians over
+the pairs whose driver moves: `measures` by `LEAST_SPREAD`, `clear` those whose spread is also at least three times the noise of
+the reading (the second differences of the driver's own), so that what is compared is movement and not noise.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from PIL import Image
 from export3d.animation import Animator, TransferOptions
 from export3d.animation.animator import turned_by
 from export3d.animation.drivers import ClipDriver, DrivingFrame
-from export3d.animation.transfer import transfer
+from export3d.animation.framing import facing
+from export3d.animation.transfer import AHEAD, transfer
 from export3d.camera import Camera
 from export3d.files import file_sha256
 from export3d.portrait import load_model
@@ -46,6 +49,9 @@ LEAST_SPREAD = {"yaw": 2.0, "pitch": 2.0, "roll": 2.0}
 """Standard deviation from which a driver moves, degrees; others, in widths of an eye or as scores:"""
 LEAST_SPREAD_ELSE = 0.04
 
+CLEAR = 3.0
+"""Times the noise of its reading by which a driver clearly moves."""
+
 SCORES = {
     "blink score": ("eyeBlinkLeft", "eyeBlinkRight"),
     "jaw score": ("jawOpen",),
@@ -57,12 +63,17 @@ SCORES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """A driver: the frames that are rendered, and what is read of them."""
+    """A driver: its frames, which of them are rendered, what is read of those, and the noise of each measure's reading."""
 
     name: str
     frames: list[DrivingFrame]
-    chosen: list[int]
+    every: int
     read: dict[str, np.ndarray]
+    noise: dict[str, float]
+
+
+Pair = tuple[Clip, dict[str, np.ndarray], dict[str, np.ndarray]]
+"""A clip, and the measures ``(T,)`` of the driver and of the result."""
 
 
 def main() -> None:
@@ -71,7 +82,7 @@ def main() -> None:
     parser.add_argument("--media", type=Path, required=True, help="folder with portraits/*.jpg and clips/*.mp4")
     parser.add_argument("--portraits", type=int, default=30, help="how many portraits, evenly over the folder")
     parser.add_argument("--clips", nargs="*", default=None, help="names of the clips; all when left out")
-    parser.add_argument("--frames", type=int, default=24, help="rendered frames of each clip")
+    parser.add_argument("--every", type=int, default=2, help="of so many frames one is rendered")
     parser.add_argument("--model", default=None, help="bundled name or file; the bundled model when left out")
     parser.add_argument("--save", action="store_true", help="write results/slopes.json")
     options = parser.parse_args()
@@ -84,13 +95,14 @@ def main() -> None:
         films = [
             path for path in sorted(options.media.glob("clips/*.mp4")) if path.stem in (options.clips or [path.stem])
         ]
-        clips = [read_clip(path, tracker, options.frames) for path in films]
+        clips = [read_clip(path, tracker, options.every) for path in films]
         pairs = [pair for photo in photos for pair in drive(animator, photo, clips)]
-    rows = {name: summary(name, pairs) for name in clips[0].read}
-    found = float(np.mean([np.isfinite(result["yaw"]).mean() for _, result in pairs]))
+    rows, clear = ({name: summary(name, pairs, times) for name in clips[0].read} for times in (0.0, CLEAR))
+    shown = np.concatenate([np.isfinite(result["yaw"]) for _, _, result in pairs])
+    found = float(shown.mean())
     print(f"{len(photos)} portraits, {len(clips)} clips, a face in {found:.4f} of the frames")
-    for name, row in rows.items():
-        print(f"{name:14s}" + "  ".join(f"{key} {value}" for key, value in row.items()))
+    for name in rows:
+        print(f"{name:14s}", *(" ".join(f"{k} {v}" for k, v in row[name].items()).ljust(60) for row in (rows, clear)))
     if options.save:
         path = checkpoint_path(options.model)
         facts = {
@@ -99,41 +111,47 @@ def main() -> None:
             "weights_sha256": file_sha256(path),
             "portraits": len(photos),
             "clips": len(clips),
+            "frames": len(shown),
         }
-        print(save("slopes", {**facts, "found": round(found, 4), "measures": rows}))
+        print(save("slopes", {**facts, "found": round(found, 4), "measures": rows, "clear": clear}))
 
 
-def read_clip(path: Path, tracker: Tracker, count: int) -> Clip:
-    """Track a clip, read it frame by frame, and choose the frames."""
+def read_clip(path: Path, tracker: Tracker, every: int) -> Clip:
+    """Track a clip and read it frame by frame."""
     driver = ClipDriver(path, tracker)
     frames = list(driver)
     driver.close()
     read = read_all([frame.image for frame in frames], tracker, [frame.crop for frame in frames])
-    chosen: set[int] = set()
-    for values in read.values():
-        if np.isfinite(values).any():
-            chosen |= {int(np.nanargmin(values)), int(np.nanargmax(values))}
-    even = np.linspace(0, len(frames) - 1, max(0, count - len(chosen))).round().astype(int)
-    kept = sorted(chosen | set(even.tolist()))
-    return Clip(name=path.stem, frames=frames, chosen=kept, read={name: values[kept] for name, values in read.items()})
+    return Clip(
+        name=path.stem,
+        frames=[replace(frame, image=None) for frame in frames],
+        every=every,
+        read={name: values[::every] for name, values in read.items()},
+        noise={name: noise(values) for name, values in read.items()},
+    )
 
 
-def drive(
-    animator: Animator, photo: Path, clips: list[Clip]
-) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    """(measures of driver, measures of result) of one portrait with each clip."""
+def noise(values: np.ndarray) -> float:
+    """Standard deviation of the noise in a series ``(T,)``, from the median of its second differences; NaN when too short."""
+    second = values[2:] - 2.0 * values[1:-1] + values[:-2]
+    second = np.abs(second[np.isfinite(second)])
+    return float(np.median(second) * 1.4826 / np.sqrt(6.0)) if len(second) else float("nan")
+
+
+def drive(animator: Animator, photo: Path, clips: list[Clip]) -> list[Pair]:
+    """Each clip, and the measures of the driver and of the result of one portrait with it."""
     subject = animator.portrait(photo)
     pairs = []
     for clip in clips:
-        own = {"own": subject.state, "camera": subject.camera, "maps": animator.weight_maps}
-        moved = transfer(clip.frames, TransferOptions(), **own, time_base=Fraction(1, 1000))
+        own = {"own": subject.state, "camera": subject.camera, "maps": animator.weight_maps, "ahead": AHEAD}
+        moved = facing(transfer(clip.frames, TransferOptions(), **own, time_base=Fraction(1, 1000)), subject.camera)
         images = [
             enlarged(animator.frame(turned_by(frame.state, frame.camera), frame.camera))
-            for index, frame in enumerate(moved)
-            if index in set(clip.chosen)
+            for frame in islice(moved, 0, None, clip.every)
         ]
         side = images[0].shape[0]
-        pairs.append((clip.read, read_all(images, animator.tracker, [Crop(side / 2, side / 2, side)] * len(images))))
+        crops: list[Crop | None] = [Crop(side / 2, side / 2, side)] * len(images)
+        pairs.append((clip, clip.read, read_all(images, animator.tracker, crops)))
     return pairs
 
 
@@ -184,15 +202,14 @@ def read_one(image: np.ndarray, tracker: Tracker, crop: Crop) -> dict[str, float
     }
 
 
-def summary(
-    name: str, pairs: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]
-) -> dict[str, float | int | None]:
-    """Medians of correlation and slope of one measure over the pairs whose driver moves; of poses also the mean error after
-    each pair's own offset."""
+def summary(name: str, pairs: list[Pair], times: float) -> dict[str, float | int | None]:
+    """Medians of correlation and slope of one measure over the pairs whose driver moves, and by at least so many times the
+    noise of its reading; of poses also the mean error after each pair's own offset."""
     correlations, slopes, errors = [], [], []
-    for driver, result in pairs:
+    for clip, driver, result in pairs:
         known = np.isfinite(driver[name]) & np.isfinite(result[name])
-        if known.sum() < 5 or driver[name][known].std() < LEAST_SPREAD.get(name, LEAST_SPREAD_ELSE):
+        least = max(LEAST_SPREAD.get(name, LEAST_SPREAD_ELSE), times * clip.noise[name])
+        if known.sum() < 5 or driver[name][known].std() < least:
             continue
         asked, shown = (values[name][known] - values[name][known].mean() for values in (driver, result))
         correlations.append(float((asked * shown).sum() / max(np.linalg.norm(asked) * np.linalg.norm(shown), 1e-9)))

@@ -17,6 +17,7 @@ from export3d.animation.transfer import neutral_face, relative_camera, smooth, t
 from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
+from export3d.portrait import WeightMaps
 from export3d.tracking.gaze import GAZE_LIMIT_RAD
 
 CLOCK = Fraction(1, 25)
@@ -267,3 +268,25 @@ def test_relative_adds_the_change_of_each_weight_that_is_known_within_its_range(
     np.testing.assert_allclose(got[0].state.weights[0, :4], [0.2, 0.6, math.nan, math.nan], atol=1e-6)
     np.testing.assert_allclose(got[1].state.weights[0, :4], [0.5, 1.0, 0.1, math.nan], atol=1e-6)
     np.testing.assert_allclose(got[1].state.weights[0, 4:], 0.5)
+
+
+@pytest.mark.parametrize(("blind", "read"), [(False, 3), (True, 1)])
+def test_the_first_faces_of_a_film_are_looked_at_beforehand_and_a_sender_is_not_waited_for(
+    blind: bool, read: int
+) -> None:
+    given, taken = frames([0.1, 0.2, 0.3, 0.4], [0.0] * 4), []
+
+    def coming() -> Iterator[DrivingFrame]:
+        for frame in given:
+            taken.append(frame.index)
+            weights, beta = torch.full((1, 52), 0.2), frame.state.beta
+            state = replace(frame.state, weights=weights, beta=torch.full_like(beta, torch.nan) if blind else beta)
+            yield replace(frame, state=state)
+
+    own = FaceState(beta=torch.zeros_like(given[0].state.beta), weights=torch.zeros(1, 52))
+    count = own.beta.shape[1]
+    maps = WeightMaps(rest=torch.zeros(1, 52), weight=torch.zeros(count, 52), back=torch.zeros(52, count))
+    told = {"own": own, "camera": camera(0.0), "time_base": Fraction(1, 25), "maps": maps, "ahead": 3}
+    driven = transfer(coming(), TransferOptions(shift=False), **told)
+    assert next(driven).index == 0 and len(taken) == read
+    assert [frame.index for frame in driven] == [1, 2, 3] and taken == [0, 1, 2, 3]

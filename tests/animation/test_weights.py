@@ -82,13 +82,28 @@ def test_a_mouth_is_on_average_as_beta_says_and_changes_as_it_is_read() -> None:
 
 
 def test_a_frame_without_a_face_or_without_scores_does_not_move_the_mean_of_the_mouth() -> None:
-    reading = MouthReading(MAPS)
-    assert reading(state(jawOpen=0.2), True)[0, JAW].item() == 0.0
-    reading(state(jawOpen=0.9), False)
-    assert reading(replace(state(), weights=torch.full((1, 52), torch.nan)), True)[0, JAW].isnan()
-    told = reading(state(jawOpen=0.3), True)
-    assert told[0, JAW].item() == pytest.approx(MOUTH_GAINS["jawOpen"] * 0.05)
+    transfer, blank = WeightTransfer(state(), MAPS), torch.full((1, 52), torch.nan)
+    assert moved(transfer, state(jawOpen=0.2))[JAW].item() == 0.0
+    moved(transfer, state(jawOpen=0.9), found=False)
+    assert moved(transfer, replace(state(), weights=blank))[JAW].isnan()
+    assert moved(transfer, state(jawOpen=0.3))[JAW].item() == pytest.approx(MOUTH_GAINS["jawOpen"] * 0.05)
+    told = MouthReading(MAPS)(state(jawOpen=0.3))
     assert told[0, BROW].isnan() and told[0, PUFF].isnan()
+
+
+def test_faces_that_are_known_beforehand_tell_of_rest_from_the_first_one_on_and_count_once() -> None:
+    shown = [state(browInnerUp=brow, jawOpen=jaw) for brow, jaw in ((0.9, 0.6), (0.2, 0.0), (0.2, 0.0))]
+    transfer, alone = WeightTransfer(state(), MAPS), WeightTransfer(state(), MAPS)
+    transfer.expect(shown)
+    first, unknowing = moved(transfer, shown[0]), moved(alone, shown[0])
+    gain = MOUTH_GAINS["jawOpen"]
+    assert first[[BROW, JAW]].tolist() == pytest.approx([0.7, gain * (0.6 - 0.2)])  # by hand: median .2, mean .2
+    assert unknowing[[BROW, JAW]].tolist() == [0.0, 0.0]
+    for face in shown[1:]:
+        both = moved(transfer, face), moved(alone, face)
+    assert both[0].tolist() == pytest.approx(
+        both[1].tolist(), nan_ok=True
+    )  # the same faces are known by now, each once
 
 
 def test_a_films_own_mouth_is_read_as_its_drivers_is() -> None:

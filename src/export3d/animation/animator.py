@@ -235,8 +235,7 @@ class Animator:
             return None, (*warnings, f"only the square around the face is shown: {error}")
 
     def _crop(self, image: np.ndarray, crop: Crop, size: int) -> torch.Tensor:
-        own = np.array(crop_image(image, crop, size))  # a writable copy, as PyTorch wants it
-        return to_tensor(own)[None].to(self.device)
+        return to_tensor(np.array(crop_image(image, crop, size)))[None].to(self.device)  # a writable copy
 
     def _matte(self, image: np.ndarray, crop: Crop) -> torch.Tensor:
         """How much of the crop is the person in the model's own eyes, ``(1, m, m)`` in [0, 1]."""
@@ -246,15 +245,15 @@ class Animator:
 
     def layer(self, state: FaceState, camera: np.ndarray | Camera) -> HeadLayer:
         """Like `frame`, the head alone; of the shipped model only."""
-        subject = self._current()
+        subject = self.current()
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else camera
         vector, place = at_home(vector, subject.camera) if subject.whole else (vector, None)
         render, maps = self.render(state, vector), subject.code.maps
         assert render.image is not None and render.image_opacity is not None
         behind = maps.background if maps.photo is None else maps.photo.background
-        room = 0.0 if subject.person is None else subject.person.room
-        parts, fused = (render.image[0], render.image_opacity[0], behind[0]), self.fast is not None
-        fused = fused and fused_status()[0]
+        room = subject.person.room if subject.person else 0.0
+        parts = (render.image[0], render.image_opacity[0], behind[0])
+        fused = self.fast is not None and fused_status()[0]
         return before_crown(parts, subject.crown, vector, place=place, room=room, fused=fused)
 
     @property
@@ -262,7 +261,8 @@ class Animator:
         """What beta and single weights tell of each other; None: the model reads none."""
         return self.model.cues.maps() if isinstance(self.model, PortraitModel) else None
 
-    def _current(self) -> Subject:
+    def current(self) -> Subject:
+        """The portrait; RuntimeError where none was given."""
         if self.subject is None:
             raise RuntimeError("Animator: give a portrait first: animator.portrait(image)")
         return self.subject
@@ -279,7 +279,7 @@ class Animator:
 
     def render(self, state: FaceState, camera: np.ndarray | Camera) -> Render:
         """Like `frame`, with depth, opacity and the raw image."""
-        subject = self._current()
+        subject = self.current()
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
         lids = subject.lids
         shut = () if lids is None else lids.shut(state)
@@ -296,5 +296,5 @@ class Animator:
     def rays(self, state: FaceState, camera: Camera, size: int) -> Render:
         """Raw picture, depth and opacity of ``size`` x ``size`` exact rays, without the final picture."""
         with torch.inference_mode():
-            driven = self._drivable.drive(self._current().code, state.to(self.device))
+            driven = self._drivable.drive(self.current().code, state.to(self.device))
             return self._drivable.render(driven, camera, raw_size=size)

@@ -35,6 +35,10 @@ they would."""
 FREE_ALONE_RAD, FARTHEST_ALONE_RAD = math.radians(20.0), math.radians(35.0)
 """The same where the face alone is shown, which has no shoulders to stay on."""
 
+TURN_GAIN = np.array([1.4, 1.18, 1.0])
+"""How far heads of photographs are turned away from there per turn that shall be seen, by nod, turn and tilt: the model shows
+them flatter than they are. Of turns up to 25 degrees on eight photographs .74, .89 and 1.0 was read again."""
+
 _FACING = np.diag([1.0, -1.0, -1.0])  # rotation of a head that faces the camera
 
 
@@ -114,9 +118,9 @@ def _towards(home: np.ndarray, strength: float) -> np.ndarray:
 
 
 def _within(rotation: np.ndarray, home: np.ndarray, free: float, farthest: float) -> np.ndarray:
-    """A head's rotation ``(3, 3)``, no farther than `farthest` from the portrait's; all angles in radians."""
-    turn = vector_of(rotation @ home.T)
+    """A head's rotation ``(3, 3)`` as the model must be told it, no farther than `farthest` from the portrait's, in radians."""
+    turn = TURN_GAIN * vector_of(rotation @ home.T)
     angle, room = float(np.linalg.norm(turn)), farthest - free
-    if angle <= free:
-        return rotation
-    return rotation_of(turn / angle * (free + room * math.tanh((angle - free) / room))) @ home
+    if angle > free:
+        turn = turn / angle * (free + room * math.tanh((angle - free) / room))
+    return rotation_of(turn) @ home

@@ -14,6 +14,7 @@ import torch
 
 from export3d.animation.animator import Animator
 from export3d.animation.combined import Clock
+from export3d.animation.driven import driven_frames
 from export3d.animation.drivers import Driver, DrivingFrame
 from export3d.animation.scene import board_of
 from export3d.animation.targets import check_target, is_still
@@ -23,7 +24,6 @@ from export3d.animation.video_output import (
     Progress,
     VideoOptions,
     VideoReport,
-    driven_frames,
     made_beside,
 )
 from export3d.errors import FaceCutOffError, FaceTooSmallError, UsageError

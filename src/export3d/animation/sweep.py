@@ -174,9 +174,7 @@ def sweep_frames(
     Returns:
         Basis vector -> uint8 ``(steps, S, S, 3)``.
     """
-    model, subject = animator.model, animator.subject
-    if subject is None:
-        raise RuntimeError("sweep_frames: give a portrait first: animator.portrait(image)")
+    model, subject = animator.model, animator.current()
     basis, calls = require_basis(model), drivable(model)
     vector = subject.camera if camera is None else camera
     view = Camera.from_vector(torch.from_numpy(np.array(vector, dtype=np.float32))[None]).to(animator.device)

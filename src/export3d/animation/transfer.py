@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -25,6 +26,10 @@ from export3d.tracking import Crop
 from export3d.tracking.gaze import GAZE_LIMIT_RAD
 from export3d.tracking.head_fit import HeadPose
 from export3d.tracking.smoothing import REACH, Track, smoothed_at
+
+AHEAD = 25
+"""Frames of a file by which a driver's face at rest is known from the start: about a second. Without them brows and lids of
+short clips are off until the face has shown itself."""
 
 LIMITS: dict[str, tuple[float, float]] = {"gaze": (-GAZE_LIMIT_RAD, GAZE_LIMIT_RAD), "weights": (0.0, 1.0)}
 """Field -> where a relative motion ends; other fields have no end."""
@@ -73,6 +78,7 @@ def transfer(
     time_base: Fraction,
     reading: BetaReading | None = None,
     maps: WeightMaps | None = None,
+    ahead: int = 0,
 ) -> Iterator[DrivingFrame]:
     """Driving frames -> frames with the face and camera that the portrait shall take.
 
@@ -82,6 +88,7 @@ def transfer(
         camera: ``(25,)``, the portrait's own camera.
         time_base: clock of the frames' `pts`, seconds per unit.
         maps: what beta and single weights tell of each other (the portrait model's); None: the model has none.
+        ahead: so many frames of faces that are seen are read before the first is given (`AHEAD`; 0 where each counts at once).
 
     Raises:
         UsageError: The driver tells single weights alone, and the model reads none.
@@ -92,6 +99,8 @@ def transfer(
         frames = smooth(frames, options.smooth_s, time_base)
     first = options.neutral
     weights = WeightTransfer(own, maps)
+    frames, coming = _looked_ahead(frames, 0 if options.relative else ahead)
+    weights.expect([frame.state for frame in coming if frame.found])
     for frame in frames:
         told, blind = frame.state, bool(frame.state.beta.isnan().any())
         if blind:
@@ -113,6 +122,16 @@ def transfer(
             state = weights(told, frame.found, frame.voiced)
         state = mixed_state(own, state, options.strengths, reading)
         yield replace(frame, state=state, camera=mixed_camera(camera, seen, options.strengths["pose"]))
+
+
+def _looked_ahead(frames: Iterable[DrivingFrame], count: int) -> tuple[Iterator[DrivingFrame], list[DrivingFrame]]:
+    """The frames, and the first ones of them; of senders and takes, which tell weights alone, none is waited for."""
+    frames = iter(frames)
+    coming = list(islice(frames, min(count, 1)))
+    if coming and not coming[0].state.beta.isnan().any():
+        coming += islice(frames, count - 1)
+        return chain(coming, frames), coming
+    return chain(coming, frames), []
 
 
 def neutral_face(

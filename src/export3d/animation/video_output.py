@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -14,22 +14,19 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from export3d.animation.animator import Animator, Subject, turned_by
+from export3d.animation.animator import Animator
 from export3d.animation.backdrop import Backdrop
 from export3d.animation.compose import depth_picture, depth_range, resize
-from export3d.animation.drivers import Driver, DrivingFrame
-from export3d.animation.framing import anchored, facing
-from export3d.animation.lost import hold_lost
+from export3d.animation.driven import driven_frames
+from export3d.animation.drivers import Driver
 from export3d.animation.parallel import in_order, one_thread_each
 from export3d.animation.paths import OrbitOptions, orbit_cameras
-from export3d.animation.regions import BetaReading
 from export3d.animation.scene import Scene
 from export3d.animation.targets import check_target, finished, is_series, is_still, of_series, write_picture
-from export3d.animation.transfer import TransferOptions, transfer
+from export3d.animation.transfer import TransferOptions
 from export3d.errors import UsageError
 from export3d.images import to_uint8
 from export3d.model import Render
-from export3d.portrait import PortraitModel
 from export3d.provenance import Facts, Finish
 from export3d.rendering.fused import fused_status, rgb_to_yuv
 from export3d.tracking import LostFaces
@@ -131,11 +128,11 @@ def animate_video(
         UsageError: Side by side with a driver that has no picture.
         OutputError: The file cannot be written; nothing is left behind.
     """
-    subject = _subject(animator, "animate_video")
+    subject = animator.current()
     check_target(path, transparent=video.backdrop is not None and video.backdrop.picture is None)
     started = time.perf_counter()
     lost = LostFaces(on_lost, name=driver.name)
-    frames = driven_frames(animator, driver, lost, motion=motion, rigid=video.rigid)
+    frames = driven_frames(animator, driver, lost, motion=motion, rigid=video.rigid, pictures=video.side_by_side)
     scene = Scene.of(animator, subject, size=video.size, backdrop=video.backdrop, beside=video.side_by_side)
     picture = partial(scene.picture, name=driver.name)
     finish = finish or Finish(facts=Facts(composite=video.side_by_side))
@@ -149,24 +146,6 @@ def animate_video(
                 if progress is not None:
                     progress(output.num_frames)
     return output.report(started, lost)
-
-
-def driven_frames(
-    animator: Animator, driver: Driver, lost: LostFaces, *, motion: TransferOptions, rigid: bool
-) -> Iterator[DrivingFrame]:
-    """A driver's frames with the face and camera that the animator's portrait takes."""
-    subject = _subject(animator, "driven_frames")
-    held = hold_lost(driver, lost, subject.state, subject.camera)
-    motion = replace(motion, relative=motion.relative or driver.relative_only)  # a voice knows no face of its own
-    portrait = {"own": subject.state, "camera": subject.camera, "reading": BetaReading.of(animator.model)}
-    portrait["maps"] = animator.weight_maps
-    frames = transfer(held, motion, time_base=driver.time_base, **portrait)
-    if subject.whole:
-        frames = anchored(frames, subject.camera, motion.strengths["pose"], relative=motion.relative)
-    elif isinstance(animator.model, PortraitModel) and not motion.relative:
-        frames = facing(frames, subject.camera, motion.strengths["pose"])
-    for frame in frames:
-        yield replace(frame, state=replace(frame.state, turn=None) if rigid else turned_by(frame.state, frame.camera))
 
 
 def orbit_video(
@@ -184,7 +163,7 @@ def orbit_video(
 
     A still (`path` ends in .png or .jpg) shows the first view.
     """
-    subject = _subject(animator, "orbit_video")
+    subject = animator.current()
     check_target(path)
     started = time.perf_counter()
     height = video.size or animator.image_size
@@ -263,12 +242,6 @@ class Output(ExitStack):
             seconds=time.perf_counter() - started,
             warnings=tuple(self._finish.warnings),
         )
-
-
-def _subject(animator: Animator, caller: str) -> Subject:
-    if animator.subject is None:
-        raise RuntimeError(f"{caller}: give the animator a portrait first")
-    return animator.subject
 
 
 class Worker(Protocol):

@@ -10,6 +10,7 @@ all these: the model moves a face only where the code of the expression and the 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -69,20 +70,24 @@ class MouthReading:
         self._lips = torch.tensor([name in MOUTH_WEIGHTS for name in ARKIT_NAMES])
         self._level, self._told, self._count = torch.zeros(1, 1), torch.zeros(1, 1), 0
 
-    def __call__(self, state: FaceState, found: bool) -> Tensor:
-        """Weights ``(1, 52)`` in [0, 1]; NaN for all others, and where the face has none."""
-        if state.weights is None:
-            return torch.full((1, len(ARKIT_NAMES)), torch.nan)
-        if found and state.weights[self._lips[None]].isfinite().all():
+    def learn(self, state: FaceState) -> None:
+        """Count a face that was seen."""
+        if state.weights is not None and state.weights[self._lips[None]].isfinite().all():
             self._count += 1
             self._level = self._level + (self._maps.weights(state.beta) - self._level) / self._count
             self._told = self._told + (state.weights - self._told) / self._count
+
+    def __call__(self, state: FaceState) -> Tensor:
+        """Weights ``(1, 52)`` in [0, 1]; NaN for all others, and where the face has none."""
+        if state.weights is None:
+            return torch.full((1, len(ARKIT_NAMES)), torch.nan)
         moved = (self._level + self._gains * (state.weights - self._told)).clamp(0.0, 1.0)
         return torch.where(self._lips, moved, torch.nan)
 
     def applied(self, own: FaceState, state: FaceState) -> FaceState:
         """A face of a film, `own`, with jaw and lips as they are read in its `state`, and beta moved along."""
-        told = self(state, True)
+        self.learn(state)
+        told = self(state)
         if own.weights is None:
             return own
         weights = torch.where(told.isnan(), own.weights, told)
@@ -105,6 +110,20 @@ class WeightTransfer:
         self._mouth = torch.tensor([region_of(name) in MOUTH for name in ARKIT_NAMES])
         self._seen: deque[Tensor] = deque(maxlen=_REMEMBERED)
         self._lips = MouthReading(maps) if maps is not None else None
+        self._known = 0
+
+    def expect(self, faces: Sequence[FaceState]) -> None:
+        """Learn beforehand of the first faces that will be found, so that rest is known from the first one on."""
+        for face in faces:
+            self._learn(face)
+        self._known = len(faces)
+
+    def _learn(self, state: FaceState) -> None:
+        if state.weights is None:
+            return
+        self._seen.append(state.weights[0])
+        if self._lips is not None and not state.beta.isnan().any():
+            self._lips.learn(state)
 
     def __call__(self, state: FaceState, found: bool, voiced: bool = False) -> FaceState:
         """The state with weights that mean the same for the model as the portrait's own; NaN where either is unknown.
@@ -118,8 +137,10 @@ class WeightTransfer:
         own = self._own.weights
         if own is None or state.weights is None:
             return replace(state, weights=None)
-        if found:
-            self._seen.append(state.weights[0])
+        if found and self._known:
+            self._known -= 1
+        elif found:
+            self._learn(state)
         if not self._seen:
             return replace(state, weights=None)
         low, middle = torch.nanquantile(torch.stack(list(self._seen)), torch.tensor(REST_QUANTILES), dim=0)
@@ -129,7 +150,7 @@ class WeightTransfer:
         moved = own + torch.where(self._brows, change, read + GAIN * change)
         told = self._lids
         if self._lips is not None and not (blind or voiced):
-            mouth = self._lips(state, found)
+            mouth = self._lips(state)
             moved, told = torch.where(mouth.isnan(), moved, mouth), told | self._brows | ~mouth.isnan()
         moved = moved.clamp(0.0, 1.0)
         closed = (own + torch.from_numpy(np.interp(change, LID_SCORES, LID_WEIGHTS))).clamp(0.0, LID_WEIGHTS[-1])

@@ -46,6 +46,7 @@ FIGURES = {
     "ablation_expression.jpg": "Fig. 6: rows of Table 3",
     "ablation_error.jpg": "Fig. 7: their errors",
     "ablation_eadaln.jpg": "Rows of Table 4",
+    "phase2.jpg": "Phase 2: with the discriminator and without it",
 }
 UNEQUAL = {
     "equal_budget": "**The rows were trained with different numbers of samples; their differences are not the variants'.**",
@@ -72,6 +73,8 @@ def tables_page(files: Sequence[Path]) -> str:
 
 def paper_page(folder: Path, pictures: Path | None = None) -> str:
     """docs/paper_results.md: Tables 3 and 4 at the stated budget, or that they were not run at it, and the figures.
+
+    Rows trained with another seed follow their table: `reproduce_table3_seed1.json`.
 
     Args:
         folder: with the result files.
@@ -109,6 +112,17 @@ def paper_page(folder: Path, pictures: Path | None = None) -> str:
         missing = [row for row in members if row not in content["budget"]]
         lines += [f"**Not yet run: {', '.join(missing)}.**", ""] if missing else []
         lines += [*_pretraining(content.get("clebs")), *section(content), ""]
+        for other in sorted(folder.glob(f"{name}_seed*.json")):
+            content = read_result(other)
+            lines += [
+                f"### Seed {content['seed']}",
+                "",
+                f"`{other.name}`: `{content['command']}`, {content['date']}",
+                "",
+            ]
+            lines += [*section(content), ""]
+    if (path := folder / "phase2.json").is_file():
+        lines += ["## Phase 2", "", *_phase2(read_result(path)), ""]
     found = [name for name in FIGURES if pictures is not None and (pictures / name).is_file()]
     if found:
         seen = pictures / "seen.txt" if pictures is not None else Path()  # what somebody who looked at them says
@@ -125,6 +139,21 @@ def _pretraining(clebs: dict[str, Any] | None) -> list[str]:
     loss = "Eq. 1 as printed" if printed else "a symmetric InfoNCE" if clebs["symmetric"] else "InfoNCE"
     steps, frames = clebs["steps"], clebs["frames_per_clip"]
     return [f"CLeBS of `full` and `cross-attention`: {loss}, {steps:,} steps, {frames} frames of a clip.", ""]
+
+
+def _phase2(content: dict[str, Any]) -> list[str]:
+    """What the discriminator changes (Eq. 14): the two models beside the one they began with, and their differences."""
+    rows = {name: {key: shown(value) for key, value in row.items()} for name, row in content["rows"].items()}
+    pairs = content["differences"]
+    metrics = list(dict.fromkeys(metric for row in pairs.values() for metric in row))
+    return [
+        "One model of phase 1 (`full`), trained on for 2,000 steps of 8 with the discriminator and without it, else alike",
+        f"(`phase2.json`: `{content['command']}`, {content['date']}). Against exact truth:",
+        *("", *_grid(rows), "", "Paired differences, 95 %:", ""),
+        *table(
+            [{"metric": m, **{name: _interval(row[m]) for name, row in pairs.items() if m in row}} for m in metrics]
+        ),
+    ]
 
 
 def section(content: dict[str, Any]) -> list[str]:

@@ -68,9 +68,7 @@ def tracked_clip(
     with torch.inference_mode():
         frames = list(_seen(dataset, index, range(dataset.num_frames(index)), tracker, start))
         given = {"own": own, "camera": portrait.camera, "maps": maps}
-        # Twice, so that the resting scores are those of all frames, as after the first seconds of a film.
-        twice = transfer([*frames, *frames], TransferOptions(), **given, time_base=Fraction(1, 25))
-        moved = list(twice)[len(frames) :]
+        moved = list(transfer(frames, TransferOptions(), **given, time_base=Fraction(1, 25), ahead=len(frames)))
         still = not dataset.in_room(index)  # the scene turns with the head; who films it knows that
         known = [
             Known(state=turned_by(frame.state, frame.camera), camera=_camera(frame))
