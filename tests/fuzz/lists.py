@@ -34,8 +34,8 @@ from export3d.provenance.manifest import read_manifest
 from export3d.provenance.options import ProvenanceOptions
 from export3d.speech.sound import read_sound
 from export3d.studio.api import read_keyframes, read_wish
-from export3d.studio.films import Limits
 from export3d.studio.socket import Client, pack, unpack
+from export3d.studio.videos import Limits
 from export3d.tracking.gaze import GazeMap
 from export3d.tracking.head_fit import HeadFit
 from export3d.tracking.live_link import Take

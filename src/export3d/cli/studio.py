@@ -69,8 +69,8 @@ def run(options: StudioOptions) -> None:
 
     from export3d.cli.demo import sample_portraits, samples_folder
     from export3d.portrait.loading import checkpoint_path
-    from export3d.studio.films import Limits
     from export3d.studio.server import LOCAL, build_app
+    from export3d.studio.videos import Limits
     from export3d.studio.workshop import Workshop
 
     _check(options)

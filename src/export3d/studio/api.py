@@ -18,7 +18,7 @@ from export3d.errors import Export3DError, UsageError
 from export3d.provenance.verify import in_words, verify_file
 from export3d.reading import checked, shortened
 from export3d.studio.face import Keyframe, Wish, keyframe_motion, read_weights, sliders
-from export3d.studio.films import FilmWish, Made, Tell
+from export3d.studio.videos import Made, Tell, VideoWish
 from export3d.studio.workshop import KEPT_S, Stage, Workshop
 
 Progress = dict[str, Any]
@@ -120,8 +120,8 @@ class Endpoints:
         """A portrait, driven by a video, photo, sound, motion file or take."""
         with _errors(self._gr, source, driving):
             photo, clip = _given(source, "source"), _given(driving, "driving")
-            wish = _checked(options, FilmWish)
-            yield from while_running(lambda tell, stop: self._workshop.films.animate(photo, clip, wish, tell, stop))
+            wish = _checked(options, VideoWish)
+            yield from while_running(lambda tell, stop: self._workshop.videos.animate(photo, clip, wish, tell, stop))
 
     def turn(
         self,
@@ -141,7 +141,9 @@ class Endpoints:
             orbit = OrbitOptions(yaw_deg=yaw_deg, pitch_deg=pitch_deg, num_frames=max(round(25 * seconds), 1))
             photo = _given(source, "source")
             yield from while_running(
-                lambda tell, stop: self._workshop.films.turn(photo, orbit, int(size), depth=depth, tell=tell, stop=stop)
+                lambda tell, stop: self._workshop.videos.turn(
+                    photo, orbit, int(size), depth=depth, tell=tell, stop=stop
+                )
             )
 
     def mesh(self, source: str, kind: str = "glb", shapes: bool = False) -> Iterator[tuple[Progress, str | None]]:
@@ -149,7 +151,7 @@ class Endpoints:
         with _errors(self._gr, source):
             photo = _given(source, "source")
             yield from while_running(
-                lambda tell, stop: self._workshop.films.mesh(photo, kind, shapes=bool(shapes), tell=tell, stop=stop)
+                lambda tell, stop: self._workshop.videos.mesh(photo, kind, shapes=bool(shapes), tell=tell, stop=stop)
             )
 
     def face(self, source: str, wish: dict[str, Any] | None = None, size: int = 512) -> str:

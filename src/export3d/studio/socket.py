@@ -174,7 +174,7 @@ class Client:
         try:
             if sound is not None:
                 sound.write_bytes(content)
-            frames = recording.film(path, self.workshop.finish(), sound)
+            frames = recording.write_video(path, self.workshop.finish(), sound)
         finally:
             recording.close()
             if sound is not None:

@@ -91,7 +91,7 @@ class DubOptions:
 
 def dub_video(
     animator: Animator,
-    open_film: Callable[[], ClipDriver],
+    open_source: Callable[[], ClipDriver],
     driver: Driver,
     path: Path,
     *,
@@ -108,7 +108,7 @@ def dub_video(
     face at each of them is taken, both from their first frame on.
 
     Args:
-        open_film: gives the film from its start; called again for each round.
+        open_source: gives the film from its start; called again for each round.
         motion: how the driver's face reaches the film's; its strengths are not used.
         on_lost: `hold` keeps frames of the film without a face as they are; see `LostFaces`.
 
@@ -118,63 +118,63 @@ def dub_video(
         OutputError: The file cannot be written; nothing is left behind.
     """
     started = time.perf_counter()
-    film = open_film()
+    source = open_source()
     try:
-        lost, sound = LostFaces(on_lost, name=film.name), driver.audio if dub.driver_sound else film.audio
-        frames = _allowed(_rounds(film, open_film, dub.until, lost), animator, Path(film.name))
-        pairs = _pairs(frames, film.time_base, animator, driver, dub, motion)
+        lost, sound = LostFaces(on_lost, name=source.name), driver.audio if dub.driver_sound else source.audio
+        frames = _allowed(_rounds(source, open_source, dub.until, lost), animator, Path(source.name))
+        pairs = _pairs(frames, source.time_base, animator, driver, dub, motion)
         finish = finish or Finish()
-        with Output(path, film.fps, video, finish, time_base=film.time_base, copy_audio_from=sound) as output:
+        with Output(path, source.fps, video, finish, time_base=source.time_base, copy_audio_from=sound) as output:
             picture = partial(_picture, strengths=dub.strengths)
             for (frame, _), image in made_beside(animator, pairs, picture, video.workers):
                 output.write(image, frame.pts, frame.duration)
                 if progress is not None:
                     progress(output.num_frames)
     finally:
-        film.close()
+        source.close()
     return output.report(started, lost)
 
 
 def _rounds(
-    film: ClipDriver, open_film: Callable[[], ClipDriver], until: Until | None, lost: LostFaces
+    source: ClipDriver, open_source: Callable[[], ClipDriver], until: Until | None, lost: LostFaces
 ) -> Iterator[DrivingFrame]:
     """The film's frames, their faces smoothed; then, without an end, the film again (loop) or its last frame (hold)."""
     last: DrivingFrame | None = None
-    for last in _smoothed(film, lost):
+    for last in _smoothed(source, lost):
         yield last
     while last is not None and until == "hold":
         last = replace(last, pts=last.pts + last.duration)
         yield last
     while last is not None and until == "loop":
         after, first = last.pts + last.duration, None
-        with closing(open_film()) as again:
+        with closing(open_source()) as again:
             for frame in _smoothed(again, LostFaces(lost.policy, name=again.name)):
                 first = frame.pts if first is None else first
                 last = replace(frame, pts=frame.pts - first + after)
                 yield last
 
 
-def _smoothed(film: ClipDriver, lost: LostFaces) -> Iterator[DrivingFrame]:
+def _smoothed(source: ClipDriver, lost: LostFaces) -> Iterator[DrivingFrame]:
     """The frames that `lost` keeps; crops and cameras are as each picture has them, so that the face stays in its place."""
 
     def kept() -> Iterator[DrivingFrame]:
-        for frame in film:
-            if lost.keeps(frame, index=frame.index, time_s=float(frame.pts * film.time_base)):
+        for frame in source:
+            if lost.keeps(frame, index=frame.index, time_s=float(frame.pts * source.time_base)):
                 yield frame
         lost.require_a_face()
 
     seen, calmed = tee(kept())
-    for calm, frame in zip(smooth(calmed, SIGMA_S, film.time_base), seen, strict=True):
+    for calm, frame in zip(smooth(calmed, SIGMA_S, source.time_base), seen, strict=True):
         yield replace(frame, state=calm.state)
 
 
-def _allowed(frames: Iterator[DrivingFrame], animator: Animator, film: Path) -> Iterator[DrivingFrame]:
+def _allowed(frames: Iterator[DrivingFrame], animator: Animator, source: Path) -> Iterator[DrivingFrame]:
     """The frames; where a shot begins, or a face comes back, it must be one of the allowed ones, or the film itself is."""
     known = -2
     for frame in frames:
         if frame.found and animator.allowed is not None and frame.image is not None:
             if frame.cut or frame.index != known + 1:
-                animator.allowed.check(frame.image, film, f"{film}, frame {frame.index}")
+                animator.allowed.check(frame.image, source, f"{source}, frame {frame.index}")
             known = frame.index
         yield frame
 
