@@ -56,11 +56,7 @@ def run(options: MeasureOptions, command: str) -> None:
     from export3d.evaluation.scores import expression_content as content
     from export3d.files import file_sha256, measured_now, write_json
     from export3d.heads.clips.extractor import NUM_EXPRESSION
-    from export3d.training.phases.pretrain_files import (
-        FACE_NETWORK_FILE,
-        check_space,
-        load_face_network,
-    )
+    from export3d.training.phases.pretrain_files import FACE_NETWORK_FILE, check_space, load_face_network
 
     if options.figure is not None and options.figure.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"--figure: expected a .png or .jpg name; got {options.figure}.")

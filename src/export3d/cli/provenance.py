@@ -33,11 +33,7 @@ def start_finish(
 
     consent = find_consent(options)
     facts = Facts(
-        source=source,
-        drivers=tuple(drivers),
-        model=checkpoint_path(model),
-        consent=consent or "",
-        composite=composite,
+        source=source, drivers=tuple(drivers), model=checkpoint_path(model), consent=consent or "", composite=composite
     )
     return Finish(options, facts)
 

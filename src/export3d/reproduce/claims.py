@@ -125,7 +125,7 @@ SECOND_HAND: dict[str, dict[str, dict[str, float]]] = {
         "Export3D (VFHQ)": {
             **{"psnr same": 23.56, "ssim same": 0.704, "akd same": 3.45, "csim same": 0.811, "aed same": 0.082},
             **{"csim cross": 0.694, "aed cross": 0.208},
-        },
+        }
     },
     "reproduce_table3": {
         name: dict(zip(("psnr same", "csim same", "aed same", "csim cross", "aed cross"), row, strict=True))
@@ -137,10 +137,7 @@ SECOND_HAND: dict[str, dict[str, dict[str, float]]] = {
             ("full", (23.56, 0.811, 0.082, 0.694, 0.208)),
         )
     },
-    "reproduce_table4": {
-        "cross-attention": {"csim": 0.678, "aed": 0.125},
-        "full": {"csim": 0.811, "aed": 0.082},
-    },
+    "reproduce_table4": {"cross-attention": {"csim": 0.678, "aed": 0.125}, "full": {"csim": 0.811, "aed": 0.082}},
 }
 """Second-hand values of the paper's tables, for orientation only; every place that shows them says so."""
 
