@@ -83,19 +83,11 @@ class SheetOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EntanglementOptions:
+class EntanglementOptions(EntanglementConfig):
     """Measure how much identity the extractor's beta-hat carries, and how well it tells the true expression."""
 
     output: Output = Path("results/entanglement.json")
     """JSON to write: the table with the command, the seed and the date."""
-    identities: int = 60
-    """Test identities."""
-    frames: int = 40
-    """Frames of each clip, at 25 fps."""
-    train_identities: int = 200
-    """Train identities on which the regression to the true expression is learned."""
-    seed: int = 0
-    """Which identities of the splits."""
     head_model: Path | None = None
     """As in `heads render`."""
 
@@ -149,12 +141,11 @@ def _sheet(options: SheetOptions) -> None:
 
 
 def _entanglement(options: EntanglementOptions, typed: str) -> str:
-    config = EntanglementConfig(**{field.name: getattr(options, field.name) for field in fields(EntanglementConfig)})
     head = load_head(options.head_model)
     extractor = LinearExtractor.build(head)
     console = Console(soft_wrap=True, quiet=Events.on)
     with console.status("fitting the linear head model to landmarks"):
-        rows = measure_entanglement(head, extractor, config)
+        rows = measure_entanglement(head, extractor, options)
     table = Table("beta", "resting faces", "id share", "1-NN id", "R2", "R2 in clips", "R2 12 modes")
     for row in rows:
         shares = (row.expression_r2, row.expression_r2_within_clips, row.expression_r2_leading_modes)
@@ -172,13 +163,13 @@ def _entanglement(options: EntanglementOptions, typed: str) -> str:
         "head": head.name,
         "extractor": extractor.info,
         "noise_px": extractor.config.noise_px,
-        "settings": asdict(config),
-        "chance_of_1_nn": 1.0 / config.identities,
+        "settings": {field.name: getattr(options, field.name) for field in fields(EntanglementConfig)},
+        "chance_of_1_nn": 1.0 / options.identities,
         "rows": [asdict(row) for row in rows],
     }
     make_folder(options.output.parent)
     write_json(options.output, result)
-    return f"{options.output}: written; chance of 1-NN is {1.0 / config.identities:.3f}."
+    return f"{options.output}: written; chance of 1-NN is {1.0 / options.identities:.3f}."
 
 
 def _import(options: ImportOptions) -> str:
