@@ -41,14 +41,6 @@ class TrackCommand:
     """Deep3DFaceRecon's checkpoint (epoch_20.pth), or another regressor than the bundled one."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainRegressorCommand(RegressorOptions):
-    __doc__ = RegressorOptions.__doc__
-
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Regressor file to write, .safetensors."""
-
-
 def track(options: TrackCommand) -> str:
     """Track as asked; returns the result line."""
     from export3d.tracking import Tracker
@@ -80,7 +72,7 @@ def track(options: TrackCommand) -> str:
     )
 
 
-def train(options: TrainRegressorCommand, command: str) -> str:
+def train(options: RegressorOptions, command: str) -> str:
     """Train, measure and write as asked; returns the result line. `command` is what was typed, for the report."""
     from export3d.fitting.regressor_build import build_regressor
 
@@ -90,4 +82,4 @@ def train(options: TrainRegressorCommand, command: str) -> str:
 
 
 track_main = entry("track", TrackCommand, track)
-train_regressor_main = entry("train-regressor", TrainRegressorCommand, train, typed=True)
+train_regressor_main = entry("train-regressor", RegressorOptions, train, typed=True)

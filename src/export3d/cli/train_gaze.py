@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from export3d.cli.common import Entry, check_targets, entry, progress_bar
 from export3d.fitting.options import FitOptions
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitCommand(FitOptions):
-    """Fit what the tracker reads from the mesh on rendered heads; MediaPipe looks at them, the fit itself takes seconds."""
-
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """File to write, .safetensors."""
-
-
 def _entry(command: str, module: str, builder: str) -> Entry:
     """A command that fits, measures and writes by a function of `export3d.fitting`, which gives the result line."""
 
-    def run(options: FitCommand, typed: str) -> str:
+    def run(options: FitOptions, typed: str) -> str:
         check_targets((options.output, ".safetensors"), (options.report, ".json"))
         build = getattr(importlib.import_module(f"export3d.fitting.{module}"), builder)
         with progress_bar(command, None) as progress:
             return build(options, typed, progress=lambda stage, done, total: progress(done))
 
-    return entry(command, FitCommand, run, typed=True)
+    return entry(command, FitOptions, run, typed=True)
 
 
 train_gaze_main = _entry("train-gaze", "gaze", "build_gaze_map")

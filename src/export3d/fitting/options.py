@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from export3d.errors import OutputError, UsageError
 
@@ -12,7 +15,7 @@ MAX_FRAMES = 12000
 
 @dataclass(frozen=True, kw_only=True)
 class _Fitted:
-    output: Path
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """File to write, .safetensors."""
     data: tuple[Path, ...]
     """Folders of rendered clips (`export3d heads render`)."""
