@@ -81,6 +81,15 @@ def test_a_mouth_is_on_average_as_beta_says_and_changes_as_it_is_read() -> None:
     assert shown == pytest.approx([0.3, 0.25 + gain * (0.3 - 0.4), 0.2 + gain * (0.4 - 0.4)])
 
 
+def test_a_pucker_goes_on_where_other_weights_end() -> None:
+    transfer = WeightTransfer(state(), MAPS)
+    transfer.expect([state()] * 9)
+    weights = moved(transfer, state(jawOpen=1.0, mouthPucker=0.4, mouthSmileLeft=1.0))
+    ends = [1.0, MOUTH_GAINS["mouthPucker"] * 0.4, 1.0]
+    assert weights[[JAW, ARKIT_NAMES.index("mouthPucker"), WINK]].tolist() == pytest.approx(ends)
+    assert moved(transfer, state(mouthPucker=1.0))[ARKIT_NAMES.index("mouthPucker")].item() == 3.0
+
+
 def test_a_frame_without_a_face_or_without_scores_does_not_move_the_mean_of_the_mouth() -> None:
     transfer, blank = WeightTransfer(state(), MAPS), torch.full((1, 52), torch.nan)
     assert moved(transfer, state(jawOpen=0.2))[JAW].item() == 0.0

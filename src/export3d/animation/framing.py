@@ -36,8 +36,8 @@ FREE_ALONE_RAD, FARTHEST_ALONE_RAD = math.radians(20.0), math.radians(35.0)
 """The same where the face alone is shown, which has no shoulders to stay on."""
 
 TURN_GAIN = np.array([1.4, 1.18, 1.0])
-"""How far heads of photographs are turned away from there per turn that shall be seen, by nod, turn and tilt: the model shows
-them flatter than they are. Of turns up to 25 degrees on eight photographs .74, .89 and 1.0 was read again."""
+"""How far heads of photographs are told to nod, turn and tilt per turn that shall be seen: the model shows them flatter than
+they are. Of turns up to 25 degrees on eight photographs .74, .89 and 1.0 was read again."""
 
 _FACING = np.diag([1.0, -1.0, -1.0])  # rotation of a head that faces the camera
 
@@ -78,13 +78,13 @@ def facing(frames: Iterable[DrivingFrame], camera: np.ndarray, strength: float =
         strength: how far the head goes with the driver's.
     """
     home = HeadPose.of_camera(camera).rotation
-    turned = _towards(home, strength)
+    turned, told = _towards(home, strength), _Turns()
     for frame in frames:
         pose = HeadPose.of_camera(frame.camera)
         rotation = turned @ pose.rotation
         away = rotation @ home.T
         plane = rotation_of(np.array([0.0, 0.0, math.atan2(away[1, 0] - away[0, 1], away[0, 0] + away[1, 1])]))
-        rotation = plane @ _within(plane.T @ rotation, home, FREE_ALONE_RAD, FARTHEST_ALONE_RAD)
+        rotation = plane @ _within(plane.T @ rotation, home, told, FREE_ALONE_RAD, FARTHEST_ALONE_RAD)
         yield replace(frame, camera=replace(pose, rotation=rotation).camera())
 
 
@@ -96,6 +96,7 @@ def anchored(
     own = HeadPose.of_camera(camera)
     home = own.origin
     first, turned = (home, np.eye(3)) if relative else (None, _towards(own.rotation, strength))
+    told = _Turns()
     for frame in frames:
         pose = HeadPose.of_camera(frame.camera)
         if first is None and frame.found:
@@ -105,7 +106,7 @@ def anchored(
         length = max(float(np.hypot(*away)), 1e-6)
         aside = home[:2] + away * (WANDER * np.tanh(length / WANDER) / length)
         depth = home[2] * float(np.clip(pose.origin[2] / max(start[2], 1e-6), 1.0 / ZOOM, ZOOM))
-        rotation = _within(turned @ pose.rotation, own.rotation, FREE_RAD, FARTHEST_RAD)
+        rotation = _within(turned @ pose.rotation, own.rotation, told, FREE_RAD, FARTHEST_RAD)
         yield replace(frame, camera=HeadPose(rotation=rotation, origin=np.append(aside, depth)).camera())
 
 
@@ -117,9 +118,22 @@ def _towards(home: np.ndarray, strength: float) -> np.ndarray:
     return rotation_of(turn * share * min(strength, 1.0))
 
 
-def _within(rotation: np.ndarray, home: np.ndarray, free: float, farthest: float) -> np.ndarray:
-    """A head's rotation ``(3, 3)`` as the model must be told it, no farther than `farthest` from the portrait's, in radians."""
-    turn = TURN_GAIN * vector_of(rotation @ home.T)
+class _Turns:
+    """Turns away from the portrait's pose as the model must be told them: where a head is on average stays, changes grow."""
+
+    def __init__(self) -> None:
+        self._mean, self._count = np.zeros(3), 0
+
+    def __call__(self, turn: np.ndarray) -> np.ndarray:
+        """The rotation vector ``(3,)`` to tell, in radians."""
+        self._count += 1
+        self._mean = self._mean + (turn - self._mean) / self._count
+        return turn + (TURN_GAIN - 1.0) * (turn - self._mean)
+
+
+def _within(rotation: np.ndarray, home: np.ndarray, told: _Turns, free: float, farthest: float) -> np.ndarray:
+    """A head's rotation ``(3, 3)`` as it is `told`, no farther than `farthest` from the portrait's; all angles in radians."""
+    turn = told(vector_of(rotation @ home.T))
     angle, room = float(np.linalg.norm(turn)), farthest - free
     if angle > free:
         turn = turn / angle * (free + room * math.tanh((angle - free) / room))
