@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from export3d.face_state import ARKIT_NAMES
+from export3d.landmarks import LEFT_EYE, RIGHT_EYE
 from export3d.tracking.alignment import Alignment, Crop
 
 
@@ -51,7 +52,7 @@ class Face:
     def roll(self) -> float:
         """How the face is turned in the picture's plane, radians from -pi to pi: the angle of the line between the eyes,
         positive clockwise as one sees it."""
-        right, left = self.landmarks_px[42:48].mean(axis=0), self.landmarks_px[36:42].mean(axis=0)
+        right, left = self.landmarks_px[LEFT_EYE].mean(axis=0), self.landmarks_px[RIGHT_EYE].mean(axis=0)
         return float(np.arctan2(*(right - left)[::-1]))
 
     @property
