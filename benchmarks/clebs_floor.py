@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from export3d.data import ClipDataset
-from export3d.data.manifest import file_sha256
 from export3d.evaluation.scores import expression_content as content
 from export3d.evaluation.scores.expression_sample import ExpressionSample, sample_of_clips
 from export3d.expression.image_encoder import ImageEncoder
+from export3d.files import file_sha256
 from export3d.heads.clips.acting import independent
 from export3d.heads.clips.extractor import NUM_EXPRESSION, LinearExtractor
 from export3d.heads.clips.people import add_noise, draw_person

@@ -34,11 +34,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from export3d.animation import Animator, ClipDriver, SoundDriver, TransferOptions, VideoOptions, film
-from export3d.animation.film import DubOptions, dub_video, patched, region_mask
+from export3d.animation import Animator, ClipDriver, SoundDriver, TransferOptions, VideoOptions
+from export3d.animation import dub as dubbing
+from export3d.animation.dub import DubOptions, dub_video, patched, region_mask
 from export3d.animation.group import animate_group, find_everyone
 from export3d.cli.demo import sample_portraits
-from export3d.data.manifest import file_sha256
+from export3d.files import file_sha256
 from export3d.portrait import load_model
 from export3d.portrait.loading import checkpoint_path
 from export3d.provenance import Finish, ProvenanceOptions
@@ -54,7 +55,7 @@ class Noted:
     """Stands in for the drawing of a frame: keeps film, result and mask; or leaves the film as it is."""
 
     def __init__(self, *, change: bool) -> None:
-        self.change, self.real = change, film._picture
+        self.change, self.real = change, dubbing._picture
         self.films: list[np.ndarray] = []
         self.made: list[np.ndarray] = []
         self.masks: list[np.ndarray] = []
@@ -112,7 +113,7 @@ def dubbed(
     animator: Animator, source: Path, driver: Any, target: Path, noted: Noted, *, relative: bool = False
 ) -> Path:
     """The film as `export3d animate` dubs it, without the mark."""
-    with Tracker(choice="largest", size=animator.image_size) as tracker, patch.object(film, "_picture", noted):
+    with Tracker(choice="largest", size=animator.image_size) as tracker, patch.object(dubbing, "_picture", noted):
         how = {
             "dub": DubOptions(),
             "video": VideoOptions(workers=1),

@@ -20,9 +20,9 @@ from PIL import Image
 from export3d.animation import Animator
 from export3d.animation.weights import LID_SCORES, LID_WEIGHTS, LIDS
 from export3d.data import ClipDataset
-from export3d.data.manifest import file_sha256
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
 from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.files import file_sha256
 from export3d.portrait import PortraitModel, load_model
 from export3d.portrait.loading import checkpoint_path
 from export3d.tracking import Tracker

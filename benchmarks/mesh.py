@@ -17,8 +17,8 @@ from scipy.spatial import cKDTree
 
 from export3d.camera import Camera
 from export3d.data import ClipDataset
-from export3d.data.manifest import file_sha256
 from export3d.face_state import FaceState, arkit_column
+from export3d.files import file_sha256
 from export3d.heads.clips.motion import EXPRESSION_NAMES, arkit_weights
 from export3d.heads.clips.surface import surface_vertices
 from export3d.heads.shape.model_file import load_head

@@ -45,10 +45,9 @@ from export3d.animation.framing import anchored
 from export3d.animation.head import HeadLayer
 from export3d.animation.paste import Pasteboard, pasteboard
 from export3d.animation.transfer import AHEAD, transfer
-from export3d.data.manifest import file_sha256
 from export3d.evaluation.metrics.backends import TrackerBackend
 from export3d.evaluation.metrics.dlib_identity import DlibIdentity
-from export3d.files import measured_now
+from export3d.files import file_sha256, measured_now
 from export3d.images import read_image
 from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.tracking import Crop, Motion, Tracker, crop_image, crop_transform

@@ -24,8 +24,8 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 
 from export3d.data import ClipDataset
-from export3d.data.manifest import file_sha256
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
+from export3d.files import file_sha256
 from export3d.heads.shape.parametric import WORLD_SCALE
 from export3d.landmarks import BROWS, EYES, MOUTH
 from export3d.portrait import PortraitCode, PortraitModel, load_model

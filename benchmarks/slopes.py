@@ -28,7 +28,7 @@ from export3d.animation.drivers import ClipDriver, DrivingFrame
 from export3d.animation.framing import facing
 from export3d.animation.transfer import AHEAD, transfer
 from export3d.camera import Camera
-from export3d.data.manifest import file_sha256
+from export3d.files import file_sha256
 from export3d.portrait import load_model
 from export3d.portrait.loading import checkpoint_path
 from export3d.tracking import Crop, Tracker, crop_transform

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from export3d.cli import main as export3d
-from export3d.data.manifest import file_sha256
+from export3d.files import file_sha256
 from export3d.portrait.loading import checkpoint_path
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 from export3d.video import VideoReader, VideoWriter

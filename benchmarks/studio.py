@@ -27,7 +27,7 @@ from PIL import Image
 from websockets.sync.client import connect
 
 from export3d.cli.demo import sample_portraits, samples_folder
-from export3d.data.manifest import file_sha256
+from export3d.files import file_sha256
 from export3d.portrait.loading import checkpoint_path
 from export3d.studio.socket import pack, unpack
 from export3d.video import VideoReader

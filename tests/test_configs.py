@@ -41,6 +41,6 @@ def test_the_difference_lists_each_changed_option_once() -> None:
     changed = ablation(TINY, "e2e-lebs-n5")
     assert config_difference(TINY, changed) == [
         "expression.num_basis: 10 -> 5",
-        "expression.pretrained: True -> False",
+        "expression.pretrained: true -> false",
     ]
     assert config_difference(TINY, TINY) == []

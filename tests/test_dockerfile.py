@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from export3d.cli.common import parse
-from export3d.cli.models import GetCommand, ModelsCommand
+from export3d.cli.models import GetCommand
 from export3d.cli.studio import StudioOptions
 from export3d.downloads import CATALOGUE, FACE_LANDMARKER
 from export3d.provenance.consent import YES_VARIABLE
@@ -63,8 +63,9 @@ def test_the_face_landmarker_is_fetched_by_the_user_who_serves() -> None:
     fetched = next(i for i, (name, rest) in enumerate(LINES) if name == "RUN" and "models get" in rest)
     assert names.index("USER") < fetched
     (words,) = [words for words in commands() if words[:2] == ["export3d", "models"]]
-    wanted = parse(ModelsCommand, words[2:], command="models")  # type: ignore[arg-type]
-    assert isinstance(wanted, GetCommand) and CATALOGUE[wanted.name] is FACE_LANDMARKER
+    assert words[2] == "get"
+    wanted = parse(GetCommand, words[3:], command="models get")
+    assert CATALOGUE[wanted.name] is FACE_LANDMARKER
 
 
 def test_what_is_started_is_the_studio_at_the_port_that_is_exposed() -> None:

@@ -1,17 +1,29 @@
-"""No source file is longer than 300 lines and no function longer than 60; a table of data may be, named here."""
+"""No source file is longer than 300 lines and no function longer than 60 (a table of data may be, named here); the whole source
+grows no further."""
 
 from __future__ import annotations
 
 import ast
+import io
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "export3d"
 LONGEST_FILE = 300
 LONGEST_FUNCTION = 60
-WHOLE_SOURCE = 46_730
-"""Lines of all files. The aim was 32,000; studio, provenance, sound, meshes, backgrounds, lids and mouths came since. It keeps
-what was reached."""
+WHOLE_SOURCE = 46_370
+"""Lines of all files. **The aim was 32,000 of them, and it was not reached**: studio, provenance, sound, meshes, backgrounds,
+lids and mouths came since. This keeps what was reached."""
+
+CODE = 32_000
+"""Lines that hold code: not blank, of no docstring, and not of comments alone. Only these keep the aim of 32,000, which was
+meant for all lines."""
+
+NO_CODE = {
+    *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER),
+    tokenize.ENCODING,
+}
 
 TABLES: dict[str, str] = {}
 """File under src/export3d -> the table of data that makes it long."""
@@ -41,6 +53,19 @@ def long_functions(root: Path) -> list[str]:
     return found
 
 
+def code_lines(text: str) -> int:
+    """Lines with a token that is neither a comment nor part of a docstring."""
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            docstrings.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    told: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in NO_CODE:
+            told.update(range(token.start[0], token.end[0] + 1))
+    return len(told - docstrings)
+
+
 def test_no_source_file_is_longer_than_300_lines() -> None:
     assert long_files(SOURCE) == []
 
@@ -51,6 +76,16 @@ def test_no_function_is_longer_than_60_lines() -> None:
 
 def test_the_whole_source_grows_no_further() -> None:
     assert sum(len(text.splitlines()) for _, text in sources(SOURCE)) <= WHOLE_SOURCE
+
+
+def test_the_lines_that_hold_code_are_at_most_32_000() -> None:
+    """The aim of 32,000 was set for all lines, with docstrings, comments and blank ones. That was not reached."""
+    assert sum(code_lines(text) for _, text in sources(SOURCE)) <= CODE
+
+
+def test_code_is_counted_without_docstrings_comments_and_blank_lines() -> None:
+    text = '"""A module.\n\nOf two lines."""\n\nX = (\n    1,  # one\n)\n"""An attribute."""\n# a comment\ny = """a\n\nb"""\n'
+    assert code_lines(text) == 6  # three of X, three of y
 
 
 def test_a_table_that_is_named_exists_and_is_long() -> None:

@@ -49,6 +49,11 @@ class Camera:
         check_shape("p", p, None, 25)
         return Camera(p[:, :16].reshape(-1, 4, 4), p[:, 16:].reshape(-1, 3, 3))
 
+    @staticmethod
+    def of_array(p: np.ndarray) -> Camera:
+        """One camera p ``(25,)`` -> Camera, B = 1, float32."""
+        return Camera.from_vector(torch.from_numpy(np.array(p, dtype=np.float32))[None])
+
     def to_vector(self) -> Tensor:
         """Camera -> ``(B, 25)``, EG3D's order."""
         return torch.cat([self.cam_to_world.flatten(1), self.intrinsics.flatten(1)], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import typing
 from typing import Any, TypeVar
 
@@ -44,19 +45,17 @@ def config_from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T
 
 def config_difference(a: Any, b: Any) -> list[str]:
     """Lines `path: a -> b` for every field in which two configurations differ; empty if they are equal."""
-    return _difference(config_to_dict(a), config_to_dict(b), "")
+    return json_difference(config_to_dict(a), config_to_dict(b))
 
 
-def _difference(a: dict[str, Any], b: dict[str, Any], where: str) -> list[str]:
-    lines = []
-    for name in sorted({*a, *b}):
-        place = f"{where}.{name}" if where else name
-        left, right = a.get(name), b.get(name)
-        if isinstance(left, dict) and isinstance(right, dict):
-            lines += _difference(left, right, place)
-        elif left != right:
-            lines.append(f"{place}: {left} -> {right}")
-    return lines
+def json_difference(old: Any, new: Any, where: str = "") -> list[str]:
+    """Lines `path: old -> new` for every leaf in which two JSON values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines: list[str] = []
+        for name in sorted({*old, *new}):
+            lines += json_difference(old.get(name), new.get(name), f"{where}.{name}" if where else name)
+        return lines
+    return [] if old == new else [f"{where}: {json.dumps(old)} -> {json.dumps(new)}"]
 
 
 def _plain(value: Any) -> Any:

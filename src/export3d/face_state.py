@@ -98,6 +98,20 @@ class FaceState:
         return FaceState(**{name: change(*values) for name, values in known.items()})
 
 
+def mirrored_name(name: str) -> str:
+    """The weight that a mirrored face has instead: left for right, of ARKit's names or those of the synthetic heads."""
+    for left, right in (("_L", "_R"), ("Left", "Right")):
+        if name.endswith(left):
+            return name.removesuffix(left) + right
+        if name.endswith(right):
+            return name.removesuffix(right) + left
+    return name
+
+
+MIRRORED_ARKIT = np.array([ARKIT_NAMES.index(mirrored_name(name)) for name in ARKIT_NAMES])
+"""``(52,)``: which weight each one becomes in a mirrored picture."""
+
+
 def arkit_column(name: str) -> int:
     """Place of a mode of the synthetic heads (``mouthSmile_L``) in :data:`ARKIT_NAMES`; both sides of a name that has none
     there share it."""

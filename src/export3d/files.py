@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -143,6 +144,26 @@ def write_atomically(path: Path, content: bytes, advice: str = "Check the folder
 def write_json(path: Path, content: Any) -> None:
     """Write as :func:`write_atomically` does, as JSON that people can read."""
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def finite(value: Any, nan: str | None = "nan") -> Any:
+    """A JSON-ready copy: infinity, which JSON does not know, becomes a string that `float` reads, and NaN becomes `nan`."""
+    if isinstance(value, dict):
+        return {name: finite(item, nan) for name, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item, nan) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return nan if math.isnan(value) else str(value)
+    return value
 
 
 def _machine() -> str:

@@ -1,20 +1,65 @@
-"""The 68 facial landmarks in Multi-PIE's order: which are which, and what a mirrored face makes of them."""
+"""The 68 facial landmarks in Multi-PIE's order: which are which, what a mirrored face makes of them, and where lids stand."""
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import numpy as np
+from torch import Tensor
+
+Points = TypeVar("Points", np.ndarray, Tensor)
 
 BROWS = slice(17, 27)
 NOSE = slice(27, 36)
 EYES = slice(36, 48)
+RIGHT_EYE = slice(36, 42)
+"""Of the person. A corner, two points of the upper lid, a corner, two of the lower."""
+LEFT_EYE = slice(42, 48)
 MOUTH = slice(48, 68)
 
+BLINKS = {"eyeBlinkLeft": (LEFT_EYE, slice(22, 27)), "eyeBlinkRight": (RIGHT_EYE, slice(17, 22))}
+"""Weight -> its eye and its brow."""
 
-def mirror_points(points: np.ndarray, mirrored: bool) -> np.ndarray:
-    """Mirror ``(..., 68, 2)`` points in [0, 1]; the order of left and right points is swapped too."""
-    if not mirrored:
-        return points
-    flipped = points[..., MIRRORED_LANDMARKS, :].copy()
+
+class EyeShape:
+    """An eye in its own units: from its first corner s = 0 to its second s = 1, t upwards, both in widths of the eye.
+
+    Attributes:
+        width: from corner to corner, in units of the landmarks.
+        up: ``(2,)`` one width upwards, in units of the landmarks.
+    """
+
+    def __init__(self, landmarks: np.ndarray) -> None:
+        """From its landmarks ``(6, 2)``, x to the right and y down."""
+        self._landmarks = landmarks
+        axis = landmarks[3] - landmarks[0]
+        self.width = float(np.linalg.norm(axis))
+        self.up = np.array([axis[1], -axis[0]])
+        self._frame = np.stack([axis, self.up]) / self.width**2
+
+    def places(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """s and t of points ``(..., 2)``."""
+        s, t = np.moveaxis((points - self._landmarks[0]) @ self._frame.T, -1, 0)
+        return s, t
+
+    def lids(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """At each s how high the upper lid's rim stands, and how far the lower one lies below it: 0 beside the eye."""
+        upper, lower = (self._arch(pair, s) for pair in ((1, 2), (5, 4)))
+        return upper, np.where((s > 0.0) & (s < 1.0), np.maximum(upper - lower, 0.0), 0.0)
+
+    def _arch(self, pair: tuple[int, int], s: np.ndarray) -> np.ndarray:
+        """The height at `s` of the curve s (1 - s) (a + b s) through the corners and two landmarks."""
+        at, height = self.places(self._landmarks[list(pair)])
+        at = np.clip(at, 0.1, 0.9)
+        a, b = np.linalg.lstsq(np.stack([np.ones(2), at], axis=1), height / (at * (1.0 - at)), rcond=None)[0]
+        inside = np.clip(s, 0.0, 1.0)
+        found: np.ndarray = inside * (1.0 - inside) * (a + b * inside)
+        return found
+
+
+def mirror_points(points: Points) -> Points:
+    """``(..., 68, 2)`` points in [0, 1] of the left-right mirrored picture, left and right points exchanged."""
+    flipped: Any = points[..., MIRRORED_LANDMARKS, :]
     flipped[..., 0] = 1.0 - flipped[..., 0]
     return flipped
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -66,8 +69,16 @@ def stop_signals(handle: Handler = raise_stopped) -> Iterator[None]:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
 
-def ignore_stop_signals() -> None:
-    """For worker processes: a Ctrl-C reaches them too, but their parent ends them."""
+def obey_parent_only() -> None:
+    """For worker processes: a Ctrl-C reaches them too, but their parent ends them, or they end with it when it is killed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for number in SIGNALS:
         if number != signal.SIGTERM:  # with which the parent does it
             signal.signal(number, signal.SIG_IGN)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -41,6 +41,32 @@ def test_frames_equal_the_model_in_any_order_of_faces_and_cameras(animator: Anim
     assert len({picture.tobytes() for picture in pictures}) == 4  # or the test could not fail
 
 
+def test_faces_driven_ahead_give_the_same_frames_and_are_not_driven_again(
+    animator: Animator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = Camera.look_at_head(0.1)
+    states = [turned_by(FaceState(beta=torch.randn(1, 64)), camera.to_vector()[0].numpy()) for _ in range(3)]
+    wanted = [direct(animator, state, camera).astype(int) for state in states]
+    assert np.abs(wanted[0] - wanted[1]).max() > 3  # or the test could not fail
+    animator.drive_ahead(states[:2])
+    drive = animator.model.drive
+    driven: list[FaceState] = []
+    monkeypatch.setattr(animator.model, "drive", lambda code, state: driven.append(state) or drive(code, state))
+    for state, picture in zip(states, wanted, strict=True):
+        assert np.abs(animator.frame(state, camera) - picture).max() <= 1
+    assert len(driven) == 1 and driven[0].same_as(states[2])
+    states[1].beta.add_(3.0)  # another face now, though the same object
+    assert np.array_equal(animator.frame(states[1], camera), direct(animator, states[1], camera))
+
+
+def test_faces_of_which_different_things_are_known_can_be_driven_ahead_too(animator: Animator) -> None:
+    camera = Camera.look_at_head(0.1)
+    states = [REST, FaceState(beta=torch.randn(1, 64), gaze=torch.full((1, 2), 0.2))]
+    wanted = [direct(animator, state, camera) for state in states]
+    animator.drive_ahead(states)
+    assert all(np.array_equal(animator.frame(s, camera), picture) for s, picture in zip(states, wanted, strict=True))
+
+
 def test_without_a_turn_the_torso_stays_and_a_turn_of_its_own_changes_the_picture(animator: Animator) -> None:
     subject = animator.subject
     assert subject is not None and subject.state.same_as(turned_by(subject.state, subject.camera))

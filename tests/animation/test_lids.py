@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from export3d.animation import Animator
-from export3d.animation.lids import EYES, Lid
+from export3d.animation.lids import Lid
 from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.landmarks import BLINKS
 from export3d.portrait import PortraitModel
 from export3d.tracking import Tracker
 
@@ -97,7 +98,7 @@ def shutting(animator: Animator, *names: str) -> FaceState:
 
 def test_each_eye_goes_with_its_own_weight(sharp: Animator) -> None:
     assert sharp.subject is not None and sharp.subject.lids is not None
-    for at, name in enumerate(EYES):
+    for at, name in enumerate(BLINKS):
         shut = sharp.subject.lids.shut(shutting(sharp, name))
         assert [share > 0.9 for share in shut] == [at == 0, at == 1]
     assert sharp.subject.lids.shut(sharp.subject.state) == (0.0, 0.0)
@@ -120,7 +121,7 @@ def test_a_blink_changes_the_photograph_that_is_read(sharp: Animator) -> None:
 def test_frames_with_and_without_a_blink_are_not_taken_for_each_other(sharp: Animator) -> None:
     subject = sharp.subject
     assert subject is not None
-    face = shutting(sharp, *EYES)
+    face = shutting(sharp, *BLINKS)
     shut, still, again = (sharp.render(state, subject.camera) for state in (face, subject.state, face))
     assert shut is not still and again is not still
     assert torch.equal(shut.image, again.image)  # type: ignore[arg-type]

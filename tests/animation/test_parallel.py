@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from export3d.animation.parallel import in_order, one_thread_each
+from export3d.animation.parallel import batched, in_order, one_thread_each
 
 
 def test_results_come_in_the_order_of_the_items_even_if_later_ones_are_ready_first() -> None:
@@ -49,6 +49,22 @@ def test_only_a_few_items_are_read_before_they_are_needed() -> None:
 
     for count, (item, _) in enumerate(in_order(items(), [lambda i: i] * 2, ahead=1), start=1):
         assert item == count - 1 and len(read) <= count + 2
+
+
+def test_lists_of_items_are_full_but_for_the_last_one() -> None:
+    assert list(batched(range(5), 2)) == [[0, 1], [2, 3], [4]] and list(batched([], 2)) == []
+
+
+def test_an_error_comes_after_the_items_before_it_though_their_list_is_not_full() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise ValueError("no more")
+
+    seen: list[list[int]] = []
+    with pytest.raises(ValueError, match="no more"):
+        for some in batched(items(), 2):
+            seen.append(some)
+    assert seen == [[0, 1], [2]]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

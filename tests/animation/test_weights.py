@@ -14,6 +14,7 @@ from export3d.animation.weights import (
     LID_WEIGHTS,
     MOUTH_GAINS,
     MouthReading,
+    Resting,
     WeightTransfer,
 )
 from export3d.face_state import ARKIT_NAMES, FaceState
@@ -207,3 +208,17 @@ def test_eyes_turn_farther_from_the_portraits_gaze_towards_the_drivers() -> None
     assert told is not None and told[0].tolist() == pytest.approx([0.0, 0.1])
     told = WeightTransfer(own, MAPS)(replace(driver, gaze=unknown), True).gaze
     assert told is not None and bool(told.isnan().all())
+
+
+def test_rest_is_the_quantile_of_the_last_faces_and_unknown_weights_do_not_count() -> None:
+    generator, resting, faces = torch.Generator().manual_seed(3), Resting(count=20), []
+    for _ in range(50):
+        face = torch.rand(52, generator=generator).round(decimals=1)  # some are alike
+        face[torch.rand(52, generator=generator) < 0.2] = torch.nan
+        face[7] = torch.nan
+        resting.add(face)
+        faces = [*faces, face][-20:]
+        for share in (0.0, 0.15, 0.5, 1.0):
+            expected = torch.nanquantile(torch.stack(faces), share, dim=0)
+            assert torch.allclose(resting.at(share), expected, atol=1e-6, equal_nan=True)
+    assert len(resting) == 20 and resting.at(0.5)[7].isnan()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export3d.evaluation.scores.scoring import ALL_METRICS, SAME_IDENTITY_ONLY
+from export3d.evaluation.scores.scoring import METRICS, SAME_IDENTITY_ONLY
 from export3d.reproduce.claims import (
     FEWEST_CLIPS,
     SECOND_HAND,
@@ -89,7 +89,7 @@ def test_only_clips_that_both_have_are_compared() -> None:
 def test_every_claim_names_variants_of_its_table_and_a_metric_that_exists() -> None:
     for claims, table in ((TABLE3_CLAIMS, TABLE3), (TABLE4_CLAIMS, TABLE4)):
         for one in claims:
-            assert {one.better, one.worse} <= set(table) and one.metric in ALL_METRICS
+            assert {one.better, one.worse} <= set(table) and one.metric in METRICS
             assert one.kind == "same" or one.metric not in SAME_IDENTITY_ONLY
             assert one.quote and one.source
     assert set(SECOND_HAND["reproduce_table3"]) == set(TABLE3)

@@ -19,7 +19,6 @@ from export3d.evaluation.figures.layout import (
     LABEL_PX,
     LEGEND_PX,
     SheetRow,
-    depth_picture,
     error_levels,
     error_map,
     heat,
@@ -43,7 +42,7 @@ from export3d.evaluation.scores.protocol import (
     same_identity_pairs,
 )
 from export3d.model import PRESETS, Export3D
-from export3d.training.batches.stored_portrait import StoredPortrait, stored_state
+from export3d.training.batches.stored_portrait import StoredPortrait, depth_picture, stored_state
 
 SIZE = 32
 

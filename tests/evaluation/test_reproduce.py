@@ -19,9 +19,9 @@ from PIL import Image
 from export3d.checkpoint import read_checkpoint
 from export3d.cli import main
 from export3d.cli.reproduce import recorded_command
-from export3d.data.manifest import file_sha256
 from export3d.errors import DataError
 from export3d.evaluation.figures.markdown import shown, table
+from export3d.files import file_sha256
 from export3d.heads.clips.one_clip import ClipsConfig
 from export3d.heads.clips.rendering import render_clips
 from export3d.model.config import ABLATIONS
@@ -185,7 +185,7 @@ def test_all_variants_train_by_the_same_configuration_but_for_the_model(work: Pa
 
 
 def test_a_short_run_warms_up_over_a_tenth_of_its_steps(tmp_path: Path) -> None:
-    settings = Settings(work=tmp_path, scale="small", samples=1600)
+    settings = Settings(output=tmp_path, scale="small", samples=1600)
     config = training.train_config(settings)
     assert (config.phase1_steps, config.warmup_steps) == (1600 // config.batch, 1600 // config.batch // 10)
     long = training.train_config(replace(settings, samples=10_000_000))
@@ -197,12 +197,12 @@ def test_the_tables_name_known_variants() -> None:
 
 
 def test_the_recorded_command_has_no_absolute_paths() -> None:
-    words = ["-o", "/home/me/work", "--data", "data/train", "--test", "/mnt/test"]
-    assert recorded_command(words) == "export3d reproduce -o work --data data/train --test test"
+    typed = "export3d reproduce -o /home/me/work --data data/train --test /mnt/test"
+    assert recorded_command(typed) == "export3d reproduce -o work --data data/train --test test"
 
 
 def test_unequal_budgets_are_said_on_the_page(work: Path) -> None:
-    settings = Settings(work=work, scale="smoke")
+    settings = Settings(output=work, scale="smoke")
     found = {name: read_scores(settings, name) for name in TABLE4}
     scores = {name: value for name, value in found.items() if value is not None}
     less = scores["full"].facts | {"model": scores["full"].facts["model"] | {"samples": 4}}
@@ -240,7 +240,7 @@ def test_a_stopped_training_goes_on_to_the_same_model(
 def test_an_interrupt_in_training_leaves_a_run_that_goes_on(work: Path, tmp_path: Path) -> None:
     data = work / "data"
     settings = Settings(
-        work=tmp_path,
+        output=tmp_path,
         scale="smoke",
         data=data / "train",
         test=data / "test",

@@ -33,9 +33,10 @@ from export3d.provenance.folder import config_folder
 from export3d.provenance.manifest import read_manifest
 from export3d.provenance.options import ProvenanceOptions
 from export3d.speech.sound import read_sound
-from export3d.studio.api import read_keyframes, read_wish
-from export3d.studio.films import Limits
+from export3d.studio.api import read_as
+from export3d.studio.face import Keyframe, Wish
 from export3d.studio.socket import Client, pack, unpack
+from export3d.studio.videos import Limits
 from export3d.tracking.gaze import GazeMap
 from export3d.tracking.head_fit import HeadFit
 from export3d.tracking.live_link import Take
@@ -111,8 +112,8 @@ def _message(folder: Path) -> Path:
 
 def _answer(path: Path) -> None:
     header, content = unpack(path.read_bytes())
-    read_wish(header.get("wish"))
-    read_keyframes(header.get("keyframes"))
+    read_as(Wish, header.get("wish") or {}, "face")
+    read_as(list[Keyframe], header.get("keyframes"), "keyframes")
     if header.get("do") == "live":
         assert "went wrong" not in Client(None).do(header, content)[0]["error"]  # type: ignore[arg-type]
 

@@ -18,14 +18,13 @@ from export3d.heads.clips.extractor import (
     LinearExtractor,
 )
 from export3d.heads.clips.people import (
-    MIRROR_68,
     add_noise,
     draw_person,
     landmarks_world,
-    mirror_landmarks,
 )
 from export3d.heads.shape.parametric import EXPRESSION_NAMES, WORLD_ORIGIN_CM, WORLD_SCALE, ParametricHead
 from export3d.heads.shape.procedural import procedural_head
+from export3d.landmarks import MIRRORED_LANDMARKS, mirror_points
 
 SMALL = ExtractorConfig(statistics_identities=60)
 
@@ -57,9 +56,9 @@ def mirrored_weights(weights: torch.Tensor) -> torch.Tensor:
 
 
 def test_mirroring_landmarks_twice_gives_them_back() -> None:
-    assert [MIRROR_68[MIRROR_68[i]] for i in range(68)] == list(range(68))
+    assert MIRRORED_LANDMARKS[MIRRORED_LANDMARKS].tolist() == list(range(68))
     landmarks = torch.rand(3, 68, 2)
-    torch.testing.assert_close(mirror_landmarks(mirror_landmarks(landmarks)), landmarks)
+    torch.testing.assert_close(mirror_points(mirror_points(landmarks)), landmarks)
 
 
 def test_the_mirrored_camera_sees_the_mirrored_face(head: ParametricHead) -> None:
@@ -68,7 +67,7 @@ def test_the_mirrored_camera_sees_the_mirrored_face(head: ParametricHead) -> Non
     nobody = torch.zeros(80)  # the mean head is symmetric
     seen = project_landmarks(head, nobody, weights, camera)
     seen_in_mirror = project_landmarks(head, nobody, mirrored_weights(weights), camera.mirrored())
-    torch.testing.assert_close(mirror_landmarks(seen), seen_in_mirror, atol=1e-4, rtol=0)
+    torch.testing.assert_close(mirror_points(seen), seen_in_mirror, atol=1e-4, rtol=0)
 
 
 def test_projected_landmarks_follow_equation_11(head: ParametricHead) -> None:
@@ -194,7 +193,7 @@ def test_mirrored_landmarks_give_the_mirrored_expression(head: ParametricHead, e
     seen = project_landmarks(head, torch.zeros(80), weights, camera)
     swapped = project_landmarks(head, torch.zeros(80), mirrored_weights(weights), camera.mirrored())
     torch.testing.assert_close(
-        extractor.fit(mirror_landmarks(seen), camera.mirrored()),
+        extractor.fit(mirror_points(seen), camera.mirrored()),
         extractor.fit(swapped, camera.mirrored()),
         atol=2e-2,
         rtol=0,

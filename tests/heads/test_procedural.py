@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from export3d.heads.clips.people import MIRROR_68
 from export3d.heads.shape.parametric import EXPRESSION_NAMES, PARTS, ParametricHead
 from export3d.heads.shape.procedural import procedural_head
 from export3d.heads.shape.procedural_parts import EYE_RADIUS
+from export3d.landmarks import MIRRORED_LANDMARKS
 
 UPPER_LIP, LOWER_LIP, CHIN = 62, 66, 8
 
@@ -73,7 +73,7 @@ def test_texture_tiles_do_not_fold_over(head: ParametricHead) -> None:
 def test_landmarks_are_68_points_and_the_neutral_head_is_symmetric(head: ParametricHead) -> None:
     assert len(set(head.landmark_vertices.tolist())) == 68
     points = landmarks(head)
-    mirrored = points[list(MIRROR_68)] * torch.tensor([-1.0, 1.0, 1.0])
+    mirrored = points[MIRRORED_LANDMARKS] * torch.tensor([-1.0, 1.0, 1.0])
     torch.testing.assert_close(points, mirrored, atol=1e-3, rtol=0)
     assert float(points[30, 2]) == float(points[:, 2].max())  # the tip of the nose is in front of all
     assert float(points[:17, 0].min()) < -6.0 and float(points[:17, 0].max()) > 6.0
@@ -124,7 +124,7 @@ def test_left_and_right_modes_are_mirror_images(head: ParametricHead) -> None:
     for index, name in enumerate(head.expression_names):
         ending = next((e for e in swap if name.endswith(e)), "")
         partner = head.expression_index[name.removesuffix(ending) + swap[ending] if ending else name]
-        mirrored = basis[partner][list(MIRROR_68)] * flip
+        mirrored = basis[partner][MIRRORED_LANDMARKS] * flip
         torch.testing.assert_close(basis[index], mirrored, atol=2e-3, rtol=0, msg=name)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from export3d.face_state import ARKIT_NAMES, FaceState, arkit_column
-from export3d.fitting.face_shapes import mirrored_name
+from export3d.face_state import ARKIT_NAMES, FaceState, arkit_column, mirrored_name
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.portrait.shapes import LOWER_FACE, UPPER_FACE, FaceShapes
 

@@ -69,6 +69,7 @@ def test_a_picture_says_how_it_was_made(tmp_path: Path, suffix: str) -> None:
     finish.file(path, suffix)
     report = verify_file(path)
     assert report.exit_code == 0 and report.manifest.source_type == "compositeWithTrainedAlgorithmicMedia"
+    assert b"c2pa.claim" in path.read_bytes() and b"c2pa.thumbnail" not in path.read_bytes()  # no second picture in it
 
 
 def test_one_flipped_bit_in_pictures_or_facts_is_reported_as_tampered(tmp_path: Path) -> None:

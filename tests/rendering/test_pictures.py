@@ -16,6 +16,7 @@ from export3d.animation.head import HAZE, HeadLayer, Place, faded
 from export3d.animation.paste import Pasteboard
 from export3d.camera import Camera
 from export3d.face_state import FaceState
+from export3d.images import to_uint8
 from export3d.portrait import FastConfig, PortraitModel, build_model, preset
 from export3d.portrait.layers import Choice
 from export3d.portrait.march import read_portrait
@@ -27,7 +28,9 @@ from export3d.rendering.fused import (
     interleaved,
     paste_head,
     pictures,
+    repainted,
     rgb_to_yuv,
+    rounded,
 )
 from export3d.tracking.alignment import plane_turn
 from export3d.tracking.head_fit import HeadPose
@@ -286,6 +289,27 @@ def test_a_picture_becomes_bt709_video(kernel: str, width: int, monkeypatch: pyt
         rgb_to_yuv(image[:5], planes)
     with pytest.raises(ValueError, match="planes of"):
         rgb_to_yuv(image, [planes[0][:, : width - 1], *planes[1:]])
+
+
+@needs_kernel
+@pytest.mark.parametrize("kernel", list(_kernels()))
+@pytest.mark.parametrize("width", [3, 64, 150])
+def test_a_picture_becomes_the_bytes_of_pytorch(kernel: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(binding.VARIABLE, kernel)
+    levels = torch.linspace(-1.2, 1.2, 3 * 8 * width)  # some lie halfway between two bytes
+    halves = (torch.arange(511.0) / 255.0 - 1.0)[: len(levels)]
+    levels[: len(halves)] = halves
+    picture = levels[torch.randperm(len(levels), generator=torch.Generator().manual_seed(1))].reshape(3, 8, width)
+    assert np.array_equal(rounded(picture), to_uint8(picture))
+
+
+@needs_kernel
+def test_a_repainted_picture_is_that_of_the_changed_one() -> None:
+    picture, part = torch.rand(3, 9, 12), torch.rand(1, 3, 2, 4)
+    box, known = (slice(1, 3), slice(5, 9)), interleaved(picture)
+    before, changed = known.clone(), picture.clone()
+    changed[:, 1:3, 5:9] = part[0]
+    assert torch.equal(repainted(known, [(box, part)]), interleaved(changed)) and torch.equal(known, before)
 
 
 @needs_kernel

@@ -14,7 +14,7 @@ from export3d.camera import Camera
 from export3d.errors import UsageError
 from export3d.face_state import ARKIT_NAMES
 from export3d.portrait import build_model, preset
-from export3d.studio.api import read_keyframes, read_wish
+from export3d.studio.api import read_as
 from export3d.studio.face import Keyframe, Wish, keyframe_motion, posed, read_weights, sliders
 from export3d.studio.workshop import Stage, Workshop
 
@@ -76,11 +76,11 @@ def test_a_weight_that_no_model_knows_is_named(workshop: Workshop, stage: Stage)
 
 def test_values_out_of_range_are_named() -> None:
     with pytest.raises(UsageError, match="nearer"):
-        read_wish({"nearer": 9.0})
+        read_as(Wish, {"nearer": 9.0}, "face")
     with pytest.raises(UsageError, match=r"turn"):
-        read_wish({"turn": [200.0, 0.0, 0.0]})
+        read_as(Wish, {"turn": [200.0, 0.0, 0.0]}, "face")
     with pytest.raises(UsageError, match="time_s"):
-        read_keyframes([{"time_s": -1, "wish": {}}])
+        read_as(list[Keyframe], [{"time_s": -1, "wish": {}}], "keyframes")
 
 
 def test_keyframes_go_in_straight_lines_from_one_to_the_next(workshop: Workshop, stage: Stage) -> None:

@@ -113,7 +113,7 @@ def test_a_recording_keeps_times_and_sound(workshop: Workshop, tmp_path: Any, mo
         recording.add(jpeg(np.full((64, 64, 3), shade, dtype=np.uint8)))
     sound = make_clip(tmp_path / "sound.mp4", num_frames=20)
     path = workshop.new_file(".mp4")
-    assert recording.film(path, workshop.finish(), sound) == 3  # two at one moment are one
+    assert recording.write_video(path, workshop.finish(), sound) == 3  # two at one moment are one
     facts = clip_facts(path)
     assert [round(float(time), 2) for time in facts.times] == [0.0, 0.2, 0.5]
     assert facts.audio_codec == "aac"
@@ -125,13 +125,13 @@ def test_a_recording_ends_at_its_longest_time(workshop: Workshop, monkeypatch: p
     recording = Recording(workshop.new_file(".recording"), 1.0)
     for _ in range(2):
         recording.add(jpeg(np.zeros((64, 64, 3), dtype=np.uint8)))
-    assert recording.film(workshop.new_file(".mp4"), workshop.finish(), None) == 1
+    assert recording.write_video(workshop.new_file(".mp4"), workshop.finish(), None) == 1
 
 
 def test_an_empty_recording_says_what_to_do_and_leaves_nothing(workshop: Workshop) -> None:
     recording = Recording(workshop.new_file(".recording"), 1.0)
     with pytest.raises(OutputError, match="Start the camera first"):
-        recording.film(workshop.new_file(".mp4"), workshop.finish(), None)
+        recording.write_video(workshop.new_file(".mp4"), workshop.finish(), None)
     recording.close()
     assert list(workshop.folder.iterdir()) == []
 

@@ -27,11 +27,11 @@ from websockets.sync.client import connect
 from clips import a_motion, clip_facts
 from conftest import picture_file
 from export3d.provenance import AllowedSources
-from export3d.studio.films import Limits
 from export3d.studio.live import Live
 from export3d.studio.server import LOCAL, build_app
 from export3d.studio.socket import Client as Page
 from export3d.studio.socket import pack, unpack
+from export3d.studio.videos import Limits
 from export3d.studio.workshop import Workshop
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -253,8 +253,8 @@ def test_a_client_that_vanishes_frees_the_work_for_the_next(serve: Serve, worksh
         for line in told.iter_lines():
             if '"done"' in line:
                 break
-        assert workshop.films.busy
-    soon(lambda: not workshop.films.busy)
+        assert workshop.videos.busy
+    soon(lambda: not workshop.videos.busy)
     assert list(workshop.folder.glob("*.mp4")) == []
 
 

@@ -18,9 +18,9 @@ from starlette.websockets import WebSocketDisconnect
 
 from conftest import picture_file
 from export3d.errors import UsageError
-from export3d.studio.films import Limits
 from export3d.studio.live import Live
 from export3d.studio.socket import OOPS, Client, pack, serve, unpack
+from export3d.studio.videos import Limits
 from export3d.studio.workshop import Workshop
 
 

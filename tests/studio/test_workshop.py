@@ -20,7 +20,7 @@ from export3d.face_state import FaceState
 from export3d.mesh import head_mesh
 from export3d.provenance import AllowedSources
 from export3d.studio.face import Wish
-from export3d.studio.films import FilmWish, Limits, Stopped, _motion
+from export3d.studio.videos import Limits, Stopped, VideoWish, _motion
 from export3d.studio.workshop import Stage, Workshop
 from export3d.tracking.live_link import Take
 
@@ -110,7 +110,9 @@ def test_a_film_has_the_frames_of_its_motion_and_says_what_was_lost(
     workshop: Workshop, files: tuple[Path, Path]
 ) -> None:
     told: list[tuple[int, int | None]] = []
-    path, said = workshop.films.animate(*files, FilmWish(size=64), lambda *given: told.append(given), threading.Event())
+    path, said = workshop.videos.animate(
+        *files, VideoWish(size=64), lambda *given: told.append(given), threading.Event()
+    )
     facts = clip_facts(path)
     assert (facts.num_frames, facts.size) == (4, (64, 64))
     assert told[-1] == (4, 4)
@@ -127,8 +129,8 @@ def test_a_take_and_a_sound_drive_too(workshop: Workshop, files: tuple[Path, Pat
         (tmp_path / "take.csv", False, 5),
         (clip, True, 11),
     ):  # the sound ends with its last packet
-        wish = FilmWish(size=64, sound=sound)
-        path, said = workshop.films.animate(files[0], driving, wish, no_word, threading.Event())
+        wish = VideoWish(size=64, sound=sound)
+        path, said = workshop.videos.animate(files[0], driving, wish, no_word, threading.Event())
         assert (clip_facts(path).num_frames, said) == (frames, [])  # a watched clip would have lost its face
 
 
@@ -136,18 +138,18 @@ def test_a_sound_that_is_too_long_is_refused_before_it_is_heard(
     make_workshop: Make, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = make_clip(tmp_path / "clip.mp4", num_frames=50)
-    monkeypatch.setattr("export3d.studio.films.SoundDriver", None)  # hearing it would fail
+    monkeypatch.setattr("export3d.studio.videos.SoundDriver", None)  # hearing it would fail
     films = make_workshop(limits=Limits(seconds=1.0)).films
     with pytest.raises(UsageError, match=r"clip.mp4: 2 seconds long"):
-        films.animate(files[0], clip, FilmWish(sound=True), no_word, threading.Event())
+        films.animate(files[0], clip, VideoWish(sound=True), no_word, threading.Event())
 
 
 def test_regions_and_strength_are_those_of_the_command_line() -> None:
-    assert _motion(FilmWish()).strengths == dict.fromkeys(REGIONS, 1.0)
-    some = _motion(FilmWish(regions=("lips", "pose"), strength=0.5)).strengths
+    assert _motion(VideoWish()).strengths == dict.fromkeys(REGIONS, 1.0)
+    some = _motion(VideoWish(regions=("lips", "pose"), strength=0.5)).strengths
     assert some == {**dict.fromkeys(REGIONS, 0.0), "lips": 0.5, "pose": 0.5}
     with pytest.raises(UsageError, match="'ears' is no region"):
-        _motion(FilmWish(regions=("ears",)))
+        _motion(VideoWish(regions=("ears",)))
 
 
 def test_a_mesh_is_made_and_one_that_nobody_wants_is_not(
@@ -156,21 +158,21 @@ def test_a_mesh_is_made_and_one_that_nobody_wants_is_not(
     pytest.importorskip("skimage")
     monkeypatch.setattr("export3d.mesh.files.head_mesh", partial(head_mesh, level=0.3))  # a tiny model is thin
     stop = threading.Event()
-    path, said = workshop.films.mesh(files[0], "ply", shapes=False, tell=no_word, stop=stop)
+    path, said = workshop.videos.mesh(files[0], "ply", shapes=False, tell=no_word, stop=stop)
     assert path.read_bytes()[:3] == b"ply" and "triangles" in said[0]
     stop.set()
     path.unlink()
     with pytest.raises(Stopped):
-        workshop.films.mesh(files[0], "glb", shapes=False, tell=no_word, stop=stop)
+        workshop.videos.mesh(files[0], "glb", shapes=False, tell=no_word, stop=stop)
     assert list(workshop.folder.iterdir()) == []
     for kind, shapes, text in (("stl", False, "kind must be one of glb, ply, obj"), ("obj", True, "only a .glb")):
         with pytest.raises(UsageError, match=text):
-            workshop.films.mesh(files[0], kind, shapes=shapes, tell=no_word, stop=stop)
+            workshop.videos.mesh(files[0], kind, shapes=shapes, tell=no_word, stop=stop)
 
 
 def test_a_turning_head_has_the_asked_frames_with_depth_beside_it(workshop: Workshop, files: tuple[Path, Path]) -> None:
     orbit = OrbitOptions(num_frames=5)
-    path, _ = workshop.films.turn(files[0], orbit, 64, depth=True, tell=no_word, stop=threading.Event())
+    path, _ = workshop.videos.turn(files[0], orbit, 64, depth=True, tell=no_word, stop=threading.Event())
     assert (clip_facts(path).num_frames, clip_facts(path).size) == (5, (128, 64))
 
 
@@ -182,9 +184,9 @@ def test_a_film_that_nobody_wants_stops_and_leaves_no_file(workshop: Workshop, f
             stop.set()
 
     with pytest.raises(Stopped):
-        workshop.films.animate(*files, FilmWish(size=64), gone_after_two, stop)
+        workshop.videos.animate(*files, VideoWish(size=64), gone_after_two, stop)
     assert list(workshop.folder.iterdir()) == []
-    path, _ = workshop.films.animate(*files, FilmWish(size=64), no_word, threading.Event())
+    path, _ = workshop.videos.animate(*files, VideoWish(size=64), no_word, threading.Event())
     assert path.exists()  # the next one gets its turn
 
 
@@ -194,12 +196,12 @@ def test_clips_that_are_too_long_or_too_large_are_refused_with_what_to_do(
     clip = make_clip(tmp_path / "clip.mp4", num_frames=50, audio=None)
     short = make_workshop(limits=Limits(seconds=1.0))
     with pytest.raises(UsageError, match=r"clip.mp4: 2 seconds long; this studio takes clips of at most 1"):
-        short.films.animate(files[0], clip, FilmWish(), no_word, threading.Event())
+        short.films.animate(files[0], clip, VideoWish(), no_word, threading.Event())
     small = make_workshop(limits=Limits(megapixels=0.03))
     with pytest.raises(UsageError, match=r"frames of 160x160 pixels are too large"):
-        small.films.animate(files[0], clip, FilmWish(), no_word, threading.Event())
+        small.films.animate(files[0], clip, VideoWish(), no_word, threading.Event())
     with pytest.raises(UsageError, match="size must be from 64 to 1024"):
-        short.films.animate(files[0], files[1], FilmWish(size=4000), no_word, threading.Event())
+        short.films.animate(files[0], files[1], VideoWish(size=4000), no_word, threading.Event())
 
 
 def test_errors_name_the_file_as_its_owner_does(workshop: Workshop) -> None:

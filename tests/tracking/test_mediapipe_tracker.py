@@ -17,6 +17,7 @@ from export3d.tracking import Tracker, crop_image
 from export3d.tracking.faces import BLENDSHAPE_NAMES
 from export3d.tracking.head_fit import HeadPose
 from export3d.tracking.mediapipe_graphs import MESH_TO_68
+from export3d.tracking.mediapipe_results import detected
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 from export3d.tracking.standin import MeasuredCoefficients
 
@@ -311,6 +312,23 @@ def test_a_still_face_under_noise_stays_still(tracker, photo):
     noisy = [np.clip(photo + rng.normal(size=photo.shape) * 4.0, 0, 255).astype(np.uint8) for _ in range(8)]
     landmarks = np.stack([f.crop.from_crop(f.landmarks) for f in map(driver.frame, noisy)])
     assert np.linalg.norm(np.diff(landmarks[2:], axis=0), axis=-1).mean() < 0.1
+
+
+@pytest.mark.parametrize("kind", ["anew", "following"])
+def test_arrays_are_what_mediapipes_own_objects_say(tracker, photo, kind):
+    graph, other = (tracker._graphs._make(kind) for _ in range(2))
+    face = np.ascontiguousarray(photo[:300, 60:360])
+    image, nothing = (tracker._graphs._image(x) for x in (face, np.zeros_like(face)))
+    told = other.detect(image) if kind == "anew" else other.detect_for_video(image, 1000)
+    found = detected(graph, image, None if kind == "anew" else 1000)
+    assert found is not None and np.ptp(found.points, axis=0).min() > 0.05
+    assert np.array_equal(found.points, np.array([(p.x, p.y, p.z) for p in told.face_landmarks[0]], np.float32))
+    scores = {entry.category_name: entry.score for entry in told.face_blendshapes[0]}
+    assert np.array_equal(found.scores, np.array([scores[name] for name in BLENDSHAPE_NAMES], np.float32))
+    assert np.array_equal(found.matrix, told.facial_transformation_matrixes[0])
+    assert detected(graph, nothing, None if kind == "anew" else 2000) is None
+    for each in (graph, other):
+        each.close()
 
 
 def test_graphs_are_made_again_after_closing(photo):

@@ -10,11 +10,10 @@ import torch
 
 from export3d.camera import Camera
 from export3d.data import ClipDataset
-from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.face_state import ARKIT_NAMES, MIRRORED_ARKIT, FaceState
 from export3d.heads.clips.motion import arkit_weights
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.landmarks import MIRRORED_LANDMARKS
-from export3d.training.batches.arkit_truth import mirrored_arkit
 from export3d.training.batches.augment import AugmentConfig, draw_change, recolor, replace_background
 from export3d.training.batches.clip_batches import clip_batch
 from export3d.training.batches.frame_store import FrameStore
@@ -323,6 +322,6 @@ def test_the_heads_weights_become_arkits_by_name() -> None:
     found = dict(zip(ARKIT_NAMES, arkit_weights(weights)[0], strict=True))
     assert found["browInnerUp"] == pytest.approx(0.6)  # the mean of both sides
     assert (found["mouthSmileRight"], found["mouthSmileLeft"], found["jawLeft"]) == pytest.approx((0.5, 0.0, 0.3))
-    order = mirrored_arkit()
+    order = MIRRORED_ARKIT
     assert ARKIT_NAMES[order[ARKIT_NAMES.index("jawLeft")]] == "jawRight"
     assert np.array_equal(order[order], np.arange(52))

@@ -13,7 +13,8 @@ from tests.training.clips import EXTRACTOR
 from export3d.data import ClipDataset
 from export3d.errors import TrainingError, UsageError
 from export3d.expression.lebs import LeBS
-from export3d.fitting.face_shapes import fit_face_shapes, mirrored_name
+from export3d.face_state import mirrored_name
+from export3d.fitting.face_shapes import fit_face_shapes
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.model.config import TINY
 from export3d.portrait import PORTRAIT_PRESETS, PortraitModel, build_model, save_model

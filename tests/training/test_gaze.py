@@ -11,6 +11,7 @@ from export3d.cli import main
 from export3d.errors import DataError
 from export3d.fitting.detections import Detections
 from export3d.fitting.gaze import build_gaze_map, fit_gaze_map, measure_gaze
+from export3d.fitting.options import FitOptions
 from export3d.heads.clips.motion import expression_weights, gaze_to_weights
 from export3d.tracking.faces import BLENDSHAPE_NAMES
 from export3d.tracking.gaze import GazeMap
@@ -81,19 +82,21 @@ def test_frames_with_closed_eyes_alone_are_refused(gaze):
 def test_the_report_holds_command_date_and_what_was_measured(answers, tmp_path, named, gaze):
     answers["a"] = made_up(gaze)
     output, report = tmp_path / "g.safetensors", tmp_path / "g.json"
-    made = build_gaze_map(output, [tmp_path / "a"], report_path=report, command="export3d x", tracker=named)
+    options = FitOptions(output=output, data=(tmp_path / "a",), report=report)
+    line = build_gaze_map(options, command="export3d x", tracker=named)
     facts = json.loads(report.read_text())
     assert facts["command"] == "export3d x" and len(facts["date"]) == 10
     # every fifth of five people is kept to measure on
     assert (facts["fitted_to"]["people"], facts["measured_on"]["people"], facts["measured_on"]["frames"]) == (4, 1, 40)
-    assert made.r2[0] == facts["rows"][0]["r2"] > 0.9
-    assert f"{made.r2[0]:.3f}" in made.line(output) and np.isfinite(GazeMap.load(output).weight).all()
+    assert facts["rows"][0]["r2"] > 0.9
+    assert f"sideways {facts['rows'][0]['r2']:.3f}" in line and np.isfinite(GazeMap.load(output).weight).all()
 
 
 def test_a_tracker_without_scores_is_refused(answers, tmp_path, named, gaze):
     answers["a"] = replace(made_up(gaze), scores=np.zeros((0, 52), np.float32))
+    options = FitOptions(output=tmp_path / "g.safetensors", data=(tmp_path / "a",), test_data=tmp_path / "a")
     with pytest.raises(DataError, match="'given' gives no expression scores"):
-        build_gaze_map(tmp_path / "g.safetensors", [tmp_path / "a"], test_data=tmp_path / "a", tracker=named)
+        build_gaze_map(options, tracker=named)
 
 
 @pytest.mark.parametrize("command", ["train-gaze", "train-mouth", "train-camera"])

@@ -22,9 +22,9 @@ from export3d.fitting.mesh_regressor import (
     train_mesh,
     within,
 )
+from export3d.fitting.options import RegressorOptions
 from export3d.fitting.regressor_build import build_regressor
 from export3d.fitting.regressor_report import QUANTITIES, fit_probe, quantities, read
-from export3d.fitting.samples import RegressorTraining
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
 from export3d.heads.clips.one_clip import ClipsConfig
 from export3d.heads.clips.rendering import render_clips
@@ -245,33 +245,30 @@ def test_impossible_settings_are_refused(values, text):
 
 def test_both_networks_are_trained_measured_and_written(folder, dataset, tmp_path, monkeypatch):
     monkeypatch.delenv("EXPORT3D_HEAD_MODEL", raising=False)
-    results = build_regressor(
-        tmp_path / "r.safetensors",
-        RegressorTraining(identities=12, frames=4, epochs=1),
-        data=[folder],
-        mesh_settings=MeshTraining(epochs=1),
-        tracker=ExactTracker(dataset),
-        command="typed",
-        report_path=tmp_path / "r.json",
-    ).results
+    options = RegressorOptions(
+        output=tmp_path / "r.safetensors",
+        data=(folder,),
+        report=tmp_path / "r.json",
+        identities=12,
+        frames=4,
+        epochs=1,
+    )
+    build_regressor(options, mesh=MeshTraining(epochs=1), tracker=ExactTracker(dataset), command="typed")
     stored = json.loads((tmp_path / "r.json").read_text())
     assert stored["command"] == "typed" and stored["seed"] == 0 and len(stored["date"]) == 10
     assert stored["training"]["mesh"]["people"] == 4 and stored["face_tracker"]["people"] == 1
     assert set(stored["face_tracker"]["read_by"]) == {"points", "mesh"}
     assert [row["quantity"] for row in stored["face_tracker"]["quantities"]] == list(QUANTITIES)
     back = LandmarkRegressor.load(tmp_path / "r.safetensors")
-    assert back.info.sha256 == results["sha256"] and back.mesh_net is not None
+    assert back.info.sha256 == stored["sha256"] and back.mesh_net is not None
 
 
 def test_a_tracker_without_meshes_gives_a_regressor_of_points_only(folder, dataset, tmp_path, monkeypatch):
     monkeypatch.delenv("EXPORT3D_HEAD_MODEL", raising=False)
-    results = build_regressor(
-        tmp_path / "r.safetensors",
-        RegressorTraining(identities=12, frames=4, epochs=1),
-        data=[folder],
-        tracker=ExactTracker(dataset, mesh=False),
-    ).results
-    assert "mesh" not in results["training"]
+    target, report = tmp_path / "r.safetensors", tmp_path / "r.json"
+    options = RegressorOptions(output=target, data=(folder,), report=report, identities=12, frames=4, epochs=1)
+    build_regressor(options, tracker=ExactTracker(dataset, mesh=False))
+    assert "mesh" not in json.loads(report.read_text())["training"]
     assert LandmarkRegressor.load(tmp_path / "r.safetensors").mesh_net is None
 
 
@@ -289,4 +286,4 @@ def test_clips_of_another_head_model_are_refused(folder, tmp_path, monkeypatch):
     other = LinearExtractor.build(procedural_head(), ExtractorConfig(statistics_identities=5, statistics_frames=2))
     monkeypatch.setattr(regressor_build.LinearExtractor, "build", staticmethod(lambda head: other))
     with pytest.raises(DataError, match="same head model"):
-        build_regressor(tmp_path / "r.safetensors", RegressorTraining(identities=2), data=[folder])
+        build_regressor(RegressorOptions(output=tmp_path / "r.safetensors", data=(folder,), identities=2))

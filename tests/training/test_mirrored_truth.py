@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from export3d.data import ClipDataset
-from export3d.fitting.face_shapes import mirrored_name
+from export3d.face_state import mirrored_name
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 from export3d.heads.shape.procedural import procedural_head

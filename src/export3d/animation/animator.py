@@ -27,7 +27,7 @@ from export3d.model import Render
 from export3d.portrait import FastConfig, Model, PortraitModel, WeightMaps, drivable
 from export3d.precision import uses_bf16
 from export3d.provenance import AllowedSources
-from export3d.rendering.fused import fused_status
+from export3d.rendering.fused import fused_status, rounded
 from export3d.tracking import Crop, Tracker, crop_image
 from export3d.tracking.alignment import plane_turn
 from export3d.tracking.head_fit import HeadPose
@@ -44,11 +44,7 @@ def turned_by(state: FaceState, camera: np.ndarray) -> FaceState:
     upright = np.eye(3)
     upright[:2, :2] = plane_turn(float(np.clip(tilt, -NECK_ROLL_RAD, NECK_ROLL_RAD)) - tilt)
     seen = HeadPose(rotation=upright @ pose.rotation, origin=upright @ pose.origin)
-    return replace(state, turn=_camera(seen.camera()).head_turn())
-
-
-def _camera(vector: np.ndarray) -> Camera:
-    return Camera.from_vector(torch.from_numpy(np.array(vector, dtype=np.float32))[None])
+    return replace(state, turn=Camera.of_array(seen.camera()).head_turn())
 
 
 class Animator:
@@ -121,6 +117,7 @@ class Animator:
         """Drop what is kept of earlier frames."""
         self._state: FaceState | None = None
         self._driven: Any = None
+        self._ahead: list[tuple[FaceState, Any]] = []
         self._vector: np.ndarray | None = None
         self._shut: tuple[float, ...] = ()
         self._render: Render | None = None
@@ -184,7 +181,8 @@ class Animator:
                 photo, side = self._crop(*read, fine), 2 * round(fine * shown / 2.0)
         source = self._crop(*seen, self.image_size)
         with torch.inference_mode():
-            code = self._drivable.encode(source, _camera(camera).to(self.device), state.to(self.device), photo=photo)
+            seen_by = Camera.of_array(camera).to(self.device)
+            code = self._drivable.encode(source, seen_by, state.to(self.device), photo=photo)
         self._forget()
         self.subject = Subject(
             image=image,
@@ -275,26 +273,28 @@ class Animator:
         """
         image = self.render(state, camera).image
         assert image is not None  # only raw renderings have none
-        return to_uint8(image[0])
+        return rounded(image[0]) if self.fast is not None and fused_status()[0] else to_uint8(image[0])
 
     def render(self, state: FaceState, camera: np.ndarray | Camera) -> Render:
         """Like `frame`, with depth, opacity and the raw image."""
-        subject = self.current()
+        lids = (subject := self.current()).lids
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
-        lids = subject.lids
         shut = () if lids is None else lids.shut(state)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             if self._state is None or not state.same_as(self._state):
-                self._driven = self._drivable.drive(subject.code, state.to(self.device))
+                known = (driven for face, driven in self._ahead if face.same_as(state))
+                self._driven = next(known, None) or self._drivable.drive(subject.code, state.to(self.device))
                 self._state, self._render = state.map(torch.clone), None
             if self._render is None or shut != self._shut or not np.array_equal(vector, self._vector):  # type: ignore[arg-type]
                 driven = self._driven if lids is None else lids.drawn(self._driven, shut)
-                self._render = self._drivable.render(driven, _camera(vector).to(self.device), fast=self.fast)
+                self._render = self._drivable.render(driven, Camera.of_array(vector).to(self.device), fast=self.fast)
                 self._vector, self._shut = vector.copy(), shut
         return self._render
 
-    def rays(self, state: FaceState, camera: Camera, size: int) -> Render:
-        """Raw picture, depth and opacity of ``size`` x ``size`` exact rays, without the final picture."""
-        with torch.inference_mode():
-            driven = self._drivable.drive(self.current().code, state.to(self.device))
-            return self._drivable.render(driven, camera, raw_size=size)
+    def drive_ahead(self, states: Sequence[FaceState]) -> None:
+        """Make the planes of several faces (B = 1 each) in one pass, where that is sooner; pictures of them find these."""
+        self._ahead = []
+        if self.fast is not None and len(states) > 1 and isinstance(self.model, PortraitModel):
+            with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                driven = self.model.drive_several(self.current().code, states)
+            self._ahead = [(face.map(torch.clone), planes) for face, planes in zip(states, driven, strict=True)]

@@ -28,8 +28,9 @@ def behind_person(
         return here
     sums = torch.cat([planes(photo) * known, known])[None]
     value = sums[:, :3].sum(dim=(2, 3), keepdim=True) / known.sum()
-    for longest in LEVELS_PX:
-        size = [max(round(n * longest / max(photo.shape)), 2) for n in photo.shape[:2]]
+    sizes = [[max(round(n * longest / max(photo.shape)), 2) for n in photo.shape[:2]] for longest in LEVELS_PX]
+    sums = F.interpolate(sums, size=sizes[-1], mode="area")  # the other sizes begin from here: a photograph is large
+    for size in sizes:
         *light, weight = F.interpolate(sums, size=size, mode="area").split(1, dim=1)
         given = torch.cat(light, dim=1) / weight.clamp_min(1e-6)
         value = F.interpolate(value, size=size, mode="bilinear", align_corners=False)
@@ -37,5 +38,17 @@ def behind_person(
             value = torch.where(weight > 0.0, given, value)
             wide = F.pad(value, (1, 1, 1, 1), mode="replicate")
             value = (wide[..., 2:, 1:-1] + wide[..., :-2, 1:-1] + wide[..., 1:-1, 2:] + wide[..., 1:-1, :-2]) / 4.0
-    smooth = F.interpolate(value, size=photo.shape[:2], mode="bicubic", align_corners=False)[0, :, part[0], part[1]]
-    return torch.where(hole > 0.0, smooth.clamp(0.0, 255.0), here)
+    inside = [each.nonzero()[:, 0] for each in ((hole[0] > 0.0).any(dim=1), (hole[0] > 0.0).any(dim=0))]
+    if not len(inside[0]):
+        return here
+    box = [slice(int(places[0]), int(places[-1]) + 1) for places in inside]
+    first = [each.start or 0 for each in part]
+    y, x = (
+        (torch.arange(b.start, b.stop) + f + 0.5) * (2.0 / n) - 1.0
+        for b, f, n in zip(box, first, photo.shape, strict=False)
+    )
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
+    smooth = F.grid_sample(value, grid, "bicubic", "border", align_corners=False)[0].clamp(0.0, 255.0)
+    there = (slice(None), *box)
+    here[there] = torch.where(hole[there] > 0.0, smooth, here[there])
+    return here

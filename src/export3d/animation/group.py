@@ -16,6 +16,7 @@ from export3d.animation.animator import Animator
 from export3d.animation.combined import Clock
 from export3d.animation.driven import driven_frames
 from export3d.animation.drivers import Driver, DrivingFrame
+from export3d.animation.parallel import made_beside
 from export3d.animation.scene import board_of
 from export3d.animation.targets import check_target, is_still
 from export3d.animation.transfer import TransferOptions
@@ -24,7 +25,6 @@ from export3d.animation.video_output import (
     Progress,
     VideoOptions,
     VideoReport,
-    made_beside,
 )
 from export3d.errors import FaceCutOffError, FaceTooSmallError, UsageError
 from export3d.images import read_image

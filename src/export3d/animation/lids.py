@@ -14,10 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.face_state import ARKIT_NAMES, FaceState
-from export3d.portrait.state import DrivenPlanes, PortraitCode
-
-EYES = {"eyeBlinkLeft": (range(42, 48), range(22, 27)), "eyeBlinkRight": (range(36, 42), range(17, 22))}
-"""Weight -> among the 68 landmarks its eye (a corner, two points of the upper lid, a corner, two of the lower) and its brow."""
+from export3d.landmarks import BLINKS, EyeShape
+from export3d.portrait.state import Box, DrivenPlanes, PortraitCode, patched
 
 _REACH = (0.25, 0.5)
 """Least and most of the skin above the lid's rim that follows it, in widths of the eye; most of what there is to the brow."""
@@ -44,7 +42,7 @@ class Lid:
     """The upper lid of one eye of a square picture.
 
     Attributes:
-        box: rows and columns that it moves in.
+        box: rows and columns of the pixels that it moves.
         up: ``(2,)`` how far a pixel is upwards, in the picture's units of [-1, 1] (x, y) per width of the eye.
         rim: ``(h, w)`` height of the open lid's rim, in widths of the eye above the line between the corners.
         opening: ``(h, w)`` from there down to the lower lid; 0 beside the eye.
@@ -55,7 +53,7 @@ class Lid:
         pixel: side of a pixel, widths of the eye.
     """
 
-    box: tuple[slice, slice]
+    box: Box
     up: Tensor
     rim: Tensor
     opening: Tensor
@@ -69,29 +67,32 @@ class Lid:
     def of(eye: np.ndarray, brow: np.ndarray, side: int) -> Lid | None:
         """From the eye's landmarks ``(6, 2)`` and its brow's ``(5, 2)`` in [0, 1] of a picture of `side` pixels; None: too
         small to be seen there."""
-        axis = eye[3] - eye[0]
-        width = float(np.linalg.norm(axis))
+        shape = EyeShape(eye)
+        width = shape.width
         if width * side < 4.0:
             return None
-        frame = np.stack([axis, [axis[1], -axis[0]]]) / width**2
         low, high = eye.min(axis=0) - width, eye.max(axis=0) + width
         (x0, y0), (x1, y1) = (np.clip(np.round(at * side), 0, side).astype(int) for at in (low, high))
         y, x = np.mgrid[y0:y1, x0:x1]
         at = (np.stack([x, y], axis=-1) + 0.5) / side
-        s, t = np.moveaxis((at - eye[0]) @ frame.T, -1, 0)
-        upper, lower = (_arch(frame @ (eye[list(pair)] - eye[0]).T, s) for pair in ((1, 2), (5, 4)))
-        opening = np.where((s > 0.0) & (s < 1.0), np.maximum(upper - lower, 0.0), 0.0)
-        free = (frame @ (brow - eye[0]).T)[1].mean() - upper.max()
+        s, t = shape.places(at)
+        upper, opening = shape.lids(s)
+        free, pixel = shape.places(brow)[1].mean() - upper.max(), 1.0 / (width * side)
+        reach = float(np.clip(0.9 * free, *_REACH))
+        moves = (opening > 0.0) & (t < upper + reach) & (t > upper - opening - _BEYOND - pixel)
+        if not moves.any():
+            return None
+        rows, columns = (
+            slice(places[0], places[-1] + 1) for places in map(np.flatnonzero, (moves.any(1), moves.any(0)))
+        )
+        maps = {"rim": upper, "opening": opening, "height": t, "grid": 2.0 * at - 1.0}
         return Lid(
-            box=(slice(y0, y1), slice(x0, x1)),
-            up=torch.from_numpy(2.0 * frame[1] * width**2).float(),
-            rim=torch.from_numpy(upper).float(),
-            opening=torch.from_numpy(opening).float(),
-            height=torch.from_numpy(t).float(),
-            grid=torch.from_numpy(2.0 * at - 1.0).float(),
-            reach=float(np.clip(0.9 * free, *_REACH)),
+            box=(slice(y0 + rows.start, y0 + rows.stop), slice(x0 + columns.start, x0 + columns.stop)),
+            up=torch.from_numpy(2.0 * shape.up).float(),
+            **{name: torch.from_numpy(values[rows, columns].astype(np.float32)) for name, values in maps.items()},
+            reach=reach,
             low_brow=float(np.interp(free, _LOW_BROW, (1.0, 0.0))),
-            pixel=1.0 / (width * side),
+            pixel=pixel,
         )
 
     def drawn(self, picture: Tensor, share: float) -> Tensor:
@@ -110,16 +111,6 @@ class Lid:
         """The box, each pixel from so many widths of the eye farther up."""
         grid = self.grid + up[..., None] * self.up
         return F.grid_sample(picture, grid[None], "bicubic", "border", align_corners=False)
-
-
-def _arch(points: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """The height at `s` of the curve s (1 - s) (a + b s) through the corners and two points ``(2, 2)``."""
-    at, height = points
-    at = np.clip(at, 0.1, 0.9)
-    a, b = np.linalg.lstsq(np.stack([np.ones(2), at], axis=1), height / (at * (1.0 - at)), rcond=None)[0]
-    inside = np.clip(s, 0.0, 1.0)
-    found: np.ndarray = inside * (1.0 - inside) * (a + b * inside)
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +134,7 @@ class Lids:
             return None
         places = landmarks.astype(np.float64)
         small, large = (
-            tuple(Lid.of(places[list(eye)], places[list(brow)], picture.shape[-1]) for eye, brow in EYES.values())
+            tuple(Lid.of(places[eye], places[brow], picture.shape[-1]) for eye, brow in BLINKS.values())
             for picture in (code.maps.picture, code.maps.photo.picture)
         )
         return Lids(own=own.cpu(), small=small, large=large)
@@ -151,23 +142,20 @@ class Lids:
     def shut(self, state: FaceState) -> tuple[float, ...]:
         """How far each lid of a face (B = 1) is shut from where it is in the portrait on, 0 to 1; unknown ones are not."""
         if state.weights is None:
-            return (0.0,) * len(EYES)
+            return (0.0,) * len(BLINKS)
         shut = ((state.weights.cpu() - self.own) / (1.0 - self.own).clamp_min(0.1)).nan_to_num().clamp(0.0, 1.0)[0]
-        return tuple(round(float(shut[ARKIT_NAMES.index(name)]) * _STEPS) / _STEPS for name in EYES)
+        return tuple(round(float(shut[ARKIT_NAMES.index(name)]) * _STEPS) / _STEPS for name in BLINKS)
 
     def drawn(self, driven: DrivenPlanes, shut: tuple[float, ...]) -> DrivenPlanes:
         """The portrait in this state, its lids so far down."""
         maps = driven.code.maps
         if maps.photo is None or not any(shut):
             return driven
-        photo = replace(maps.photo, picture=_drawn(maps.photo.picture, self.large, shut))
-        maps = replace(maps, photo=photo, picture=_drawn(maps.picture, self.small, shut))
+        photo = patched(maps.photo, _drawn(maps.photo.picture, self.large, shut))
+        maps = replace(patched(maps, _drawn(maps.picture, self.small, shut)), photo=photo)
         return replace(driven, code=replace(driven.code, maps=maps))
 
 
-def _drawn(picture: Tensor, lids: tuple[Lid | None, ...], shut: tuple[float, ...]) -> Tensor:
-    made = picture.clone()
-    for lid, share in zip(lids, shut, strict=True):
-        if lid is not None and share > 0.0:
-            made[..., lid.box[0], lid.box[1]] = lid.drawn(picture, share)
-    return made
+def _drawn(picture: Tensor, lids: tuple[Lid | None, ...], shut: tuple[float, ...]) -> list[tuple[Box, Tensor]]:
+    told = [(lid, share) for lid, share in zip(lids, shut, strict=True) if lid is not None and share > 0.0]
+    return [(lid.box, lid.drawn(picture, share)) for lid, share in told]

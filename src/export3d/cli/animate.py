@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from export3d.cli.common import (
-    parse,
-    pick_device,
+    entry,
     progress_bar,
     refuse_overwriting_inputs,
     result_line,
-    say,
-    set_threads,
     warn,
     warn_of_damage,
     warn_of_gaps,
 )
 from export3d.cli.driving import Drivers
-from export3d.cli.extractor import open_tracker
+from export3d.cli.network import open_tracker
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
+from export3d.cli.pytorch import import_pytorch
 from export3d.cli.sources import SourceOptions, source_of
 from export3d.provenance import ProvenanceOptions
 from export3d.stopping import stop_signals
@@ -39,30 +37,17 @@ class AnimateOptions(SourceOptions):
     (.csv of Live Link Face), or vmc:PORT, a running VMC sender, which is followed until Ctrl-C.
     """
 
-    model: str | None = None
-    """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
-
     on_lost: Literal["hold", "skip", "abort"] = "hold"
     """Frames without a face: hold the last expression, skip them (the others keep their times), or stop."""
 
     crf: int = 18
     """Quality of the video: 0 is lossless, 51 the worst."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network runs; auto takes a CUDA GPU where there is one."""
-
     exact: bool = False
     """Render every sample of every ray, as training and evaluation do: slower, and hardly to be told apart."""
 
     provenance: ProvenanceOptions = field(default_factory=ProvenanceOptions)
     """Label, mark, signed manifest, consent, allowed portraits."""
-
-
-def animate_main(argv: Sequence[str]) -> int:
-    """Run `export3d animate` with these arguments."""
-    options = parse(AnimateOptions, argv, command="animate")
-    say(run(options))
-    return 0
 
 
 def run(options: AnimateOptions, *, load: Callable[..., Model] | None = None, label: str = "animating") -> str:
@@ -73,14 +58,13 @@ def run(options: AnimateOptions, *, load: Callable[..., Model] | None = None, la
         label: of the progress bar.
     """
     # Imported here: `export3d animate --help` should not wait for PyTorch.
+    import_pytorch()
     from export3d.animation import Animator
     from export3d.animation.backdrop import TRANSPARENT
     from export3d.animation.targets import check_target, is_still
-    from export3d.portrait import load_model
     from export3d.training.loop.memory import keep_freed_memory
 
     source, video = source_of(options), _video(options)
-    set_threads(options.threads)
     keep_freed_memory()
     check_target(options.output, transparent=options.background == TRANSPARENT)
     parts = [path for path in (options.pose_from, options.lips_from) if path is not None]
@@ -89,23 +73,23 @@ def run(options: AnimateOptions, *, load: Callable[..., Model] | None = None, la
         options.provenance,
         source=options.source,
         drivers=[*options.driving, *parts],
-        model=options.model,
+        model=options.network.model,
         composite=options.side_by_side,
     )
-    model = (load or load_model)(options.model, device=pick_device(options.device))
+    model = options.network.load(load)
     with open_tracker(options.reads, model, source.choice) as tracker, ExitStack() as opened:
         animator = Animator(
             model,
             tracker,
             exact=options.exact,
-            allowed=allowed_sources(options.provenance),
+            allowed=allowed_sources(options.provenance.allow),
             detail=source.detail,
             framing=source.framing,
             apart=video.backdrop is not None,
         )
         for line in source.prepare(animator):
             warn(f"warning: {options.source}: {line}")
-        drivers = Drivers(options, model, tracker, still=is_still(options.output), threads=options.threads)
+        drivers = Drivers(options, model, tracker, still=is_still(options.output), threads=options.network.threads)
         motion = [drivers.motion(path, source.strengths) for path in options.driving]
         played = [opened.enter_context(closing(drivers.combined(path))) for path in options.driving]
         with ending_with_driver(played[0]), progress_bar(label, played[0].num_frames_hint) as progress:
@@ -116,6 +100,9 @@ def run(options: AnimateOptions, *, load: Callable[..., Model] | None = None, la
     warn_of_gaps(report, options.on_lost)
     warn_of_missing_manifest(finish)
     return result_line(report)
+
+
+animate_main = entry("animate", AnimateOptions, run)
 
 
 def ending_with_driver(driver: Driver) -> AbstractContextManager[None]:
@@ -135,5 +122,5 @@ def _video(options: AnimateOptions) -> VideoOptions:
         side_by_side=options.side_by_side,
         rigid=options.rigid,
         crf=options.crf,
-        threads=options.threads,
+        threads=options.network.threads,
     )

@@ -6,7 +6,6 @@ import csv
 import difflib
 import io
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from itertools import zip_longest
@@ -16,7 +15,7 @@ from typing import get_type_hints
 import tyro
 
 from export3d.cli.animate import AnimateOptions, run
-from export3d.cli.common import Events, complain, parse, say
+from export3d.cli.common import Events, complain, entry, parse, say
 from export3d.errors import Export3DError, UsageError
 from export3d.reading import reading
 
@@ -113,10 +112,9 @@ def read_jobs(path: Path) -> list[Job]:
     return [Job(line, dict(zip_longest(columns, row, fillvalue=""))) for line, row in found]
 
 
-def batch_main(argv: Sequence[str]) -> int:
-    """Run `export3d batch` with these arguments."""
-    table = parse(BatchOptions, argv, command="batch").jobs
-    jobs = read_jobs(table)
+def run_jobs(options: BatchOptions) -> int:
+    """Run the rows, one after the other; the highest exit code of those that failed."""
+    table, jobs = options.jobs, read_jobs(options.jobs)
     from export3d.portrait import load_model
 
     load = lru_cache(maxsize=1)(load_model)  # rows with the same model, one after the other, share it
@@ -125,13 +123,13 @@ def batch_main(argv: Sequence[str]) -> int:
     for number, job in enumerate(jobs):
         Events.tell("progress", stage="jobs", done=number, total=len(jobs))
         try:
-            options = parse(AnimateOptions, job.argv(), command="animate", raising=True)
-            _refuse(options, outputs.setdefault(os.path.realpath(options.output), job.line), job.line)
+            job_options = parse(AnimateOptions, job.argv(), command="animate", raising=True)
+            _refuse(job_options, outputs.setdefault(os.path.realpath(job_options.output), job.line), job.line)
             if job.is_done():
                 skipped += 1
-                say(f"{options.output}: left as it is, newer than the files that it is made of", line=job.line)
+                say(f"{job_options.output}: left as it is, newer than the files that it is made of", line=job.line)
             else:
-                say(run(options, load=load, label=f"job {number + 1} of {len(jobs)}"), line=job.line)
+                say(run(job_options, load=load, label=f"job {number + 1} of {len(jobs)}"), line=job.line)
         except Export3DError as error:
             codes.append(error.exit_code)
             complain(f"{table}, line {job.line}, exit code {error.exit_code}: {error}", error.exit_code, line=job.line)
@@ -139,6 +137,9 @@ def batch_main(argv: Sequence[str]) -> int:
     counts = {"made": len(jobs) - skipped - len(codes), "skipped": skipped, "failed": len(codes)}
     say(f"{table}: " + ", ".join(f"{count} {name}" for name, count in counts.items()), **counts)
     return max(codes, default=0)
+
+
+batch_main = entry("batch", BatchOptions, run_jobs)
 
 
 def _refuse(options: AnimateOptions, first: int, line: int) -> None:

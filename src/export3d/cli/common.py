@@ -5,27 +5,88 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
+from functools import reduce
 from itertools import takewhile
+from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from export3d.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Bar
 
     from export3d.animation import VideoReport
     from export3d.animation.video_output import Progress
     from export3d.training.loop.run import Progress as LoopProgress
 
 Options = TypeVar("Options")
+Entry = Callable[[Sequence[str]], int]
 
 
-def parse(options: type[Options], argv: Sequence[str], *, command: str, raising: bool = False) -> Options:
+def entry(command: str, options: type[Options], run: Callable[..., str | int | None], *, typed: bool = False) -> Entry:
+    """What the `export3d` command calls with a command's words: options are read, `run` gets them.
+
+    Args:
+        run: gives the result line, an exit code other than 0, or None.
+        typed: `run` also gets the command as it was typed, for the files that say how they were made.
+    """
+
+    def main(argv: Sequence[str]) -> int:
+        chosen = parse(options, argv, command=command)
+        return _finished(run(chosen, _typed(command, argv)) if typed else run(chosen))
+
+    return main
+
+
+def entry_of_parts(
+    command: str,
+    parts: dict[str, tuple[type, Callable[..., str | int | None]]],
+    *,
+    typed: Sequence[str] = (),
+    pairs: bool = False,
+) -> Entry:
+    """The same for a command with subcommands: name -> its options and what runs it.
+
+    Args:
+        typed: subcommands that also get the command as it was typed.
+        pairs: see `parse`.
+    """
+    import tyro
+
+    kinds: Any = reduce(or_, (Annotated[kind, tyro.conf.subcommand(name)] for name, (kind, _) in parts.items()))
+
+    def main(argv: Sequence[str]) -> int:
+        options = parse(kinds, argv, command=command, pairs=pairs)
+        name, run = next((name, run) for name, (kind, run) in parts.items() if isinstance(options, kind))
+        return _finished(run(options, *([_typed(command, argv)] if name in typed else [])))
+
+    return main
+
+
+def _typed(command: str, argv: Sequence[str]) -> str:
+    return shlex.join(["export3d", command, *argv])
+
+
+def _finished(result: str | int | None) -> int:
+    if isinstance(result, str):
+        say(result)
+        return 0
+    return result or 0
+
+
+def parse(
+    options: type[Options], argv: Sequence[str], *, command: str, raising: bool = False, pairs: bool = False
+) -> Options:
     """Read a command's options; a wrong one is explained on stderr with the nearest name, exit code 2.
+
+    Args:
+        pairs: switches have a `--no-` form too.
 
     Raises:
         UsageError: A wrong option, with `raising` or `--json`: nothing is printed then.
@@ -39,7 +100,7 @@ def parse(options: type[Options], argv: Sequence[str], *, command: str, raising:
                 options,
                 args=list(argv),
                 prog=f"export3d {command}",
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+                config=(tyro.conf.OmitArgPrefixes, *(() if pairs else (tyro.conf.FlagCreatePairsOff,))),
             )
     except SystemExit as stop:
         # The words of the box that the parser drew, up to the line above its help.
@@ -62,6 +123,14 @@ class Events:
         return cls.on
 
 
+def _bar(console: Console, **how: Any) -> Bar:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Bar(*columns, console=console, **how)
+
+
 @contextmanager
 def progress_bar(label: str, total: int | None) -> Iterator[Progress]:
     """A progress bar on stderr; where stderr is not a terminal nothing is drawn."""
@@ -69,14 +138,11 @@ def progress_bar(label: str, total: int | None) -> Iterator[Progress]:
         yield lambda done: (Events.tell("progress", stage=label, done=done, total=total), None)[1]
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # A copy of the descriptor: the face tracker silences descriptor 2 itself for moments, and the bar with it.
     with os.fdopen(os.dup(2), "w", encoding="utf-8") as stream:
         console = Console(file=stream)
-        with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        with _bar(console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task(label, total=total)
             yield lambda done: bar.update(task, completed=done, total=max(done, total) if total else None)
 
@@ -84,12 +150,8 @@ def progress_bar(label: str, total: int | None) -> Iterator[Progress]:
 @contextmanager
 def stage_bars(console: Console, *, transient: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """One bar for each stage, told its name, how much is done, and how much there is."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=transient, disable=transient and not console.is_terminal) as bar:
-        tasks: dict[str, TaskID] = {}
+    with _bar(console, transient=transient, disable=transient and not console.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
 
         def tell(stage: str, done: int, total: int) -> None:
             if Events.tell("progress", stage=stage, done=done, total=total):
@@ -104,11 +166,7 @@ def stage_bars(console: Console, *, transient: bool = True) -> Iterator[Callable
 @contextmanager
 def training_display(console: Console, is_main: bool) -> Iterator[Callable[[LoopProgress], None]]:
     """A bar, messages and logged numbers of a training run in the main process, nothing in the others."""
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"))
-    bar = Bar(*columns, TimeRemainingColumn(), console=console, disable=not is_main)
+    bar = _bar(console, disable=not is_main)
     task = bar.add_task("training", total=1)
     shown: dict[str, float] = {}
 
@@ -189,10 +247,15 @@ def refuse_overwriting_inputs(output: Path, *inputs: Path) -> None:
             raise UsageError(f"{output}: the output would overwrite the input {given}. Choose another -o name.")
 
 
-def set_threads(threads: int) -> None:
-    """Let PyTorch use so many threads; 0 leaves its own choice."""
+def check_threads(threads: int) -> None:
+    """Raise a `UsageError` where no number of threads can be meant."""
     if threads < 0:
         raise UsageError(f"--threads must be 0 (automatic) or more; got {threads}.")
+
+
+def set_threads(threads: int) -> None:
+    """Let PyTorch use so many threads; 0 leaves its own choice."""
+    check_threads(threads)
     if threads:
         import torch
 

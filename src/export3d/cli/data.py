@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from export3d.checks import check_choice
-from export3d.cli.common import check_targets, parse, say, stage_bars
+from export3d.cli.common import check_targets, entry_of_parts, say, stage_bars
 from export3d.data import ClipDataset
 from export3d.data.check import check_dataset
 from export3d.data.export import export_clip
@@ -76,36 +75,7 @@ class ExportOptions:
     """Which frame becomes the picture."""
 
 
-DataOptions = (
-    Annotated[CheckOptions, tyro.conf.subcommand("check")]
-    | Annotated[ShowOptions, tyro.conf.subcommand("show")]
-    | Annotated[MergeOptions, tyro.conf.subcommand("merge")]
-    | Annotated[ExportOptions, tyro.conf.subcommand("export")]
-)
-
-
-def data_main(argv: Sequence[str]) -> None:
-    """Entry point of `export3d data`; `argv` without the words `export3d data`."""
-    options: CheckOptions | ShowOptions | MergeOptions | ExportOptions = parse(
-        DataOptions,  # type: ignore[arg-type]
-        argv,
-        command="data",
-    )
-    if isinstance(options, CheckOptions):
-        _check(options)
-    elif isinstance(options, ShowOptions):
-        _show(options)
-    elif isinstance(options, MergeOptions):
-        merged = merge_datasets(options.folders, options.output)
-        say(
-            f"{options.output}: {len(merged.clips)} clips in {len(merged.shards)} shards from {len(options.folders)} data sets."
-        )
-    else:
-        export_clip(ClipDataset(options.folder), options.clip, options.output, options.frame)
-        say(f"wrote {options.output}")
-
-
-def _check(options: CheckOptions) -> None:
+def _check(options: CheckOptions) -> str:
     with stage_bars(Console(stderr=True)) as tell:
         result = check_dataset(options.folder, every_frame=not options.quick, progress=tell)
     for problem in result.problems:
@@ -115,13 +85,13 @@ def _check(options: CheckOptions) -> None:
             f"{options.folder}: {len(result.problems)} problem(s) in {result.clips} clips; they are listed above."
         )
     extractor = describe_extractor(ClipDataset(options.folder).extractor)
-    say(
+    return (
         f"{options.folder}: {result.clips} clips, {result.frames} frames, {result.identities} identities, "
         f"extractor {extractor}: no problem found."
     )
 
 
-def _show(options: ShowOptions) -> None:
+def _show(options: ShowOptions) -> str:
     for name, value in (("--clips", options.clips), ("--columns", options.columns), ("--tile", options.tile)):
         if value < 1:
             raise UsageError(f"{name}: expected at least 1; got {value}.")
@@ -135,4 +105,24 @@ def _show(options: ShowOptions) -> None:
         draw=not options.plain,
     )
     write_sheet(options.output, sheet)
-    say(f"wrote {options.output}")
+    return f"wrote {options.output}"
+
+
+def _merge(options: MergeOptions) -> str:
+    merged = merge_datasets(options.folders, options.output)
+    made = f"{len(merged.clips)} clips in {len(merged.shards)} shards"
+    return f"{options.output}: {made} from {len(options.folders)} data sets."
+
+
+def _export(options: ExportOptions) -> str:
+    export_clip(ClipDataset(options.folder), options.clip, options.output, options.frame)
+    return f"wrote {options.output}"
+
+
+PARTS = {
+    "check": (CheckOptions, _check),
+    "show": (ShowOptions, _show),
+    "merge": (MergeOptions, _merge),
+    "export": (ExportOptions, _export),
+}
+data_main = entry_of_parts("data", PARTS)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from export3d.cli.common import parse, pick_device, progress_bar, result_line, say, set_threads
+from export3d.cli.common import entry, progress_bar, result_line, say
+from export3d.cli.network import NetworkOptions
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
 from export3d.errors import UsageError
 from export3d.files import make_folder
@@ -34,32 +34,19 @@ class DemoOptions:
     portrait: int = 1
     """Number of the bundled sample portrait."""
 
-    model: str | None = None
-    """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
-
     size: int = 256
     """Height of the videos in pixels."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network runs; auto takes a CUDA GPU where there is one."""
 
     exact: bool = False
     """Render every sample of every ray, as training and evaluation do: slower, and hardly to be told apart."""
 
-    threads: int = 0
-    """Threads for network and encoder; 0 is automatic."""
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    """Which model, and where it runs."""
 
     provenance: ProvenanceOptions = field(
         default_factory=lambda: ProvenanceOptions(label="AI-generated", consent="A sample that comes with Export3D.")
     )
     """Label, mark, signed manifest, consent, allowed portraits."""
-
-
-def demo_main(argv: Sequence[str]) -> int:
-    """Run `export3d demo` with these arguments."""
-    options = parse(DemoOptions, argv, command="demo")
-    run(options)
-    return 0
 
 
 def sample_portraits() -> list[Path]:
@@ -76,27 +63,28 @@ def run(options: DemoOptions) -> None:
     """Make the three files and print one line for each."""
     from export3d.animation import Animator
     from export3d.animation.targets import check_target
-    from export3d.portrait import load_model
     from export3d.tracking import Tracker
     from export3d.training.loop.memory import keep_freed_memory
 
     source, driving = _samples(options.portrait)
     make_folder(options.output)
     check_target(options.output / "animated.mp4")
-    set_threads(options.threads)
     keep_freed_memory()
-    allowed = allowed_sources(options.provenance)
+    allowed = allowed_sources(options.provenance.allow)
     beside = start_finish(  # camera pictures beside generated ones
-        options.provenance, source=source, drivers=[driving], model=options.model, composite=True
+        options.provenance, source=source, drivers=[driving], model=options.network.model, composite=True
     )
-    finish = start_finish(options.provenance, source=source, model=options.model)
-    model = load_model(options.model, device=pick_device(options.device))
+    finish = start_finish(options.provenance, source=source, model=options.network.model)
+    model = options.network.load()
     with Tracker(choice="largest", size=model.config.image_size) as tracker:
         animator = Animator(model, tracker, exact=options.exact, allowed=allowed, detail=options.size)
         animator.portrait(source)
         _animate(animator, driving, options, beside)
         _turn(animator, options, finish)
     warn_of_missing_manifest(finish)
+
+
+demo_main = entry("demo", DemoOptions, run)
 
 
 def _samples(number: int) -> tuple[Path, Path]:
@@ -128,7 +116,7 @@ def _animate(animator: Animator, driving: Path, options: DemoOptions, finish: Fi
                 animator,
                 driver,
                 options.output / "animated.mp4",
-                video=VideoOptions(size=options.size, side_by_side=True, threads=options.threads),
+                video=VideoOptions(size=options.size, side_by_side=True, threads=options.network.threads),
                 motion=TransferOptions(),
                 finish=finish,
                 progress=progress,
@@ -152,7 +140,7 @@ def _turn(animator: Animator, options: DemoOptions, finish: Finish) -> None:
             animator,
             options.output / "orbit.mp4",
             orbit=path,
-            video=VideoOptions(size=options.size, threads=options.threads),
+            video=VideoOptions(size=options.size, threads=options.network.threads),
             fps=FRAME_RATE,
             with_depth=True,
             finish=finish,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from export3d.cli.common import parse, pick_device, progress_bar, say, set_threads
+from export3d.cli.common import entry, pick_device, progress_bar, say, set_threads
+from export3d.cli.network import NetworkOptions
 from export3d.errors import UsageError
 from export3d.files import make_folder
 
@@ -37,8 +37,6 @@ class EvaluateOptions:
     """Data set with the test clips: prepared videos or synthetic heads."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for table.md, table.json, frames.csv and pairs.json. The same command goes on where it was stopped."""
-    model: str | None = None
-    """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
     predictions: Path | None = None
     """Frames of another method, instead of a model: same/CLIP/000000.png, cross/SOURCE--by--DRIVING/000000.png."""
     split: Literal["train", "val", "test", "all"] = "test"
@@ -68,19 +66,11 @@ class EvaluateOptions:
     """Keep the frames in OUTPUT/frames, in the layout that --predictions reads."""
     seed: int = 0
     """Seed of the source frames and of the bootstrap."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs."""
-    threads: int = 0
-    """Threads of the network; 0 is automatic."""
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    """Which model, and where it runs."""
 
 
-def evaluate_main(argv: Sequence[str]) -> int:
-    """Run `export3d evaluate` with these arguments."""
-    run(parse(EvaluateOptions, argv, command="evaluate"), ["export3d", "evaluate", *argv])
-    return 0
-
-
-def run(options: EvaluateOptions, command: list[str]) -> None:
+def run(options: EvaluateOptions, command: str) -> None:
     """Evaluate, print the tables, write the files."""
     from export3d.data import ClipDataset
     from export3d.evaluation.metrics.bootstrap import DRAWS
@@ -91,7 +81,7 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
     from export3d.files import write_atomically
 
     _check(options)
-    set_threads(options.threads)
+    set_threads(options.network.threads)
     dataset = ClipDataset(options.data, split=None if options.split == "all" else options.split)
     if options.backends_only:
         _measure_backends(options, command, dataset)
@@ -140,8 +130,11 @@ def run(options: EvaluateOptions, command: list[str]) -> None:
     say(f"{folder}: table.md, table.json, frames.csv, pairs.json; {len(pairs)} pairs, {result.resumed} from before")
 
 
+evaluate_main = entry("evaluate", EvaluateOptions, run, typed=True)
+
+
 def _check(options: EvaluateOptions) -> None:
-    if options.model is not None and options.predictions is not None:
+    if options.network.model is not None and options.predictions is not None:
         raise UsageError("evaluate: give --model or --predictions, not both.")
     if options.clips is not None and options.clips < 1:
         raise UsageError(f"--clips must be at least 1; got {options.clips}.")
@@ -149,7 +142,7 @@ def _check(options: EvaluateOptions) -> None:
         raise UsageError("evaluate: LPIPS needs both files; give --lpips-vgg and --lpips-heads, or neither.")
 
 
-def _measure_backends(options: EvaluateOptions, command: list[str], dataset: ClipDataset) -> None:
+def _measure_backends(options: EvaluateOptions, command: str, dataset: ClipDataset) -> None:
     from export3d.evaluation.metrics.backend_accuracy import measure_backends
     from export3d.files import write_json
 
@@ -184,12 +177,11 @@ def _maker(options: EvaluateOptions, dataset: ClipDataset, pairs: list[Pair]) ->
 
     if options.predictions is not None:
         return PredictedFrames(options.predictions, dataset, pairs)
-    from export3d.data.manifest import file_sha256
-    from export3d.portrait import load_model
+    from export3d.files import file_sha256
     from export3d.portrait.loading import checkpoint_path
 
-    model = load_model(options.model, device=pick_device(options.device))
-    path = checkpoint_path(options.model)
+    model = options.network.load()
+    path = checkpoint_path(options.network.model)
     return ModelFrames(model, dataset, {"name": path.name, "sha256": file_sha256(path)})
 
 
@@ -199,22 +191,22 @@ def _backends(options: EvaluateOptions) -> AbstractContextManager[Backends]:
     return open_backends(
         options.landmarks,
         options.identity,
-        device=pick_device(options.device),
+        device=pick_device(options.network.device),
         deep3d_checkpoint=options.deep3d_checkpoint,
         lpips=(options.lpips_vgg, options.lpips_heads) if options.lpips_vgg and options.lpips_heads else None,
     )
 
 
-def _facts(options: EvaluateOptions, command: list[str], dataset: ClipDataset, backends: Backends) -> dict[str, Any]:
+def _facts(options: EvaluateOptions, command: str, dataset: ClipDataset, backends: Backends) -> dict[str, Any]:
     import numpy as np
     import torch
 
     from export3d import __version__
-    from export3d.data.manifest import MANIFEST_NAME, file_sha256
-    from export3d.files import measured_now
+    from export3d.data.manifest import MANIFEST_NAME
+    from export3d.files import file_sha256, measured_now
 
     return {
-        "command": " ".join(command),
+        "command": command,
         "commit": measured_now()["commit"],
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seed": options.seed,

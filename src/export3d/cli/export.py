@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from export3d.cli.common import parse, say
+from export3d.cli.common import entry
 from export3d.errors import UsageError
 from export3d.files import make_folder
 
@@ -29,12 +28,6 @@ class ExportOptions:
 
     size: int = 512
     """Side of the pictures in pixels, even; they have the photo's own detail."""
-
-
-def export_main(argv: Sequence[str]) -> int:
-    """Run `export3d export` with these arguments."""
-    say(run(parse(ExportOptions, argv, command="export")))
-    return 0
 
 
 def run(options: ExportOptions) -> str:
@@ -68,6 +61,9 @@ def run(options: ExportOptions) -> str:
     shutil.copyfile(example, options.output / "example.py")
     shutil.copyfile(sample_portraits()[0], options.output / "portrait.png")
     return f"{options.output}: {len(graphs)} graphs, pictures of {options.size}x{options.size}; try example.py"
+
+
+export_main = entry("export", ExportOptions, run)
 
 
 README = """# Export3D's portrait model as ONNX graphs

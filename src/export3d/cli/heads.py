@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from export3d.cli.common import Events, check_targets, say, stage_bars
+from export3d.cli.common import Events, check_targets, entry_of_parts, say, stage_bars
 from export3d.data.tar_members import encode_image
 from export3d.errors import UsageError
 from export3d.files import make_folder, measured_now, write_atomically, write_json
@@ -84,46 +83,16 @@ class SheetOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EntanglementOptions:
+class EntanglementOptions(EntanglementConfig):
     """Measure how much identity the extractor's beta-hat carries, and how well it tells the true expression."""
 
     output: Output = Path("results/entanglement.json")
     """JSON to write: the table with the command, the seed and the date."""
-    identities: int = 60
-    """Test identities."""
-    frames: int = 40
-    """Frames of each clip, at 25 fps."""
-    train_identities: int = 200
-    """Train identities on which the regression to the true expression is learned."""
-    seed: int = 0
-    """Which identities of the splits."""
     head_model: Path | None = None
     """As in `heads render`."""
 
 
-HeadsOptions = (
-    Annotated[RenderOptions, tyro.conf.subcommand("render")]
-    | Annotated[SheetOptions, tyro.conf.subcommand("sheet")]
-    | Annotated[EntanglementOptions, tyro.conf.subcommand("entanglement")]
-    | Annotated[ImportOptions, tyro.conf.subcommand("import")]
-)
-
-
-def heads_main(argv: list[str]) -> int:
-    """Entry point of `export3d heads`; `argv` without the words `export3d heads`."""
-    options = tyro.cli(HeadsOptions, args=argv, prog="export3d heads")  # type: ignore[arg-type]
-    if isinstance(options, RenderOptions):
-        _render(options)
-    elif isinstance(options, SheetOptions):
-        _sheet(options)
-    elif isinstance(options, EntanglementOptions):
-        _entanglement(options, argv)
-    else:
-        _import(options)
-    return 0
-
-
-def _render(options: RenderOptions) -> None:
+def _render(options: RenderOptions) -> str:
     frames = options.frames
     if frames is None:
         frames = 16 if options.motion_file is None else len(from_csv(options.motion_file))
@@ -141,7 +110,7 @@ def _render(options: RenderOptions) -> None:
             on_progress=lambda stage, done, total: tell(names[stage], done, total),
         )
     size_mb = sum(shard.bytes for shard in manifest.shards) / 1e6
-    say(
+    return (
         f"{options.output}: {len(manifest.clips)} clips of {frames} frames, {options.size} px, "
         f"{len(manifest.shards)} shards, {size_mb:.1f} MB."
     )
@@ -171,13 +140,12 @@ def _sheet(options: SheetOptions) -> None:
         say(spread_report(seeds, appearance))
 
 
-def _entanglement(options: EntanglementOptions, argv: list[str]) -> None:
-    config = EntanglementConfig(**{field.name: getattr(options, field.name) for field in fields(EntanglementConfig)})
+def _entanglement(options: EntanglementOptions, typed: str) -> str:
     head = load_head(options.head_model)
     extractor = LinearExtractor.build(head)
     console = Console(soft_wrap=True, quiet=Events.on)
     with console.status("fitting the linear head model to landmarks"):
-        rows = measure_entanglement(head, extractor, config)
+        rows = measure_entanglement(head, extractor, options)
     table = Table("beta", "resting faces", "id share", "1-NN id", "R2", "R2 in clips", "R2 12 modes")
     for row in rows:
         shares = (row.expression_r2, row.expression_r2_within_clips, row.expression_r2_leading_modes)
@@ -190,24 +158,33 @@ def _entanglement(options: EntanglementOptions, argv: list[str]) -> None:
         )
     console.print(table)
     result = {
-        "command": shlex.join(["export3d", "heads", *argv]),
+        "command": typed,
         **measured_now(),
         "head": head.name,
         "extractor": extractor.info,
         "noise_px": extractor.config.noise_px,
-        "settings": asdict(config),
-        "chance_of_1_nn": 1.0 / config.identities,
+        "settings": {field.name: getattr(options, field.name) for field in fields(EntanglementConfig)},
+        "chance_of_1_nn": 1.0 / options.identities,
         "rows": [asdict(row) for row in rows],
     }
     make_folder(options.output.parent)
     write_json(options.output, result)
-    say(f"{options.output}: written; chance of 1-NN is {1.0 / config.identities:.3f}.")
+    return f"{options.output}: written; chance of 1-NN is {1.0 / options.identities:.3f}."
 
 
-def _import(options: ImportOptions) -> None:
+def _import(options: ImportOptions) -> str:
     head = head_from_ict_folder(options.path)
     write_head(options.output, head)
-    say(
+    return (
         f"{options.output}: {len(head.vertices)} vertices, {len(head.identity_basis)} identity and "
         f"{len(head.expression_basis)} expression modes. Use it with --head-model, or set EXPORT3D_HEAD_MODEL to it."
     )
+
+
+PARTS = {
+    "render": (RenderOptions, _render),
+    "sheet": (SheetOptions, _sheet),
+    "entanglement": (EntanglementOptions, _entanglement),
+    "import": (ImportOptions, _import),
+}
+heads_main = entry_of_parts("heads", PARTS, pairs=True, typed=("entanglement",))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from export3d.cli.common import parse, say
+from export3d.cli.common import entry
 from export3d.errors import CheckpointError
 
 PACKAGES = {
@@ -48,12 +47,13 @@ class InfoOptions:
     """Print JSON instead of text."""
 
 
-def info_main(argv: Sequence[str]) -> int:
-    """Run `export3d info` with these arguments."""
-    options = parse(InfoOptions, argv, command="info")
+def run(options: InfoOptions) -> str:
+    """What is shown, as text or JSON."""
     facts = collect(options)
-    say(json.dumps(facts, indent=2) if options.json else as_text(facts))
-    return 0
+    return json.dumps(facts, indent=2) if options.json else as_text(facts)
+
+
+info_main = entry("info", InfoOptions, run)
 
 
 def collect(options: InfoOptions) -> dict:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from export3d.cli.common import parse, say, set_threads
+from export3d.cli.common import entry, say, set_threads
 from export3d.errors import DataError, UsageError
 from export3d.reading import read_log
 
@@ -52,25 +50,13 @@ class MeasureOptions:
     """Threads; 0 is automatic."""
 
 
-def measure_expression_main(argv: Sequence[str]) -> int:
-    """Run `export3d measure-expression` with these arguments."""
-    options = parse(MeasureOptions, argv, command="measure-expression")
-    run(options, shlex.join(["export3d", "measure-expression", *argv]))
-    return 0
-
-
 def run(options: MeasureOptions, command: str) -> None:
     """Measure, print the table, write what was asked for."""
     from export3d.data import ClipDataset
-    from export3d.data.manifest import file_sha256
     from export3d.evaluation.scores import expression_content as content
-    from export3d.files import measured_now, write_json
+    from export3d.files import file_sha256, measured_now, write_json
     from export3d.heads.clips.extractor import NUM_EXPRESSION
-    from export3d.training.phases.pretrain_files import (
-        FACE_NETWORK_FILE,
-        check_space,
-        load_face_network,
-    )
+    from export3d.training.phases.pretrain_files import FACE_NETWORK_FILE, check_space, load_face_network
 
     if options.figure is not None and options.figure.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"--figure: expected a .png or .jpg name; got {options.figure}.")
@@ -117,6 +103,9 @@ def run(options: MeasureOptions, command: str) -> None:
         say(f"wrote {options.output}")
 
 
+measure_expression_main = entry("measure-expression", MeasureOptions, run, typed=True)
+
+
 def _file(path: Path) -> Path:
     """The file that holds the encoder."""
     from export3d.training.phases.pretrain_files import EXPRESSION_FILE
@@ -141,7 +130,7 @@ def _draw(path: Path | None, sample: ExpressionSample, coefficients: Any, people
     if path is None:
         return None
     shown = sample.first(people)
-    picture, _ = tsne_figure(shown, coefficients[sample.identity < people])
+    picture = tsne_figure(shown, coefficients[sample.identity < people])
     write_sheet(path, picture)
     say(f"wrote {path}")
     return {"people": shown.identities, "frames": len(shown.beta)}

@@ -3,57 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from export3d.cli.common import (
-    check_targets,
-    parse,
-    pick_device,
-    progress_bar,
-    refuse_overwriting_inputs,
-    say,
-    set_threads,
-)
-from export3d.cli.provenance import allowed_sources
+from export3d.cli.common import check_targets, entry, progress_bar, refuse_overwriting_inputs
+from export3d.cli.network import PhotoOptions
 from export3d.errors import UsageError
-from export3d.provenance import ProvenanceOptions
-
-if TYPE_CHECKING:
-    from export3d.animation import Animator
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Portrait:
-    source: Path
-    """Photo of the person; one face, roughly frontal."""
-
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """What to write."""
-
-    model: str | None = None
-    """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
-
-    face: str | None = None
-    """Which face of the portrait: largest, left, right, or a number (0 is the leftmost)."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network runs; auto takes a CUDA GPU where there is one."""
-
-    threads: int = 0
-    """Threads of the network; 0 is automatic."""
-
+class _MeasuredOptions(PhotoOptions):
     allow: Annotated[Path | None, tyro.conf.arg(aliases=["--provenance.allow"])] = None
     """Folder of the only portraits that may be used, or a file of their SHA-256 sums."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeshOptions(_Portrait):
+class MeshOptions(_MeasuredOptions):
     """Write the head of a portrait as a closed mesh: .glb (textured with the photo), .ply or .obj (coloured vertices)."""
 
     shapes: bool = False
@@ -64,24 +32,12 @@ class MeshOptions(_Portrait):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthOptions(_Portrait):
+class DepthOptions(_MeasuredOptions):
     """Write the distance of a portrait's head from the camera: .npy (cm, NaN where there is no head) or .png (16 bits,
     tenths of a millimetre, 0 where there is no head)."""
 
     size: int = 256
     """Height and width of the result."""
-
-
-def mesh_main(argv: Sequence[str]) -> int:
-    """Run `export3d mesh` with these arguments."""
-    say(run_mesh(parse(MeshOptions, argv, command="mesh")))
-    return 0
-
-
-def depth_main(argv: Sequence[str]) -> int:
-    """Run `export3d depth` with these arguments."""
-    say(run_depth(parse(DepthOptions, argv, command="depth")))
-    return 0
 
 
 def run_mesh(options: MeshOptions) -> str:
@@ -94,8 +50,10 @@ def run_mesh(options: MeshOptions) -> str:
         raise UsageError(f"--shapes needs a .glb file, which alone can hold morph targets; got {options.output}.")
     if not 32 <= options.resolution <= 512:
         raise UsageError(f"--resolution must be 32 to 512; got {options.resolution}.")
-    with _encoded(options) as animator, progress_bar("mesh", None) as progress:
-        model, subject = animator.model, animator.subject
+    refuse_overwriting_inputs(options.output, options.source)
+    model = options.network.load()
+    with options.animator(model, options.allow, exact=True) as animator, progress_bar("mesh", None) as progress:
+        subject = animator.subject
         assert subject is not None
         how = {"landmarks": subject.landmarks, "shapes": options.shapes, "resolution": options.resolution}
         seen = subject.seen(animator.image_size)
@@ -112,14 +70,18 @@ def run_depth(options: DepthOptions) -> str:
     from export3d.camera import Camera
     from export3d.files import write_atomically
     from export3d.mesh.files import METRES
+    from export3d.portrait import drivable
 
     check_targets((options.output, ".png", ".npy"))
     if not 16 <= options.size <= 1024:
         raise UsageError(f"--size must be 16 to 1024; got {options.size}.")
-    with _encoded(options) as animator, torch.inference_mode():
+    refuse_overwriting_inputs(options.output, options.source)
+    with options.animator(options.network.load(), options.allow, exact=True) as animator, torch.inference_mode():
         assert animator.subject is not None
-        camera = Camera.from_vector(torch.from_numpy(animator.subject.camera)[None]).to(animator.device)
-        met = animator.rays(animator.subject.state, camera, options.size)
+        subject, calls = animator.subject, drivable(animator.model)
+        driven = calls.drive(subject.code, subject.state.to(animator.device))
+        camera = Camera.of_array(subject.camera).to(animator.device)
+        met = calls.render(driven, camera, raw_size=options.size)
     depth = 100.0 * METRES * met.depth[0, 0].cpu().numpy()
     depth = np.where(met.opacity[0, 0].cpu().numpy() > 0.5, depth, np.nan).astype(np.float32)
     content = io.BytesIO()
@@ -132,18 +94,5 @@ def run_depth(options: DepthOptions) -> str:
     return f"{options.output}: {options.size}x{options.size}, {near:.1f} to {far:.1f} cm from the camera"
 
 
-@contextmanager
-def _encoded(options: _Portrait) -> Iterator[Animator]:
-    """An animator that has the portrait."""
-    from export3d.animation import Animator
-    from export3d.portrait import load_model
-    from export3d.tracking import Tracker
-
-    set_threads(options.threads)
-    refuse_overwriting_inputs(options.output, options.source)
-    allowed = allowed_sources(ProvenanceOptions(allow=options.allow))
-    model = load_model(options.model, device=pick_device(options.device))
-    with Tracker(choice=options.face, size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker, allowed=allowed, exact=True)
-        animator.portrait(options.source)
-        yield animator
+mesh_main = entry("mesh", MeshOptions, run_mesh)
+depth_main = entry("depth", DepthOptions, run_depth)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import tyro
 
 from export3d.checks import check_choice
-from export3d.cli.common import parse, say
+from export3d.cli.common import entry_of_parts
 from export3d.downloads import CATALOGUE, Download, fetch, place_of
 
 
@@ -29,21 +27,17 @@ class GetCommand:
     """Fetch it even where a good one lies in the cache."""
 
 
-ModelsCommand = (
-    Annotated[ListCommand, tyro.conf.subcommand("list")] | Annotated[GetCommand, tyro.conf.subcommand("get")]
-)
+def _list(_: ListCommand) -> str:
+    return "\n\n".join(describe(entry) for entry in CATALOGUE.values())
 
 
-def models_main(argv: Sequence[str]) -> int:
-    """Run `export3d models` with these arguments."""
-    options: ListCommand | GetCommand = parse(ModelsCommand, argv, command="models")  # type: ignore[arg-type]
-    if isinstance(options, GetCommand):
-        name = check_choice("export3d models get", options.name, tuple(CATALOGUE))
-        path, source = fetch(CATALOGUE[name], again=options.again)
-        say(f"{path}: {path.stat().st_size} bytes, checksum right, from {source}")
-    else:
-        say("\n\n".join(describe(entry) for entry in CATALOGUE.values()))
-    return 0
+def _get(options: GetCommand) -> str:
+    name = check_choice("export3d models get", options.name, tuple(CATALOGUE))
+    path, source = fetch(CATALOGUE[name], again=options.again)
+    return f"{path}: {path.stat().st_size} bytes, checksum right, from {source}"
+
+
+models_main = entry_of_parts("models", {"list": (ListCommand, _list), "get": (GetCommand, _get)})
 
 
 def describe(entry: Download) -> str:

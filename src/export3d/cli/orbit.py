@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -10,33 +9,20 @@ from typing import Annotated, Literal
 
 import tyro
 
-from export3d.cli.common import (
-    parse,
-    pick_device,
-    progress_bar,
-    refuse_overwriting_inputs,
-    result_line,
-    say,
-    set_threads,
-)
-from export3d.cli.extractor import ExtractorOptions, open_tracker
-from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
+from export3d.cli.common import entry, progress_bar, refuse_overwriting_inputs, result_line
+from export3d.cli.network import PhotoOptions
+from export3d.cli.provenance import start_finish, warn_of_missing_manifest
+from export3d.cli.pytorch import import_pytorch
 from export3d.errors import UsageError
 from export3d.provenance import ProvenanceOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrbitCommand:
+class OrbitCommand(PhotoOptions):
     """Turn the head of a portrait: new views of one photo, its own expression kept."""
-
-    source: Path
-    """Photo of the person; one face, roughly frontal."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """What to write: .mp4, .mov, .mkv or .m4v for a video, .png or .jpg for the first view."""
-
-    model: str | None = None
-    """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
 
     depth: bool = False
     """Show the depth next to the picture: light is near, dark is far."""
@@ -56,45 +42,26 @@ class OrbitCommand:
     fps: int = 25
     """Frames per second."""
 
-    face: str | None = None
-    """Which face of the portrait: largest, left, right, or a number (0 is the leftmost)."""
-
     size: int | None = None
     """Height of the video in pixels; the model's own size when left out."""
 
     crf: int = 18
     """Quality of the video: 0 is lossless, 51 the worst."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network runs; auto takes a CUDA GPU where there is one."""
-
     exact: bool = False
     """Render every sample of every ray, as training and evaluation do: slower, and hardly to be told apart."""
-
-    threads: int = 0
-    """Threads for network and encoder; 0 is automatic."""
-
-    reads: ExtractorOptions = field(default_factory=ExtractorOptions)
-    """What reads beta off a face."""
 
     provenance: ProvenanceOptions = field(default_factory=ProvenanceOptions)
     """Label, mark, signed manifest, consent, allowed portraits."""
 
 
-def orbit_main(argv: Sequence[str]) -> int:
-    """Run `export3d orbit` with these arguments."""
-    options = parse(OrbitCommand, argv, command="orbit")
-    say(run(options))
-    return 0
-
-
 def run(options: OrbitCommand) -> str:
     """Turn the head as asked; returns the result line."""
     # Imported here: `export3d orbit --help` should not wait for PyTorch.
-    from export3d.animation import Animator, VideoOptions, orbit_video
+    import_pytorch()
+    from export3d.animation import VideoOptions, orbit_video
     from export3d.animation.paths import OrbitOptions
     from export3d.animation.targets import check_target
-    from export3d.portrait import load_model
     from export3d.training.loop.memory import keep_freed_memory
 
     if not 1 <= options.fps <= 240 or not 0 < options.seconds <= 3600:
@@ -107,17 +74,13 @@ def run(options: OrbitCommand) -> str:
         pitch_deg=options.pitch_deg,
         num_frames=max(1, round(options.seconds * options.fps)),
     )
-    video = VideoOptions(size=options.size, crf=options.crf, threads=options.threads)
-    set_threads(options.threads)
+    video = VideoOptions(size=options.size, crf=options.crf, threads=options.network.threads)
     keep_freed_memory()
     check_target(options.output)
     refuse_overwriting_inputs(options.output, options.source)
-    allowed = allowed_sources(options.provenance)
-    finish = start_finish(options.provenance, source=options.source, model=options.model)
-    model = load_model(options.model, device=pick_device(options.device))
-    with open_tracker(options.reads, model, options.face) as tracker:
-        animator = Animator(model, tracker, exact=options.exact, allowed=allowed, detail=options.size)
-        animator.portrait(options.source)
+    finish = start_finish(options.provenance, source=options.source, model=options.network.model)
+    how = {"exact": options.exact, "detail": options.size}
+    with options.animator(options.network.load(), options.provenance.allow, **how) as animator:
         with progress_bar("turning", orbit.num_frames) as progress:
             report = orbit_video(
                 animator,
@@ -131,3 +94,6 @@ def run(options: OrbitCommand) -> str:
             )
     warn_of_missing_manifest(finish)
     return result_line(report)
+
+
+orbit_main = entry("orbit", OrbitCommand, run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from export3d.cli.common import parse, say, stage_bars
+from export3d.cli.common import entry, say, stage_bars
 from export3d.downloads import FACE_LANDMARKER
 from export3d.errors import UsageError
 from export3d.preprocess import PrepareOptions, RunOptions, find_inputs, prepare
@@ -40,9 +39,8 @@ class PrepareCommand:
     options: Annotated[PrepareOptions, tyro.conf.arg(name="")] = field(default_factory=PrepareOptions)
 
 
-def prepare_main(argv: Sequence[str]) -> None:
-    """Entry point of `export3d prepare`."""
-    command = parse(PrepareCommand, argv, command="prepare")
+def run(command: PrepareCommand) -> str:
+    """Prepare, or only list, as asked; returns the result line."""
     if command.workers is not None and command.workers < 0:
         raise UsageError(f"--workers: expected 0 or more; got {command.workers}.")
     if command.workers is not None and command.ray is not None:
@@ -54,8 +52,7 @@ def prepare_main(argv: Sequence[str]) -> None:
     if options.face_landmarker is None and named:  # so that a rerun without the variable is refused
         options = replace(options, face_landmarker=Path(named))
     if command.dry_run:
-        _list(command)
-        return
+        return _list(command)
     workers = command.workers if command.workers is not None else len(os.sched_getaffinity(0))
     with stage_bars(Console(stderr=True)) as tell:
         report = prepare(
@@ -66,7 +63,10 @@ def prepare_main(argv: Sequence[str]) -> None:
             clips_per_shard=command.clips_per_shard,
             progress=lambda step, done, total, what: tell(step, done, total),
         )
-    say(_summary(report, command.output))
+    return _summary(report, command.output)
+
+
+prepare_main = entry("prepare", PrepareCommand, run)
 
 
 def _summary(report: Report, folder: Path) -> str:
@@ -77,11 +77,11 @@ def _summary(report: Report, folder: Path) -> str:
     )
 
 
-def _list(command: PrepareCommand) -> None:
+def _list(command: PrepareCommand) -> str:
     found = find_inputs(list(command.inputs), command.options)
     for job in found.jobs:
         cuts = f"  {len(job.cuts)} cuts" if len(job.cuts) > 1 else ""
         say(f"{job.source}{cuts}")
     for loss in found.losses:
         say(f"{loss.source}: {loss.reason}")
-    say(f"{len(found.jobs)} videos, {len(found.losses)} lost, {len(found.ignored)} other files")
+    return f"{len(found.jobs)} videos, {len(found.losses)} lost, {len(found.ignored)} other files"

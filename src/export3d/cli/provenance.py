@@ -33,11 +33,7 @@ def start_finish(
 
     consent = find_consent(options)
     facts = Facts(
-        source=source,
-        drivers=tuple(drivers),
-        model=checkpoint_path(model),
-        consent=consent or "",
-        composite=composite,
+        source=source, drivers=tuple(drivers), model=checkpoint_path(model), consent=consent or "", composite=composite
     )
     return Finish(options, facts)
 
@@ -58,11 +54,11 @@ def find_consent(options: ProvenanceOptions) -> str | None:
     return answer
 
 
-def allowed_sources(options: ProvenanceOptions) -> AllowedSources | None:
+def allowed_sources(allow: Path | None) -> AllowedSources | None:
     """The portraits of --allow; None where all may be animated."""
     from export3d.provenance import AllowedSources
 
-    return None if options.allow is None else AllowedSources.load(options.allow)
+    return None if allow is None else AllowedSources.load(allow)
 
 
 def warn_of_missing_manifest(finish: Finish) -> None:

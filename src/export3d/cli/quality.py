@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from export3d.cli.common import check_targets, parse, progress_bar, say, set_threads
+from export3d.cli.common import check_targets, entry, progress_bar, say, set_threads
 from export3d.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -54,20 +53,12 @@ class QualityOptions:
     """Threads of the network; 0 is automatic."""
 
 
-def quality_main(argv: Sequence[str]) -> int:
-    """Run `export3d quality` with these arguments."""
-    options = parse(QualityOptions, argv, command="quality")
-    run(options, ["export3d", "quality", *argv])
-    return 0
-
-
-def run(options: QualityOptions, command: list[str]) -> None:
+def run(options: QualityOptions, command: str) -> None:
     """Score, print the table, write what was asked for."""
     from export3d.data import ClipDataset
-    from export3d.data.manifest import file_sha256
     from export3d.evaluation.figures.sheets import same_identity_sheet
     from export3d.evaluation.scores.synthetic import score_synthetic
-    from export3d.files import measured_now, write_json
+    from export3d.files import file_sha256, measured_now, write_json
     from export3d.images import write_sheet
     from export3d.portrait.loading import checkpoint_path, load_model
 
@@ -105,7 +96,7 @@ def run(options: QualityOptions, command: list[str]) -> None:
             say(f"{name:20s}" + "".join(f"{angle:>8s} {value:.2f} dB" for angle, value in row.items()))
     if options.output is not None:
         facts = {
-            **{"command": " ".join(command), **measured_now(), "clips": clips, "seed": options.seed},
+            **{"command": command, **measured_now(), "clips": clips, "seed": options.seed},
             "model": checkpoint_path(options.model).name,
             "weights_sha256": file_sha256(checkpoint_path(options.model)),
             "size": options.size or model.config.image_size,
@@ -120,6 +111,9 @@ def run(options: QualityOptions, command: list[str]) -> None:
         sheet = same_identity_sheet(model, dataset, clips=options.rows, seed=options.seed)
         write_sheet(options.sheet, sheet)
         say(f"wrote {options.sheet}")
+
+
+quality_main = entry("quality", QualityOptions, run, typed=True)
 
 
 def _print_table(scores: dict[str, SyntheticScores]) -> None:

@@ -5,82 +5,39 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
-import tyro
-
-from export3d.cli.common import parse, pick_device, progress_bar, say, set_threads
+from export3d.cli.common import entry, pick_device, progress_bar, say, set_threads
 from export3d.errors import UsageError
+from export3d.reproduce.settings import STAGES, Reporter, Settings, Stage, Stopped
 
 if TYPE_CHECKING:
     from export3d.reproduce.scores import OpenBackends
-    from export3d.reproduce.settings import Reporter, Settings
-
-Stage = Literal["data", "pretrain", "train", "evaluate", "figures", "page"]
-Variant = Literal["full", "direct-3dmm", "e2e-lebs-n25", "e2e-lebs-n10", "e2e-lebs-n5", "cross-attention"]
 
 STOPPED_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "max_minutes": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReproduceOptions:
+class ReproduceOptions(Settings):
     """Train every variant of Tables 3 and 4 on the same clips, score and draw them, and write their tables.
 
     Each stage goes on where it was stopped and is skipped when it is finished: give the same command again.
     """
 
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder WORK for clips, runs and scores."""
-    scale: Literal["small", "paper-small", "smoke"] = "small"
-    """Preset and sizes. paper-small is the budget of docs/paper_results.md; smoke shows in a minute that all
-    stages work; its numbers mean nothing."""
-    stages: tuple[Stage, ...] = ("data", "pretrain", "train", "evaluate", "figures", "page")
+    stages: tuple[Stage, ...] = STAGES
     """Which stages to do; they are done in this order."""
-    variants: tuple[Variant, ...] = get_args(Variant)
-    """Which variants to train, score and draw; with none after it, the main table and its figures alone. Tables are made of
-    all that have been scored."""
-    samples: int = 0
-    """Training samples of each variant; 0 takes the scale's."""
-    pretrain_steps: int = 0
-    """Steps of CLeBS pre-training; 0 takes the scale's."""
-    clips: int = 0
-    """Pairs of each kind that are scored; 0 takes the scale's."""
-    data: Path | None = None
-    """Training clips, with --test. Heads are rendered when left out."""
-    test: Path | None = None
-    """Test clips, with --data: other people, the same extractor."""
-    expression: Path | None = None
-    """Finished run of `export3d pretrain` on such clips. One is made when left out."""
-    runs: Path | None = None
-    """Folder of finished models VARIANT/model.safetensors, which are taken as they are."""
-    model: str | None = None
-    """Model of the main table and its figures: a bundled name or a .safetensors file. When left out, the figures are those of
-    `full`, and with no --variants both are made for the bundled one."""
     results: Path | None = None
     """Folder for reproduce_*.json, clebs.json and tables.md; WORK/results when left out."""
     pictures: Path | None = None
     """Folder for the figures; WORK/pictures when left out."""
-    figure_clips: int = 24
-    """Rows of the figures of --model."""
     landmarks: Literal["scale", "mediapipe", "none"] = "scale"
     """What finds faces, as in `evaluate`; scale takes that of the scale (small: mediapipe, smoke: none)."""
     identity: str = "scale"
     """What measures CSIM, as in `evaluate`; scale takes that of the scale (small: bundled, smoke: none)."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of training, the same for every variant."""
-    seed: int = 0
-    """Seed of training, source frames and bootstrap."""
-    head_model: Path | None = None
-    """Head model of the rendered clips, as in `heads render`."""
-    workers: int = 1
-    """Processes that render heads."""
     max_minutes: float | None = None
     """Stop after this time; the same command goes on later."""
-    cache_gb: float = 4.0
-    """Memory for decoded training frames."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run."""
     threads: int = 0
@@ -89,25 +46,17 @@ class ReproduceOptions:
     """Measure a few steps of each stage and print how long everything would take; make nothing."""
 
 
-def reproduce_main(argv: Sequence[str]) -> int:
-    """Run `export3d reproduce` with these arguments; returns the exit code."""
-    options = parse(ReproduceOptions, argv, command="reproduce")
-    return run(options, recorded_command(argv))
-
-
-def recorded_command(argv: Sequence[str]) -> str:
+def recorded_command(typed: str) -> str:
     """The command as the results name it: of absolute paths only the last part, which is all that matters elsewhere."""
-    words = [Path(word).name if word.startswith("/") else word for word in argv]
-    return shlex.join(["export3d", "reproduce", *words])
+    return shlex.join([Path(word).name if word.startswith("/") else word for word in shlex.split(typed)])
 
 
 def run(options: ReproduceOptions, command: str) -> int:
     """Do the stages, one after the other."""
-    from export3d.reproduce.settings import STAGES, Reporter, Stopped
     from export3d.training.loop.memory import keep_freed_memory
 
     set_threads(options.threads)
-    settings = _settings(options)
+    settings = replace(options, device=pick_device(options.device))
     stages = [stage for stage in STAGES if stage in options.stages]
     if not stages:
         raise UsageError(f"--stages: name at least one of {', '.join(STAGES)}.")
@@ -125,13 +74,16 @@ def run(options: ReproduceOptions, command: str) -> int:
         try:
             with progress_bar(stage, None) as bar:
                 reporter.progress = lambda label, done, total, bar=bar: bar(done)
-                _do(stage, options, settings, command, reporter)
+                _do(stage, options, settings, recorded_command(command), reporter)
         except Stopped as stop:
             _tell(f"{stage}: stopped by {stop.reason}; the same command goes on from here.")
             return STOPPED_CODES[stop.reason]
         _tell(f"{stage}: done in {_duration(time.monotonic() - started)}")
     say(f"{options.output}: {', '.join(stages)} done in {_duration(time.monotonic() - began)}")
     return 0
+
+
+reproduce_main = entry("reproduce", ReproduceOptions, run, typed=True)
 
 
 def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str, reporter: Reporter) -> None:
@@ -164,14 +116,6 @@ def _do(stage: str, options: ReproduceOptions, settings: Settings, command: str,
             reporter.line(f"page: wrote {results / name}")
 
 
-def _settings(options: ReproduceOptions) -> Settings:
-    from export3d.reproduce.settings import Settings
-
-    own = {"work": options.output, "device": pick_device(options.device)}
-    same = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name not in own}
-    return Settings(**same, **own)
-
-
 def _backends(options: ReproduceOptions, settings: Settings) -> tuple[dict[str, str], OpenBackends]:
     """Names of the back ends, and what opens them."""
     from export3d.evaluation.metrics.opened import open_backends
@@ -190,8 +134,8 @@ def _measure_expression(
 ) -> None:
     """Fig. 8 and its numbers, by `export3d measure-expression`."""
     from export3d.cli import measure
-    from export3d.data.manifest import MANIFEST_NAME, file_sha256
-    from export3d.files import make_folder, write_json
+    from export3d.data.manifest import MANIFEST_NAME
+    from export3d.files import file_sha256, make_folder, write_json
     from export3d.reproduce.tables import read_result
     from export3d.training.phases.pretrain_files import EXPRESSION_FILE
 

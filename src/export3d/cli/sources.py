@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from export3d.cli.driving import DrivingOptions
-from export3d.cli.extractor import ExtractorOptions, open_tracker
+from export3d.cli.network import ExtractorOptions, NetworkOptions, open_tracker
 from export3d.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class SourceOptions(DrivingOptions):
     """Height of the video in pixels, with the photo's own detail in as many as it has (at most 1024). When left out: 512, or
     as many as the face has; with the whole photo the photo's, up to 1920 x 1080."""
 
-    threads: int = 0
-    """Threads for network and encoder; 0 is automatic."""
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    """Which model, and where it runs."""
 
     reads: ExtractorOptions = field(default_factory=ExtractorOptions)
     """What reads beta off a face."""
@@ -148,14 +148,14 @@ class Faces(Source):
         return animate_group(self.animators, drivers, self.options.output, motion=motion, **how)
 
 
-class Film(Source):
+class Footage(Source):
     """A film, of whose face parts are changed."""
 
     name = "a film"
     regions = "lips,jaw"
 
     def __init__(self, options: SourceOptions) -> None:
-        from export3d.animation.film import DubOptions
+        from export3d.animation.dub import DubOptions
 
         super().__init__(options)
         self.framing = "face"
@@ -183,12 +183,12 @@ class Film(Source):
 
     def animate(self, drivers: Sequence[Driver], motion: Sequence[TransferOptions], **how: Any) -> VideoReport:
         from export3d.animation import ClipDriver
-        from export3d.animation.film import dub_video
+        from export3d.animation.dub import dub_video
 
-        film = partial(ClipDriver, self.options.source, self.tracker, threads=self.options.threads)
+        opened = partial(ClipDriver, self.options.source, self.tracker, threads=self.options.network.threads)
         with self.tracker:
             return dub_video(
-                self.animator, film, drivers[0], self.options.output, dub=self.dub, motion=motion[0], **how
+                self.animator, opened, drivers[0], self.options.output, dub=self.dub, motion=motion[0], **how
             )
 
 
@@ -198,7 +198,7 @@ def source_of(options: SourceOptions) -> Source:
     Raises:
         UsageError: Options that have no meaning for it, or exclude each other.
     """
-    kind = Film if is_film(options.source) else Faces if is_several(options.face) else Source
+    kind = Footage if is_video(options.source) else Faces if is_several(options.face) else Source
     return kind(options)
 
 
@@ -207,7 +207,7 @@ def is_several(face: str | None) -> bool:
     return face == EVERYONE or (face is not None and "," in face and face.replace(",", "").isdecimal())
 
 
-def is_film(path: Path) -> bool:
+def is_video(path: Path) -> bool:
     """Whether a source is a film, by its name and because it is no picture."""
     from export3d.images import is_moving  # with PyTorch, for which --help should not wait
 

@@ -6,13 +6,11 @@ import logging
 import os
 import threading
 import webbrowser
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
-from export3d.cli.common import parse, pick_device, say, set_threads
-from export3d.cli.extractor import ExtractorOptions, open_tracker
+from export3d.cli.common import entry, say
+from export3d.cli.network import ExtractorOptions, NetworkOptions, open_tracker
 from export3d.cli.provenance import allowed_sources, find_consent
 from export3d.errors import OutputError, UsageError
 from export3d.provenance import ProvenanceOptions
@@ -45,9 +43,6 @@ class StudioOptions:
     browser: bool = True
     """Open the page; --no-browser does not."""
 
-    model: str | None = None
-    """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
-
     max_seconds: float = 120.0
     """Longest clip and longest recording."""
 
@@ -57,11 +52,8 @@ class StudioOptions:
     max_clients: int = 16
     """Pages that may be open at once."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network runs; auto takes a CUDA GPU where there is one."""
-
-    threads: int = 0
-    """Threads for the network; 0 is automatic."""
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    """Which model, and where it runs."""
 
     reads: ExtractorOptions = field(default_factory=ExtractorOptions)
     """What reads beta off a face."""
@@ -70,37 +62,29 @@ class StudioOptions:
     """Label (here on by default), mark, signed manifest, consent, allowed portraits."""
 
 
-def studio_main(argv: Sequence[str]) -> int:
-    """Run `export3d studio` with these arguments."""
-    run(parse(StudioOptions, argv, command="studio"))
-    return 0
-
-
 def run(options: StudioOptions) -> None:
     """Serve until Ctrl-C."""
     # Imported here: `export3d studio --help` should not wait for PyTorch.
     import uvicorn
 
     from export3d.cli.demo import sample_portraits, samples_folder
-    from export3d.portrait import load_model
     from export3d.portrait.loading import checkpoint_path
-    from export3d.studio.films import Limits
     from export3d.studio.server import LOCAL, build_app
+    from export3d.studio.videos import Limits
     from export3d.studio.workshop import Workshop
 
     _check(options)
     provenance = replace(options.provenance, consent=find_consent(options.provenance))
-    allowed = allowed_sources(replace(provenance, allow=options.sources or provenance.allow))
-    set_threads(options.threads)
+    allowed = allowed_sources(options.sources or provenance.allow)
     listener = _listen(options.host, options.port)
-    model = load_model(options.model, device=pick_device(options.device))
+    model = options.network.load()
     workshop = Workshop(
         model,
         lambda: open_tracker(options.reads, model, "largest"),
         limits=Limits(upload_mb=options.max_upload, seconds=options.max_seconds, clients=options.max_clients),
         allowed=allowed,
         provenance=provenance,
-        model_path=checkpoint_path(options.model),
+        model_path=checkpoint_path(options.network.model),
     )
     try:
         app = build_app(
@@ -122,6 +106,9 @@ def run(options: StudioOptions) -> None:
         server.run(sockets=[listener])
     finally:
         workshop.close()
+
+
+studio_main = entry("studio", StudioOptions, run)
 
 
 def _check(options: StudioOptions) -> None:

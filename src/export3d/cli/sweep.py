@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from export3d.cli.common import (
-    check_targets,
-    parse,
-    pick_device,
-    progress_bar,
-    refuse_overwriting_inputs,
-    say,
-    set_threads,
-)
-from export3d.cli.extractor import ExtractorOptions, open_tracker
-from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
+from export3d.cli.common import check_targets, entry, progress_bar, refuse_overwriting_inputs
+from export3d.cli.network import PhotoOptions
+from export3d.cli.provenance import start_finish, warn_of_missing_manifest
 from export3d.errors import DataError, UsageError
 from export3d.provenance import ProvenanceOptions
 
@@ -28,17 +19,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepCommand:
+class SweepCommand(PhotoOptions):
     """Vary the expression of a portrait along each basis vector; one row of pictures per vector."""
-
-    source: Path
-    """Photo of the person; one face, roughly frontal."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Contact sheet to write, .png or .jpg."""
-
-    model: str | None = None
-    """Name of a bundled model or path of a .safetensors model. The bundled model when left out."""
 
     ranges: Literal["spread", "paper"] = "spread"
     """spread: mean and spread of each coefficient. paper: the paper's ranges, for the vectors it shows."""
@@ -59,34 +44,14 @@ class SweepCommand:
     frontal: bool = False
     """Show the head from the front instead of from the photo's own camera."""
 
-    face: str | None = None
-    """Which face of the portrait: largest, left, right, or a number (0 is the leftmost)."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network runs; auto takes a CUDA GPU where there is one."""
-
-    threads: int = 0
-    """Threads of the network; 0 is automatic."""
-
-    reads: ExtractorOptions = field(default_factory=ExtractorOptions)
-    """What reads beta off a face."""
-
     provenance: ProvenanceOptions = field(default_factory=ProvenanceOptions)
     """Label, mark, signed manifest, consent, allowed portraits."""
-
-
-def sweep_main(argv: Sequence[str]) -> int:
-    """Run `export3d sweep` with these arguments."""
-    options = parse(SweepCommand, argv, command="sweep")
-    say(run(options))
-    return 0
 
 
 def run(options: SweepCommand) -> str:
     """Draw the contact sheet; returns the result line."""
     import numpy as np
 
-    from export3d.animation import Animator
     from export3d.animation.sweep import (
         SweepOptions,
         coefficient_spread,
@@ -98,7 +63,6 @@ def run(options: SweepCommand) -> str:
     )
     from export3d.animation.targets import is_still, write_picture
     from export3d.camera import Camera
-    from export3d.portrait import load_model
 
     if not is_still(options.output):
         raise UsageError(f"sweep: -o must end in .png or .jpg; got {options.output}.")
@@ -107,10 +71,8 @@ def run(options: SweepCommand) -> str:
     )
     check_targets((options.output,))
     refuse_overwriting_inputs(options.output, options.source)
-    set_threads(options.threads)
-    allowed = allowed_sources(options.provenance)
-    finish = start_finish(options.provenance, source=options.source, model=options.model)
-    model = load_model(options.model, device=pick_device(options.device))
+    finish = start_finish(options.provenance, source=options.source, model=options.network.model)
+    model = options.network.load()
     require_basis(model)
     beta = None if options.spread_from is None else _expressions(options.spread_from, model.config.expression.space)
     if options.ranges == "paper":  # the spread is not needed, and not every space has one
@@ -118,9 +80,7 @@ def run(options: SweepCommand) -> str:
     else:
         mean, spread = coefficient_spread(model, beta)
     values = sweep_values(chosen, mean, spread)
-    with open_tracker(options.reads, model, options.face) as tracker:
-        animator = Animator(model, tracker, allowed=allowed)
-        animator.portrait(options.source)
+    with options.animator(model, options.provenance.allow) as animator:
         camera = Camera.look_at_head().to_vector()[0].numpy() if options.frontal else None
         with progress_bar("sweeping", len(values) * options.steps) as report:
             slope = None if beta is None else weights_along(model, beta)
@@ -128,6 +88,9 @@ def run(options: SweepCommand) -> str:
     write_picture(options.output, sweep_sheet(frames, values), finish)
     warn_of_missing_manifest(finish)
     return f"{options.output}: {len(values)} basis vectors, {options.steps} pictures each"
+
+
+sweep_main = entry("sweep", SweepCommand, run)
 
 
 def _expressions(folder: Path, space: str) -> np.ndarray:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from export3d.cli.common import check_targets, parse, progress_bar, refuse_overwriting_inputs, say, warn_of_damage
-from export3d.errors import OutputError, UsageError
+from export3d.cli.common import check_targets, entry, progress_bar, refuse_overwriting_inputs, warn_of_damage
+from export3d.fitting.options import RegressorOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,57 +39,6 @@ class TrackCommand:
 
     extractor: Annotated[Path | None, tyro.conf.arg(aliases=["--deep3d-checkpoint"])] = None
     """Deep3DFaceRecon's checkpoint (epoch_20.pth), or another regressor than the bundled one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainRegressorCommand:
-    """Train the landmark regressor on synthetic heads; takes a few minutes on one core."""
-
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Regressor file to write, .safetensors."""
-
-    head_model: Path | None = None
-    """Head model (.npz); the variable EXPORT3D_HEAD_MODEL, else the procedural head, when left out."""
-
-    data: tuple[Path, ...] = ()
-    """Folders of rendered clips. MediaPipe looks at them; a network for its dense mesh is trained on what it finds."""
-
-    test_data: Path | None = None
-    """Rendered clips of other people to measure on. Without it every fifth person of --data is kept for that."""
-
-    detections: Path | None = None
-    """Folder that keeps what MediaPipe found, so that the next training need not look again."""
-
-    report: Path | None = None
-    """Write the measured errors to this JSON file."""
-
-    identities: int = 1500
-    """Random heads that are drawn."""
-
-    frames: int = 20
-    """Random frames of each head."""
-
-    epochs: int = 45
-    """Passes over them."""
-
-    keep_points: bool = False
-    """Keep the bundled network for 68 points and train the one for the dense mesh alone, on --data."""
-
-    seed: int = 0
-    """Seed of everything that is random."""
-
-
-def track_main(argv: Sequence[str]) -> int:
-    """Run `export3d track` with these arguments."""
-    say(track(parse(TrackCommand, argv, command="track")))
-    return 0
-
-
-def train_regressor_main(argv: Sequence[str]) -> int:
-    """Run `export3d train-regressor` with these arguments."""
-    options = parse(TrainRegressorCommand, argv, command="train-regressor")
-    say(train(options, shlex.join(["export3d", "train-regressor", *argv])))
-    return 0
 
 
 def track(options: TrackCommand) -> str:
@@ -125,32 +72,14 @@ def track(options: TrackCommand) -> str:
     )
 
 
-def train(options: TrainRegressorCommand, command: str) -> str:
+def train(options: RegressorOptions, command: str) -> str:
     """Train, measure and write as asked; returns the result line. `command` is what was typed, for the report."""
     from export3d.fitting.regressor_build import build_regressor
-    from export3d.fitting.samples import RegressorTraining
 
     check_targets((options.output, ".safetensors"), (options.report, ".json"))
-    if options.keep_points and not options.data:
-        raise UsageError("train-regressor: --keep-points trains on --data alone; give that too.")
-    if options.test_data is not None and not options.data:
-        raise UsageError("train-regressor: --test-data measures what was learned from --data; give that too.")
-    if options.detections is not None and not options.detections.is_dir():
-        raise OutputError(f"--detections {options.detections}: no such folder. Make it first.")
-    settings = RegressorTraining(
-        identities=options.identities, frames=options.frames, epochs=options.epochs, seed=options.seed
-    )
     with progress_bar("training the regressor", None) as progress:
-        report = build_regressor(
-            options.output,
-            settings,
-            head_model=options.head_model,
-            data=options.data,
-            test_data=options.test_data,
-            detections_folder=options.detections,
-            keep_points=options.keep_points,
-            report_path=options.report,
-            command=command,
-            progress=lambda stage, done, total: progress(done),
-        )
-    return report.line(options.output)
+        return build_regressor(options, command=command, progress=lambda stage, done, total: progress(done))
+
+
+track_main = entry("track", TrackCommand, track)
+train_regressor_main = entry("train-regressor", RegressorOptions, train, typed=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from export3d.cli.common import check_targets, parse, progress_bar, say, set_threads
+from export3d.cli.common import check_targets, entry, progress_bar, set_threads
 from export3d.errors import UsageError
 
 
@@ -33,15 +32,8 @@ class TrainIdentityOptions:
     """Threads of the network; 0 is automatic."""
 
 
-def train_identity_main(argv: Sequence[str]) -> int:
-    """Run `export3d train-identity` with these arguments."""
-    options = parse(TrainIdentityOptions, argv, command="train-identity")
-    run(options)
-    return 0
-
-
-def run(options: TrainIdentityOptions) -> None:
-    """Train, measure, write, say how good it is."""
+def run(options: TrainIdentityOptions) -> str:
+    """Train, measure, write; returns how good it is."""
     from export3d.data import ClipDataset
     from export3d.files import write_json
     from export3d.fitting.identity import IdentityTraining, train_identity
@@ -62,8 +54,11 @@ def run(options: TrainIdentityOptions) -> None:
     measured = facts["verification"]
     if options.report is not None:
         write_json(options.report, facts)
-    say(
+    return (
         f"{options.output}: {facts['identities']} identities, {facts['frames']} frames, {facts['seconds']:.0f} s; "
         f"verification on {measured['identities']} held-out identities: accuracy {measured['accuracy']:.3f}, "
         f"AUC {measured['auc']:.3f} ({measured['pairs']} pairs)"
     )
+
+
+train_identity_main = entry("train-identity", TrainIdentityOptions, run)

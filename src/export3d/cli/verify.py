@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from export3d.cli.common import parse, say, set_threads
+from export3d.cli.common import entry, say, set_threads
 from export3d.errors import UsageError
 
 
@@ -35,11 +34,6 @@ class VerifyOptions:
     """Threads; 0 is automatic."""
 
 
-def verify_main(argv: Sequence[str]) -> int:
-    """Run `export3d verify` with these arguments."""
-    return run(parse(VerifyOptions, argv, command="verify"))
-
-
 def run(options: VerifyOptions) -> int:
     """Check each file and print what was found; returns the exit code."""
     from export3d.provenance.verify import in_words, verify_file
@@ -57,3 +51,6 @@ def run(options: VerifyOptions) -> int:
     if options.json:
         say(json.dumps([report.as_json() for report in reports], indent=2))
     return max(report.exit_code for report in reports)
+
+
+verify_main = entry("verify", VerifyOptions, run)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from export3d.data.clip import REQUIRED_ARRAYS
 from export3d.data.dataset import ClipDataset
-from export3d.data.manifest import MANIFEST_NAME, file_sha256
+from export3d.data.manifest import MANIFEST_NAME
 from export3d.errors import DataError
-from export3d.files import TEMPORARY_GLOB
+from export3d.files import TEMPORARY_GLOB, file_sha256
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""

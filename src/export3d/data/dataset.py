@@ -75,6 +75,11 @@ class ClipDataset:
         """Clip keys in order."""
         return tuple(clip.key for clip in self._clips)
 
+    @functools.cached_property
+    def places(self) -> dict[str, int]:
+        """Clip key -> its index."""
+        return {key: index for index, key in enumerate(self.keys)}
+
     @property
     def name(self) -> str:
         """The folder, for messages."""
@@ -138,6 +143,10 @@ class ClipDataset:
         name = f"{time:04d}.{self.manifest.frame_format}"
         return self._image(index, name, (self.size, self.size, 3), np.uint8)
 
+    def frames(self, index: int) -> np.ndarray:
+        """All frames of clip `index`: ``(T, H, W, 3)`` uint8 RGB."""
+        return np.stack([self.frame(index, time) for time in range(self.num_frames(index))])
+
     def mask(self, index: int, time: int) -> np.ndarray:
         """Foreground alpha of a synthetic frame: ``(H, W)`` uint8."""
         return self._image(index, f"{time:04d}.mask.png", (self.size, self.size), np.uint8)
@@ -160,7 +169,7 @@ class ClipDataset:
         times = range(self.num_frames(index))
         return Clip(
             key=self._clips[index].key,
-            frames=np.stack([self.frame(index, time) for time in times]),
+            frames=self.frames(index),
             arrays=dict(self.arrays(index)),
             meta=self.meta(index),
             masks=np.stack([self.mask(index, t) for t in times]) if self.has(index, "0000.mask.png") else None,
@@ -203,12 +212,8 @@ class ClipDataset:
 
     def _scan(self, index: int) -> dict[str, tuple[int, int]]:
         clip = self._clips[index]
-        return scan_members(
-            functools.partial(self._read, clip.shard),
-            clip.offset,
-            clip.offset + clip.bytes,
-            self._where(index),
-        )
+        read = functools.partial(self._read, clip.shard)
+        return scan_members(read, clip.offset, clip.offset + clip.bytes, self._where(index))
 
     def _member(self, index: int, name: str) -> bytes:
         place = self._members(index).get(f"{self._clips[index].key}.{name}")

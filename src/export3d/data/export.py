@@ -26,7 +26,7 @@ def export_clip(dataset: ClipDataset, key: str, path: str | Path, frame: int = 0
         raise DataError(
             f"no clip '{key}' in this data set; it holds {len(dataset)} clips, the first is '{dataset.keys[0]}'."
         )
-    index = dataset.keys.index(key)
+    index = dataset.places[key]
     if path.suffix.lower() in PICTURES:
         if not 0 <= frame < dataset.num_frames(index):
             raise UsageError(f"--frame must be from 0 to {dataset.num_frames(index) - 1}; got {frame}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -115,12 +114,3 @@ def describe_extractor(extractor: Mapping[str, Any]) -> str:
     digest = str(extractor.get("sha256", ""))[:12] or "no file"
     name, version, space = (extractor.get(field) for field in ("name", "version", "expression_space"))
     return f"'{name}' {version} ({space}, {digest})"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

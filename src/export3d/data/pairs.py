@@ -66,12 +66,7 @@ def pair_at(
 
 
 def contrastive_clip_at(
-    dataset: ClipSource,
-    seed: int,
-    step: int,
-    index_in_batch: int,
-    *,
-    num_frames: int = NUM_CONTRASTIVE_FRAMES,
+    dataset: ClipSource, seed: int, step: int, index_in_batch: int, *, num_frames: int = NUM_CONTRASTIVE_FRAMES
 ) -> tuple[int, np.ndarray]:
     """Draw `num_frames` different frames spread over one clip, in order of time.
 

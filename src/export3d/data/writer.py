@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,8 +12,8 @@ from export3d.checks import check_choice
 from export3d.data.clip import FRAME_FORMATS, Clip, validate_clip
 from export3d.data.manifest import MANIFEST_NAME, ClipEntry, Manifest, ShardEntry, require_same_extractor
 from export3d.data.tar_members import END_OF_ARCHIVE, clip_bytes
-from export3d.errors import DataError, OutputError
-from export3d.files import make_folder, publish, temporary_beside
+from export3d.errors import DataError
+from export3d.files import make_folder, publish, temporary_beside, write_error
 
 
 def shard_name(number: int) -> str:
@@ -31,16 +33,13 @@ class ShardFile:
         try:
             self._file: BinaryIO = open(self._temporary, "wb")
         except OSError as error:
-            raise OutputError(f"{self._path}: cannot be written ({error.strerror or error}).") from error
+            raise write_error(self._path, error) from error
 
     def append(self, content: bytes) -> int:
         """Add bytes; returns the offset at which they start."""
         offset = self.size
-        try:
+        with self._writing():
             self._file.write(content)
-        except OSError as error:
-            self.discard()
-            raise OutputError(f"{self._path}: cannot be written ({error.strerror or error}).") from error
         self._digest.update(content)
         self.size += len(content)
         return offset
@@ -48,13 +47,18 @@ class ShardFile:
     def finish(self) -> ShardEntry:
         """End the archive, flush to disk and give it its name."""
         self.append(END_OF_ARCHIVE)
-        try:
+        with self._writing():
             self._file.close()
             publish(self._temporary, self._path)
+        return ShardEntry(name=self.name, bytes=self.size, sha256=self._digest.hexdigest())
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             self.discard()
-            raise OutputError(f"{self._path}: cannot be written ({error.strerror or error}).") from error
-        return ShardEntry(name=self.name, bytes=self.size, sha256=self._digest.hexdigest())
+            raise write_error(self._path, error) from error
 
     def discard(self) -> None:
         """Forget the unfinished shard."""
@@ -71,9 +75,8 @@ class ShardWriter:
         frame_format: `png` (lossless) or `jpg` (quality 95).
 
     Raises:
-        DataError: The folder already holds a manifest; a clip is invalid, doubled, of another size or of
-            another
-            extractor than the first.
+        DataError: The folder already holds a manifest; a clip is invalid, doubled, of another size or of another extractor
+            than the first.
         OutputError: Something cannot be written.
     """
 

@@ -102,8 +102,7 @@ class ImageEncoder(nn.Module):
             stride = 1 if index == 0 else 2
             stages.append(
                 nn.Sequential(
-                    SEBasicBlock(channels, width, stride, config.squeeze),
-                    SEBasicBlock(width, width, 1, config.squeeze),
+                    SEBasicBlock(channels, width, stride, config.squeeze), SEBasicBlock(width, width, 1, config.squeeze)
                 )
             )
             channels = width

@@ -14,6 +14,7 @@ import torch
 from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError
+from export3d.fitting.options import MAX_FRAMES
 from export3d.reading import reading
 from export3d.tensor_files import read_tensor_file, write_sealed
 from export3d.tracking.faces import FaceTracker
@@ -24,7 +25,6 @@ Progress = Callable[[str, int, int], None]
 HELD_OUT_EVERY = 5
 """Every fifth person of the rendered clips is kept for measuring where there are no other clips for that."""
 
-MAX_FRAMES = 12000
 FORMAT = "export3d-detections"
 VERSION = 2
 
@@ -119,20 +119,6 @@ def detect_or_load(
     found = detect_rendered(dataset, tracker, max_frames=max_frames, progress=progress)
     found.save(path, origin)
     return found
-
-
-def looked_at(
-    data: Sequence[Path],
-    test_data: Path | None,
-    tracker: FaceTracker,
-    *,
-    folder: Path | None,
-    progress: Progress | None,
-    frames: int,
-) -> tuple[Detections, Detections]:
-    """`seen_and_unseen` of the clips in these folders."""
-    test = None if test_data is None else ClipDataset(test_data)
-    return seen_and_unseen([ClipDataset(path) for path in data], test, tracker, folder, progress, frames=frames)
 
 
 def seen_and_unseen(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from export3d.data.source import ClipSource
 from export3d.errors import TrainingError
+from export3d.face_state import mirrored_name
 from export3d.fitting.ridge import ridge_map_with_bias
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 
@@ -16,16 +17,6 @@ MOST_CLIPS = 400
 
 RIDGE = 1e-3
 """Ridge strength as a share of the number of frames; beta has about unit variance."""
-
-
-def mirrored_name(name: str) -> str:
-    """The expression weight that a mirrored face has instead: left for right."""
-    for left, right in (("_L", "_R"), ("Left", "Right")):
-        if name.endswith(left):
-            return name.removesuffix(left) + right
-        if name.endswith(right):
-            return name.removesuffix(right) + left
-    return name
 
 
 def fit_face_shapes(dataset: ClipSource, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:

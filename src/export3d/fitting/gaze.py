@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from export3d.errors import DataError
-from export3d.files import measured_now, write_json
-from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, looked_at
-from export3d.fitting.face_shapes import mirrored_name
+from export3d.face_state import mirrored_name
+from export3d.fitting.detections import Detections, Progress
+from export3d.fitting.maps import looked_at, write_map
 from export3d.fitting.mesh_regressor import within
+from export3d.fitting.options import FitOptions
 from export3d.fitting.regressor_report import r2, rounded
 from export3d.fitting.ridge import ridge_map_with_bias
 from export3d.heads.clips.motion import weights_to_gaze
@@ -28,69 +25,32 @@ MIRROR_SCORES = [BLENDSHAPE_NAMES.index(mirrored_name(name)) for name in BLENDSH
 """Score i of the mirrored face is score [i] of the face."""
 
 
-@dataclass(frozen=True)
-class GazeReport:
-    """What was fitted and how well it reads people it was not fitted to."""
-
-    results: dict[str, object]
-    r2: tuple[float, float]
-
-    def line(self, path: Path) -> str:
-        """The one line for the command's end."""
-        return f"{path}: R2 of gaze on other people: sideways {self.r2[0]:.3f}, up and down {self.r2[1]:.3f}"
-
-
 def build_gaze_map(
-    output: Path,
-    data: Sequence[Path],
-    *,
-    test_data: Path | None = None,
-    detections_folder: Path | None = None,
-    report_path: Path | None = None,
+    options: FitOptions,
     command: str = "export3d train-gaze",
     tracker: FaceTracker | None = None,
     progress: Progress | None = None,
-    frames: int = MAX_FRAMES,
-) -> GazeReport:
-    """Look at rendered clips, fit, measure and save.
+) -> str:
+    """Look at rendered clips, fit, measure and save; returns the one line for the command's end.
 
     Args:
-        data: rendered clips to fit to.
-        test_data: rendered clips of other people to measure on; without it every fifth person of `data` is kept.
-        detections_folder: keeps what the tracker found, for the next time.
         command: what was typed, for the report.
         tracker: default: MediaPipe.
-        frames: of each folder, about so many at most.
 
     Raises:
         DataError: No clips, clips without truth, no face, or a tracker that gives no scores.
     """
     tracker = tracker or MediaPipeTracker()
-    train, unseen = looked_at(data, test_data, tracker, folder=detections_folder, progress=progress, frames=frames)
+    train, unseen = looked_at(options, tracker, progress)
     if not (len(train.scores) and len(unseen.scores)):
         raise DataError(f"train-gaze: the face tracker '{tracker.info.name}' gives no expression scores.")
     gaze_map = fit_gaze_map(train)
-    pose = _pose_alone(train, unseen)
-    rows = measure_gaze(gaze_map, unseen, pose)
-    told = gaze_map.read(unseen.scores)
-    results: dict[str, object] = {
-        "command": command,
-        **measured_now(),
-        "seed": None,
-        "fitted_to": {"people": len(np.unique(train.clip)), "frames": len(train.scores), "ridge": RIDGE},
-        "measured_on": {
-            "people": len(np.unique(unseen.clip)),
-            "frames": len(unseen.scores),
-            "unknown_share": rounded(np.isnan(told[:, 0]).mean()),
-            "closed_above": CLOSED_ABOVE,
-        },
-        "rows": rows,
-        "sha256": gaze_map.save(output),
-    }
-    if report_path is not None:
-        write_json(report_path, results)
+    rows = measure_gaze(gaze_map, unseen, _pose_alone(train, unseen))
+    unknown = rounded(np.isnan(gaze_map.read(unseen.scores)[:, 0]).mean())
+    on = {"unknown_share": unknown, "closed_above": CLOSED_ABOVE}
+    write_map(gaze_map, options, command, (train, unseen), rows=rows, fitted_to={"ridge": RIDGE}, measured_on=on)
     sideways, up = (float(row["r2"]) if isinstance(row["r2"], float) else float("nan") for row in rows)
-    return GazeReport(results, (sideways, up))
+    return f"{options.output}: R2 of gaze on other people: sideways {sideways:.3f}, up and down {up:.3f}"
 
 
 def fit_gaze_map(detections: Detections, ridge: float = RIDGE) -> GazeMap:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from export3d.camera import FOCAL, Camera
 from export3d.errors import DataError
-from export3d.files import measured_now, write_json
-from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, looked_at
+from export3d.fitting.detections import Detections, Progress
+from export3d.fitting.maps import looked_at, write_map
 from export3d.fitting.mesh_regressor import mean_mesh, mirror_indices
+from export3d.fitting.options import FitOptions
 from export3d.fitting.ridge import ridge_map
 from export3d.tracking.faces import FaceTracker
 from export3d.tracking.head_fit import NUM_FEATURES, NUM_MESH, HeadFit, HeadPose, in_plane, place_features
@@ -33,55 +33,25 @@ MISREAD_RAD = 0.35
 nothing."""
 
 
-@dataclass(frozen=True)
-class HeadFitReport:
-    """What was fitted and how well it tells the camera of people it was not fitted to."""
-
-    results: dict[str, object]
-
-    def line(self, path: Path) -> str:
-        """The one line for the command's end."""
-        rows = self.results["rows"]
-        assert isinstance(rows, dict)
-        row = rows["corrected"]
-        return (
-            f"{path}: on other people rotation {row['rotation_deg']:.2f} degrees, place {row['face_px']:.2f} px of 256"
-        )
-
-
 def build_head_fit(
-    output: Path,
-    data: Sequence[Path],
-    *,
-    test_data: Path | None = None,
-    detections_folder: Path | None = None,
-    report_path: Path | None = None,
+    options: FitOptions,
     command: str = "export3d train-camera",
     tracker: FaceTracker | None = None,
     progress: Progress | None = None,
-    frames: int = MAX_FRAMES,
-) -> HeadFitReport:
-    """Look at rendered clips, fit, measure and save; arguments and errors as of `build_gaze_map`."""
+) -> str:
+    """Look at rendered clips, fit, measure and save; arguments, result and errors as of `build_gaze_map`."""
     tracker = tracker or MediaPipeTracker()
-    train, unseen = looked_at(data, test_data, tracker, folder=detections_folder, progress=progress, frames=frames)
+    train, unseen = looked_at(options, tracker, progress)
     if not (train.has_mesh and unseen.has_mesh):
         raise DataError(f"train-camera: the face tracker '{tracker.info.name}' gives no dense mesh.")
     fit = fit_head(train)
-    results: dict[str, object] = {
-        "command": command,
-        **measured_now(),
-        "seed": None,
-        "fitted_to": {"people": len(np.unique(train.clip)), "frames": len(train.mesh), "components": COMPONENTS},
-        "measured_on": {"people": len(np.unique(unseen.clip)), "frames": len(unseen.mesh)},
-        "rows": {
-            "mean head alone": measure_poses([fit.fit_mean(mesh) for mesh in unseen.mesh], unseen, fit),
-            "corrected": measure_poses([fit.fit(mesh) for mesh in unseen.mesh], unseen, fit),
-        },
-        "sha256": fit.save(output),
+    rows = {
+        "mean head alone": measure_poses([fit.fit_mean(mesh) for mesh in unseen.mesh], unseen, fit),
+        "corrected": measure_poses([fit.fit(mesh) for mesh in unseen.mesh], unseen, fit),
     }
-    if report_path is not None:
-        write_json(report_path, results)
-    return HeadFitReport(results)
+    write_map(fit, options, command, (train, unseen), rows=rows, fitted_to={"components": COMPONENTS})
+    degrees, pixels = rows["corrected"]["rotation_deg"], rows["corrected"]["face_px"]
+    return f"{options.output}: on other people rotation {degrees:.2f} degrees, place {pixels:.2f} px of 256"
 
 
 def fit_head(detections: Detections) -> HeadFit:

@@ -137,7 +137,7 @@ def embed_clips(net: IdentityNet, dataset: ClipDataset, people: Sequence[str]) -
     for index in range(len(dataset)):
         if dataset.identity(index) not in people:
             continue
-        frames = np.stack([dataset.frame(index, t) for t in range(dataset.num_frames(index))])
+        frames = dataset.frames(index)
         embedded.append(backend.embed(frames, dataset.arrays(index)["landmarks"] * METRIC_SIZE_PX))
         labels += [people.index(dataset.identity(index))] * len(frames)
     return np.concatenate(embedded), np.array(labels)
@@ -225,10 +225,9 @@ def _load_crops(
         who = number.get(dataset.identity(index))
         if who is None:
             continue
-        times = range(dataset.num_frames(index))
-        colour = np.stack([dataset.frame(index, t) for t in times])
+        colour = dataset.frames(index)
         if dataset.has(index, "0000.mask.png"):
-            alpha = np.stack([dataset.mask(index, t) for t in times])[..., None]
+            alpha = np.stack([dataset.mask(index, t) for t in range(len(colour))])[..., None]
         else:
             alpha = np.full((*colour.shape[:3], 1), 255, np.uint8)
         points = dataset.arrays(index)["landmarks"] * METRIC_SIZE_PX

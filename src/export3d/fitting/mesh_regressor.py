@@ -17,7 +17,7 @@ from export3d.camera import Camera
 from export3d.fitting.crops import fold_crop
 from export3d.fitting.detections import Detections
 from export3d.heads.clips.extractor import LinearExtractor
-from export3d.heads.clips.people import mirror_landmarks
+from export3d.landmarks import mirror_points
 from export3d.tracking.alignment import Alignment, crop_squares
 from export3d.tracking.mesh_regressor import MeshConfig, MeshNet, turn_to_template
 from export3d.tracking.regressor import pose_from_camera
@@ -98,7 +98,7 @@ def mesh_samples(detections: Detections, extractor: LinearExtractor, alignment: 
     for landmarks, camera, square in zip(exact, cameras, squares.split(_CHUNK), strict=True):
         pose.append(pose_from_camera(fold_crop(camera, square, extractor.fitted_points(landmarks, camera))))
         beta.append(extractor.fit(landmarks, camera))
-        mirror.append(extractor.fit(mirror_landmarks(landmarks), camera.mirrored()))
+        mirror.append(extractor.fit(mirror_points(landmarks), camera.mirrored()))
     return MeshSamples(
         torch.from_numpy(meshes_in_crops(detections, alignment)),
         torch.cat(pose),

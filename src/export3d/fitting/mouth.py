@@ -5,19 +5,16 @@ Only what changes within a person counts: what a mouth looks like at rest is not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from export3d.errors import DataError
-from export3d.files import measured_now, write_json
-from export3d.fitting.detections import MAX_FRAMES, Detections, Progress, looked_at
-from export3d.fitting.face_shapes import mirrored_name
+from export3d.face_state import mirrored_name
+from export3d.fitting.detections import Detections, Progress
 from export3d.fitting.gaze import MIRROR_SCORES
+from export3d.fitting.maps import looked_at, write_map
 from export3d.fitting.mesh_regressor import within
+from export3d.fitting.options import FitOptions
 from export3d.fitting.regressor_report import r2, rounded
 from export3d.fitting.ridge import ridge_map
 from export3d.heads.clips.motion import arkit_weights
@@ -41,38 +38,19 @@ MIRROR_WEIGHTS = [MOUTH_WEIGHTS.index(mirrored_name(name)) for name in MOUTH_WEI
 """Weight i of the mirrored face is weight [i] of the face."""
 
 
-@dataclass(frozen=True)
-class MouthReport:
-    """What was fitted and how well it reads people it was not fitted to."""
-
-    results: dict[str, object]
-    r2: dict[str, float]
-
-    def line(self, path: Path) -> str:
-        """The one line for the command's end."""
-        told = ", ".join(f"{name} {self.r2[name]:.3f}" for name in ("jawOpen", "mouthSmileLeft", "mouthPucker"))
-        return f"{path}: R2 within other people: {told}"
-
-
 def build_mouth_map(
-    output: Path,
-    data: Sequence[Path],
-    *,
-    test_data: Path | None = None,
-    detections_folder: Path | None = None,
-    report_path: Path | None = None,
+    options: FitOptions,
     command: str = "export3d train-mouth",
     tracker: FaceTracker | None = None,
     progress: Progress | None = None,
-    frames: int = MAX_FRAMES,
-) -> MouthReport:
-    """Look at rendered clips, fit, measure and save; arguments as of `build_gaze_map`.
+) -> str:
+    """Look at rendered clips, fit, measure and save; arguments and result as of `build_gaze_map`.
 
     Raises:
         DataError: No clips, clips without truth, no face, or a tracker that gives no mesh or no scores.
     """
     tracker = tracker or MediaPipeTracker()
-    train, unseen = looked_at(data, test_data, tracker, folder=detections_folder, progress=progress, frames=frames)
+    train, unseen = looked_at(options, tracker, progress)
     for part in (train, unseen):
         if not (part.has_mesh and len(part.scores)):
             raise DataError(
@@ -88,18 +66,10 @@ def build_mouth_map(
         }
         for place, name in enumerate(MOUTH_WEIGHTS)
     ]
-    results: dict[str, object] = {
-        "command": command,
-        **measured_now(),
-        "seed": None,
-        "fitted_to": {"people": len(np.unique(train.clip)), "frames": len(train.scores), "ridge": RIDGE},
-        "measured_on": {"people": len(np.unique(unseen.clip)), "frames": len(unseen.scores)},
-        "rows": rows,
-        "sha256": mouth.save(output),
-    }
-    if report_path is not None:
-        write_json(report_path, results)
-    return MouthReport(results, {row["weight"]: float(row["r2_within_clips"] or "nan") for row in rows})
+    write_map(mouth, options, command, (train, unseen), rows=rows, fitted_to={"ridge": RIDGE})
+    by_name = {row["weight"]: float(row["r2_within_clips"] or "nan") for row in rows}
+    words = ", ".join(f"{name} {by_name[name]:.3f}" for name in ("jawOpen", "mouthSmileLeft", "mouthPucker"))
+    return f"{options.output}: R2 within other people: {words}"
 
 
 def fit_mouth_map(seen: Detections, ridge: float = RIDGE) -> MouthMap:

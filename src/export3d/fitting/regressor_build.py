@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from export3d.files import measured_now, write_json
 from export3d.fitting.crops import fit_points_alignment
 from export3d.fitting.detections import Detections, Progress, seen_and_unseen
 from export3d.fitting.mesh_regressor import MeshTraining, mesh_samples, train_mesh
+from export3d.fitting.options import RegressorOptions
 from export3d.fitting.regressor import make_regressor, measure, repeat_fit_r2, train_regressor
 from export3d.fitting.regressor_report import fit_probe, measure_detections
 from export3d.fitting.samples import RegressorTraining, Samples, TrackerErrors, draw_samples
@@ -35,58 +35,42 @@ HELD_OUT_HEADS = 80
 """People that the errors are measured on (fewer where fewer are trained on)."""
 
 
-@dataclass(frozen=True)
-class RegressorReport:
-    """What the training gave."""
-
-    results: dict[str, object]
-    r2_first_10: float
-    angle_deg: float
-
-    def line(self, path: Path) -> str:
-        """The one line for the command's end."""
-        return f"{path}: beta R2 (first 10 modes) {self.r2_first_10:.3f}, camera error {self.angle_deg:.2f} degrees"
-
-
 def build_regressor(
-    output: Path,
-    settings: RegressorTraining,
+    options: RegressorOptions,
     *,
-    head_model: Path | None = None,
-    data: Sequence[Path] = (),
-    test_data: Path | None = None,
-    detections_folder: Path | None = None,
-    mesh_settings: MeshTraining | None = None,
-    report_path: Path | None = None,
-    keep_points: bool = False,
+    mesh: MeshTraining | None = None,
     command: str = "export3d train-regressor",
     tracker: FaceTracker | None = None,
     progress: Progress | None = None,
-) -> RegressorReport:
+) -> str:
     """Draw heads, train, learn from the face tracker's points where rendered clips are given, measure, and save.
 
     Args:
-        data: rendered clips that the tracker looks at; the network for its mesh is trained on them.
-        test_data: rendered clips of other people to measure on; without it every fifth person of `data` is kept.
-        keep_points: take the bundled network for 68 points and train that for the mesh alone.
-        detections_folder: keeps what the tracker (default: MediaPipe) found, for the next time.
+        mesh: how the network for dense meshes is trained.
+        tracker: finds the faces of rendered clips; MediaPipe by default.
+
+    Returns:
+        The one line for the command's end.
     """
-    head = load_head(head_model)
+    head = load_head(options.head_model)
     extractor = LinearExtractor.build(head)
+    settings = RegressorTraining(
+        identities=options.identities, frames=options.frames, epochs=options.epochs, seed=options.seed
+    )
     tell = progress or (lambda stage, done, total: None)
     train = unseen_frames = errors = None
-    if data:
-        sets = [_rendered(path, extractor) for path in data]
-        test = None if test_data is None else _rendered(test_data, extractor)
-        train, unseen_frames = seen_and_unseen(sets, test, tracker or MediaPipeTracker(), detections_folder, tell)
+    if options.data:
+        sets = [_rendered(path, extractor) for path in options.data]
+        test = None if options.test_data is None else _rendered(options.test_data, extractor)
+        train, unseen_frames = seen_and_unseen(sets, test, tracker or MediaPipeTracker(), options.detections, tell)
         errors = tracker_errors(train)
-    if keep_points:
+    if options.keep_points:
         regressor = LandmarkRegressor.load()
     else:
         regressor = _points_regressor(head, extractor, settings, errors, tell)
     notes = regressor.notes
     if train is not None and train.has_mesh:
-        notes["mesh"] = _add_mesh(regressor, train, extractor, mesh_settings or MeshTraining(seed=settings.seed), tell)
+        notes["mesh"] = _add_mesh(regressor, train, extractor, mesh or MeshTraining(seed=settings.seed), tell)
     unseen = SPLITS["validation"][: min(HELD_OUT_HEADS, settings.identities)]
     held_out = draw_samples(head, extractor, unseen, settings.frames, noisy_fit=True)
     results: dict[str, object] = {
@@ -100,11 +84,14 @@ def build_regressor(
         probe = fit_probe(train.true_beta, train.true_weights)
         results["face_tracker"] = measure_detections(regressor, unseen_frames, probe)
     results["alignment"] = {"rescale": regressor.alignment.rescale, "origin": list(regressor.alignment.origin)}
-    results["sha256"] = regressor.save(output)
-    if report_path is not None:
-        write_json(report_path, results)
+    results["sha256"] = regressor.save(options.output)
+    if options.report is not None:
+        write_json(options.report, results)
     exact = measure(regressor, held_out, 1.0, aligned=True)
-    return RegressorReport(results, exact.beta_r2_first_10, exact.angle_error_deg_mean)
+    return (
+        f"{options.output}: beta R2 (first 10 modes) {exact.beta_r2_first_10:.3f}, camera error "
+        f"{exact.angle_error_deg_mean:.2f} degrees"
+    )
 
 
 def _points_regressor(

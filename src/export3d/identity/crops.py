@@ -6,6 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from export3d.landmarks import LEFT_EYE, RIGHT_EYE
+
 METRIC_SIZE_PX = 256
 """Landmarks are given in pixels of a 256-pixel image, whatever the size of the frames (AKD's unit)."""
 
@@ -24,7 +26,7 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
     """The five points ``(T, 5, 2)`` of 68 landmarks ``(T, 68, 2)``: middles of the eyes, nose tip, mouth corners."""
     if landmarks.ndim != 3 or landmarks.shape[1:] != (68, 2):
         raise ValueError(f"landmarks must have shape (T, 68, 2); got {landmarks.shape}")
-    left, right = landmarks[:, 36:42].mean(axis=1), landmarks[:, 42:48].mean(axis=1)
+    left, right = landmarks[:, RIGHT_EYE].mean(axis=1), landmarks[:, LEFT_EYE].mean(axis=1)
     return np.stack([left, right, landmarks[:, 30], landmarks[:, 48], landmarks[:, 54]], axis=1)
 
 

@@ -128,10 +128,7 @@ def _glb(mesh: HeadMesh, picture: np.ndarray, shapes: Mapping[str, np.ndarray]) 
     """Two primitives share the vertices: one shows the photograph, the other the model's colours where it shows nothing."""
     buffer, jpeg = _Buffer(), io.BytesIO()
     Image.fromarray(picture).save(jpeg, "JPEG", quality=95)
-    points = {
-        "POSITION": buffer.array(METRES * mesh.vertices, "VEC3"),
-        "NORMAL": buffer.array(_normals(mesh), "VEC3"),
-    }
+    points = {"POSITION": buffer.array(METRES * mesh.vertices, "VEC3"), "NORMAL": buffer.array(_normals(mesh), "VEC3")}
     looks = (
         {"TEXCOORD_0": buffer.array(mesh.uv, "VEC2")},
         {"COLOR_0": buffer.array(_linear(vertex_colours(mesh, picture) / 255.0), "VEC3")},

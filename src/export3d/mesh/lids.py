@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from export3d.landmarks import BLINKS, EyeShape
 from export3d.mesh.surface import HeadMesh
-
-EYES = {"eyeBlinkRight": range(36, 42), "eyeBlinkLeft": range(42, 48)}
-"""Shape -> its eye among the 68 landmarks: a corner, two points of the upper lid, a corner, two of the lower."""
 
 _REACH = 0.6
 """How far above the lid's rim skin follows it, in widths of the eye; at least twice as far as the eye is open, or it folds."""
@@ -26,21 +24,15 @@ def blink_offsets(mesh: HeadMesh, landmarks: np.ndarray) -> dict[str, np.ndarray
     Args:
         landmarks: ``(68, 2)`` in [0, 1] of the portrait's crop.
     """
-    return {name: _shut(mesh, landmarks[list(points)].astype(np.float64)) for name, points in EYES.items()}
+    return {name: _shut(mesh, EyeShape(landmarks[eye].astype(np.float64))) for name, (eye, _) in BLINKS.items()}
 
 
-def _shut(mesh: HeadMesh, eye: np.ndarray) -> np.ndarray:
-    """One eye's displacements; `eye` is ``(6, 2)``."""
+def _shut(mesh: HeadMesh, eye: EyeShape) -> np.ndarray:
+    """One eye's displacements."""
     from scipy.interpolate import LinearNDInterpolator
 
-    # Widths of the eye: s from corner to corner, t upwards.
-    axis = eye[3] - eye[0]
-    width = np.linalg.norm(axis)
-    frame = np.stack([axis, [axis[1], -axis[0]]]) / width**2
-    s, t = frame @ (mesh.uv - eye[0]).T
-    upper, lower = (_arch(frame @ (eye[list(pair)] - eye[0]).T) for pair in ((1, 2), (4, 5)))
-    bow = np.clip(s, 0.0, 1.0) * (1.0 - np.clip(s, 0.0, 1.0))
-    rim, opening = upper * bow, max(upper - lower, 0.0) * bow
+    s, t = eye.places(mesh.uv)
+    rim, opening = eye.lids(s)
     above = (t - rim) / max(_REACH, 2.0 * opening.max())
     share = np.where(above > 0.0, 1.0 - above, 1.0 + (t - rim) / np.maximum(opening, 1e-9)).clip(0.0, 1.0)
     fall = (1.0 - _LEFT_OPEN) * opening * share
@@ -49,12 +41,6 @@ def _shut(mesh: HeadMesh, eye: np.ndarray) -> np.ndarray:
     moving = near & (fall > 0.0)
     if moving.any():
         surface = LinearNDInterpolator(mesh.uv[near], mesh.vertices[near])
-        target = mesh.uv[moving] - fall[moving, None] * frame[1] * width**2
+        target = mesh.uv[moving] - fall[moving, None] * eye.up
         offsets[moving] = np.nan_to_num(surface(target) - mesh.vertices[moving])
     return offsets
-
-
-def _arch(points: np.ndarray) -> float:
-    """The height k of the parabola k s (1 - s) through the corners and about through points ``(2, n)``."""
-    s, t = points
-    return float((t / np.clip(s * (1.0 - s), 0.1, None)).mean())

@@ -11,13 +11,7 @@ from torch import Tensor, nn
 
 from export3d.checks import check_choice, check_shape
 from export3d.nn.conv import ConvStack, GaussianLowPass, ResidualBlock, conv, with_coordinates
-from export3d.nn.transformer import (
-    CrossAttentionViTBlock,
-    EAdaLNViTBlock,
-    OverlapPatchMerge,
-    ViTBlock,
-    tokens_to_map,
-)
+from export3d.nn.transformer import CrossAttentionViTBlock, EAdaLNViTBlock, OverlapPatchMerge, ViTBlock, tokens_to_map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,10 +164,7 @@ def _stem(config: GeneratorConfig, in_channels: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     before = in_channels
     for index, width in enumerate(config.stem_channels):
-        layers += [
-            conv(before, width, config.stem_kernel if index == 0 else 3, stride=2),
-            nn.LeakyReLU(config.slope),
-        ]
+        layers += [conv(before, width, config.stem_kernel if index == 0 else 3, stride=2), nn.LeakyReLU(config.slope)]
         if index > 0:
             layers += [ResidualBlock(width, config.slope) for _ in range(config.stem_residual_blocks)]
         before = width

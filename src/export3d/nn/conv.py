@@ -50,10 +50,7 @@ class ConvStack(nn.Sequential):
         layers: list[nn.Module] = []
         for index, (before, after) in enumerate(itertools.pairwise(channels)):
             first = index == 0
-            layers += [
-                conv(before, after, kernel if first else 3, first_stride if first else 1),
-                nn.LeakyReLU(slope),
-            ]
+            layers += [conv(before, after, kernel if first else 3, first_stride if first else 1), nn.LeakyReLU(slope)]
         super().__init__(*layers)
 
 

@@ -6,6 +6,8 @@ portrait itself), a source depth, a neck, and a background of its own; and more 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -107,6 +109,17 @@ class PortraitModel(nn.Module):
         condition = self.cues(beta_prime, own, driving, code.state)
         planes = self.generator.drive(code.tokens, code.detail, condition)
         return DrivenPlanes(planes=planes, turn=driving.turn, code=code)
+
+    def drive_several(self, code: PortraitCode, states: Sequence[FaceState]) -> list[DrivenPlanes]:
+        """`drive` of one portrait (B = 1) in each state (B = 1), in one pass where all know the same of a face."""
+        if len({(s.weights is None, s.gaze is None, s.turn is None) for s in states}) > 1:
+            return [self.drive(code, state) for state in states]
+        count = len(states)
+        tokens, detail = (x.expand(count, *x.shape[1:]) for x in (code.tokens, code.detail))
+        several = replace(code, tokens=tokens, detail=detail, state=FaceState.cat([code.state] * count))
+        driven = self.drive(several, FaceState.cat(states))
+        turns = [None] * count if driven.turn is None else driven.turn.split(1)
+        return [DrivenPlanes(planes=x, turn=y, code=code) for x, y in zip(driven.planes.split(1), turns, strict=True)]
 
     def render(
         self,

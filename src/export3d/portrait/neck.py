@@ -59,8 +59,8 @@ class Neck:
 
     def _turned(self, points: Tensor, extra: Tensor, pivot: Tensor) -> Tensor:
         config = self.config
-        films = points.shape[0] == 1 and not torch.is_grad_enabled() and not torch.jit.is_tracing()  # type: ignore[attr-defined]
-        if films:  # most points belong to the head and stay
+        one_picture = points.shape[0] == 1 and not torch.is_grad_enabled() and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if one_picture:  # most points belong to the head and stay
             chosen = (points[0, :, 1] < config.top).nonzero()[:, 0]
             if 0 < len(chosen) < points.shape[1]:
                 part = self._turned(points.index_select(1, chosen), extra, pivot)

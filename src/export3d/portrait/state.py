@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 from torch import Tensor
 
 from export3d.camera import Camera
 from export3d.face_state import FaceState
-from export3d.rendering.fused import interleaved
+from export3d.rendering.fused import interleaved, repainted
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,24 @@ class PortraitMaps:
     def interleaved(self) -> Tensor:
         """The first picture as the compiled renderer reads it."""
         return interleaved(self.picture[0])
+
+
+Box = tuple[slice, slice]
+"""Rows and columns of a picture."""
+
+Maps = TypeVar("Maps", PhotoMaps, PortraitMaps)
+
+
+def patched(maps: Maps, parts: Sequence[tuple[Box, Tensor]]) -> Maps:
+    """The maps with these parts of their picture, each ``(B, C, h, w)``, laid over it."""
+    picture = maps.picture.clone()
+    for (rows, columns), part in parts:
+        picture[..., rows, columns] = part
+    made = replace(maps, picture=picture)
+    inside = all(0 < one.start and one.stop < picture.shape[-1] for box, _ in parts for one in box)
+    if inside and "interleaved" in vars(maps):  # known already: patched as well, which takes a part of the time
+        vars(made)["interleaved"] = repainted(maps.interleaved, parts)
+    return made
 
 
 @dataclass(frozen=True, kw_only=True)

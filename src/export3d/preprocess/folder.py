@@ -10,7 +10,17 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from export3d.errors import UsageError
-from export3d.preprocess.jobs import VIDEO_SUFFIXES, Cut, Inputs, Loss, VideoJob, display_name, make_key, split_of
+from export3d.preprocess.jobs import (
+    VIDEO_SUFFIXES,
+    Cut,
+    Inputs,
+    Loss,
+    VideoJob,
+    display_name,
+    inside,
+    make_key,
+    split_of,
+)
 from export3d.preprocess.options import PrepareOptions
 from export3d.reading import read_number, reading, shortened
 
@@ -30,20 +40,14 @@ def read_folder(root: Path, options: PrepareOptions) -> Inputs:
     jobs, ignored = [], []
     single = root.is_file()
     for path in [root] if single else walk_files(root):
-        source = PurePosixPath(root.name, *(() if single else path.relative_to(root).parts)).as_posix()
+        source = inside(root, path)
         if not single and path.suffix.lower() not in VIDEO_SUFFIXES:
             ignored.append(display_name(source))
             continue
         identity = source if options.identity == "file" or single else str(PurePosixPath(source).parent)
         identity = display_name(identity)
-        jobs.append(
-            VideoJob(
-                key=make_key(source, path.stem),
-                path=path.absolute(),
-                source=display_name(source),
-                cuts=(Cut(identity=identity, split=choose_split(identity, options)),),
-            )
-        )
+        cut = Cut(identity=identity, split=choose_split(identity, options))
+        jobs.append(VideoJob.of_video(source, path, (cut,)))
     return Inputs(jobs=tuple(jobs), ignored=tuple(ignored))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from export3d.errors import UsageError
@@ -68,6 +69,12 @@ class VideoJob:
     """Native rate of a folder or archive of frames."""
     cuts: tuple[Cut, ...] = (Cut(),)
 
+    @classmethod
+    def of_video(cls, source: str, path: Path, cuts: Iterable[Cut]) -> VideoJob:
+        """The job of a video file, known by its path inside the input."""
+        key = make_key(source, path.stem)
+        return cls(key=key, path=path.absolute(), source=display_name(source), cuts=tuple(cuts))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
@@ -110,6 +117,11 @@ def merge_inputs(parts: list[Inputs]) -> Inputs:
             "TalkingHead-1KH folder, or a CSV list; see docs/data.md."
         )
     return Inputs(jobs=tuple(jobs), losses=losses, ignored=ignored)
+
+
+def inside(root: Path, path: Path) -> str:
+    """A file's path inside the input `root`, whose name comes first."""
+    return PurePosixPath(root.name, *path.relative_to(root).parts).as_posix()
 
 
 def make_key(source: str, stem: str) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from export3d.data.manifest import MANIFEST_NAME, ClipEntry, Manifest, ShardEntry, file_sha256, require_same_extractor
+from export3d.data.manifest import MANIFEST_NAME, ClipEntry, Manifest, ShardEntry, require_same_extractor
 from export3d.data.tar_members import END_OF_ARCHIVE
 from export3d.data.writer import ShardFile, shard_name
 from export3d.errors import DataError
-from export3d.files import write_atomically
+from export3d.files import file_sha256, write_atomically
 from export3d.preprocess.results import VideoResult, part_path
 from export3d.reading import Count, FileName, checked, read_json, reading
 

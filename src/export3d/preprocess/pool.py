@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from export3d.preprocess.options import PrepareOptions
 from export3d.preprocess.results import VideoResult
 from export3d.preprocess.tools import ToolMaker
 from export3d.reading import shortened
-from export3d.stopping import ignore_stop_signals
+from export3d.stopping import obey_parent_only
 
 MAX_ATTEMPTS = 2
 """A video whose worker died this often is given up."""
@@ -156,9 +154,8 @@ class _Pool:
 
 def _work(pipe: Connection, place: Workplace) -> None:
     """A worker process: videos in, records out, until the pipe closes."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    ignore_stop_signals()
+    obey_parent_only()
     try:
         tools = place.make_tools(place.options)
         pipe.send("ready")
@@ -169,11 +166,3 @@ def _work(pipe: Connection, place: Workplace) -> None:
         pipe.send(error)
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return  # the parent has finished, or was stopped
-
-
-def _die_with_parent() -> None:
-    """A killed run must not leave workers that go on writing."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

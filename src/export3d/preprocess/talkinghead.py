@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from export3d.errors import UsageError
 from export3d.preprocess.folder import choose_split, walk_files
-from export3d.preprocess.jobs import VIDEO_SUFFIXES, Cut, Inputs, Loss, VideoJob, display_name, make_key
+from export3d.preprocess.jobs import VIDEO_SUFFIXES, Cut, Inputs, Loss, VideoJob, display_name, inside
 from export3d.preprocess.options import PrepareOptions
 from export3d.reading import reading, shortened
 
@@ -101,8 +101,7 @@ def read_talkinghead(root: Path, options: PrepareOptions) -> Inputs:
             if tube.cropped_name in used:
                 continue
             used.add(tube.cropped_name)
-            places = (videos.get(tube.cropped_name), videos.get(tube.name))
-            cropped, minute = places
+            cropped, minute = videos.get(tube.cropped_name), videos.get(tube.name)
             if minute is not None and (cropped is None or options.context == "full"):
                 tubes_of.setdefault(minute, []).append((tube, split))
             elif cropped is not None:
@@ -111,11 +110,8 @@ def read_talkinghead(root: Path, options: PrepareOptions) -> Inputs:
                 reason = f"neither the cropped clip nor the one-minute clip '{tube.name}' is here"
                 losses.append(Loss(source=display_name(tube.cropped_name), reason=reason))
     for path, tubes in tubes_of.items():
-        source = PurePosixPath(root.name, *path.relative_to(root).parts).as_posix()
-        cuts = tuple(_tube_cut(tube, split, options) for tube, split in tubes)
-        jobs.append(
-            VideoJob(key=make_key(source, path.stem), path=path.absolute(), source=display_name(source), cuts=cuts)
-        )
+        cuts = (_tube_cut(tube, split, options) for tube, split in tubes)
+        jobs.append(VideoJob.of_video(inside(root, path), path, cuts))
     for stem, path in videos.items():
         match = _CROPPED.fullmatch(stem)
         if match and stem not in used and not lists:
@@ -125,10 +121,9 @@ def read_talkinghead(root: Path, options: PrepareOptions) -> Inputs:
 
 
 def _cropped_job(path: Path, name: str, split: str, root: Path, options: PrepareOptions) -> VideoJob:
-    source = PurePosixPath(root.name, *path.relative_to(root).parts).as_posix()
     identity = identity_of(name)
     cut = Cut(identity=identity, split=choose_split(identity, options, split))
-    return VideoJob(key=make_key(source, path.stem), path=path.absolute(), source=display_name(source), cuts=(cut,))
+    return VideoJob.of_video(inside(root, path), path, (cut,))
 
 
 def _tube_cut(tube: Tube, split: str, options: PrepareOptions) -> Cut:

@@ -15,7 +15,7 @@ import numpy as np
 
 from export3d.errors import DataError
 from export3d.preprocess.folder import choose_split, walk_files
-from export3d.preprocess.jobs import VIDEO_SUFFIXES, Cut, Inputs, Loss, VideoJob, display_name, make_key
+from export3d.preprocess.jobs import VIDEO_SUFFIXES, Cut, Inputs, Loss, VideoJob, display_name, inside, make_key
 from export3d.preprocess.options import PrepareOptions
 from export3d.preprocess.vfhq_meta import ClipName, MetaInfo, exact_fps
 from export3d.reading import reading, shortened
@@ -60,11 +60,8 @@ def read_vfhq(root: Path, options: PrepareOptions) -> Inputs:
             reason = f"neither its frames nor the video '{name.video_id}' are here"
             losses.append(Loss(source=display_name(text), reason=reason))
     for path, clips in from_videos.items():
-        source = PurePosixPath(root.name, *path.relative_to(root).parts).as_posix()
-        cuts = tuple(_video_cut(text, name, meta, options) for text, name, meta in clips)
-        jobs.append(
-            VideoJob(key=make_key(source, path.stem), path=path.absolute(), source=display_name(source), cuts=cuts)
-        )
+        cuts = (_video_cut(text, name, meta, options) for text, name, meta in clips)
+        jobs.append(VideoJob.of_video(inside(root, path), path, cuts))
     return Inputs(jobs=tuple(jobs), losses=tuple(losses), ignored=tuple(found.ignored))
 
 

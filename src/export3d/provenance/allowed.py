@@ -6,7 +6,6 @@ re-encoding and resizing leave alone, and in which two pictures of different peo
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from export3d.errors import ImageSizeError, SourceNotAllowedError, UnreadableImageError
+from export3d.files import file_sha256
 from export3d.images import read_image
 
 MAX_DIFFERENT_BITS = 36
@@ -22,15 +22,6 @@ MAX_DIFFERENT_BITS = 36
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 _SIDE, _WAVES = 64, 16
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def look_of(image: np.ndarray) -> np.ndarray:
@@ -84,7 +75,7 @@ class AllowedSources:
         if not pictures and not hashes:
             raise SourceNotAllowedError(f"--allow {path}: there is no picture in it, so nothing could be animated.")
         looks = [look_of(_picture(one, path)) for one in pictures]
-        hashes |= {file_hash(one) for one in pictures}
+        hashes |= {file_sha256(one) for one in pictures}
         return cls(str(path), frozenset(hashes), np.array(looks, dtype=bool).reshape(len(looks), _WAVES**2 - 1))
 
     def check(self, image: np.ndarray, path: Path | None = None, where: str = "the portrait") -> None:
@@ -97,7 +88,7 @@ class AllowedSources:
         Raises:
             SourceNotAllowedError: It is not among the allowed ones.
         """
-        if path is not None and file_hash(path) in self.hashes:
+        if path is not None and file_sha256(path) in self.hashes:
             return
         if len(self.looks) and (self.looks ^ look_of(image)).sum(axis=1).min() <= MAX_DIFFERENT_BITS:
             return

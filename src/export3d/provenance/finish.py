@@ -13,7 +13,7 @@ import numpy as np
 
 from export3d import __version__
 from export3d.errors import CertificateError, MissingExtraError
-from export3d.provenance.allowed import file_hash
+from export3d.files import file_sha256
 from export3d.provenance.certificate import Credentials, load_credentials
 from export3d.provenance.label import Label
 from export3d.provenance.manifest import MEDIA_TYPES, manifest_of, sign_file, try_signing
@@ -106,7 +106,7 @@ class Finish:
         files = {"source": self.facts.source, "model": self.facts.model}
         files |= {f"driver{number or ''}": path for number, path in enumerate(self.facts.drivers)}
         record: dict[str, Any] = {
-            f"{name}_sha256": file_hash(path) for name, path in files.items() if path is not None and path.is_file()
+            f"{name}_sha256": file_sha256(path) for name, path in files.items() if path is not None and path.is_file()
         }
         if self._marker is not None:
             record["invisible_mark"] = f"{self.payload:08x}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from export3d.evaluation.metrics.bootstrap import paired_difference
-from export3d.evaluation.scores.scoring import ALL_METRICS
+from export3d.evaluation.scores.scoring import METRICS
 from export3d.reproduce.scores import Scores
 
 AGREES, DIFFERS, WITHIN = "agrees", "differs", "within the confidence interval"
@@ -125,7 +125,7 @@ SECOND_HAND: dict[str, dict[str, dict[str, float]]] = {
         "Export3D (VFHQ)": {
             **{"psnr same": 23.56, "ssim same": 0.704, "akd same": 3.45, "csim same": 0.811, "aed same": 0.082},
             **{"csim cross": 0.694, "aed cross": 0.208},
-        },
+        }
     },
     "reproduce_table3": {
         name: dict(zip(("psnr same", "csim same", "aed same", "csim cross", "aed cross"), row, strict=True))
@@ -137,10 +137,7 @@ SECOND_HAND: dict[str, dict[str, dict[str, float]]] = {
             ("full", (23.56, 0.811, 0.082, 0.694, 0.208)),
         )
     },
-    "reproduce_table4": {
-        "cross-attention": {"csim": 0.678, "aed": 0.125},
-        "full": {"csim": 0.811, "aed": 0.082},
-    },
+    "reproduce_table4": {"cross-attention": {"csim": 0.678, "aed": 0.125}, "full": {"csim": 0.811, "aed": 0.082}},
 }
 """Second-hand values of the paper's tables, for orientation only; every place that shows them says so."""
 
@@ -168,18 +165,12 @@ def judge(claim: Claim, scores: Mapping[str, Scores], *, seed: int = 0) -> dict[
     shared = [pair for pair in better if pair in worse]
     if not shared:
         return row
-    sign = 1.0 if ALL_METRICS[claim.metric] else -1.0
+    sign = 1.0 if METRICS[claim.metric][1] else -1.0
     a, b = np.array([better[pair] for pair in shared]), np.array([worse[pair] for pair in shared])
     interval = paired_difference(sign * a, sign * b, seed=seed)
     if not all(math.isfinite(x) for x in (interval.mean, interval.low, interval.high)):
         return row
-    row["difference"] = {
-        "mean": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "clips": interval.clips,
-        "missing": interval.missing,
-    }
+    row["difference"] = asdict(interval)
     row["verdict"] = _verdict(claim.relation, interval.low, interval.high, interval.clips)
     return row
 

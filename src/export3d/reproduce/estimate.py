@@ -20,12 +20,11 @@ from export3d.model import PRESETS, Export3D
 from export3d.portrait.loading import load_model
 from export3d.reproduce.scores import OpenBackends
 from export3d.reproduce.settings import Settings
-from export3d.reproduce.training import clips_configs, pretrain_config, train_config
+from export3d.reproduce.training import clips_configs, pretrain_config, train_setup
 from export3d.training.loop.distributed import World
 from export3d.training.loop.run import Task
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.pretrain import PretrainTask
-from export3d.training.phases.setup import prepare_training
 
 PROBES = (0.0, 0.25, 0.5, 0.75)
 """Shares of a run at which a step is timed: a preset may render less in its first part."""
@@ -50,7 +49,7 @@ def estimate(settings: Settings, stages: Sequence[str], open_backends: OpenBacke
         lines.append(f"{stage}: {seconds:.3g} s per {what}, {count} of them: {_hours(seconds * count)}")
 
     with tempfile.TemporaryDirectory(prefix="export3d-estimate-") as name:
-        trial = replace(settings, work=Path(name), samples=0, pretrain_steps=0, runs=None)
+        trial = replace(settings, output=Path(name), samples=0, pretrain_steps=0, runs=None)
         if settings.data is None:
             for split, config in clips_configs(settings).items():
                 seconds = _render(trial, split)
@@ -66,14 +65,7 @@ def estimate(settings: Settings, stages: Sequence[str], open_backends: OpenBacke
             for variant in settings.variants:
                 if settings.is_given(variant):
                     continue
-                expression = trial.expression_run
-                setup = prepare_training(
-                    train_config(settings),
-                    variant,
-                    dataset.extractor,
-                    expression=expression,
-                    face_network=expression if expression.is_dir() else expression.parent,
-                )
+                setup = train_setup(settings, variant, dataset, trial.expression_run)
                 training = setup.task(dataset, World(), cache_gb=settings.cache_gb)
                 what = f"step of {training.samples_per_step} samples"
                 add(f"train {variant}", what, _step_seconds(training), training.total_steps)
@@ -94,12 +86,7 @@ def _render(trial: Settings, split: str) -> float:
     config = replace(clips_configs(trial)[split], identities=TRIAL_HEADS)
     folder = {"train": trial.train_folder, "test": trial.test_folder}[split]
     marks: list[float] = []
-    render_clips(
-        folder,
-        config,
-        head_model=trial.head_model,
-        on_progress=lambda stage, done, total: marks.append(time.monotonic()),
-    )
+    render_clips(folder, config, head_model=trial.head_model, on_progress=lambda *_: marks.append(time.monotonic()))
     return marks[TRIAL_HEADS] - marks[TRIAL_HEADS - 1]  # the last head: the first one also pays for starting
 
 
@@ -126,17 +113,13 @@ def _evaluation_seconds(trial: Settings, open_backends: OpenBackends) -> tuple[f
     model = Export3D(PRESETS[trial.sizes.preset]).eval() if rows else load_model(trial.model, device=trial.device)
     maker = ModelFrames(model, dataset, {"name": "estimate"})
     pairs = choose_pairs(dataset, "both", clips=1, seed=trial.seed)
+    folder, baselines = trial.output / "pairs", () if rows else BASELINES
+    for pair in pairs:
+        make_folder(folder / pair.kind)
     with open_backends() as backends:
         seconds = [
             _seconds(
-                lambda pair=pair: evaluate(
-                    dataset,
-                    maker,
-                    [pair],
-                    backends,
-                    make_folder(trial.work / "pairs" / pair.kind),
-                    baselines=() if rows else BASELINES,
-                )
+                lambda pair=pair: evaluate(dataset, maker, [pair], backends, folder / pair.kind, baselines=baselines)
             )
             for pair in pairs
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,15 @@ from export3d.animation.sweep import (
 )
 from export3d.checkpoint import read_checkpoint
 from export3d.data import ClipDataset
-from export3d.data.manifest import MANIFEST_NAME, file_sha256
+from export3d.data.manifest import MANIFEST_NAME
 from export3d.errors import DataError
 from export3d.evaluation.scores.protocol import dataset_facts, same_identity_pairs
-from export3d.files import make_folder, write_json
+from export3d.files import file_sha256, make_folder, write_json
 from export3d.images import write_sheet
 from export3d.portrait import Model, load_model
 from export3d.portrait.loading import checkpoint_path
 from export3d.reading import read_json
-from export3d.reproduce.settings import TABLE3, TABLE4, Reporter, Settings
+from export3d.reproduce.settings import MAIN, TABLE3, TABLE4, Reporter, Settings
 from export3d.reproduce.training import is_trained
 from export3d.tracking import Crop, Tracker
 from export3d.tracking.standin import GivenLandmarks, MeasuredCoefficients
@@ -39,13 +40,16 @@ VIEW_CLIPS = 4
 SWEEP = "sweep.png"
 
 
-@dataclass(frozen=True, kw_only=True)
+Draw = Callable[[dict[str, Model], ClipDataset], np.ndarray]
+
+
+@dataclass(frozen=True)
 class _Figure:
     """One picture: of which models, and how it is drawn."""
 
     name: str
     members: tuple[str, ...]
-    draw: Callable[[dict[str, Model], ClipDataset], np.ndarray]
+    draw: Draw
 
 
 def draw_figures(settings: Settings, folder: Path, report: Reporter) -> list[Path]:
@@ -61,11 +65,11 @@ def draw_figures(settings: Settings, folder: Path, report: Reporter) -> list[Pat
     dataset = settings.open_test()
     make_folder(folder)
     files = {variant: settings.model_file(variant) for variant in settings.variants if is_trained(settings, variant)}
-    files["main"] = checkpoint_path(settings.model) if settings.asks_for_main else settings.model_file("full")
+    files[MAIN] = checkpoint_path(settings.model) if settings.asks_for_main else settings.model_file("full")
     files = {name: path for name, path in files.items() if path.is_file()}
     digests = {name: file_sha256(path) for name, path in files.items()}
     data = file_sha256(dataset.folder / MANIFEST_NAME)
-    notes = settings.work / "figures.json"
+    notes = settings.output / "figures.json"
     done: dict[str, Any] = _read(notes)
     models: dict[str, Model] = {}
     drawn = []
@@ -110,7 +114,7 @@ def basis_sweep(model: Model, dataset: ClipDataset) -> np.ndarray:
         UsageError: The model has no basis.
     """
     pair = same_identity_pairs(dataset_facts(dataset))[0]
-    index = dataset.keys.index(pair.source_clip)
+    index = dataset.places[pair.source_clip]
     betas = np.concatenate([dataset.arrays(i)["beta"] for i in range(len(dataset))])
     values = sweep_values(SweepOptions(), *coefficient_spread(model, betas))
     arrays, size = dataset.arrays(index), dataset.size
@@ -129,43 +133,21 @@ def basis_sweep(model: Model, dataset: ClipDataset) -> np.ndarray:
 def _figures(settings: Settings) -> list[_Figure]:
     from export3d.evaluation.figures import sheets
 
-    clips, seed = settings.figure_clips, settings.seed
+    def of_main(draw: Callable[..., np.ndarray], clips: int) -> Draw:
+        return lambda models, dataset: draw(next(iter(models.values())), dataset, clips=clips, seed=settings.seed)
 
-    def first(models: dict[str, Model]) -> Model:
-        return next(iter(models.values()))
+    def of_variants(draw: Callable[..., np.ndarray]) -> Draw:
+        return partial(draw, clips=min(ABLATION_CLIPS, clips), seed=settings.seed)
 
+    clips = settings.figure_clips
     return [
-        _Figure(
-            name="same_identity.jpg",
-            members=("main",),
-            draw=lambda m, d: sheets.same_identity_sheet(first(m), d, clips=clips, seed=seed),
-        ),
-        _Figure(
-            name="cross_identity.jpg",
-            members=("main",),
-            draw=lambda m, d: sheets.cross_identity_sheet(first(m), d, clips=clips, seed=seed),
-        ),
-        _Figure(
-            name="novel_view.jpg",
-            members=("main",),
-            draw=lambda m, d: sheets.novel_view_sheet(first(m), d, clips=min(VIEW_CLIPS, clips), seed=seed),
-        ),
-        _Figure(
-            name="ablation_expression.jpg",
-            members=TABLE3,
-            draw=lambda m, d: sheets.ablation_sheet(m, d, clips=min(ABLATION_CLIPS, clips), seed=seed),
-        ),
-        _Figure(
-            name="ablation_error.jpg",
-            members=TABLE3,
-            draw=lambda m, d: sheets.error_sheet(m, d, clips=min(ABLATION_CLIPS, clips), seed=seed),
-        ),
-        _Figure(
-            name="ablation_eadaln.jpg",
-            members=TABLE4,
-            draw=lambda m, d: sheets.ablation_sheet(m, d, clips=min(ABLATION_CLIPS, clips), seed=seed),
-        ),
-        _Figure(name=SWEEP, members=("main",), draw=lambda m, d: basis_sweep(first(m), d)),
+        _Figure("same_identity.jpg", (MAIN,), of_main(sheets.same_identity_sheet, clips)),
+        _Figure("cross_identity.jpg", (MAIN,), of_main(sheets.cross_identity_sheet, clips)),
+        _Figure("novel_view.jpg", (MAIN,), of_main(sheets.novel_view_sheet, min(VIEW_CLIPS, clips))),
+        _Figure("ablation_expression.jpg", TABLE3, of_variants(sheets.ablation_sheet)),
+        _Figure("ablation_error.jpg", TABLE3, of_variants(sheets.error_sheet)),
+        _Figure("ablation_eadaln.jpg", TABLE4, of_variants(sheets.ablation_sheet)),
+        _Figure(SWEEP, (MAIN,), lambda models, dataset: basis_sweep(next(iter(models.values())), dataset)),
     ]
 
 

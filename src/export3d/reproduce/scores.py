@@ -15,16 +15,16 @@ import numpy as np
 
 from export3d.checkpoint import read_checkpoint
 from export3d.data import ClipDataset
-from export3d.data.manifest import MANIFEST_NAME, file_sha256
+from export3d.data.manifest import MANIFEST_NAME
 from export3d.errors import CheckpointError, DataError
 from export3d.evaluation.metrics.pictures import summarise
 from export3d.evaluation.scores.makers import BASELINES, ModelFrames
 from export3d.evaluation.scores.run import Backends, choose_pairs, evaluate
-from export3d.evaluation.scores.scoring import ClipScores, finite
+from export3d.evaluation.scores.scoring import ClipScores
 from export3d.evaluation.scores.swap import render_settings, score_swap
 from export3d.evaluation.scores.synthetic import score_synthetic
 from export3d.evaluation.scores.tables import without_source
-from export3d.files import make_folder, measured_now, write_json
+from export3d.files import file_sha256, finite, make_folder, measured_now, write_json
 from export3d.heads.shape.model_file import load_head
 from export3d.portrait.loading import checkpoint_path, load_model
 from export3d.reading import read_json, reading
@@ -56,7 +56,7 @@ def score_models(settings: Settings, choice: dict[str, str], open_backends: Open
             )
     names += [MAIN] if settings.asks_for_main else []
     if not names:
-        raise CheckpointError(f"{settings.work}: no variant is trained to its end; there is nothing to score.")
+        raise CheckpointError(f"{settings.output}: no variant is trained to its end; there is nothing to score.")
     with ExitStack() as stack:
         opened = cache(lambda: stack.enter_context(open_backends()))
         for name in names:
@@ -109,7 +109,7 @@ def score_model(
         head = load_head(settings.head_model)
         render_settings(dataset, head)  # refuses another head before anything is scored
     # Other settings get another folder: the finished pairs of each stay usable.
-    place = make_folder(settings.work / "evaluation" / name / _short(fingerprint))
+    place = make_folder(settings.output / "evaluation" / name / _short(fingerprint))
     backends = opened()
     result = evaluate(
         dataset,
@@ -135,7 +135,7 @@ def score_model(
     content["quality"] = _quality(model, dataset, settings, name, report)
     if head is not None:
         cross = [pair for pair in pairs if pair.kind == "cross"]
-        kept, shown = make_folder(settings.work / "evaluation" / "swaps"), partial(report.advance, f"swap {name}")
+        kept, shown = make_folder(settings.output / "evaluation" / "swaps"), partial(report.advance, f"swap {name}")
         content["values"]["cross"]["model"] |= score_swap(model, dataset, cross, head, folder=kept, on_progress=shown)
     write_json(file, finite(content))
     report.line(f"evaluate {name}: {len(pairs)} pairs, {result.resumed} from before; wrote {file}")
@@ -143,7 +143,7 @@ def score_model(
 
 def scores_file(settings: Settings, name: str) -> Path:
     """Where the scores of a variant, or of `main`, lie."""
-    return settings.work / "evaluation" / f"{name}.json"
+    return settings.output / "evaluation" / f"{name}.json"
 
 
 def read_scores(settings: Settings, name: str) -> Scores | None:

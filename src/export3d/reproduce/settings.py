@@ -6,16 +6,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+import tyro
 
 from export3d.checks import check_choice
-from export3d.data import ClipDataset
-from export3d.data.manifest import require_same_extractor
 from export3d.errors import DataError, UsageError
-from export3d.model.config import ABLATIONS
 
-STAGES = ("data", "pretrain", "train", "evaluate", "figures", "page")
+if TYPE_CHECKING:
+    from export3d.data import ClipDataset
+
+Stage = Literal["data", "pretrain", "train", "evaluate", "figures", "page"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 """In this order. Each one takes from WORK what the earlier ones left there."""
+
+Variant = Literal["full", "direct-3dmm", "e2e-lebs-n25", "e2e-lebs-n10", "e2e-lebs-n5", "cross-attention"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+"""Names of `ABLATIONS`."""
 
 TABLE3 = ("direct-3dmm", "e2e-lebs-n25", "e2e-lebs-n10", "e2e-lebs-n5", "full")
 """Rows of Table 3, in the paper's order."""
@@ -105,45 +112,54 @@ SCALES: dict[str, Scale] = {
 class Settings:
     """One reproduction.
 
-    Attributes:
-        work: folder of everything that is made on the way.
-        scale: a name of `SCALES`.
-        variants: names of `ABLATIONS`; with none, the main model alone is scored and drawn.
-        samples, pretrain_steps, clips: 0 takes the scale's.
-        data, test: folders of clips, both or none; without them heads are rendered.
-        expression: run of `export3d pretrain`; without it one is made.
-        runs: folder with finished models ``<variant>/model.safetensors``, which are taken as they are.
-        model: name or file of the model of the main table.
-        precision: of training, the same for every variant.
-        figure_clips: rows of the figures of --model.
-
     Raises:
         UsageError: An option cannot be used.
     """
 
-    work: Path
-    scale: str = "small"
-    variants: tuple[str, ...] = tuple(ABLATIONS)
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder WORK for clips, runs and scores."""
+    scale: Literal["small", "paper-small", "smoke"] = "small"
+    """Preset and sizes. paper-small is the budget of docs/paper_results.md; smoke shows in a minute that all
+    stages work; its numbers mean nothing."""
+    variants: tuple[Variant, ...] = VARIANTS
+    """Which variants to train, score and draw; with none after it, the main table and its figures alone. Tables are made of
+    all that have been scored."""
     samples: int = 0
+    """Training samples of each variant; 0 takes the scale's."""
     pretrain_steps: int = 0
+    """Steps of CLeBS pre-training; 0 takes the scale's."""
     clips: int = 0
+    """Pairs of each kind that are scored; 0 takes the scale's."""
     data: Path | None = None
+    """Training clips, with --test. Heads are rendered when left out."""
     test: Path | None = None
+    """Test clips, with --data: other people, the same extractor."""
     expression: Path | None = None
+    """Finished run of `export3d pretrain` on such clips. One is made when left out."""
     runs: Path | None = None
+    """Folder of finished models VARIANT/model.safetensors, which are taken as they are."""
     model: str | None = None
-    seed: int = 0
-    precision: str = "fp32"
-    device: str = "cpu"
+    """Model of the main table and its figures: a bundled name or a .safetensors file. When left out, the figures are those of
+    `full`, and with no --variants both are made for the bundled one."""
     figure_clips: int = 24
+    """Rows of the figures of --model."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of training, the same for every variant."""
+    seed: int = 0
+    """Seed of training, source frames and bootstrap."""
     head_model: Path | None = None
+    """Head model of the rendered clips, as in `heads render`."""
     workers: int = 1
+    """Processes that render heads."""
     cache_gb: float = 4.0
+    """Memory for decoded training frames."""
+    device: str = "cpu"
+    """Where networks run."""
 
     def __post_init__(self) -> None:
         check_choice("--scale", self.scale, SCALES)
         for variant in self.variants:
-            check_choice("--variants", variant, ABLATIONS)
+            check_choice("--variants", variant, VARIANTS)
         if len(set(self.variants)) != len(self.variants):
             raise UsageError("--variants: name each variant once.")
         if (self.data is None) != (self.test is None):
@@ -171,17 +187,17 @@ class Settings:
     @property
     def train_folder(self) -> Path:
         """Where the training clips lie, or will lie."""
-        return self.data if self.data is not None else self.work / "data" / "train"
+        return self.data if self.data is not None else self.output / "data" / "train"
 
     @property
     def test_folder(self) -> Path:
         """Where the test clips lie, or will lie."""
-        return self.test if self.test is not None else self.work / "data" / "test"
+        return self.test if self.test is not None else self.output / "data" / "test"
 
     @property
     def expression_run(self) -> Path:
         """Where the pre-training run lies, or will lie."""
-        return self.expression if self.expression is not None else self.work / "runs" / "pretrain"
+        return self.expression if self.expression is not None else self.output / "runs" / "pretrain"
 
     @property
     def asks_for_main(self) -> bool:
@@ -193,7 +209,7 @@ class Settings:
         if self.is_given(variant):
             assert self.runs is not None
             return self.runs / variant / "model.safetensors"
-        return self.work / "runs" / variant / "model.safetensors"
+        return self.output / "runs" / variant / "model.safetensors"
 
     def is_given(self, variant: str) -> bool:
         """Whether --runs holds this variant."""
@@ -201,6 +217,8 @@ class Settings:
 
     def open_train(self) -> ClipDataset:
         """The training clips."""
+        from export3d.data import ClipDataset
+
         return ClipDataset(self.train_folder, split="train")
 
     def open_test(self) -> ClipDataset:
@@ -209,6 +227,8 @@ class Settings:
         Raises:
             DataError: No clips of the split test; another extractor than the training clips have; or one person in both.
         """
+        from export3d.data import ClipDataset, require_same_extractor
+
         test = ClipDataset(self.test_folder, split="test")
         if (self.train_folder / "manifest.json").is_file():
             train = self.open_train()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 from collections import Counter
 from dataclasses import asdict
@@ -16,8 +15,8 @@ import torch
 from export3d import __version__
 from export3d.errors import DataError
 from export3d.evaluation.metrics.bootstrap import DRAWS, bootstrap_interval
-from export3d.evaluation.scores.scoring import ALL_METRICS
-from export3d.files import make_folder, measured_now, write_json
+from export3d.evaluation.scores.scoring import METRICS
+from export3d.files import finite, make_folder, measured_now, write_json
 from export3d.reading import read_json
 from export3d.reproduce.claims import (
     MAIN_CLAIMS,
@@ -94,7 +93,7 @@ def result_file(settings: Settings, name: str, scores: dict[str, Scores], comman
     if name == "reproduce_main":
         for kind, methods in first.values.items():
             content[kind] = {m: intervals(values, settings.seed) for m, values in methods.items()}
-        content["quality"] = _plain(first.quality)
+        content["quality"] = finite(first.quality, nan=None)
         content["claims"] = [{**asdict(claim), "verdict": NOT_TESTED} for claim in MAIN_CLAIMS]
     else:
         for kind in ("same", "cross"):
@@ -104,7 +103,9 @@ def result_file(settings: Settings, name: str, scores: dict[str, Scores], comman
                 if kind in value.values
             }
         content["quality"] = {
-            member: _plain(value.quality["model"]) for member, value in scores.items() if value.quality is not None
+            member: finite(value.quality["model"], nan=None)
+            for member, value in scores.items()
+            if value.quality is not None
         }
         claims = TABLE3_CLAIMS if name == "reproduce_table3" else TABLE4_CLAIMS
         content["claims"] = [judge(claim, scores, seed=settings.seed) for claim in claims]
@@ -127,19 +128,10 @@ def read_result(path: Path) -> dict[str, Any]:
 def intervals(values: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Any]]:
     """Metric -> mean over clips with its bootstrap interval; NaN becomes None, infinity a string."""
     rows = {}
-    for metric in ALL_METRICS:
+    for metric in METRICS:
         if metric in values:
-            rows[metric] = _plain(asdict(bootstrap_interval(values[metric], level=LEVEL, seed=seed)))
+            rows[metric] = finite(asdict(bootstrap_interval(values[metric], level=LEVEL, seed=seed)), nan=None)
     return rows
-
-
-def _plain(value: Any) -> Any:
-    """A JSON-ready copy."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
 
 
 def _train_facts(settings: Settings) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
 from export3d.training.phases.pretrain import PretrainTask
 from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, PretrainConfig
 from export3d.training.phases.pretrain_files import EXPRESSION_FILE, EXPRESSION_KIND
-from export3d.training.phases.setup import prepare_training
+from export3d.training.phases.setup import TrainSetup, prepare_training
 from export3d.training.phases.train import without_phase2
 
 WARMUP_SHARE = 10
@@ -94,7 +94,7 @@ def pretrain(settings: Settings, report: Reporter) -> None:
             report.line(f"pretrain: {folder} is finished ({config.steps} steps)")
             return
         task = PretrainTask(config, dataset, _world(settings), cache_gb=settings.cache_gb)
-        _run(task, run, settings, report, "pretrain", product)
+        _run(task, run, settings, report, of=("pretrain", *product))
     finally:
         run.close()
 
@@ -114,6 +114,17 @@ def train_config(settings: Settings) -> TrainConfig:
     return replace(config, warmup_steps=min(preset.warmup_steps, config.phase1_steps // WARMUP_SHARE))
 
 
+def train_setup(settings: Settings, variant: str, dataset: ClipDataset, expression: Path) -> TrainSetup:
+    """What the training of a variant needs besides its clips; `expression` is a pre-training run, or its file.
+
+    Raises:
+        UsageError, CheckpointError: The pre-training run is missing or does not fit.
+    """
+    network = expression if expression.is_dir() else expression.parent
+    config = train_config(settings)
+    return prepare_training(config, variant, dataset.extractor, expression=expression, face_network=network)
+
+
 def train(settings: Settings, variant: str, report: Reporter) -> None:
     """Train one variant into WORK/runs/VARIANT, or go on with it; a finished one is left alone.
 
@@ -128,14 +139,7 @@ def train(settings: Settings, variant: str, report: Reporter) -> None:
         report.line(f"train {variant}: {model} is given")
         return
     dataset = settings.open_train()
-    expression = settings.expression_run
-    setup = prepare_training(
-        train_config(settings),
-        variant,
-        dataset.extractor,
-        expression=expression,
-        face_network=expression if expression.is_dir() else expression.parent,
-    )
+    setup = train_setup(settings, variant, dataset, settings.expression_run)
     config = setup.config
     facts = {**dataset.facts(), "inputs": setup.notes}
     run = RunFolder(model.parent, "train", config_to_dict(config), facts)
@@ -144,7 +148,7 @@ def train(settings: Settings, variant: str, report: Reporter) -> None:
             report.line(f"train {variant}: {model.parent} is finished ({config.samples} samples)")
             return
         task = setup.task(dataset, _world(settings), cache_gb=settings.cache_gb)
-        _run(task, run, settings, report, f"train {variant}", (model, "export3d"))
+        _run(task, run, settings, report, of=(f"train {variant}", model, "export3d"))
     finally:
         run.close()
 
@@ -173,10 +177,9 @@ def _world(settings: Settings) -> World:
     return World(device=torch.device(settings.device))
 
 
-def _run(
-    task: Task[Any], run: RunFolder, settings: Settings, report: Reporter, label: str, product: tuple[Path, str]
-) -> None:
-    """The loop of training; raises `Stopped` where it was stopped. `product` is the model's file and its kind."""
+def _run(task: Task[Any], run: RunFolder, settings: Settings, report: Reporter, *, of: tuple[str, Path, str]) -> None:
+    """The loop of training; raises `Stopped` where it was stopped. `of`: what to call it, the model's file and its kind."""
+    label, product, kind = of
     left = report.minutes_left()
     options = LoopOptions(
         max_minutes=None if left is None else max(left, 0.0), log_every=settings.sizes.log_every, sheet_every=0
@@ -191,7 +194,7 @@ def _run(
     report.line(f"{label}: step {result.step} of {task.total_steps}, {result.samples_per_s:.1f} samples/s")
     if not result.finished:
         raise Stopped(result.stopped_by or "SIGINT")
-    if _finished_step(*product) != result.step:  # killed between the last state and its model
+    if _finished_step(product, kind) != result.step:  # killed between the last state and its model
         task.export(run, result.step, numbered=False)
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,9 +18,10 @@ from export3d.errors import Export3DError, UsageError
 from export3d.provenance.verify import in_words, verify_file
 from export3d.reading import checked, shortened
 from export3d.studio.face import Keyframe, Wish, keyframe_motion, read_weights, sliders
-from export3d.studio.films import FilmWish, Made, Tell
+from export3d.studio.videos import Made, Tell, VideoWish
 from export3d.studio.workshop import KEPT_S, Stage, Workshop
 
+T = TypeVar("T")
 Progress = dict[str, Any]
 
 _TELL_EVERY_S = 0.3
@@ -35,20 +36,12 @@ def kindly(error: Export3DError, *files: Path) -> str:
     return text
 
 
-def read_wish(values: Any) -> Wish:
-    """A wish from plain values; a `UsageError` says what does not fit."""
+def read_as(kind: type[T], values: Any, what: str) -> T:
+    """Plain values as a wish, keyframes or options; a `UsageError` says what does not fit."""
     try:
-        return checked(values or {}, Wish)
+        return checked(values, kind)
     except msgspec.ValidationError as error:
-        raise UsageError(f"face: {shortened(str(error))}.") from error
-
-
-def read_keyframes(values: Any) -> list[Keyframe]:
-    """Keyframes from plain values ``[{time_s, wish}]``; a `UsageError` says what does not fit."""
-    try:
-        return checked(values, list[Keyframe])
-    except msgspec.ValidationError as error:
-        raise UsageError(f"keyframes: {shortened(str(error))}.") from error
+        raise UsageError(f"{what}: {shortened(str(error))}.") from error
 
 
 def save_still(workshop: Workshop, stage: Stage, wish: Wish, size: int | None = None) -> Path:
@@ -68,10 +61,8 @@ def save_motion(workshop: Workshop, stage: Stage, keyframes: list[Keyframe]) -> 
     return path
 
 
-def while_running(
-    work: Callable[[Tell, threading.Event], Made],
-) -> Iterator[tuple[Progress, str | None]]:
-    """Run a film in a thread of its own and say how far it is; it stops within moments when nobody listens any more."""
+def while_running(work: Callable[[Tell, threading.Event], Made]) -> Iterator[tuple[Progress, str | None]]:
+    """Make a video in a thread of its own and say how far it is; it stops within moments when nobody listens any more."""
     told: SimpleQueue[tuple[int, int | None]] = SimpleQueue()
     outcome: SimpleQueue[Any] = SimpleQueue()
     stop, started = threading.Event(), time.monotonic()
@@ -120,8 +111,8 @@ class Endpoints:
         """A portrait, driven by a video, photo, sound, motion file or take."""
         with _errors(self._gr, source, driving):
             photo, clip = _given(source, "source"), _given(driving, "driving")
-            wish = _checked(options, FilmWish)
-            yield from while_running(lambda tell, stop: self._workshop.films.animate(photo, clip, wish, tell, stop))
+            wish = read_as(VideoWish, options or {}, "options")
+            yield from while_running(lambda tell, stop: self._workshop.videos.animate(photo, clip, wish, tell, stop))
 
     def turn(
         self,
@@ -141,7 +132,9 @@ class Endpoints:
             orbit = OrbitOptions(yaw_deg=yaw_deg, pitch_deg=pitch_deg, num_frames=max(round(25 * seconds), 1))
             photo = _given(source, "source")
             yield from while_running(
-                lambda tell, stop: self._workshop.films.turn(photo, orbit, int(size), depth=depth, tell=tell, stop=stop)
+                lambda tell, stop: self._workshop.videos.turn(
+                    photo, orbit, int(size), depth=depth, tell=tell, stop=stop
+                )
             )
 
     def mesh(self, source: str, kind: str = "glb", shapes: bool = False) -> Iterator[tuple[Progress, str | None]]:
@@ -149,19 +142,19 @@ class Endpoints:
         with _errors(self._gr, source):
             photo = _given(source, "source")
             yield from while_running(
-                lambda tell, stop: self._workshop.films.mesh(photo, kind, shapes=bool(shapes), tell=tell, stop=stop)
+                lambda tell, stop: self._workshop.videos.mesh(photo, kind, shapes=bool(shapes), tell=tell, stop=stop)
             )
 
     def face(self, source: str, wish: dict[str, Any] | None = None, size: int = 512) -> str:
         """A portrait with a face, turn and camera of one's own."""
         with _errors(self._gr, source):
-            wished, stage = read_wish(wish), self._stage(source)
+            wished, stage = read_as(Wish, wish or {}, "face"), self._stage(source)
             return str(self._workshop.submit(save_still, self._workshop, stage, wished, int(size)).result())
 
     def motion(self, source: str, keyframes: list[Any]) -> str:
         """A motion file from keyframes."""
         with _errors(self._gr, source):
-            frames, stage = read_keyframes(keyframes), self._stage(source)
+            frames, stage = read_as(list[Keyframe], keyframes, "keyframes"), self._stage(source)
             return str(self._workshop.submit(save_motion, self._workshop, stage, frames).result())
 
     def own(self, source: str) -> dict[str, Any]:
@@ -234,13 +227,6 @@ def _given(path: Any, what: str) -> Path:
     if not isinstance(path, str):
         raise UsageError(f"{what}: no file was given. Choose one.")
     return Path(path)
-
-
-def _checked(values: Any, kind: Any) -> Any:
-    try:
-        return checked(values or {}, kind)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"options: {shortened(str(error))}.") from error
 
 
 class _errors:

@@ -156,7 +156,7 @@ class Recording:
             self._file.write(jpeg)
             self._parts.append((ms, len(jpeg)))
 
-    def film(self, path: Path, finish: Finish, sound: Path | None) -> int:
+    def write_video(self, path: Path, finish: Finish, sound: Path | None) -> int:
         """Write the film; its pictures carry label and mark already. Returns its number of frames.
 
         Raises:

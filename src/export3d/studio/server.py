@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from export3d import __version__
 from export3d.studio.api import build_api
-from export3d.studio.films import MESHES
+from export3d.studio.videos import MESHES
 from export3d.studio.workshop import Workshop
 
 PAGE = Path(__file__).parent / "page"

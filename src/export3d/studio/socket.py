@@ -15,13 +15,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-import msgspec
-
 from export3d.animation.compose import resize
 from export3d.errors import Export3DError, UsageError
-from export3d.reading import checked, parse_json, shortened
-from export3d.studio.api import read_keyframes, read_wish, save_motion, save_still
-from export3d.studio.face import sliders
+from export3d.reading import parse_json, shortened
+from export3d.studio.api import read_as, save_motion, save_still
+from export3d.studio.face import Keyframe, Wish, sliders
 from export3d.studio.live import Camera, Live, LiveOptions, Recording, jpeg, open_virtual_camera
 from export3d.studio.workshop import Stage, Workshop
 from export3d.tracking import TrackedFrame
@@ -72,9 +70,7 @@ class Client:
 
     def look(self, picture: bytes) -> TrackedFrame | None:
         """What a camera's picture shows, as `Live.look` says."""
-        if self.live is None:
-            raise UsageError("start the camera first.")
-        return self.live.look(picture)
+        return self._started().look(picture)
 
     def do(self, header: dict[str, Any], content: bytes | Future[Any]) -> Answer:
         """Carry out a message; typed errors become an answer. `content` may be what `look` gave, done."""
@@ -105,41 +101,45 @@ class Client:
             raise UsageError("choose a portrait first.")
         return self.stage
 
+    def _started(self) -> Live:
+        if self.live is None:
+            raise UsageError("start the camera first.")
+        return self.live
+
+    def _wish(self, header: dict[str, Any]) -> Wish:
+        return read_as(Wish, header.get("wish") or {}, "face")
+
     def _do_portrait(self, header: dict[str, Any], content: bytes) -> Answer:
         self.stage = self.workshop.stage(content, shortened(header.get("name") or "the photo", 80))
         if self.live is not None:
             self.live.stage = self.stage
             self.live.restart()
         groups = sliders(self.workshop.model, self.stage.subject)
-        return {"sliders": groups}, jpeg(self.stage.picture(read_wish({})))
+        return {"sliders": groups}, jpeg(self.stage.picture(Wish()))
 
     def _do_face(self, header: dict[str, Any], content: bytes) -> Answer:
-        stage, wish = self._stage(), read_wish(header.get("wish"))
+        stage, wish = self._stage(), self._wish(header)
         if header.get("depth"):
             return {"depth": True}, jpeg(stage.depth(wish))
         size = header.get("size")
         return {}, jpeg(stage.picture(wish, size if isinstance(size, int) and size >= 16 else None))
 
     def _do_still(self, header: dict[str, Any], content: bytes) -> Answer:
-        return {"file": save_still(self.workshop, self._stage(), read_wish(header.get("wish"))).name}, b""
+        return {"file": save_still(self.workshop, self._stage(), self._wish(header)).name}, b""
 
     def _do_motion(self, header: dict[str, Any], content: bytes) -> Answer:
-        return {"file": save_motion(self.workshop, self._stage(), read_keyframes(header.get("keyframes"))).name}, b""
+        frames = read_as(list[Keyframe], header.get("keyframes"), "keyframes")
+        return {"file": save_motion(self.workshop, self._stage(), frames).name}, b""
 
     def _do_live(self, header: dict[str, Any], content: bytes) -> Answer:
-        try:
-            options = checked(header.get("options") or {}, LiveOptions)
-        except msgspec.ValidationError as error:
-            raise UsageError(f"live: {shortened(str(error))}.") from error
+        options = read_as(LiveOptions, header.get("options") or {}, "live")
         if self.live is None:
             self.live = Live(self._stage(), self.workshop.make_tracker())
         self.live.set(options)
         return {}, b""
 
     def _do_calibrate(self, header: dict[str, Any], content: bytes) -> Answer:
-        if self.live is None:
-            raise UsageError("start the camera first.")
-        self.live.restart()
+        self._started().restart()
         return {}, b""
 
     def _do_frame(self, header: dict[str, Any], content: bytes | Future[Any]) -> Answer:
@@ -174,7 +174,7 @@ class Client:
         try:
             if sound is not None:
                 sound.write_bytes(content)
-            frames = recording.film(path, self.workshop.finish(), sound)
+            frames = recording.write_video(path, self.workshop.finish(), sound)
         finally:
             recording.close()
             if sound is not None:

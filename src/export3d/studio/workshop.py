@@ -28,7 +28,7 @@ from export3d.errors import Export3DError, UsageError
 from export3d.portrait import Model
 from export3d.provenance import AllowedSources, Facts, Finish, ProvenanceOptions
 from export3d.studio.face import Wish, posed
-from export3d.studio.films import FilmMaker, Limits
+from export3d.studio.videos import Limits, VideoMaker
 from export3d.tracking import Tracker
 from export3d.tracking.head_fit import HeadPose
 
@@ -119,7 +119,7 @@ class Workshop:
         self._eyes = ThreadPoolExecutor(1, thread_name_prefix="looking")
         self.clients = 0
         """Pages that are open."""
-        self.films = FilmMaker(self._animator, make_tracker, self.limits, new_file=self.new_file, finish=self.finish)
+        self.videos = VideoMaker(self._animator, make_tracker, self.limits, new_file=self.new_file, finish=self.finish)
 
     @property
     def model(self) -> Model:
@@ -180,5 +180,5 @@ class Workshop:
         for pool in (self._queue, self._eyes):
             pool.shutdown(cancel_futures=True)
         self._tracker.close()
-        self.films.close()
+        self.videos.close()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -4,11 +4,13 @@ data)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from export3d.face_state import ARKIT_NAMES
+from export3d.landmarks import LEFT_EYE, RIGHT_EYE
 from export3d.tracking.alignment import Alignment, Crop
 
 
@@ -46,11 +48,11 @@ class Face:
         """Longer side of the box."""
         return float((self.box[2:] - self.box[:2]).max())
 
-    @property
+    @cached_property
     def roll(self) -> float:
         """How the face is turned in the picture's plane, radians from -pi to pi: the angle of the line between the eyes,
         positive clockwise as one sees it."""
-        right, left = self.landmarks_px[42:48].mean(axis=0), self.landmarks_px[36:42].mean(axis=0)
+        right, left = self.landmarks_px[LEFT_EYE].mean(axis=0), self.landmarks_px[RIGHT_EYE].mean(axis=0)
         return float(np.arctan2(*(right - left)[::-1]))
 
     @property

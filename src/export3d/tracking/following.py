@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from export3d.landmarks import LEFT_EYE, RIGHT_EYE
 from export3d.tracking.faces import Face, box_overlap
 from export3d.tracking.selection import FOLLOW_OVERLAP, nearest_face
 
@@ -75,7 +76,7 @@ def look_of(frame: np.ndarray, face: Face) -> np.ndarray:
     """``(24, 24, 3)`` the colours of a face from its brows to its mouth, levelled, mean 0 per colour and length 1; zero
     where there is nothing to see. The product of two is their likeness, at most 1."""
     points = face.landmarks_px.astype(np.float64)
-    left, right, mouth = points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[48:60].mean(axis=0)
+    left, right, mouth = points[RIGHT_EYE].mean(axis=0), points[LEFT_EYE].mean(axis=0), points[48:60].mean(axis=0)
     middle, across = (left + right) / 2.0, (right - left) / 2.0
     columns, rows = np.linspace(-1.8, 1.8, _GRID), np.linspace(-0.6, 1.5, _GRID)
     grid = middle + columns[None, :, None] * across + rows[:, None, None] * (mouth - middle)

@@ -8,7 +8,6 @@ front, and off from where it is seen, and takes it out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -104,23 +103,22 @@ class HeadFit:
         if mesh.shape != (NUM_MESH, 3) or not np.isfinite(mesh).all():
             raise ValueError(f"mesh must be finite and of shape ({NUM_MESH}, 3); got {mesh.shape}")
         points = mesh[:, :2].T.astype(np.float64) - 0.5
-        template, weight = self.template.T.astype(np.float64), self.weight.astype(np.float64)
+        template, weight = self.template.T.astype(np.float64), np.tile(self.weight.astype(np.float64), 2)
         rotation, origin = self._first_guess(mesh)
+        rows = np.zeros((6, 2, NUM_MESH))
         for _ in range(STEPS):
-            x, y, z = turned = rotation @ template
-            depth = z + origin[2]
-            across, down = (x + origin[0]) / depth, (y + origin[1]) / depth
-            lens, nothing = FOCAL / depth, np.zeros_like(depth)
-            normal, right = np.zeros((6, 6)), np.zeros(6)
-            for slope, missing in (
-                ((lens, nothing, -lens * across), points[0] - FOCAL * across),
-                ((nothing, lens, -lens * down), points[1] - FOCAL * down),
-            ):
-                # A small turn v moves a turned point q by v x q, so the slope s gives s . (v x q) = v . (q x s).
-                rows = np.stack([*_cross(turned, slope), *slope])
-                normal += (rows * weight) @ rows.T
-                right += (rows * weight) @ missing
-            step = np.linalg.solve(normal, right)
+            x, y, z = rotation @ template
+            lens = FOCAL / (z + origin[2])
+            seen = np.stack([x + origin[0], y + origin[1]]) * lens
+            # A small turn v moves a turned point q by v x q, so the slope s gives s . (v x q) = v . (q x s). The slopes of a
+            # point's place in the picture are (lens, 0, -across / depth) and (0, lens, -down / depth).
+            rows[3, 0] = rows[4, 1] = lens
+            rows[5] = aside = seen * (-lens / FOCAL)
+            rows[:3, 0] = y * aside[0], z * lens - x * aside[0], -y * lens
+            rows[:3, 1] = y * aside[1] - z * lens, -x * aside[1], x * lens
+            flat = rows.reshape(6, -1)
+            weighted = flat * weight
+            step = np.linalg.solve(weighted @ flat.T, weighted @ (points - seen).reshape(-1))
             rotation, origin = rotation_of(step[:3]) @ rotation, origin + step[3:]
         return HeadPose(rotation=rotation, origin=origin)
 
@@ -166,11 +164,6 @@ _SHAPES: dict[str, tuple[int, ...]] = {
     "mean": (3 * NUM_MESH,),
     "correction": (NUM_FEATURES, 6),
 }
-
-
-def _cross(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """a x b, component by component; `np.cross` is many times slower."""
-    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
 def place_features(pose: HeadPose) -> np.ndarray:
@@ -219,7 +212,8 @@ def vector_of(rotation: np.ndarray) -> np.ndarray:
 def smallest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """The smallest rotation ``(3, 3)`` that takes the direction of one vector ``(3,)`` to that of another; they must not
     be opposite."""
-    axis = np.cross(start, end)
+    (a, b, c), (x, y, z) = start, end
+    axis = np.array([b * z - c * y, c * x - a * z, a * y - b * x])  # `np.cross` takes many times as long
     length = float(np.linalg.norm(axis))
     angle = np.arctan2(length, float(start @ end))
     return rotation_of(axis / max(length, 1e-12) * angle)

@@ -16,7 +16,8 @@ import numpy as np
 from export3d.downloads import FACE_LANDMARKER
 from export3d.errors import MissingExtraError, UsageError, missing_library
 from export3d.images import read_image
-from export3d.tracking.faces import BLENDSHAPE_NAMES, Face
+from export3d.tracking.faces import Face
+from export3d.tracking.mediapipe_results import detected
 from export3d.tracking.reports import deferred_imports, stop_reports
 from export3d.tracking.views import View
 
@@ -85,22 +86,19 @@ class Graphs:
         image = self._image(picture)
         if follow:
             self._time_ms += _FRAME_MS
-            result = self._run("following", lambda graph: graph.detect_for_video(image, self._time_ms))
-        else:
-            result = self._run("anew", lambda graph: graph.detect(image))
-        if not result.face_landmarks:
+        kind = "following" if follow else "anew"
+        found = self._run(kind, lambda graph: detected(graph, image, self._time_ms if follow else None))
+        if found is None:
             return None
-        points = np.array([(p.x, p.y, p.z) for p in result.face_landmarks[0]], dtype=np.float32)
-        points[:, :2] += _PIXEL_CENTRE / picture.shape[0]
-        mesh = view.to_frame(points)
-        scores = {entry.category_name: float(entry.score) for entry in result.face_blendshapes[0]}
+        found.points[:, :2] += _PIXEL_CENTRE / picture.shape[0]
+        mesh = view.to_frame(found.points)
         flat = mesh[:, :2]
         return Face(
             box=np.concatenate([flat.min(axis=0), flat.max(axis=0)]),
             landmarks_px=flat[list(MESH_TO_68)],
             confidence=min(score, 1.0),
-            blendshapes=np.array([scores[name] for name in BLENDSHAPE_NAMES], dtype=np.float32),
-            matrix=np.asarray(result.facial_transformation_matrixes[0], dtype=np.float32),
+            blendshapes=found.scores,
+            matrix=found.matrix,
             mesh=mesh,
         )
 
@@ -108,7 +106,7 @@ class Graphs:
         """Let the following graph lose its face, so that the next picture is searched anew."""
         if "following" in self._made:
             self._time_ms += _FRAME_MS
-            self._run("following", lambda graph: graph.detect_for_video(self._image(_blank()), self._time_ms))
+            self._run("following", lambda graph: detected(graph, self._image(_blank()), self._time_ms))
 
     def close(self) -> None:
         """Free the graphs; they are made again when they are needed."""
@@ -134,7 +132,7 @@ class Graphs:
             return call(self._made[kind])
         with _quiet():  # the first face makes it warn of things that are as they should be
             result = call(self._made[kind])
-        if getattr(result, "face_landmarks", True):
+        if result is not None:
             self._warned.add(kind)
         return result
 

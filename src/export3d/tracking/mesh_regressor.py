@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -98,7 +99,44 @@ class MeshNet(nn.Module):
         return pose, mean + self.get_buffer("beta_gain") * (beta - mean)
 
 
+class BetaReader:
+    """The beta of one mesh after the other by a network, in NumPy: the same arithmetic in half PyTorch's time."""
+
+    def __init__(self, net: MeshNet) -> None:
+        part = {name: tensor.detach().numpy() for name, tensor in net.state_dict().items()}
+        self._onto = part["template"], part["steadiness"]
+        self._basis = np.ascontiguousarray(part["basis"].T)
+        self._place = part["place_mean"], part["place_scale"]
+        self._hidden = [
+            (layer.weight.numpy(), layer.bias.numpy()) for layer in net.body if isinstance(layer, nn.Linear)
+        ]
+        gain, mean = part["beta_gain"], part["beta_mean"]
+        self._head, self._straight = (
+            part[f"{name}.weight"][NUM_POSE:] * gain[:, None] for name in ("head", "straight")
+        )
+        self._bias = gain * (part["head.bias"] + part["straight.bias"])[NUM_POSE:] + (1.0 - gain) * mean
+
+    def read(self, mesh: np.ndarray) -> np.ndarray:
+        """Mesh ``(478, 3)`` as for :meth:`MeshNet.features` -> ``(beta_dim,)`` float32."""
+        turned, place = turned_to_template(mesh[None], *self._onto)
+        components = self._basis @ (turned[0] - self._onto[0]).reshape(-1)
+        mean, scale = self._place
+        features = np.concatenate([components, (place[0] - mean) / scale]).clip(-_FARTHEST, _FARTHEST)
+        hidden = features
+        for weight, bias in self._hidden:
+            hidden = weight @ hidden + bias
+            hidden = hidden / (1.0 + np.exp(-hidden))
+        beta: np.ndarray = self._head @ hidden + self._straight @ features + self._bias
+        return beta
+
+
 def turn_to_template(mesh: Tensor, template: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`turned_to_template` of tensors; nothing is differentiated."""
+    turned, place = turned_to_template(mesh.numpy(), template.numpy(), weight.numpy())
+    return torch.from_numpy(turned), torch.from_numpy(place)
+
+
+def turned_to_template(mesh: np.ndarray, template: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rotate, scale and shift meshes onto a template by weighted least squares.
 
     Args:
@@ -109,13 +147,12 @@ def turn_to_template(mesh: Tensor, template: Tensor, weight: Tensor) -> tuple[Te
     Returns:
         The turned meshes ``(N, P, 3)``, and what was taken out ``(N, 10)``: two columns of the rotation, size, centre.
     """
-    centre = (mesh * weight[:, None]).sum(1)
-    goal = (template * weight[:, None]).sum(0)
-    moved, wanted = mesh - centre[:, None], template - goal
-    left, size, right = torch.linalg.svd((moved * weight[:, None]).transpose(1, 2) @ wanted)
-    sign = torch.ones_like(size)
-    sign[:, 2] = torch.linalg.det(left @ right).sign()  # a rotation, never a mirror image
-    rotation = (left * sign[:, None]) @ right
-    scale = (size * sign).sum(1) / (moved.square() * weight[:, None]).sum((1, 2))
+    centre, goal = weight @ mesh, weight @ template
+    moved = mesh - centre[:, None]
+    left, size, right = np.linalg.svd(np.swapaxes(moved, 1, 2) @ ((template - goal) * weight[:, None]))
+    sign = np.sign(np.linalg.det(left @ right))  # a rotation, never a mirror image
+    left[:, :, 2] *= sign[:, None]
+    size[:, 2] *= sign
+    rotation, scale = left @ right, size.sum(1) / (weight @ np.square(moved)).sum(1)
     turned = scale[:, None, None] * (moved @ rotation) + goal
-    return turned, torch.cat([rotation[:, :, 0], rotation[:, :, 1], 1.0 / scale[:, None], centre], dim=1)
+    return turned, np.concatenate([rotation[:, :, 0], rotation[:, :, 1], 1.0 / scale[:, None], centre], axis=1)

@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from export3d.face_state import ARKIT_NAMES
 from export3d.tracking.faces import BLENDSHAPE_NAMES
 from export3d.tracking.head_fit import HeadFit
 from export3d.tracking.linear_map import LinearMap
-from export3d.tracking.mesh_regressor import turn_to_template
+from export3d.tracking.mesh_regressor import turned_to_template
 
 NOSE = 2
 """Under its tip: the point of the mesh from which the others are measured."""
@@ -27,6 +26,8 @@ corners, upper and lower edges, cheeks."""
 
 MIRROR_LIPS = (*range(5), *(5 + (place ^ 1) for place in range(2 * len(_SIDES))))
 """Point i of the mirrored mouth is point [i] of the mouth."""
+
+_FRONT = np.array([1.0, -1.0, -1.0], np.float32)  # from the axes of the world to those of a picture
 
 MOUTH_SCORES = tuple(place for place, name in enumerate(BLENDSHAPE_NAMES) if name.startswith(("jaw", "mouth")))
 """Which of the 52 scores count."""
@@ -62,9 +63,4 @@ def mouth_features(turned: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def facing_front(mesh: np.ndarray) -> np.ndarray:
     """Meshes ``(N, 478, 3)`` as `Face.mesh` with the head's pose and size taken out; x right, y down, scene units."""
     fit = HeadFit.load()
-    template, weight = (
-        torch.from_numpy(fit.template * np.array([1.0, -1.0, -1.0], np.float32)),
-        torch.from_numpy(fit.weight),
-    )
-    turned: np.ndarray = turn_to_template(torch.from_numpy(mesh.astype(np.float32)), template, weight)[0].numpy()
-    return turned
+    return turned_to_template(mesh.astype(np.float32), fit.template * _FRONT, fit.weight)[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from export3d.tensor_files import read_tensor_file, sealed
 from export3d.tracking.alignment import Alignment, Crop
 from export3d.tracking.faces import ExtractorInfo, Face
 from export3d.tracking.head_fit import HeadFit
-from export3d.tracking.mesh_regressor import NUM_MESH, NUM_POSE, MeshConfig, MeshNet
+from export3d.tracking.mesh_regressor import NUM_MESH, NUM_POSE, BetaReader, MeshConfig, MeshNet
 
 FORMAT = "export3d-regressor"
 VERSION = 2
@@ -126,6 +126,11 @@ class LandmarkRegressor:
         self.offsets = np.zeros((68, 2), np.float32) if offsets is None else np.asarray(offsets, np.float32)
         self.notes = notes or {}
 
+    @cached_property
+    def _beta_reader(self) -> BetaReader:
+        assert self.mesh_net is not None
+        return BetaReader(self.mesh_net)
+
     def coefficients(self, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients from a face tracker's points.
 
@@ -149,9 +154,7 @@ class LandmarkRegressor:
         if self.mesh_net is None or face.mesh is None:
             beta, camera = self.coefficients(crop.to_crop(face.landmarks_px)[None])
             return beta[0], camera[0]
-        with torch.inference_mode():
-            level = torch.from_numpy(mesh_in_crop(face.mesh, replace(crop, angle=face.roll)))[None]
-            beta = self.mesh_net(level)[1][0].numpy()
+        beta = self._beta_reader.read(mesh_in_crop(face.mesh, replace(crop, angle=face.roll)))
         return beta, HeadFit.load().fit(mesh_in_crop(face.mesh, crop)).camera()
 
     @torch.no_grad()

@@ -31,7 +31,7 @@ class ShotDetector:
         if previous is None:
             return False
         # No pixel moves its share further than its own change, so small changes need no histogram.
-        change = np.abs(small - previous).sum(axis=-1).mean() * _BINS / 256.0
+        change = np.abs(small - previous).mean() * small.shape[-1] * _BINS / 256.0
         return (
             bool(change > self.threshold)
             and histogram_distance(*map(color_histogram, (previous, small))) > self.threshold
@@ -40,7 +40,7 @@ class ShotDetector:
 
 def reduced(image: np.ndarray) -> np.ndarray:
     """A frame, uint8 ``(H, W, 3)``, averaged down to 64 x 36, float32; of large frames every so many pixels count."""
-    step = max(min(image.shape[:2]) // 144, 1)
+    step = max(min(image.shape[:2]) // 72, 1)
     small = Image.fromarray(np.ascontiguousarray(image[::step, ::step])).resize(
         _SIZE, Image.Resampling.BOX, reducing_gap=2.0
     )

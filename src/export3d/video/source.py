@@ -63,7 +63,7 @@ def open_input(path: Path) -> Any:
 
 
 def video_stream(container: Any, path: Path) -> Any:
-    for stream in film_streams(container):
+    for stream in video_streams(container):
         if stream.codec_context is None:
             raise UnreadableVideoError(
                 f"{path}: its codec is not known to this FFmpeg. Convert the clip, for example to H.264 in an mp4."
@@ -72,7 +72,7 @@ def video_stream(container: Any, path: Path) -> Any:
     raise UnreadableVideoError(f"{path}: the file has no video stream (is it sound only?). Give a clip with a picture.")
 
 
-def film_streams(container: Any) -> Iterator[Any]:
+def video_streams(container: Any) -> Iterator[Any]:
     """The streams of pictures that are no cover of a music file."""
     return (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
 
@@ -84,7 +84,7 @@ def has_picture(path: Path) -> bool:
         UnreadableVideoError: Not a media file.
     """
     with closing(open_input(path)) as container:
-        return next(film_streams(container), None) is not None
+        return next(video_streams(container), None) is not None
 
 
 def audio_stream(container: Any) -> Any | None:

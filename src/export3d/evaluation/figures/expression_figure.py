@@ -7,45 +7,43 @@ import colorsys
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from export3d.evaluation.figures.tsne import TsneConfig, tsne
+from export3d.evaluation.figures.tsne import tsne
 from export3d.evaluation.scores.expression_sample import ExpressionSample
 
 PANEL_PX = 520
 _TITLE_PX = 34
 _MARGIN = 0.04
+_RADIUS = 3.2
 _FINE = 3  # drawn at this many times the size, then averaged
 
 
-def tsne_figure(
-    sample: ExpressionSample, coefficients: np.ndarray, config: TsneConfig | None = None
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def tsne_figure(sample: ExpressionSample, coefficients: np.ndarray) -> np.ndarray:
     """Left: beta-hat; right: beta' (its coefficients, which have the same distances).
 
     Args:
         sample: frames of held-out people; 5,000 at most.
         coefficients: ``(N, n)`` of the same frames.
-        config: perplexity and steps of t-SNE.
 
     Returns:
-        uint8 ``(554, 1040, 3)`` and the positions ``(N, 2)`` of both pictures.
+        uint8 ``(554, 1040, 3)``.
     """
-    positions = {"beta-hat": tsne(sample.beta, config), "beta'": tsne(coefficients, config)}
-    colors = identity_colors(sample.identities)
-    panels = []
-    for (name, points), title in zip(positions.items(), ("given by the extractor", "after CLeBS"), strict=True):
-        label = f"{name}, {title}: {sample.identities} held-out people, one colour each"
-        panels.append(scatter(points, colors[sample.identity], label))
-    return np.concatenate(panels, axis=1), positions
+    colors = identity_colors(sample.identities)[sample.identity]
+    titled = {"beta-hat, given by the extractor": sample.beta, "beta', after CLeBS": coefficients}
+    panels = [
+        scatter(tsne(points), colors, f"{title}: {sample.identities} held-out people, one colour each")
+        for title, points in titled.items()
+    ]
+    return np.concatenate(panels, axis=1)
 
 
-def scatter(points: np.ndarray, colors: np.ndarray, title: str, radius: float = 3.2) -> np.ndarray:
+def scatter(points: np.ndarray, colors: np.ndarray, title: str) -> np.ndarray:
     """Draw points ``(N, 2)`` with their colours ``(N, 3)`` uint8 under a title: uint8 ``(554, 520, 3)``."""
     low, high = points.min(axis=0), points.max(axis=0)
     unit = (points - (low + high) / 2) / max(float((high - low).max()), 1e-12) + 0.5  # one scale for both axes
     place = (unit * (1 - 2 * _MARGIN) + _MARGIN) * PANEL_PX * _FINE
     picture = Image.new("RGB", (PANEL_PX * _FINE, PANEL_PX * _FINE), (255, 255, 255))
     pen = ImageDraw.Draw(picture)
-    size = radius * _FINE
+    size = _RADIUS * _FINE
     for (x, y), color in zip(place, colors, strict=True):
         pen.ellipse((x - size, y - size, x + size, y + size), fill=tuple(int(c) for c in color))
     panel = Image.new("RGB", (PANEL_PX, PANEL_PX + _TITLE_PX), (255, 255, 255))

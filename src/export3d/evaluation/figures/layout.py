@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 LABEL_PX = 120
 """Width of the column of labels at the left."""
@@ -67,10 +64,10 @@ def lay_out(columns: Sequence[str], rows: Sequence[SheetRow], *, with_legend: bo
     sheet = Image.new("RGB", (width, bottom + (LEGEND_PX if with_legend else 0)), _PAPER)
     pen = ImageDraw.Draw(sheet)
     for number, name in enumerate(columns):
-        _write(pen, name, LABEL_PX + number * side + 2, 2, side - 4, HEADER_LINES)
+        _write(pen, name, (LABEL_PX + number * side + 2, 2), side - 4, HEADER_LINES)
     for number, row in enumerate(rows):
         top = HEADER_PX + number * side
-        _write(pen, row.label, 2, top + 2, LABEL_PX - 4, max(side // LINE_PX, 1))
+        _write(pen, row.label, (2, top + 2), LABEL_PX - 4, max(side // LINE_PX, 1))
         for column, tile in enumerate(row.tiles):
             sheet.paste(Image.fromarray(tile), (LABEL_PX + column * side, top))
     if with_legend:
@@ -95,19 +92,11 @@ def heat(values: np.ndarray) -> np.ndarray:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def depth_picture(depth: Tensor, size: int) -> np.ndarray:
-    """Depth ``(1, 1, h, h)`` as a grey uint8 ``(size, size, 3)``: near is bright, scaled to the depths that occur."""
-    full = F.interpolate(depth, size=(size, size), mode="bilinear", align_corners=False)[0, 0]
-    near, far = full.min(), full.max()
-    shade = (255.0 * (far - full) / (far - near).clamp_min(1e-6)).to(torch.uint8).numpy()
-    return np.repeat(shade[..., None], 3, axis=-1)
-
-
-def _write(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, width: int, lines: int) -> None:
+def _write(pen: ImageDraw.ImageDraw, text: str, place: tuple[int, int], width: int, lines: int) -> None:
     """Write text that is broken where it must be; what does not fit into `lines` is left out."""
     font = ImageFont.load_default()
     for number, line in enumerate(_broken(text, font, width)[:lines]):
-        pen.text((left, top + number * LINE_PX), line, fill=_INK, font=font)
+        pen.text((place[0], place[1] + number * LINE_PX), line, fill=_INK, font=font)
 
 
 def _broken(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError, UsageError
-from export3d.evaluation.figures.layout import SheetRow, depth_picture, error_map, lay_out
+from export3d.evaluation.figures.layout import SheetRow, error_map, lay_out
 from export3d.evaluation.scores.makers import require_same_space
 from export3d.evaluation.scores.protocol import (
     ClipFacts,
@@ -26,7 +26,14 @@ from export3d.evaluation.scores.protocol import (
     same_identity_pairs,
 )
 from export3d.portrait import Model
-from export3d.training.batches.stored_portrait import StoredPortrait, View, stored_camera, stored_state, to_size
+from export3d.training.batches.stored_portrait import (
+    StoredPortrait,
+    View,
+    depth_picture,
+    stored_camera,
+    stored_state,
+    to_size,
+)
 
 YAWS_DEG = (-30, 0, 30)
 """Novel views of the sheets with one row per clip."""
@@ -172,9 +179,8 @@ class _Row:
     def __init__(
         self, dataset: ClipDataset, facts: Sequence[ClipFacts], pair: Pair, seed: int, number: int = 0
     ) -> None:
-        places = {key: index for index, key in enumerate(dataset.keys)}
         self._dataset, self._pair = dataset, pair
-        self._from, self._by = places[pair.source_clip], places[pair.driving_clip]
+        self._from, self._by = dataset.places[pair.source_clip], dataset.places[pair.driving_clip]
         driver = next(clip for clip in facts if clip.key == pair.driving_clip)
         self._time = driving_frame(pair, driver, seed=seed, number=number)
         self.source = dataset.frame(self._from, pair.source_frame)

@@ -17,9 +17,10 @@ from export3d.camera import Camera
 from export3d.data import ClipDataset
 from export3d.errors import DataError, UsageError
 from export3d.evaluation.metrics.backends import FaceBackend, FaceMeasures, IdentityBackend
-from export3d.evaluation.metrics.truth import angle_error_deg
+from export3d.evaluation.metrics.truth import angle_error_deg, require_unseen_truth
 from export3d.evaluation.scores.expression_content import LEADING
 from export3d.evaluation.scores.run import Backends
+from export3d.files import finite
 from export3d.fitting.identity import verify
 from export3d.heads.clips.extractor import NUM_EXPRESSION
 from export3d.identity.crops import METRIC_SIZE_PX
@@ -63,7 +64,7 @@ def measure_backends(
     if backends.faces is None:
         raise UsageError("measuring back ends needs one that finds faces: leave --landmarks none out.")
     count = len(dataset) if clips is None else min(clips, len(dataset))
-    _check_clips(dataset, count)
+    require_unseen_truth(dataset, count)
     seen = _read(dataset, backends.faces, backends.identities, count, on_progress)
     true, pose = seen.truth, seen.pose
     found = np.asarray(np.isfinite(pose).all(axis=1))
@@ -91,7 +92,7 @@ def measure_backends(
         result["expression"] = expression_r2(*betas, seen.clip[found])
     if seen.embeddings is not None and labels.max() + 1 >= LEAST_IDENTITIES:
         result["identity"] = asdict(verify(seen.embeddings, labels, seed=seed))
-    return _without_nan(result)
+    return finite(result, nan=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +108,6 @@ class _Seen:
     clip: np.ndarray  # (N,) number of the clip
 
 
-def _check_clips(dataset: ClipDataset, count: int) -> None:
-    for index in range(count):
-        if dataset.meta(index)["split"] == "train":
-            raise DataError(
-                f"{dataset.folder}: clip {dataset.keys[index]} is of the train split; back ends are measured on people "
-                "whom training never saw. Render some with: export3d heads render --split test"
-            )
-        if not dataset.has(index, "true_beta.npy"):
-            raise DataError(f"{dataset.folder}: clip {dataset.keys[index]} has no true_beta; use synthetic clips.")
-
-
 def _read(
     dataset: ClipDataset,
     faces: FaceBackend,
@@ -129,7 +119,7 @@ def _read(
     truth: dict[str, list[np.ndarray]] = {name: [] for name in ("landmarks", "camera", "beta", "true_beta")}
     embedded, people, clip_of = [], [], []
     for index in range(count):
-        frames = np.stack([dataset.frame(index, t) for t in range(dataset.num_frames(index))])
+        frames = dataset.frames(index)
         read.append(faces.measure(frames))
         if identities is not None:
             embedded.append(identities.embeddings(frames))
@@ -269,12 +259,3 @@ def _true_angles(camera: np.ndarray) -> np.ndarray:
 
 def _spread(errors: np.ndarray) -> dict[str, float | None]:
     return {"mean_deg": float(errors.mean()), "p95_deg": float(np.percentile(errors, 95))}
-
-
-def _without_nan(value: Any) -> Any:
-    """NaN, which JSON does not know, becomes None."""
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from export3d.camera import Camera, head_rotation
 from export3d.data import ClipDataset
 from export3d.data.clip import DEPTH_STEPS
+from export3d.errors import DataError
 from export3d.evaluation.metrics.backends import FaceMeasures
 
 
@@ -29,6 +30,23 @@ class ClipTruth:
     beta: np.ndarray
     expression_space: str
     depth: np.ndarray
+
+
+def require_unseen_truth(dataset: ClipDataset, clips: int) -> None:
+    """Refuse what no back end or encoder may be measured on.
+
+    Raises:
+        DataError: One of the first clips is of the train split, or has no `true_beta`.
+    """
+    for index in range(clips):
+        where = f"{dataset.folder}: clip {dataset.keys[index]}"
+        if dataset.meta(index)["split"] == "train":
+            raise DataError(
+                f"{where} is of the train split; only people whom training never saw may be measured. Render some with: "
+                "export3d heads render --split test"
+            )
+        if not dataset.has(index, "true_beta.npy"):
+            raise DataError(f"{where} has no true_beta; use synthetic clips.")
 
 
 def read_truth(dataset: ClipDataset, index: int) -> ClipTruth | None:
@@ -56,7 +74,7 @@ def score_truth(
     depth: np.ndarray | None,
     same_identity: bool,
 ) -> dict[str, np.ndarray]:
-    """`TRUTH_METRICS` of one animated clip, per frame.
+    """Metrics of one animated clip with known truth, per frame.
 
     The camera and the expression are read in the output by a back end, whose own error is part of the number: compare it
     with that of the driving frames themselves.

@@ -9,6 +9,7 @@ import torch
 
 from export3d.data import ClipDataset
 from export3d.errors import DataError, UsageError
+from export3d.evaluation.metrics.truth import require_unseen_truth
 from export3d.heads.clips.acting import independent
 from export3d.heads.clips.extractor import NUM_EXPRESSION, LinearExtractor
 from export3d.heads.clips.people import add_noise, draw_person
@@ -48,17 +49,11 @@ def sample_of_clips(dataset: ClipDataset) -> ExpressionSample:
     Raises:
         DataError: A clip is of the train split, has no `true_beta`, or all clips show one person.
     """
+    require_unseen_truth(dataset, len(dataset))
     rows = []
     names: dict[str, int] = {}
     for index in range(len(dataset)):
-        if dataset.meta(index)["split"] == "train":
-            raise DataError(
-                f"{dataset.folder}: clip {dataset.keys[index]} is of the train split; only people whom training never "
-                "saw may be measured. Render some with: export3d heads render --split test"
-            )
         arrays = dataset.arrays(index)
-        if "true_beta" not in arrays:
-            raise DataError(f"{dataset.folder}: clip {dataset.keys[index]} has no true_beta; use synthetic clips.")
         number = names.setdefault(dataset.identity(index), len(names))
         rows.append((arrays["beta"], arrays["true_beta"][:, :NUM_EXPRESSION], number))
     if len(names) < 2:

@@ -67,7 +67,6 @@ class ModelFrames:
     def __init__(self, model: Model, dataset: ClipDataset, facts: dict[str, Any]) -> None:
         require_same_space(model, dataset)
         self._model, self._dataset = model, dataset
-        self._places = {key: index for index, key in enumerate(dataset.keys)}
         self.facts = {"kind": "model", **facts}
 
     def digest(self, pair: Pair) -> str:
@@ -76,8 +75,9 @@ class ModelFrames:
 
     def make(self, pair: Pair) -> Made:
         """See `FrameMaker.make`."""
-        dataset, driving = self._dataset, self._places[pair.driving_clip]
-        portrait = StoredPortrait(self._model, dataset, self._places[pair.source_clip], pair.source_frame)
+        dataset = self._dataset
+        driving = dataset.places[pair.driving_clip]
+        portrait = StoredPortrait(self._model, dataset, dataset.places[pair.source_clip], pair.source_frame)
         views = []
         for t in range(dataset.num_frames(driving)):
             here = stored_camera(dataset, driving, t)
@@ -101,7 +101,6 @@ class PredictedFrames:
 
     def __init__(self, folder: Path, dataset: ClipDataset, pairs: list[Pair]) -> None:
         self._folder, self._dataset = folder, dataset
-        self._places = {key: index for index, key in enumerate(dataset.keys)}
         check_predictions(folder, [(pair, self._frames(pair)) for pair in pairs])
         self.facts = {"kind": "predictions", "folder": folder.name}
 
@@ -118,7 +117,7 @@ class PredictedFrames:
         return Made(frames=read_predictions(self._folder, pair, self._frames(pair), self._dataset.size))
 
     def _frames(self, pair: Pair) -> int:
-        return self._dataset.num_frames(self._places[pair.driving_clip])
+        return self._dataset.num_frames(self._dataset.places[pair.driving_clip])
 
 
 def require_same_space(model: Model, dataset: ClipDataset) -> None:
@@ -137,10 +136,9 @@ def require_same_space(model: Model, dataset: ClipDataset) -> None:
 
 def mean_face(dataset: ClipDataset, sources: list[Pair]) -> np.ndarray:
     """The mean picture uint8 ``(H, H, 3)`` of the source frames (frontal, one of each clip)."""
-    places = {key: index for index, key in enumerate(dataset.keys)}
     total = np.zeros((dataset.size, dataset.size, 3))
     for pair in sources:
-        total += dataset.frame(places[pair.source_clip], pair.source_frame)
+        total += dataset.frame(dataset.places[pair.source_clip], pair.source_frame)
     return (total / len(sources)).round().astype(np.uint8)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from export3d.data import ClipDataset
-from export3d.data.manifest import MANIFEST_NAME, file_sha256
+from export3d.data.manifest import MANIFEST_NAME
 from export3d.errors import DataError, OutputError
 from export3d.evaluation.metrics.backends import FaceBackend, IdentityBackend, PictureDistance
 from export3d.evaluation.metrics.truth import read_truth, score_truth
@@ -29,8 +29,8 @@ from export3d.evaluation.scores.protocol import (
     read_pairs,
     same_identity_pairs,
 )
-from export3d.evaluation.scores.scoring import ClipScores, finite, score_clip
-from export3d.files import make_folder, write_atomically
+from export3d.evaluation.scores.scoring import ClipScores, score_clip
+from export3d.files import file_sha256, finite, make_folder, write_atomically
 from export3d.reading import read_json, reading
 
 PAIR_FORMAT = "export3d-pair-scores"
@@ -138,7 +138,6 @@ def evaluate(
     data = {"data": file_sha256(dataset.folder / MANIFEST_NAME), "split": dataset.split}
     settings = {**data, "seed": seed, "maker": maker.facts, "backends": backends.facts()}
     settings = json.loads(json.dumps(finite(settings)))  # as a file gives it
-    places = {key: index for index, key in enumerate(dataset.keys)}
     mean = mean_face(dataset, same_identity_pairs(dataset_facts(dataset), ProtocolConfig(seed=seed)))
     clips: list[ClipScores] = []
     resumed, making, scoring, frames = 0, 0.0, 0.0, 0
@@ -151,7 +150,7 @@ def evaluate(
             started = time.monotonic()
             made = maker.make(pair)
             made_at = time.monotonic()
-            values = _score(dataset, places, pair, {maker.method: made}, mean, baselines, backends)
+            values = _score(dataset, pair, {maker.method: made}, baselines=(baselines, mean), backends=backends)
             if save_frames:
                 _save_frames(kept, made.frames)
             seconds = {"seconds_making": made_at - started, "seconds_scoring": time.monotonic() - made_at}
@@ -164,7 +163,7 @@ def evaluate(
             clips.append(ClipScores(pair=pair, values=read, method=method))
         making += finished["seconds_making"]
         scoring += finished["seconds_scoring"]
-        frames += dataset.num_frames(places[pair.driving_clip])
+        frames += dataset.num_frames(dataset.places[pair.driving_clip])
         if on_progress is not None:
             on_progress(done + 1)
     return Evaluation(clips=clips, resumed=resumed, seconds_making=making, seconds_scoring=scoring, frames=frames)
@@ -181,23 +180,25 @@ def _write_pair(path: Path, facts: dict[str, Any], values: Mapping[str, Mapping[
 
 def _score(
     dataset: ClipDataset,
-    places: dict[str, int],
     pair: Pair,
     rows: dict[str, Made],
-    mean: np.ndarray,
-    baselines: Sequence[str],
+    *,
+    baselines: tuple[Sequence[str], np.ndarray],
     backends: Backends,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Method -> metric -> ``(T,)``, the baselines after the methods of `rows`."""
-    index = places[pair.driving_clip]
-    driving = np.stack([dataset.frame(index, t) for t in range(dataset.num_frames(index))])
-    source = dataset.frame(places[pair.source_clip], pair.source_frame)
+    """Method -> metric -> ``(T,)``, the baselines (their names, and the mean face) after the methods of `rows`."""
+    index = dataset.places[pair.driving_clip]
+    driving = dataset.frames(index)
+    source = dataset.frame(dataset.places[pair.source_clip], pair.source_frame)
     truth, faces, is_same = read_truth(dataset, index), backends.faces, pair.kind == "same"
     space = "" if faces is None else faces.info.expression_space
-    rows = rows | {name: Made(frames=baseline_frames(name, source, driving, mean)) for name in baselines}
+    names, mean = baselines
+    rows = rows | {name: Made(frames=baseline_frames(name, source, driving, mean)) for name in names}
     out: dict[str, dict[str, np.ndarray]] = {}
     for name, row in rows.items():
-        scores = score_clip(pair, source, row.frames, driving, faces, backends.identities, backends.pictures)
+        scores = score_clip(
+            pair, source, row.frames, driving, faces, identities=backends.identities, pictures=backends.pictures
+        )
         values = dict(scores.values)
         if row.views is not None:
             values |= {"view_error": row.views.error, "view_shared": row.views.shared}

@@ -7,7 +7,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,44 +18,32 @@ from export3d.evaluation.metrics.pictures import aed, akd, apd, csim, psnr, ssim
 from export3d.evaluation.scores.protocol import Pair
 from export3d.files import write_atomically
 
-HIGHER_IS_BETTER = {
-    "psnr": True,
-    "ssim_gaussian": True,
-    "ssim_uniform": True,
-    "lpips": False,
-    "akd": False,
-    "csim_source": True,
-    "csim_driving": True,
-    "aed": False,
-    "apd": False,
-    "apd_rotation": False,
-    "apd_translation": False,
-    "flicker": False,
-    "flicker_excess": False,
+METRICS = {
+    "psnr": ("PSNR (dB)", True),
+    "ssim_gaussian": ("SSIM (Gaussian 11x11)", True),
+    "ssim_uniform": ("SSIM (box 7x7)", True),
+    "lpips": ("LPIPS (VGG16)", False),
+    "akd": ("AKD (px at 256)", False),
+    "csim_source": ("CSIM to the source", True),
+    "csim_driving": ("CSIM to the driving frame", True),
+    "aed": ("AED", False),
+    "apd": ("APD", False),
+    "apd_rotation": ("APD, rotation (rad)", False),
+    "apd_translation": ("APD, translation (scene units)", False),
+    "flicker": ("Flicker (8-bit levels)", False),
+    "flicker_excess": ("Flicker beyond the driving clip", False),
+    # Of a model, which can show the same expression from another camera; frames from elsewhere have none.
+    "view_error": ("Two views, colour error (8-bit levels)", False),
+    "view_shared": ("Two views, part seen by both", True),
+    # Of synthetic clips, whose truth is known (`export3d.evaluation.metrics.truth`).
+    "depth_error": ("Depth error (scene units)", False),
+    "camera_angle_error": ("Camera angle error (degrees)", False),
+    "expression_error": ("Expression error (true beta)", False),
+    # Of cross-identity pairs of synthetic people (`export3d.evaluation.scores.swap`).
+    "swap_psnr": ("Source person with the driver's expression, PSNR (dB)", True),
+    "leak_cost": ("Cost of the driver's leak (dB)", False),
 }
-"""Every metric of any frames and its direction, in the order of the tables."""
-
-VIEW_METRICS = {
-    "view_error": False,
-    "view_shared": True,
-}
-"""Metrics of a model, which can show the same expression from another camera; frames from elsewhere have none."""
-
-TRUTH_METRICS = {
-    "depth_error": False,
-    "camera_angle_error": False,
-    "expression_error": False,
-}
-"""Metrics of synthetic clips, whose truth is known (`export3d.evaluation.metrics.truth`); none is better when higher."""
-
-SWAP_METRICS = {
-    "swap_psnr": True,
-    "leak_cost": False,
-}
-"""Metrics of cross-identity pairs of synthetic people (`export3d.evaluation.scores.swap`)."""
-
-ALL_METRICS = {**HIGHER_IS_BETTER, **VIEW_METRICS, **TRUTH_METRICS, **SWAP_METRICS}
-"""Every metric that a table may hold, in its order."""
+"""Metric -> its label in tables, and whether higher is better; in the order of the tables."""
 
 SAME_IDENTITY_ONLY = ("psnr", "ssim_gaussian", "ssim_uniform", "lpips", "akd", "csim_driving")
 """Metrics that need the true frame or the driver's own identity; never part of cross-identity scores (Sec. 4.2)."""
@@ -83,6 +70,7 @@ def score_clip(
     generated: np.ndarray,
     driving: np.ndarray,
     faces: FaceBackend | None = None,
+    *,
     identities: IdentityBackend | None = None,
     pictures: PictureDistance | None = None,
 ) -> ClipScores:
@@ -126,7 +114,7 @@ def score_clip(
         gap = np.array([np.nan])  # the first and last frame have one neighbour only
         values["flicker"] = np.concatenate([gap, flicker(generated), gap])
         values["flicker_excess"] = np.concatenate([gap, excess_flicker(generated, driving), gap])
-    return ClipScores(pair=pair, values={name: values[name] for name in HIGHER_IS_BETTER if name in values})
+    return ClipScores(pair=pair, values={name: values[name] for name in METRICS if name in values})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +149,7 @@ def score_table(clips: Sequence[ClipScores], *, seed: int = 0) -> list[Row]:
     if len({clip.pair.kind for clip in clips}) > 1:
         raise DataError("same-identity and cross-identity clips cannot share a table; score them apart.")
     rows = []
-    for metric, higher in ALL_METRICS.items():
+    for metric, (_, higher) in METRICS.items():
         scores = [summarise(clip.values[metric]) for clip in clips if metric in clip.values]
         if not scores:
             continue
@@ -180,7 +168,7 @@ def score_table(clips: Sequence[ClipScores], *, seed: int = 0) -> list[Row]:
 
 def write_frames_csv(path: str | Path, clips: Sequence[ClipScores]) -> None:
     """One line per frame: method, the pair, the frame's number, then every metric (empty = no value)."""
-    metrics = [name for name in ALL_METRICS if any(name in clip.values for clip in clips)]
+    metrics = [name for name in METRICS if any(name in clip.values for clip in clips)]
 
     file = io.StringIO(newline="")
     writer = csv.writer(file)
@@ -192,14 +180,3 @@ def write_frames_csv(path: str | Path, clips: Sequence[ClipScores]) -> None:
             cells = ["" if c is None or np.isnan(c[t]) else f"{c[t]:.6g}" for c in columns]
             writer.writerow([clip.method, pair.kind, pair.source_clip, pair.source_frame, pair.driving_clip, t, *cells])
     write_atomically(Path(path), file.getvalue().encode())
-
-
-def finite(value: Any) -> Any:
-    """A JSON-ready copy: NaN and infinity, which JSON does not know, become strings that `float` reads."""
-    if isinstance(value, dict):
-        return {name: finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    return value

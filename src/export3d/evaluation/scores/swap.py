@@ -19,10 +19,11 @@ from PIL import Image
 
 from export3d.camera import Camera
 from export3d.data import ClipDataset
-from export3d.data.manifest import MANIFEST_NAME, file_sha256
+from export3d.data.manifest import MANIFEST_NAME
 from export3d.errors import DataError
 from export3d.evaluation.scores.protocol import Pair
 from export3d.evaluation.scores.synthetic import leak_of, masked_psnr
+from export3d.files import file_sha256
 from export3d.heads.look.appearance import AppearanceOptions
 from export3d.heads.look.identity import Identity
 from export3d.heads.look.render import render_frames
@@ -61,13 +62,12 @@ def score_swap(
     Raises:
         DataError: The clips were not rendered with this head.
     """
-    places = {key: index for index, key in enumerate(dataset.keys)}
     leaks = [leak_of(dataset, index) for index in range(len(dataset))]
     scores: dict[str, list[float]] = {"swap_psnr": [], "leak_cost": []}
     for done, pair in enumerate(pairs):
-        source, driver = places[pair.source_clip], places[pair.driving_clip]
+        source, driver = dataset.places[pair.source_clip], dataset.places[pair.driving_clip]
         times = np.unique(np.linspace(0, dataset.num_frames(driver) - 1, FRAMES).round().astype(int)).tolist()
-        truth, masks = _kept_swap(dataset, source, driver, times, head, folder)
+        truth, masks = _kept_swap(dataset, source, driver, times, head, folder=folder)
         portrait = StoredPortrait(model, dataset, source, pair.source_frame)
         rows = []
         for time, image, mask in zip(times, truth, masks, strict=True):
@@ -84,12 +84,7 @@ def score_swap(
 
 
 def _kept_swap(
-    dataset: ClipDataset,
-    source: int,
-    driver: int,
-    times: Sequence[int],
-    head: ParametricHead,
-    folder: Path | None,
+    dataset: ClipDataset, source: int, driver: int, times: Sequence[int], head: ParametricHead, *, folder: Path | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """`exact_swap`, from the folder where it is there already: frames below each other, the mask as alpha."""
     what = [file_sha256(dataset.folder / MANIFEST_NAME), head.name, list(times)]

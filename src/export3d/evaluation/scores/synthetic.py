@@ -79,13 +79,12 @@ def score_synthetic(
         as it truly is.
     """
     pairs = same_identity_pairs(dataset_facts(dataset))[:clips]
-    places = {key: index for index, key in enumerate(dataset.keys)}
     leaks = [leak_of(dataset, index) for index in range(len(dataset))]
     rows: dict[str, list[list[float]]] = {}
     paper = not isinstance(model, PortraitModel)
     seen_as = None if tracker is None else partial(TrackedPortraits, tracker=tracker, brief=brief)
     for done, pair in enumerate(pairs):
-        index = places[pair.driving_clip]
+        index = dataset.places[pair.driving_clip]
         shuffled = np.random.default_rng([seed, done]).permutation(dataset.num_frames(index))
         portrait = StoredPortrait(model, dataset, index, pair.source_frame, size)
         tracked = None if seen_as is None else seen_as(model, dataset, pair.source_frame, index, size)

@@ -10,36 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from export3d.evaluation.scores.scoring import ALL_METRICS, ClipScores, Row, finite, score_table
-from export3d.files import write_json
+from export3d.evaluation.scores.scoring import METRICS, ClipScores, Row, score_table
+from export3d.files import finite, write_json
 
 FORMAT = "export3d-evaluation"
 VERSION = 1
 
 TITLES = {"same": "Same identity", "cross": "Cross identity"}
-
-LABELS = {
-    "psnr": "PSNR (dB)",
-    "ssim_gaussian": "SSIM (Gaussian 11x11)",
-    "ssim_uniform": "SSIM (box 7x7)",
-    "lpips": "LPIPS (VGG16)",
-    "akd": "AKD (px at 256)",
-    "csim_source": "CSIM to the source",
-    "csim_driving": "CSIM to the driving frame",
-    "aed": "AED",
-    "apd": "APD",
-    "apd_rotation": "APD, rotation (rad)",
-    "apd_translation": "APD, translation (scene units)",
-    "flicker": "Flicker (8-bit levels)",
-    "flicker_excess": "Flicker beyond the driving clip",
-    "view_error": "Two views, colour error (8-bit levels)",
-    "view_shared": "Two views, part seen by both",
-    "depth_error": "Depth error (scene units)",
-    "camera_angle_error": "Camera angle error (degrees)",
-    "expression_error": "Expression error (true beta)",
-    "swap_psnr": "Source person with the driver's expression, PSNR (dB)",
-    "leak_cost": "Cost of the driver's leak (dB)",
-}
 
 Tables = dict[str, dict[str, list[Row]]]
 """Kind of pair -> method -> rows."""
@@ -123,11 +100,11 @@ def without_source(clip: ClipScores) -> ClipScores:
 def _cells(methods: dict[str, list[Row]], show: Any) -> list[list[str]]:
     found = {(method, row.metric): row for method, rows in methods.items() for row in rows}
     lines = [["metric", *(method.replace("_", " ") for method in methods)]]
-    for metric, higher in ALL_METRICS.items():
+    for metric, (label, higher) in METRICS.items():
         rows = [found.get((method, metric)) for method in methods]
         if any(rows):
             arrow = "↑" if higher else "↓"
-            lines.append([f"{LABELS[metric]} {arrow}", *(show(row) if row else "-" for row in rows)])
+            lines.append([f"{label} {arrow}", *(show(row) if row else "-" for row in rows)])
     return lines
 
 

@@ -71,7 +71,7 @@ def tracked_clip(
         moved = list(transfer(frames, TransferOptions(), **given, time_base=Fraction(1, 25), ahead=len(frames)))
         still = not dataset.in_room(index)  # the scene turns with the head; who films it knows that
         known = [
-            Known(state=turned_by(frame.state, frame.camera), camera=_camera(frame))
+            Known(state=turned_by(frame.state, frame.camera), camera=Camera.of_array(frame.camera))
             for frame in (replace(portrait, state=own), *moved)
         ]
         if still:
@@ -126,7 +126,3 @@ def _seen(
             unit = Crop(crop.center_x / size, crop.center_y / size, crop.side / size)
             state, camera = found.state, HeadPose.of_camera(found.camera).seen_in(unit, WHOLE).camera()
         yield DrivingFrame(state=state, camera=camera, found=found.found, index=time, pts=time, duration=1)
-
-
-def _camera(frame: DrivingFrame) -> Camera:
-    return Camera.from_vector(torch.from_numpy(frame.camera)[None])

@@ -17,13 +17,14 @@ from export3d.heads.clips.acting import independent, trajectory
 from export3d.heads.clips.extractor import LinearExtractor
 from export3d.heads.clips.motion import Motion
 from export3d.heads.clips.motion_csv import from_csv
-from export3d.heads.clips.people import add_noise, mirror_landmarks
+from export3d.heads.clips.people import add_noise
 from export3d.heads.clips.splits import identity_seeds
 from export3d.heads.clips.surface import surface_points
 from export3d.heads.look.appearance import AppearanceOptions
 from export3d.heads.look.identity import Identity
 from export3d.heads.look.render import render_frames
 from export3d.heads.shape.parametric import ParametricHead
+from export3d.landmarks import mirror_points
 
 NOVEL_VIEWS_DEG = (-30.0, 0.0, 30.0)
 """Yaw of the frames that `novel_views` adds; a clip's `extra` names them."""
@@ -176,7 +177,7 @@ def _arrays(identity: Identity, extractor: LinearExtractor, motion: Motion, seed
     landmarks = camera.project(identity.landmarks_world(weights.to(identity.rest.device)).cpu())[0]
     noise_px = extractor.config.noise_px
     beta = extractor.fit(add_noise(landmarks, rng, noise_px), camera)
-    mirrored = extractor.fit(add_noise(mirror_landmarks(landmarks), rng, noise_px), camera.mirrored())
+    mirrored = extractor.fit(add_noise(mirror_points(landmarks), rng, noise_px), camera.mirrored())
     tensors = {
         "beta": beta,
         "camera": camera.to_vector(),

@@ -1,4 +1,4 @@
-"""Random heads with their motion and exact landmarks, without a look; noise and mirroring of landmarks (Eq. 11)."""
+"""Random heads with their motion and exact landmarks, without a look; noise of landmarks (Eq. 11)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,6 @@ from export3d.heads.shape.parametric import ParametricHead
 
 REFERENCE_SIZE = 256
 """Noise is given in pixels of a crop of this size."""
-
-# fmt: off
-MIRROR_68: tuple[int, ...] = (
-    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31,
-    45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
-    54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
-)
-"""Landmark i of the mirrored face is landmark MIRROR_68[i] of the face, with x flipped."""
-# fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +71,3 @@ def add_noise(landmarks: Tensor, rng: np.random.Generator, noise_px: float) -> T
     """Landmarks as a detector would see them: Gaussian noise of `noise_px` pixels of a 256-pixel crop."""
     noise = rng.normal(scale=noise_px / REFERENCE_SIZE, size=tuple(landmarks.shape))
     return landmarks + torch.from_numpy(noise).to(landmarks)
-
-
-def mirror_landmarks(landmarks: Tensor) -> Tensor:
-    """``(T, 68, 2)`` in [0, 1] -> the landmarks of the left-right mirrored picture."""
-    mirrored = landmarks[:, list(MIRROR_68)].clone()
-    mirrored[..., 0] = 1.0 - mirrored[..., 0]
-    return mirrored

@@ -7,9 +7,7 @@ in seed order into the shards, the manifest is written and `.work` is removed. A
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,16 +19,16 @@ from typing import Any
 import torch
 
 from export3d.data import Clip, ClipDataset, Manifest, ShardWriter
-from export3d.data.manifest import MANIFEST_NAME, file_sha256
+from export3d.data.manifest import MANIFEST_NAME
 from export3d.errors import DataError, OutputError, UsageError
-from export3d.files import clear_leftovers, make_folder, only_user, write_json
+from export3d.files import clear_leftovers, file_sha256, make_folder, only_user, write_json
 from export3d.heads.clips.extractor import ExtractorConfig, LinearExtractor
 from export3d.heads.clips.motion_csv import from_csv
 from export3d.heads.clips.one_clip import ClipsConfig, clip_key, render_clip
 from export3d.heads.shape.model_file import load_head
 from export3d.heads.shape.parametric import ParametricHead
 from export3d.reading import read_json, reading, shortened
-from export3d.stopping import ignore_stop_signals
+from export3d.stopping import obey_parent_only
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage ("render" or "pack"), how many identities are done, and how many there are."""
@@ -69,34 +67,23 @@ def render_clips(
     report = on_progress or (lambda stage, done, total: None)
     make_folder(folder / _WORK_FOLDER)
     with only_user(folder, DataError):
-        return _render_into(folder, config, head_model, workers, extractor_config, report)
-
-
-def _render_into(
-    folder: Path,
-    config: ClipsConfig,
-    head_model: str | Path | None,
-    workers: int,
-    extractor_config: ExtractorConfig | None,
-    report: Progress,
-) -> Manifest:
-    clear_leftovers(folder)
-    with _one_thread():
-        head = load_head(head_model)
-        extractor = LinearExtractor.build(head, extractor_config)
-    _check_same_run(folder, config, head, extractor)
-    if (folder / MANIFEST_NAME).exists():
-        shutil.rmtree(folder / _WORK_FOLDER, ignore_errors=True)
-        with closing(ClipDataset(folder)) as finished:  # every shard there, of the right length
-            return finished.manifest
-    extractor.save(folder / _EXTRACTOR_FILE)
-    missing = [seed for seed in config.seeds() if not _is_finished(folder, config, seed)]
-    done = config.identities - len(missing)
-    report("render", done, config.identities)
-    for _ in _render_all(_Job(folder, config, head, extractor), head_model, missing, workers):
-        done += 1
+        clear_leftovers(folder)
+        with _one_thread():
+            head = load_head(head_model)
+            extractor = LinearExtractor.build(head, extractor_config)
+        _check_same_run(folder, config, head, extractor)
+        if (folder / MANIFEST_NAME).exists():
+            shutil.rmtree(folder / _WORK_FOLDER, ignore_errors=True)
+            with closing(ClipDataset(folder)) as finished:  # every shard there, of the right length
+                return finished.manifest
+        extractor.save(folder / _EXTRACTOR_FILE)
+        missing = [seed for seed in config.seeds() if not _is_finished(folder, config, seed)]
+        done = config.identities - len(missing)
         report("render", done, config.identities)
-    return _pack(folder, config, report)
+        for _ in _render_all(_Job(folder, config, head, extractor), head_model, missing, workers):
+            done += 1
+            report("render", done, config.identities)
+        return _pack(folder, config, report)
 
 
 @dataclass(frozen=True)
@@ -147,17 +134,8 @@ _worker: _Job | None = None
 def _start_worker(folder: Path, config: ClipsConfig, head_model: str | None) -> None:
     global _worker
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    ignore_stop_signals()  # Ctrl-C reaches the parent, which ends the pool
+    obey_parent_only()
     _worker = _Job(folder, config, load_head(head_model), LinearExtractor.load(folder / _EXTRACTOR_FILE))
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot end its workers; each one watches for that."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _work(seed: int) -> int:

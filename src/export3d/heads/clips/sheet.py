@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from types import MappingProxyType
 
 import numpy as np
@@ -17,9 +18,6 @@ from export3d.heads.look.appearance import AppearanceOptions, draw_traits
 from export3d.heads.look.identity import Identity
 from export3d.heads.look.render import render_frames
 from export3d.heads.shape.parametric import ParametricHead
-
-Progress = Callable[[int, int], None]
-"""Called with (pictures done, pictures in all)."""
 
 EXPRESSIONS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
@@ -36,7 +34,7 @@ EXPRESSIONS: Mapping[str, Mapping[str, float]] = MappingProxyType(
 """Names and weights of the expressions on the expression sheet."""
 
 
-def contact_sheet(images: Tensor, columns: int, gap: int = 0) -> np.ndarray:
+def contact_sheet(images: Tensor, columns: int) -> np.ndarray:
     """Tile pictures row by row.
 
     Args:
@@ -46,14 +44,10 @@ def contact_sheet(images: Tensor, columns: int, gap: int = 0) -> np.ndarray:
     Returns:
         uint8 RGB.
     """
-    count, _, height, width = images.shape
-    rows = math.ceil(count / columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
-    pixels = (images.permute(0, 2, 3, 1).cpu().clamp(0, 1) * 255.0).round().to(torch.uint8).numpy()
-    for k in range(count):
-        top, left = k // columns * (height + gap), k % columns * (width + gap)
-        sheet[top : top + height, left : left + width] = pixels[k]
-    return sheet
+    white = images.new_ones(-len(images) % columns, *images.shape[1:])
+    tiles = torch.cat([images, white]).unflatten(0, (-1, columns))  # (rows, columns, 3, H, W)
+    sheet = tiles.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    return (sheet.cpu().clamp(0, 1) * 255.0).round().to(torch.uint8).numpy()
 
 
 def random_sheet(
@@ -63,50 +57,41 @@ def random_sheet(
     size: int = 256,
     columns: int = 8,
     options: AppearanceOptions | None = None,
-    progress: Progress | None = None,
 ) -> np.ndarray:
     """One picture of each seed, nothing picked: pose and gaze are drawn, expressions take turns."""
-    seeds = list(seeds)
-    names = list(EXPRESSIONS)
     pictures = []
-    for done, seed in enumerate(seeds):
+    for seed, expression in zip(seeds, cycle(EXPRESSIONS.values()), strict=False):
         person = Identity.create(head, seed, options)
         rng = np.random.default_rng([seed, 20])
         yaw, pitch, roll = (float(rng.normal() * sd) for sd in (0.25, 0.1, 0.06))
         gaze = torch.tensor([[rng.normal() * 0.15 - 0.4 * yaw, 0.0]], dtype=torch.float32)
-        weights = _total(person, head.weights(**EXPRESSIONS[names[done % len(names)]])[None])
+        weights = _total(person, head.weights(**expression)[None])
         frame = render_frames(person, weights, gaze, Camera.look_at_head(yaw, pitch, roll), size=size)
         pictures.append(frame.color)
-        if progress is not None:
-            progress(done + 1, len(seeds))
     return contact_sheet(torch.cat(pictures), columns)
 
 
-def pose_sheet(
-    identity: Identity, yaw_deg: Sequence[float] = (-45, -32, -19, -6, 6, 19, 32, 45), *, size: int = 256
-) -> np.ndarray:
-    """One identity at rest, seen at several yaws (degrees), the scene static."""
-    yaw = torch.tensor([math.radians(y) for y in yaw_deg])
+def pose_sheet(identity: Identity, *, size: int = 256) -> np.ndarray:
+    """One identity at rest, seen at several yaws, the scene static."""
+    yaw = torch.tensor([math.radians(y) for y in (-45, -32, -19, -6, 6, 19, 32, 45)])
     weights = identity.resting_weights.expand(len(yaw), -1)
     frames = render_frames(identity, weights, torch.zeros(len(yaw), 2), Camera.look_at_head(yaw), size=size)
     return contact_sheet(frames.color, len(yaw))
 
 
-def expression_sheet(identity: Identity, *, size: int = 256, yaw_deg: float = 12.0) -> np.ndarray:
+def expression_sheet(identity: Identity, *, size: int = 256) -> np.ndarray:
     """One identity with each of :data:`EXPRESSIONS`, from one camera."""
     weights = torch.stack([identity.head.weights(**values) for values in EXPRESSIONS.values()])
     count = len(weights)
-    camera = Camera.look_at_head(torch.full((count,), math.radians(yaw_deg)))
+    camera = Camera.look_at_head(torch.full((count,), math.radians(12.0)))
     frames = render_frames(identity, _total(identity, weights), torch.zeros(count, 2), camera, size=size)
     return contact_sheet(frames.color, count)
 
 
-def clip_strip(
-    identity: Identity, seed: int, *, num_frames: int = 96, every: int = 6, columns: int = 8, size: int = 192
-) -> np.ndarray:
-    """Every `every`-th frame of a generated clip at 25 fps, with room light and a lagging torso as in real videos."""
-    motion: Motion = trajectory(seed, num_frames, resting=identity.resting_weights.cpu().numpy())
-    chosen = torch.arange(0, num_frames, every)
+def clip_strip(identity: Identity, seed: int, *, columns: int = 8, size: int = 192) -> np.ndarray:
+    """Every sixth frame of a generated clip at 25 fps, with room light and a lagging torso as in real videos."""
+    motion: Motion = trajectory(seed, 96, resting=identity.resting_weights.cpu().numpy())
+    chosen = torch.arange(0, 96, 6)
     weights, gaze = (torch.as_tensor(v, dtype=torch.float32)[chosen] for v in (motion.weights, motion.gaze))
     frames = render_frames(identity, weights, gaze, motion.camera()[chosen], size=size, static_scene=False)
     return contact_sheet(frames.color, columns)

@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from export3d.checks import check_shape
 from export3d.errors import HeadModelError
 
 WORLD_SCALE = 1.0 / 47.0
@@ -111,10 +112,10 @@ class ParametricHead:
             "eye_axes": (2, 3),
         }
         for name, shape in wanted.items():
-            given = tuple(getattr(self, name).shape)
-            if len(given) != len(shape) or any(s is not None and s != g for s, g in zip(shape, given, strict=True)):
-                shown = ", ".join("*" if s is None else str(s) for s in shape)
-                raise HeadModelError(f"head model: {name} must have shape ({shown}); got {given}.")
+            try:
+                check_shape(name, getattr(self, name), *shape)
+            except ValueError as error:
+                raise HeadModelError(f"head model: {error}.") from error
         limits = {
             "triangles": num_vertices,
             "landmark_vertices": num_vertices,

@@ -9,7 +9,9 @@ from export3d.rendering.fused.pictures import (
     paint_head,
     paste_head,
     read_head,
+    repainted,
     rgb_to_yuv,
+    rounded,
 )
 from export3d.rendering.fused.render import EVERYTHING, FusedDepth, FusedJoint, FusedScene, Layer, render_fused
 
@@ -28,5 +30,7 @@ __all__ = [
     "paste_head",
     "read_head",
     "render_fused",
+    "repainted",
     "rgb_to_yuv",
+    "rounded",
 ]

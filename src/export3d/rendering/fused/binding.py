@@ -11,7 +11,7 @@ from pathlib import Path
 VARIABLE = "EXPORT3D_FUSED"
 """Environment variable: `0` never takes the fused renderer; `plain`, `avx2` or `avx512` takes this version of it."""
 
-_VERSION = 9  # kVersion of kernel/scene.h
+_VERSION = 10  # kVersion of kernel/scene.h
 
 _F, _I, _L, _P = ctypes.c_float, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -164,7 +164,8 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         floats = getattr(found, f"export3d_fused_{what}_floats")
         floats.restype = ctypes.c_size_t
         floats.argtypes = [ctypes.POINTER(structure), ctypes.c_char_p, ctypes.c_int]
-    found.export3d_fused_interleave.argtypes = [ctypes.POINTER(Picture), ctypes.c_char_p, ctypes.c_int]
+    for what in ("interleave", "round"):
+        getattr(found, f"export3d_fused_{what}").argtypes = [ctypes.POINTER(Picture), ctypes.c_char_p, ctypes.c_int]
     steps = [ctypes.POINTER(Head), ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
     found.export3d_fused_head.argtypes = steps
     found.export3d_fused_add_pattern.argtypes = [ctypes.POINTER(Patterned), ctypes.c_char_p, ctypes.c_int]

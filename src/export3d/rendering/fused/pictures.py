@@ -53,6 +53,25 @@ def interleaved(picture: Tensor) -> Tensor:
     return out
 
 
+def rounded(picture: Tensor) -> np.ndarray:
+    """``(3, H, W)`` in [-1, 1] -> uint8 ``(H, W, 3)``, as `images.to_uint8`."""
+    check_shape("picture", picture, 3, None, None)
+    picture = picture.detach().float().contiguous()
+    out = np.empty((*picture.shape[1:], 3), dtype=np.uint8)
+    call = binding.Picture(*picture.shape, picture.data_ptr(), out.ctypes.data)
+    binding.library().export3d_fused_round(ctypes.byref(call), _kernel(), torch.get_num_threads())
+    return out
+
+
+def repainted(picture: Tensor, parts: Sequence[tuple[tuple[slice, slice], Tensor]]) -> Tensor:
+    """A copy of an `interleaved` picture with parts ``(1, C, h, w)`` in these rows and columns, not up to its border."""
+    made = picture.clone()
+    inside = made[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+    for (rows, columns), part in parts:
+        inside[rows, columns, : part.shape[1]] = part[0].movedim(0, -1)
+    return made
+
+
 def read_head(head: FusedHead, height: int, width: int) -> tuple[Tensor, Tensor]:
     """What is mixed, read at that size: ``(9, height, width)`` colours of the portrait and of its mirror image, their priors,
     opacity; ``(4, height, width)`` both gates, and both times the picture's fourth channel."""

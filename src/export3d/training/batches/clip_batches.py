@@ -53,7 +53,8 @@ def clip_batch(
         change = possible_change(store, clip, draw_change(augment, rng))
         arrays = store.arrays(clip)
         pictures = np.stack([changed_frame(store, clip, int(t), change, step) for t in times])
-        points = mirror_points(arrays["landmarks"][times], change.mirrored)
+        points = arrays["landmarks"][times]
+        points = mirror_points(points) if change.mirrored else points
         if face_share < 1.0:
             pictures, points = around_nose(pictures, points, face_share, rng)
         images.append(pictures)

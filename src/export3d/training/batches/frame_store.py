@@ -31,8 +31,7 @@ class FrameStore:
         self._used = 0
         self._pictures: dict[tuple[str, int, int], np.ndarray] = {}
         self._arrays: dict[int, dict[str, np.ndarray]] = {}
-        self._truth: dict[int, bool] = {}
-        self._backgrounds: dict[int, bool] = {}
+        self._known: dict[tuple[int, str], bool] = {}
         self._truth_map: np.ndarray | None = None
         self._silent_clips: tuple[int, ...] | None = None  # those that gave no map
         self._lock = threading.Lock()
@@ -95,19 +94,16 @@ class FrameStore:
 
     def has_truth(self, clip: int) -> bool:
         """Whether the clip has masks and depths."""
-        known = self._truth.get(clip)
-        if known is None:
-            known = self.dataset.has(clip, "0000.mask.png") and self.dataset.has(clip, "0000.depth.png")
-            self._truth[clip] = known
-        return known
+        return self._has(clip, "0000.mask.png") and self._has(clip, "0000.depth.png")
 
     def has_background(self, clip: int) -> bool:
         """Whether the clip has masks and its clean background."""
-        known = self._backgrounds.get(clip)
-        if known is None:
-            known = self.dataset.has(clip, "0000.mask.png") and self.dataset.has(clip, "background.png")
-            self._backgrounds[clip] = known
-        return known
+        return self._has(clip, "0000.mask.png") and self._has(clip, "background.png")
+
+    def _has(self, clip: int, member: str) -> bool:
+        if (clip, member) not in self._known:
+            self._known[clip, member] = self.dataset.has(clip, member)
+        return self._known[clip, member]
 
     def _picture(self, kind: str, clip: int, time: int) -> np.ndarray:
         key = (kind, clip, time)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from export3d.fitting.face_shapes import mirrored_name
+from export3d.face_state import mirrored_name
 from export3d.heads.shape.parametric import EXPRESSION_NAMES
 
 MOST_FRAMES = 2000

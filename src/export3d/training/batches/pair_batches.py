@@ -12,10 +12,9 @@ import torch
 from export3d.camera import Camera
 from export3d.data.clip import DEPTH_STEPS
 from export3d.data.pairs import counter_rng, pair_at
-from export3d.face_state import FaceState
+from export3d.face_state import MIRRORED_ARKIT, FaceState
 from export3d.heads.clips.motion import arkit_weights
 from export3d.landmarks import EYES, MOUTH, mirror_points
-from export3d.training.batches.arkit_truth import mirrored_arkit
 from export3d.training.batches.augment import AugmentConfig, Change, draw_change
 from export3d.training.batches.frame_store import FrameStore, changed_frame, mirror_cameras, possible_change
 from export3d.training.batches.pair_batch import PairBatch, PairSampling
@@ -88,7 +87,8 @@ def _pair(
     if change.noise > 0:
         noisy = source_image + rng.normal(0.0, change.noise, source_image.shape)
         source_image = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
-    landmarks = mirror_points(arrays["landmarks"][driving], change.mirrored)
+    landmarks = arrays["landmarks"][driving]
+    landmarks = mirror_points(landmarks) if change.mirrored else landmarks
     top, left = window_at(landmarks, stream(_WINDOW_STREAM), sampling)
     leaked = _leaked(store, drawn, stream(_LEAK_STREAM), augment)
     return {
@@ -159,7 +159,7 @@ def _weights(
     weights, told = arrays.get("weights"), rng.random() < sampling.weights_known
     if weights is None or not sampling.weights_known:
         return {"weights": None, "source_weights": None}
-    names = mirrored_arkit() if drawn.change.mirrored else slice(None)
+    names = MIRRORED_ARKIT if drawn.change.mirrored else slice(None)
     both = arkit_weights(weights[[drawn.driving, drawn.source]])[:, names]
     noisy = both + rng.normal(0.0, sampling.weights_noise, both.shape) if told else np.full(both.shape, np.nan)
     return dict(zip(("weights", "source_weights"), noisy.astype(np.float32), strict=True))

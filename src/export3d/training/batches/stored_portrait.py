@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.camera import Camera
@@ -109,3 +110,11 @@ def stored_state(dataset: ClipSource, index: int, time: int) -> FaceState:
 def to_size(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 ``(H, H, 3)`` at another size."""
     return image if image.shape[0] == size else to_uint8(resize(to_tensor(image)[None], size)[0])
+
+
+def depth_picture(depth: Tensor, size: int) -> np.ndarray:
+    """Depth ``(1, 1, h, h)`` as a grey uint8 ``(size, size, 3)``: near is bright, scaled to the depths that occur."""
+    full = F.interpolate(depth, size=(size, size), mode="bilinear", align_corners=False)[0, 0]
+    near, far = full.min(), full.max()
+    shade = (255.0 * (far - full) / (far - near).clamp_min(1e-6)).to(torch.uint8).numpy()
+    return np.repeat(shade[..., None], 3, axis=-1)

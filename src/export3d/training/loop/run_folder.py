@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from export3d.configs import json_difference
 from export3d.errors import TrainingError
 from export3d.files import clear_leftovers, make_folder, only_user, replacing, write_atomically, write_error
 from export3d.reading import read_json, read_log
@@ -109,14 +110,3 @@ class RunFolder:
         if content.get("format") != RUN_FORMAT or content.get("version") != RUN_VERSION:
             raise TrainingError(f"{path}: not a run of this export3d version. Use another output folder.")
         return content
-
-
-def json_difference(old: Any, new: Any, where: str = "") -> list[str]:
-    """Lines `path: old -> new` for every leaf in which two JSON values differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        lines: list[str] = []
-        for name in sorted({*old, *new}):
-            place = f"{where}.{name}" if where else name
-            lines += json_difference(old.get(name), new.get(name), place)
-        return lines
-    return [] if old == new else [f"{where}: {json.dumps(old)} -> {json.dumps(new)}"]

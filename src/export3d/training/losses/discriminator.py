@@ -92,9 +92,7 @@ class EqualizedConv(nn.Module):
             channels = x.shape[1]
             edge = pad + 1
             x = F.conv2d(
-                F.pad(x, (edge, edge, edge, edge)),
-                self.lowpass.to(x.dtype).expand(channels, 1, 4, 4),
-                groups=channels,
+                F.pad(x, (edge, edge, edge, edge)), self.lowpass.to(x.dtype).expand(channels, 1, 4, 4), groups=channels
             )
             y = F.conv2d(x, weight.to(x.dtype), self.bias, stride=2)
         else:

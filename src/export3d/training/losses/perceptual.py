@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export3d.data.manifest import file_sha256
 from export3d.errors import CheckpointError
 from export3d.expression.image_encoder import ImageEncoder
+from export3d.files import file_sha256
 from export3d.tensor_files import read_weights
 
 _VGG_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -124,12 +124,12 @@ def load_lpips(vgg: str | Path, heads: str | Path) -> tuple[LPIPS, dict[str, str
             f"{vgg_path}: damaged: SHA-256 begins with {digests['vgg_sha256'][:8]}; its name says {named}. Copy it again."
         )
     model = LPIPS()
-    tensors = _read_tensors(vgg_path)
+    tensors = read_weights(vgg_path, "a PyTorch weight file", CheckpointError)
     convs = [conv for stage in model.vgg.stages for conv in stage]  # pyright: ignore[reportGeneralTypeIssues]
     for place, conv in zip(_VGG_LAYERS, convs, strict=True):
         for part in ("weight", "bias"):
             _fill(getattr(conv, part), tensors, f"features.{place}.{part}", vgg_path)
-    tensors = _read_tensors(heads_path)
+    tensors = read_weights(heads_path, "a PyTorch weight file", CheckpointError)
     for index, head in enumerate(model.heads):
         _fill(head, tensors, f"lin{index}.model.1.weight", heads_path)
     return model, digests
@@ -145,10 +145,6 @@ def _fill(target: Tensor, tensors: dict[str, Tensor], name: str, path: Path) -> 
         )
     with torch.no_grad():
         target.copy_(value.reshape(target.shape))
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    return read_weights(path, "a PyTorch weight file", CheckpointError)
 
 
 def _sha256(path: Path) -> str:

@@ -94,47 +94,41 @@ class PortraitTarget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What the model gave, as the losses need it; `image` is None where only the raw image was rendered."""
-
+class _Pictures:
     raw: Tensor
     """``(B, 3, r, r)`` in [-1, 1]."""
     image: Tensor | None
-    """``(B, 3, s, s)`` in [-1, 1]."""
+    """``(B, 3, s, s)`` in [-1, 1]; None where only the raw image was rendered."""
     depth: Tensor | None = None
     """``(B, 1, r, r)`` distance along the ray, scene units."""
     opacity: Tensor | None = None
-    """``(B, 1, r, r)`` in [0, 1]."""
+    """``(B, 1, r, r)`` in [0, 1]: share of each pixel that the head covers."""
+    image_opacity: Tensor | None = None
+    """``(B, 1, s, s)`` the same in the final image."""
+    places: Tensor | None = None
+    """``(B, P, 3)`` surface points in the portrait, scene units: where the source lookup looks for them, or where they were."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction(_Pictures):
+    """What the model gave, as the losses need it."""
+
     portrait: PortraitPrediction = PortraitPrediction()
     """What the model read off the portrait alone."""
-    image_opacity: Tensor | None = None
-    """``(B, 1, s, s)`` the head's opacity in the final image, in [0, 1]."""
-    places: Tensor | None = None
-    """``(B, P, 3)`` where the source lookup looks for the surface points, scene units."""
     gate_logits: Tensor | None = None
-    """``(B, P, 2)`` logits of its gates."""
+    """``(B, P, 2)`` logits of the gates of the source lookup."""
     sigma: Tensor | None = None
     """``(B, Q)`` density at the points of space, 1 / scene unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
-    """The driving frame, cut and resized like the prediction."""
+class Target(_Pictures):
+    """The driving frame, cut and resized like the prediction; its depth is read only where `inside` is 1."""
 
-    raw: Tensor
-    image: Tensor | None
-    depth: Tensor | None = None
-    """``(B, 1, r, r)`` distance along the ray, scene units; read only where `inside` is 1."""
     inside: Tensor | None = None
     """``(B, 1, r, r)`` 1 where the depth is known."""
-    opacity: Tensor | None = None
-    """``(B, 1, r, r)`` share of each pixel that the head covers."""
     portrait: PortraitTarget = PortraitTarget()
     """The truth of what the model reads off the portrait alone."""
-    image_opacity: Tensor | None = None
-    """``(B, 1, s, s)`` share of each pixel of the final image that the head covers."""
-    places: Tensor | None = None
-    """``(B, P, 3)`` where the surface points were in the portrait, scene units."""
     gates: Tensor | None = None
     """``(B, P, 2)`` 1 where the portrait shows the point, and where it shows its mirror image."""
     solid: Tensor | None = None

@@ -185,11 +185,7 @@ class PretrainTask:
         parts = ((EXPRESSION_KIND, expression), (FACE_NETWORK_KIND, encoder))
         for name, (kind, part) in zip(self.model_files(step if numbered else None), parts, strict=True):
             write_checkpoint(
-                run.path / name,
-                part.state_dict(),
-                kind=kind,
-                config=config_to_dict(part.config),
-                extra=extra,
+                run.path / name, part.state_dict(), kind=kind, config=config_to_dict(part.config), extra=extra
             )
 
     @torch.no_grad()
@@ -204,13 +200,7 @@ class PretrainTask:
         store = FrameStore(dataset, 0, size=kept_size(encoder))
         places = range(min(len(dataset), config.clips))
         batch = clip_batch(
-            store,
-            config.seed,
-            0,
-            places,
-            num_frames=frames,
-            augment=AugmentConfig(),
-            face_share=encoder.face_share,
+            store, config.seed, 0, places, num_frames=frames, augment=AugmentConfig(), face_share=encoder.face_share
         )
         device = self._world.device
         self.module.eval()

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from PIL import Image
 
 from export3d.camera import Camera
 from export3d.data.source import ClipSource
 from export3d.portrait.drivable import Model
-from export3d.training.batches.stored_portrait import StoredPortrait, stored_camera, stored_state, to_size
+from export3d.training.batches.stored_portrait import (
+    StoredPortrait,
+    depth_picture,
+    stored_camera,
+    stored_state,
+    to_size,
+)
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.train import TrainTask
 
@@ -49,16 +54,8 @@ def sample_sheet(model: Model, dataset: ClipSource, rows: int) -> tuple[np.ndarr
         shown, *views = portrait.views(stored_state(dataset, clip, target_time), cameras)
         errors.append((shown.image.astype(np.float32) - target) / 255.0)
         row = [to_size(dataset.frame(clip, source_time), size), target, shown.image, to_size(shown.raw, size)]
-        lines.append(np.concatenate([*row, _depth(shown.depth, size), *(view.image for view in views)], 1))
+        lines.append(np.concatenate([*row, depth_picture(shown.depth, size), *(view.image for view in views)], 1))
     stacked = np.stack(errors)
     mse = (stacked**2).mean(axis=(1, 2, 3)).clip(min=1e-10)
     measured = {"held_out_psnr": float((-10 * np.log10(mse)).mean()), "held_out_l1": float(np.abs(stacked).mean())}
     return np.concatenate(lines), measured
-
-
-def _depth(depth: torch.Tensor, size: int) -> np.ndarray:
-    """Near is bright; the range is that of the picture."""
-    values = depth[0, 0].cpu().numpy()
-    low, high = float(values.min()), float(values.max())
-    gray = ((high - values) / max(high - low, 1e-6) * 255).astype(np.uint8)
-    return to_size(np.repeat(gray[..., None], 3, axis=-1), size)

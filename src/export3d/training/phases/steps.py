@@ -97,11 +97,7 @@ class GeneratorStep(nn.Module):
         self._autocast = autocast
 
     def forward(
-        self,
-        batch: PairBatch,
-        view: View,
-        jitter: torch.Generator | None,
-        discriminator: nn.Module | None = None,
+        self, batch: PairBatch, view: View, jitter: torch.Generator | None, discriminator: nn.Module | None = None
     ) -> StepOutput:
         """Render the batch and compute every term; with a discriminator, also the adversarial one."""
         source = resize(to_tensor_of(batch.source), self.model.config.image_size)  # clips may be larger than the model
@@ -154,12 +150,7 @@ class GeneratorStep(nn.Module):
         return StepOutput(terms=terms, planes=None, fake=None, real=None)
 
     def _render(
-        self,
-        batch: PairBatch,
-        source: Tensor,
-        view: View,
-        window: Window | None,
-        jitter: torch.Generator | None,
+        self, batch: PairBatch, source: Tensor, view: View, window: Window | None, jitter: torch.Generator | None
     ) -> tuple[Render, Any]:
         model = self._drivable
         mask = None if batch.source_mask is None else shrink_mask(batch.source_mask, model.config.image_size)
@@ -252,11 +243,7 @@ class DiscriminatorStep(nn.Module):
         self.discriminator = discriminator
 
     def forward(
-        self,
-        real: tuple[Tensor, Tensor],
-        fake: tuple[Tensor, Tensor],
-        camera: Tensor,
-        r1_weight: float,
+        self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], camera: Tensor, r1_weight: float
     ) -> dict[str, Tensor]:
         """`r1_weight` is gamma / 2 times the number of steps between penalties; 0 leaves the penalty out."""
         if r1_weight > 0:

@@ -123,13 +123,7 @@ class TrainTask:
         if step < self._portrait_steps:
             sampling = replace(sampling, space_points=0)
         return pair_batch(
-            self._store,
-            config.seed,
-            step,
-            self._places,
-            sampling=sampling,
-            augment=config.augment,
-            with_truth=truth,
+            self._store, config.seed, step, self._places, sampling=sampling, augment=config.augment, with_truth=truth
         )
 
     def view(self, step: int) -> View:

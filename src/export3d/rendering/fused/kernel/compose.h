@@ -71,6 +71,30 @@ struct Enlarged {
   }
 };
 
+// Some pixels of a picture (3, height, width) in [-1, 1] as bytes, colours beside each other: PyTorch's steps.
+constexpr int kSome = 64;
+template <typename Number>
+EXPORT3D_INLINE void round_some(const float* from, size_t area, uint8_t* to, Number count) {
+  uint8_t bytes[3][kSome];
+  for (int c = 0; c < 3; ++c)
+    for (int i = 0; i < count; ++i) {
+      const float given = from[c * area + i], high = given < 1.0f ? given : 1.0f;
+      bytes[c][i] = (uint8_t)(int)std::nearbyint(((high > -1.0f ? high : -1.0f) + 1.0f) * 127.5f);
+    }
+  for (int i = 0; i < count; ++i) to[3 * i] = bytes[0][i], to[3 * i + 1] = bytes[1][i], to[3 * i + 2] = bytes[2][i];
+}
+
+void round(const export3d::Picture& p, int row) {
+  for (int x = 0; x < p.width; x += kSome) {
+    const size_t at = (size_t)row * p.width + x, area = (size_t)p.height * p.width;
+    uint8_t* to = (uint8_t*)p.to + 3 * at;
+    if (x + kSome <= p.width)
+      round_some(p.from + at, area, to, Count<kSome>());
+    else
+      round_some(p.from + at, area, to, p.width - x);
+  }
+}
+
 // Where a row of an interleaved picture is read: weights of four columns and four rows, and the first of the sixteen.
 struct CubicRow {
   float *columns[4], *rows[4], *corner;
@@ -451,7 +475,6 @@ void add_pattern(const export3d::Patterned& p, int strip) {
 }
 
 // Some pixels of two rows as 4:2:0; a colour is the mean of its four pixels. `count` may be known when this is compiled.
-constexpr int kSome = 64;
 template <typename Number>
 EXPORT3D_INLINE void convert_some(const uint8_t* const* rows, uint8_t* const* luma, uint8_t* blue, uint8_t* red, Number count) {
   constexpr float kLuma = 219.0f / 255.0f, kBlue = 224.0f / 255.0f / 1.8556f, kRed = 224.0f / 255.0f / 1.5748f;

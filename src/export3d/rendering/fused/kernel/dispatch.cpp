@@ -68,6 +68,7 @@ const Kernel* kernel_for(const char* name) {
 // work(thread, begin, end) for pieces of [0, count); what a piece gives does not depend on the thread that does it.
 template <typename Work>
 void share_out(int count, int piece, int threads, const Work& work) {
+  if (threads == 1) return work(0, 0, count);  // what a piece begins with is done once
   std::atomic<int> next{0};
   const auto run = [&](int thread) {
     for (int begin; (begin = next.fetch_add(piece)) < count;)
@@ -127,6 +128,16 @@ EXPORT3D_API int export3d_fused_interleave(const export3d::Picture* picture, con
   if (!kernel) return 1;
   share_out(picture->height + 2 * export3d::kMargin, kRowsAtOnce, bounded(threads), [&](int, int begin, int end) {
     for (int row = begin; row < end; ++row) kernel->interleave(*picture, row);
+  });
+  return 0;
+}
+
+// Of a picture (3, height, width), into bytes.
+EXPORT3D_API int export3d_fused_round(const export3d::Picture* picture, const char* name, int threads) {
+  const Kernel* kernel = kernel_for(name);
+  if (!kernel) return 1;
+  share_out(picture->height, kRowsAtOnce, bounded(threads), [&](int, int begin, int end) {
+    for (int row = begin; row < end; ++row) kernel->round(*picture, row);
   });
   return 0;
 }

@@ -215,5 +215,5 @@ size_t floats_needed(const Scene& s, int threads) { return Memory(s, nullptr, th
 namespace export3d {
 extern const Kernel EXPORT3D_JOIN(kernel_, EXPORT3D_KERNEL) = {
     EXPORT3D_TEXT(EXPORT3D_KERNEL), floats_needed, prepare, fold, probe, march, interleave, compose_floats, look, mix, layer,
-    paste_floats, paste, add_pattern, convert};
+    paste_floats, paste, add_pattern, convert, round};
 }

@@ -6,7 +6,7 @@
 
 namespace export3d {
 
-constexpr int kVersion = 9;  // of this layout; binding.py refuses a library of another one
+constexpr int kVersion = 10;  // of this layout; binding.py refuses a library of another one
 
 // A smooth joint about a height (the neck): x + w(y) (x - pivot) extra, w from 0 at `top` to 1 at `bottom`.
 struct Joint {
@@ -130,6 +130,7 @@ struct Kernel {
   void (*paste)(const Pasted&, float* work, int row);
   void (*add_pattern)(const Patterned&, int strip);  // half a block of rows
   void (*convert)(const Converted&, int pair);       // two rows
+  void (*round)(const Picture&, int row);
 };
 
 // -126. Where compilers do not see the number, they take one instruction for the greater of two instead of two.

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from clips import clip_facts, face_points, make_clip
-from export3d.animation import Animator, ClipDriver, TransferOptions, VideoOptions, film
-from export3d.animation.film import DUBBED, DubOptions, dub_video, patched, region_mask
+from export3d.animation import Animator, ClipDriver, TransferOptions, VideoOptions
+from export3d.animation import dub as dubbing
+from export3d.animation.dub import DUBBED, DubOptions, dub_video, patched, region_mask
 from export3d.animation.regions import FACE_REGIONS, REGIONS, BetaReading
 from export3d.errors import NoFaceError, UsageError
 from export3d.face_state import FaceState
@@ -35,14 +36,14 @@ def dub(animator: Animator, make_tracker: Callable[..., Tracker], tmp_path: Path
         source = make_clip(tmp_path / "film.mp4", num_frames=frames)
         clip = make_clip(tmp_path / "clip.mp4", num_frames=driven, audio_s=0.1)
         drawn: list[Any] = []
-        keep = film._picture
+        keep = dubbing._picture
 
         def noted(pair: Any, worker: Animator, **how: Any) -> np.ndarray:
             drawn.append((pair, keep(pair, worker, **how)))
             return drawn[-1][1]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(film, "_picture", noted)
+            patch.setattr(dubbing, "_picture", noted)
             faces = [[face_points((80.0, 80.0), 40.0, 0.5 - 0.01 * index)] for index in range(driven)]
             driver = ClipDriver(clip, Tracker(GivenLandmarks(faces), MeasuredCoefficients(), size=32))
             dub_video(
@@ -92,7 +93,7 @@ def test_the_drivers_sound_is_taken_where_asked_for(dub: Callable[..., Any], tmp
 @pytest.fixture
 def all_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the driver changed every pixel; the tiny model hardly moves."""
-    monkeypatch.setattr(film, "_changed", lambda still, made: torch.ones(1, 256, 256))
+    monkeypatch.setattr(dubbing, "_changed", lambda still, made: torch.ones(1, 256, 256))
 
 
 @pytest.mark.usefixtures("all_changes")
@@ -122,7 +123,7 @@ def test_what_is_behind_the_head_stays_the_films(dub: Callable[..., Any], monkey
         white = np.full((64, 64, 3), 255, dtype=np.uint8)
         near, wide = (
             patched(np.zeros_like(frame.image), white, frame.crop, region_mask(frame.landmarks, DUBBED, growth))[..., 0]
-            for growth in (film.CLOSE, film.GROWTH)
+            for growth in (dubbing.CLOSE, dubbing.GROWTH)
         )
         changed = np.abs(image.astype(int) - frame.image).max(axis=2)
         assert (
@@ -138,7 +139,7 @@ def test_where_the_driver_changes_nothing_the_films_pixels_stay(
     for (frame, own), _ in drawn:
         monkeypatch.setattr(Animator, "frame", lambda _, state, camera, own=own: dark if state.same_as(own) else bright)
         kept, made = (
-            film._picture((replace(frame, state=state), own), animator, strengths=DUBBED)
+            dubbing._picture((replace(frame, state=state), own), animator, strengths=DUBBED)
             for state in (own, frame.state)
         )
         assert np.array_equal(kept, frame.image) and (made == 255).all(axis=2).sum() > 100
@@ -147,7 +148,7 @@ def test_where_the_driver_changes_nothing_the_films_pixels_stay(
 def test_pixels_are_made_where_they_or_their_neighbours_change_by_four_levels() -> None:
     still, made = np.zeros((512, 512, 3), dtype=np.uint8), np.zeros((512, 512, 3), dtype=np.uint8)
     made[:, 256:] = 4
-    share = film._changed(still, made)[0, 100]
+    share = dubbing._changed(still, made)[0, 100]
     assert (share[:123] == 0.0).all() and (share[133:] == 1.0).all() and (share.diff() >= 0.0).all()
     assert share[128].item() == pytest.approx((4.0 * 6 / 11 - 1.0) / 3.0)  # of 11 neighbours, 6 change
 
@@ -161,7 +162,7 @@ def test_frames_without_a_face_stay_as_they_are(dub: Callable[..., Any]) -> None
 def test_only_the_chosen_regions_reach_the_model(dub: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     reading = BetaReading(torch.randn(64, 4, generator=generator), ("lips", "jaw", "eyes", "brows"))
-    monkeypatch.setattr(film.BetaReading, "of", lambda model: reading)
+    monkeypatch.setattr(dubbing.BetaReading, "of", lambda model: reading)
     _, drawn = dub(4, 4, strengths=only("lips"))
     lips = torch.tensor([name == "lips" for name in reading.regions])
     changes = torch.cat([(frame.state.beta - own.beta) @ reading.weight for (frame, own), _ in drawn])
@@ -233,16 +234,16 @@ class Seen:
 
 
 def test_every_shot_is_looked_up_among_the_allowed_portraits_and_every_face_that_comes_back(animator: Animator) -> None:
-    def frame(index: int, found: bool = True, cut: bool = False) -> film.DrivingFrame:
+    def frame(index: int, found: bool = True, cut: bool = False) -> dubbing.DrivingFrame:
         own, image = animator.subject, np.zeros((4, 4, 3), dtype=np.uint8)
         assert own is not None
         face = {"state": own.state, "camera": own.camera, "image": image}
-        return film.DrivingFrame(**face, found=found, cut=cut, index=index, pts=index, duration=1)
+        return dubbing.DrivingFrame(**face, found=found, cut=cut, index=index, pts=index, duration=1)
 
     frames = [frame(0, found=False), frame(1), frame(2), frame(3, cut=True), frame(4), frame(6), frame(7, found=False)]
     twin = animator.twin()
     twin.allowed = seen = Seen()  # type: ignore[assignment]
-    assert [each.index for each in film._allowed(iter([*frames, frame(8)]), twin, Path("a.mp4"))] == [
+    assert [each.index for each in dubbing._allowed(iter([*frames, frame(8)]), twin, Path("a.mp4"))] == [
         0,
         1,
         2,

@@ -22,15 +22,16 @@ from torch import Tensor
 from export3d.animation.animator import Animator
 from export3d.animation.combined import Clock
 from export3d.animation.drivers import ClipDriver, Driver, DrivingFrame
-from export3d.animation.lids import EYES
 from export3d.animation.lost import hold_lost
+from export3d.animation.parallel import made_beside
 from export3d.animation.person import crop_places, planes
 from export3d.animation.regions import FACE_REGIONS, MOUTH, BetaReading, Strengths, mixed_state
 from export3d.animation.transfer import TransferOptions, smooth, transfer
-from export3d.animation.video_output import Output, Progress, VideoOptions, VideoReport, made_beside
+from export3d.animation.video_output import Output, Progress, VideoOptions, VideoReport
 from export3d.animation.weights import MouthReading
 from export3d.errors import UsageError
 from export3d.face_state import FaceState
+from export3d.landmarks import LEFT_EYE, RIGHT_EYE
 from export3d.provenance import Finish
 from export3d.tracking import Crop, LostFaces
 
@@ -43,14 +44,14 @@ SIGMA_S = 0.04
 """The film's own face is averaged over such a Gaussian, so that the tracker's jitter does not show."""
 
 _LOWER_FACE = (*range(2, 15), *range(35, 30, -1))
-_EYES = tuple(tuple(eye) for eye, _ in EYES.values())
+_BOTH_EYES = tuple(tuple(range(eye.start, eye.stop)) for eye in (LEFT_EYE, RIGHT_EYE))
 
 OUTLINES: dict[str, tuple[tuple[int, ...], ...]] = {
     "lips": (_LOWER_FACE,),
     "jaw": (_LOWER_FACE,),
-    "eyes": _EYES,
+    "eyes": _BOTH_EYES,
     "brows": ((17, 18, 19, 20, 21, 39, 36), (22, 23, 24, 25, 26, 45, 42)),
-    "gaze": _EYES,
+    "gaze": _BOTH_EYES,
 }
 """Region -> outlines of what it moves, among the 68 landmarks. Lips pull at the cheeks, and the jaw at both."""
 
@@ -91,7 +92,7 @@ class DubOptions:
 
 def dub_video(
     animator: Animator,
-    open_film: Callable[[], ClipDriver],
+    open_source: Callable[[], ClipDriver],
     driver: Driver,
     path: Path,
     *,
@@ -108,7 +109,7 @@ def dub_video(
     face at each of them is taken, both from their first frame on.
 
     Args:
-        open_film: gives the film from its start; called again for each round.
+        open_source: gives the film from its start; called again for each round.
         motion: how the driver's face reaches the film's; its strengths are not used.
         on_lost: `hold` keeps frames of the film without a face as they are; see `LostFaces`.
 
@@ -118,63 +119,63 @@ def dub_video(
         OutputError: The file cannot be written; nothing is left behind.
     """
     started = time.perf_counter()
-    film = open_film()
+    source = open_source()
     try:
-        lost, sound = LostFaces(on_lost, name=film.name), driver.audio if dub.driver_sound else film.audio
-        frames = _allowed(_rounds(film, open_film, dub.until, lost), animator, Path(film.name))
-        pairs = _pairs(frames, film.time_base, animator, driver, dub, motion)
+        lost, sound = LostFaces(on_lost, name=source.name), driver.audio if dub.driver_sound else source.audio
+        frames = _allowed(_rounds(source, open_source, dub.until, lost), animator, Path(source.name))
+        pairs = _pairs(frames, source.time_base, animator, driver, dub, motion)
         finish = finish or Finish()
-        with Output(path, film.fps, video, finish, time_base=film.time_base, copy_audio_from=sound) as output:
+        with Output(path, source.fps, video, finish, time_base=source.time_base, copy_audio_from=sound) as output:
             picture = partial(_picture, strengths=dub.strengths)
             for (frame, _), image in made_beside(animator, pairs, picture, video.workers):
                 output.write(image, frame.pts, frame.duration)
                 if progress is not None:
                     progress(output.num_frames)
     finally:
-        film.close()
+        source.close()
     return output.report(started, lost)
 
 
 def _rounds(
-    film: ClipDriver, open_film: Callable[[], ClipDriver], until: Until | None, lost: LostFaces
+    source: ClipDriver, open_source: Callable[[], ClipDriver], until: Until | None, lost: LostFaces
 ) -> Iterator[DrivingFrame]:
     """The film's frames, their faces smoothed; then, without an end, the film again (loop) or its last frame (hold)."""
     last: DrivingFrame | None = None
-    for last in _smoothed(film, lost):
+    for last in _smoothed(source, lost):
         yield last
     while last is not None and until == "hold":
         last = replace(last, pts=last.pts + last.duration)
         yield last
     while last is not None and until == "loop":
         after, first = last.pts + last.duration, None
-        with closing(open_film()) as again:
+        with closing(open_source()) as again:
             for frame in _smoothed(again, LostFaces(lost.policy, name=again.name)):
                 first = frame.pts if first is None else first
                 last = replace(frame, pts=frame.pts - first + after)
                 yield last
 
 
-def _smoothed(film: ClipDriver, lost: LostFaces) -> Iterator[DrivingFrame]:
+def _smoothed(source: ClipDriver, lost: LostFaces) -> Iterator[DrivingFrame]:
     """The frames that `lost` keeps; crops and cameras are as each picture has them, so that the face stays in its place."""
 
     def kept() -> Iterator[DrivingFrame]:
-        for frame in film:
-            if lost.keeps(frame, index=frame.index, time_s=float(frame.pts * film.time_base)):
+        for frame in source:
+            if lost.keeps(frame, index=frame.index, time_s=float(frame.pts * source.time_base)):
                 yield frame
         lost.require_a_face()
 
     seen, calmed = tee(kept())
-    for calm, frame in zip(smooth(calmed, SIGMA_S, film.time_base), seen, strict=True):
+    for calm, frame in zip(smooth(calmed, SIGMA_S, source.time_base), seen, strict=True):
         yield replace(frame, state=calm.state)
 
 
-def _allowed(frames: Iterator[DrivingFrame], animator: Animator, film: Path) -> Iterator[DrivingFrame]:
+def _allowed(frames: Iterator[DrivingFrame], animator: Animator, source: Path) -> Iterator[DrivingFrame]:
     """The frames; where a shot begins, or a face comes back, it must be one of the allowed ones, or the film itself is."""
     known = -2
     for frame in frames:
         if frame.found and animator.allowed is not None and frame.image is not None:
             if frame.cut or frame.index != known + 1:
-                animator.allowed.check(frame.image, film, f"{film}, frame {frame.index}")
+                animator.allowed.check(frame.image, source, f"{source}, frame {frame.index}")
             known = frame.index
         yield frame
 

@@ -80,7 +80,7 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilmWish:
+class VideoWish:
     """What is asked of a film, in the words of `export3d animate`; `sound`: of a video with pictures its sound drives."""
 
     sound: bool = False
@@ -95,7 +95,7 @@ class FilmWish:
     on_lost: Literal["hold", "skip", "abort"] = "hold"
 
 
-class FilmMaker:
+class VideoMaker:
     """Makes films one after another, in the threads of those who ask.
 
     Args:
@@ -124,7 +124,7 @@ class FilmMaker:
         """Whether a film is being made."""
         return self._turn.locked()
 
-    def animate(self, source: Path, driving: Path, wish: FilmWish, tell: Tell, stop: threading.Event) -> Made:
+    def animate(self, source: Path, driving: Path, wish: VideoWish, tell: Tell, stop: threading.Event) -> Made:
         """The portrait, driven by the file, as an .mp4.
 
         Raises:
@@ -246,11 +246,11 @@ def _teller(tell: Tell, of: int | None, stop: threading.Event, longest: float = 
     return told
 
 
-def _video(wish: FilmWish) -> VideoOptions:
+def _video(wish: VideoWish) -> VideoOptions:
     return VideoOptions(size=None if wish.whole_photo else wish.size, side_by_side=wish.side_by_side)
 
 
-def _motion(wish: FilmWish) -> TransferOptions:
+def _motion(wish: VideoWish) -> TransferOptions:
     return TransferOptions(
         strengths=parse_strengths(",".join(wish.regions), str(wish.strength)),
         relative=wish.relative,
