@@ -74,10 +74,10 @@ def test_an_exact_rendering_is_kept_and_found_again(
     dataset: ClipDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = procedural_head()
-    first = swap._kept_swap(dataset, 0, 1, [0, 2], head, tmp_path)
-    other = swap._kept_swap(dataset, 0, 1, [1, 2], head, tmp_path)
+    first = swap._kept_swap(dataset, 0, 1, [0, 2], head, folder=tmp_path)
+    other = swap._kept_swap(dataset, 0, 1, [1, 2], head, folder=tmp_path)
     monkeypatch.setattr(swap, "exact_swap", lambda *_: pytest.fail("rendered again"))
-    again = swap._kept_swap(dataset, 0, 1, [0, 2], head, tmp_path)
+    again = swap._kept_swap(dataset, 0, 1, [0, 2], head, folder=tmp_path)
     for kept, rendered in zip(again, first, strict=True):
         assert kept.dtype == rendered.dtype and np.array_equal(kept, rendered)
     assert not np.array_equal(other[0][0], first[0][0])  # other times are another rendering

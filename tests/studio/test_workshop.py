@@ -139,9 +139,9 @@ def test_a_sound_that_is_too_long_is_refused_before_it_is_heard(
 ) -> None:
     clip = make_clip(tmp_path / "clip.mp4", num_frames=50)
     monkeypatch.setattr("export3d.studio.videos.SoundDriver", None)  # hearing it would fail
-    films = make_workshop(limits=Limits(seconds=1.0)).films
+    videos = make_workshop(limits=Limits(seconds=1.0)).videos
     with pytest.raises(UsageError, match=r"clip.mp4: 2 seconds long"):
-        films.animate(files[0], clip, VideoWish(sound=True), no_word, threading.Event())
+        videos.animate(files[0], clip, VideoWish(sound=True), no_word, threading.Event())
 
 
 def test_regions_and_strength_are_those_of_the_command_line() -> None:
@@ -196,12 +196,12 @@ def test_clips_that_are_too_long_or_too_large_are_refused_with_what_to_do(
     clip = make_clip(tmp_path / "clip.mp4", num_frames=50, audio=None)
     short = make_workshop(limits=Limits(seconds=1.0))
     with pytest.raises(UsageError, match=r"clip.mp4: 2 seconds long; this studio takes clips of at most 1"):
-        short.films.animate(files[0], clip, VideoWish(), no_word, threading.Event())
+        short.videos.animate(files[0], clip, VideoWish(), no_word, threading.Event())
     small = make_workshop(limits=Limits(megapixels=0.03))
     with pytest.raises(UsageError, match=r"frames of 160x160 pixels are too large"):
-        small.films.animate(files[0], clip, VideoWish(), no_word, threading.Event())
+        small.videos.animate(files[0], clip, VideoWish(), no_word, threading.Event())
     with pytest.raises(UsageError, match="size must be from 64 to 1024"):
-        short.films.animate(files[0], files[1], VideoWish(size=4000), no_word, threading.Event())
+        short.videos.animate(files[0], files[1], VideoWish(size=4000), no_word, threading.Event())
 
 
 def test_errors_name_the_file_as_its_owner_does(workshop: Workshop) -> None:

@@ -1,6 +1,6 @@
 """Clip shards: how training, evaluation and preparation store talking-head clips (docs/data.md; Sec. 4.1)."""
 
-from export3d.data.clip import ARRAY_SHAPES, Clip, make_meta, validate_clip
+from export3d.data.clip import Clip, make_meta
 from export3d.data.dataset import ClipDataset
 from export3d.data.manifest import Manifest, require_same_extractor
 from export3d.data.pairs import contrastive_clip_at, pair_at
@@ -8,7 +8,6 @@ from export3d.data.source import ClipSource
 from export3d.data.writer import ShardWriter
 
 __all__ = [
-    "ARRAY_SHAPES",
     "Clip",
     "ClipDataset",
     "ClipSource",
@@ -18,5 +17,4 @@ __all__ = [
     "make_meta",
     "pair_at",
     "require_same_extractor",
-    "validate_clip",
 ]

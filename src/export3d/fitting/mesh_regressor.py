@@ -176,7 +176,8 @@ def train_mesh(
         features = torch.cat([net.features(train.mesh), net.features(mirrored.mesh)])
     pose = (torch.cat([train.pose, mirrored.pose]) - net.get_buffer("pose_mean")) / net.get_buffer("pose_scale")
     beta = torch.cat([train.beta, mirrored.beta])
-    faces = _mean_features(features, torch.cat([train.person, mirrored.person]), config.components)
+    faces, _ = _means(features, torch.cat([train.person, mirrored.person]))
+    faces[:, config.components :] = 0.0  # the pose tells nothing of the person
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.rate, weight_decay=1e-4)
     steps = -(-len(features) // settings.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -224,9 +225,15 @@ def calibrated_gain(told: Tensor, truth: Tensor, person: Tensor, cost: float) ->
 
 def within(values: Tensor, person: Tensor) -> Tensor:
     """Values ``(N, D)`` minus the mean of each person ``(N,)``."""
+    means, number = _means(values, person)
+    return values - means[number]
+
+
+def _means(values: Tensor, person: Tensor) -> tuple[Tensor, Tensor]:
+    """``(P, D)`` mean of each person, and which of them ``(N,)`` each row is of."""
     _, number = person.unique(return_inverse=True)
     total = values.new_zeros(int(number.max()) + 1, values.shape[1]).index_add(0, number, values)
-    return values - (total / torch.bincount(number)[:, None])[number]
+    return total / torch.bincount(number)[:, None], number
 
 
 def _set_statistics(net: MeshNet, train: MeshSamples, mirrored: MeshSamples) -> None:
@@ -244,12 +251,3 @@ def _set_statistics(net: MeshNet, train: MeshSamples, mirrored: MeshSamples) -> 
     pose = torch.cat([train.pose, mirrored.pose])
     net.get_buffer("pose_mean").copy_(pose.mean(0))
     net.get_buffer("pose_scale").copy_(pose.std(0).clamp_min(1e-3))
-
-
-def _mean_features(features: Tensor, person: Tensor, components: int) -> Tensor:
-    """``(P, D)`` mean features of each person; zero for the pose, which tells nothing of the person."""
-    _, number = person.unique(return_inverse=True)
-    total = features.new_zeros(int(number.max()) + 1, features.shape[1]).index_add(0, number, features)
-    mean = total / torch.bincount(number)[:, None]
-    mean[:, components:] = 0.0
-    return mean
