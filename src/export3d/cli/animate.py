@@ -19,7 +19,6 @@ from export3d.cli.common import (
 from export3d.cli.driving import Drivers
 from export3d.cli.network import open_tracker
 from export3d.cli.provenance import allowed_sources, start_finish, warn_of_missing_manifest
-from export3d.cli.pytorch import import_pytorch
 from export3d.cli.sources import SourceOptions, source_of
 from export3d.provenance import ProvenanceOptions
 from export3d.stopping import stop_signals
@@ -58,7 +57,6 @@ def run(options: AnimateOptions, *, load: Callable[..., Model] | None = None, la
         label: of the progress bar.
     """
     # Imported here: `export3d animate --help` should not wait for PyTorch.
-    import_pytorch()
     from export3d.animation import Animator
     from export3d.animation.backdrop import TRANSPARENT
     from export3d.animation.targets import check_target, is_still

@@ -12,7 +12,6 @@ import tyro
 from export3d.cli.common import entry, progress_bar, refuse_overwriting_inputs, result_line
 from export3d.cli.network import PhotoOptions
 from export3d.cli.provenance import start_finish, warn_of_missing_manifest
-from export3d.cli.pytorch import import_pytorch
 from export3d.errors import UsageError
 from export3d.provenance import ProvenanceOptions
 
@@ -58,7 +57,6 @@ class OrbitCommand(PhotoOptions):
 def run(options: OrbitCommand) -> str:
     """Turn the head as asked; returns the result line."""
     # Imported here: `export3d orbit --help` should not wait for PyTorch.
-    import_pytorch()
     from export3d.animation import VideoOptions, orbit_video
     from export3d.animation.paths import OrbitOptions
     from export3d.animation.targets import check_target
