@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, BinaryIO
+from zlib import crc32
 
 from PIL import Image
 
@@ -166,7 +167,21 @@ def read_manifest(path: Path) -> ManifestReport:
                 state, store = reader.get_validation_state(), json.loads(reader.json())
     except c2pa.C2paError as error:
         return _without_manifest(path, str(error))
-    return _report(state or "", store)
+    report = _report(state or "", store)
+    if report.state == "valid" and media_type == "image/png" and not _png_is_whole(path.read_bytes()):
+        return replace(report, state="tampered", reason="the file was changed after signing (a chunk's checksum)")
+    return report
+
+
+def _png_is_whole(content: bytes) -> bool:
+    """Whether each chunk has its checksum: the signature leaves the manifest's padding out."""
+    at = 8
+    while at + 12 <= len(content):
+        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
+        if crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            return False
+        at = end + 4
+    return at == len(content)
 
 
 def _without_manifest(path: Path, why: str) -> ManifestReport:
