@@ -66,12 +66,35 @@ def code_lines(text: str) -> int:
     return len(told - docstrings)
 
 
+POSITIONAL = 5
+CALLED_BY_POSITION = {
+    "portrait/graphs.py: _rays": "the inputs of an exported graph",
+    "studio/api.py: turn": "the fields of a form, which Gradio calls by position",
+}
+
+
+def long_signatures(root: Path) -> list[str]:
+    """Functions that take more arguments by position than may be, but for those that something calls so."""
+    found = []
+    for name, text in sources(root):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                taken = [one.arg for one in (*node.args.posonlyargs, *node.args.args) if one.arg not in ("self", "cls")]
+                if len(taken) > POSITIONAL and f"{name}: {node.name}" not in CALLED_BY_POSITION:
+                    found.append(f"{name}:{node.lineno} {node.name}: {len(taken)} arguments")
+    return found
+
+
 def test_no_source_file_is_longer_than_300_lines() -> None:
     assert long_files(SOURCE) == []
 
 
 def test_no_function_is_longer_than_60_lines() -> None:
     assert long_functions(SOURCE) == []
+
+
+def test_no_function_has_more_than_five_positional_arguments() -> None:
+    assert long_signatures(SOURCE) == []
 
 
 def test_the_whole_source_grows_no_further() -> None:
@@ -98,3 +121,5 @@ def test_a_long_file_and_a_long_function_are_found(tmp_path: Path) -> None:
     (tmp_path / "short.py").write_text("def f() -> None:\n" + "    x = 1\n" * 59)
     assert long_files(tmp_path) == ["long.py: 301 lines"]
     assert long_functions(tmp_path) == ["long.py:1 f: 301 lines"]
+    (tmp_path / "wide.py").write_text("def f(a, b, c, d, e): ...\n\n\ndef g(self, a, b, c, d, e, f): ...\n")
+    assert long_signatures(tmp_path) == ["wide.py:4 g: 6 arguments"]

@@ -28,7 +28,7 @@ def regressor(mesh: bool = True) -> LandmarkRegressor:
         net.get_buffer("basis").copy_(torch.randn(3 * NUM_MESH, 5) * 0.02)
         net.get_buffer("beta_gain").fill_(1.5)
     info = ExtractorInfo("landmark-regressor", "2", "", "ict64")
-    return LandmarkRegressor(RegressorNet(RegressorConfig(hidden=8)), info, None, Alignment(), {}, net)
+    return LandmarkRegressor(RegressorNet(RegressorConfig(hidden=8)), info, None, Alignment(), mesh_net=net)
 
 
 def face(mesh: np.ndarray | None) -> Face:

@@ -40,7 +40,7 @@ def small(seed: int = 0) -> LandmarkRegressor:
     config = RegressorConfig(hidden=8, layers=2, alignment=Alignment(rescale=250.0, origin=(0.0, 0.1, -0.3)))
     info = ExtractorInfo("landmark-regressor", "2", "", "ict64")
     offsets = np.random.default_rng(seed).normal(size=(68, 2)).astype(np.float32) * 0.01
-    return LandmarkRegressor(RegressorNet(config), info, offsets, Alignment(rescale=240.0), {"heads": 3})
+    return LandmarkRegressor(RegressorNet(config), info, offsets, Alignment(rescale=240.0), notes={"heads": 3})
 
 
 def test_pose_and_camera_are_inverse():

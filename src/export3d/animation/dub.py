@@ -123,7 +123,7 @@ def dub_video(
     try:
         lost, sound = LostFaces(on_lost, name=source.name), driver.audio if dub.driver_sound else source.audio
         frames = _allowed(_rounds(source, open_source, dub.until, lost), animator, Path(source.name))
-        pairs = _pairs(frames, source.time_base, animator, driver, dub, motion)
+        pairs = _pairs(frames, source.time_base, animator, driver, dub=dub, motion=motion)
         finish = finish or Finish()
         with Output(path, source.fps, video, finish, time_base=source.time_base, copy_audio_from=sound) as output:
             picture = partial(_picture, strengths=dub.strengths)
@@ -185,6 +185,7 @@ def _pairs(
     time_base: Fraction,
     animator: Animator,
     driver: Driver,
+    *,
     dub: DubOptions,
     motion: TransferOptions,
 ) -> Iterator[tuple[DrivingFrame, FaceState | None]]:

@@ -73,7 +73,7 @@ def make_regressor(
     info = ExtractorInfo(NAME, str(VERSION), "", net.config.expression_space)
     if tracker is None:
         return LandmarkRegressor(net, info, notes=notes)
-    return LandmarkRegressor(net, info, tracker.offsets, tracker.alignment, notes)
+    return LandmarkRegressor(net, info, tracker.offsets, tracker.alignment, notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True)

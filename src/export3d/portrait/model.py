@@ -160,7 +160,7 @@ class PortraitModel(nn.Module):
         if raw_size is not None:
             return Render(None, raw, depth, opacity, driven.planes)
         share = 1.0 if window is None else window[2] / rays
-        left = self.look(features, guide, opacity, driven, share, fast)
+        left = self.look(features, guide, opacity, driven, share=share, fast=fast)
         image, image_opacity = self.compose(left, driven.code, size=size, window=window, fast=fast)
         return Render(image, raw, depth, opacity, driven.planes, image_opacity)
 
@@ -229,6 +229,7 @@ class PortraitModel(nn.Module):
         guide: Tensor,
         opacity: Tensor,
         driven: DrivenPlanes,
+        *,
         share: float = 1.0,
         fast: FastConfig | None = None,
     ) -> Pass:

@@ -126,6 +126,7 @@ def _composite(
     density: Tensor,
     state: Tensor,
     config: RendererConfig,
+    *,
     is_sorted: bool = True,
 ) -> RayResult:
     """Sort scalars only, then spread the interval weights back over the samples (see `sample_shares`)."""

@@ -116,6 +116,7 @@ class LandmarkRegressor:
         info: ExtractorInfo,
         offsets: np.ndarray | None = None,
         alignment: Alignment | None = None,
+        *,
         notes: dict[str, Any] | None = None,
         mesh_net: MeshNet | None = None,
     ) -> None:
@@ -266,4 +267,4 @@ def _load(path: Path) -> LandmarkRegressor:
         net.load_state_dict(tensors)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     info = ExtractorInfo(NAME, str(VERSION), digest, config.expression_space)
-    return LandmarkRegressor(net, info, offsets, alignment, notes, mesh_net)
+    return LandmarkRegressor(net, info, offsets, alignment, notes=notes, mesh_net=mesh_net)

@@ -104,6 +104,7 @@ class Tracker:
         coefficients: CoefficientModel | ObservingModel | None = None,
         choice: str | int | None = None,
         size: int = 256,
+        *,
         gaze: GazeMap | None = None,
         option: str = "--face",
     ) -> None:
