@@ -39,18 +39,16 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 from scipy.spatial import ConvexHull
 
 from export3d.animation import Animator, MotionDriver, TransferOptions
-from export3d.animation.animator import turned_by
+from export3d.animation.driven import driven_frames
 from export3d.animation.drivers import ClipDriver
-from export3d.animation.framing import anchored
 from export3d.animation.head import HeadLayer
 from export3d.animation.paste import Pasteboard, pasteboard
-from export3d.animation.transfer import AHEAD, transfer
 from export3d.evaluation.metrics.backends import TrackerBackend
 from export3d.evaluation.metrics.dlib_identity import DlibIdentity
 from export3d.files import file_sha256, measured_now
 from export3d.images import read_image
 from export3d.portrait.loading import checkpoint_path, load_model
-from export3d.tracking import Crop, Motion, Tracker, crop_image, crop_transform
+from export3d.tracking import Crop, LostFaces, Motion, Tracker, crop_image, crop_transform
 from export3d.tracking.clip import track_clip
 from export3d.video import VideoReader, VideoWriter
 from material import save
@@ -179,13 +177,11 @@ def measured(animator: Animator, path: Path, motion: Motion, count: int) -> tupl
 
 def driven(animator: Animator, board: Pasteboard, motion: Motion, wanted: Sequence[int]) -> Iterator[Frame]:
     """Frames of the film."""
-    subject, driver = animator.subject, MotionDriver(motion)
-    assert subject is not None
-    own = {"own": subject.state, "camera": subject.camera, "maps": animator.weight_maps, "ahead": AHEAD}
-    moved = transfer(driver, TransferOptions(), **own, time_base=driver.time_base)
-    for index, frame in enumerate(anchored(moved, subject.camera)):
+    lost = LostFaces("hold", name="the clip")
+    moved = driven_frames(animator, MotionDriver(motion), lost, motion=TransferOptions(), rigid=False)
+    for index, frame in enumerate(moved):
         if index in wanted:
-            head = animator.layer(turned_by(frame.state, frame.camera), frame.camera)
+            head = animator.layer(frame.state, frame.camera)
             yield Frame(board.paste(head), opacity_of(board, head), board.changing(head))
 
 

@@ -167,6 +167,12 @@ def to_tensor_of(images: Tensor) -> Tensor:
     return images.movedim(-1, -3).float() / 127.5 - 1.0
 
 
+def bounds(mask: np.ndarray) -> tuple[slice, slice] | None:
+    """The rows and columns that hold all of a mask ``(H, W)``; None where it is empty."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)).tolist() for axis in (1, 0))
+    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if rows else None
+
+
 def write_sheet(path: Path, picture: np.ndarray, quality: int = 90) -> None:
     """Write a picture that shows numbers or many frames, in the format of the ending; `quality` of a JPEG.
 

@@ -103,6 +103,25 @@ def test_the_page_of_the_claims_is_made_from_the_result_files_and_says_what_was_
     assert paper_page(tmp_path, tmp_path).count("](pictures/paper/") == 1
 
 
+def test_the_page_of_the_claims_shows_another_seed_under_its_table_and_phase_2_with_its_differences(
+    tmp_path: Path,
+) -> None:
+    root = Path(__file__).parents[2] / "results"
+    content = json.loads((root / "reproduce_table4.json").read_text(encoding="utf-8"))
+    (tmp_path / "reproduce_table4.json").write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "reproduce_table4_seed7.json").write_text(json.dumps(content | {"seed": 7}), encoding="utf-8")
+    page = paper_page(tmp_path)
+    assert page.index("## Table 4") < page.index("### Seed 7") and page.count(section(content)[0]) == 2
+    assert "## Phase 2" not in page
+    gain = {"psnr, same": {"mean": -0.25, "low": -0.5, "high": 0.125}}
+    made = {"command": "python benchmarks/phase2.py", "date": "2026-11-28", "differences": {"with - without": gain}}
+    rows = {"with": {"sha256": "ab12", "sharpness": 0.4}, "without": {"sha256": "cd34", "sharpness": 0.375}}
+    (tmp_path / "phase2.json").write_text(json.dumps(made | {"rows": rows}), encoding="utf-8")
+    shown = paper_page(tmp_path).partition("## Phase 2")[2]
+    assert "| with | ab12 | 0.4 |" in shown and "| without | cd34 | 0.375 |" in shown
+    assert "| psnr, same | -0.25 [-0.5, 0.125] |" in shown
+
+
 def test_one_command_leaves_models_scores_pictures_and_the_page(work: Path) -> None:
     for variant in ABLATIONS:
         assert (work / "runs" / variant / "model.safetensors").is_file()

@@ -101,6 +101,7 @@ class Animator:
         self.device = next(model.parameters()).device
         # Measured on CPUs only; a GPU would wait for the number of rays that are left.
         self.fast = FastConfig() if self.device.type == "cpu" and not exact else None
+        self.fused = self.fast is not None and fused_status()[0]  # the compiled renderer makes its pictures
         pays = self.fast is not None and isinstance(model, PortraitModel)
         self.half = pays and uses_bf16("auto", self.device)
         self.subject: Subject | None = None
@@ -251,8 +252,7 @@ class Animator:
         behind = maps.background if maps.photo is None else maps.photo.background
         room = subject.person.room if subject.person else 0.0
         parts = (render.image[0], render.image_opacity[0], behind[0])
-        fused = self.fast is not None and fused_status()[0]
-        return before_crown(parts, subject.crown, vector, place=place, room=room, fused=fused)
+        return before_crown(parts, subject.crown, vector, place=place, room=room, fused=self.fused)
 
     @property
     def weight_maps(self) -> WeightMaps | None:
@@ -273,7 +273,7 @@ class Animator:
         """
         image = self.render(state, camera).image
         assert image is not None  # only raw renderings have none
-        return rounded(image[0]) if self.fast is not None and fused_status()[0] else to_uint8(image[0])
+        return rounded(image[0]) if self.fused else to_uint8(image[0])
 
     def render(self, state: FaceState, camera: np.ndarray | Camera) -> Render:
         """Like `frame`, with depth, opacity and the raw image."""

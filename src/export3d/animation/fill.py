@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.animation.person import planes
+from export3d.images import bounds
 
 LEVELS_PX = (12, 24, 48, 96, 192)
 """Longest sides of the pictures in which it is found, each from the one before."""
@@ -38,14 +39,13 @@ def behind_person(
             value = torch.where(weight > 0.0, given, value)
             wide = F.pad(value, (1, 1, 1, 1), mode="replicate")
             value = (wide[..., 2:, 1:-1] + wide[..., :-2, 1:-1] + wide[..., 1:-1, 2:] + wide[..., 1:-1, :-2]) / 4.0
-    inside = [each.nonzero()[:, 0] for each in ((hole[0] > 0.0).any(dim=1), (hole[0] > 0.0).any(dim=0))]
-    if not len(inside[0]):
+    box = bounds((hole[0] > 0.0).numpy())
+    if box is None:
         return here
-    box = [slice(int(places[0]), int(places[-1]) + 1) for places in inside]
     first = [each.start or 0 for each in part]
     y, x = (
         (torch.arange(b.start, b.stop) + f + 0.5) * (2.0 / n) - 1.0
-        for b, f, n in zip(box, first, photo.shape, strict=False)
+        for b, f, n in zip(box, first, photo.shape[:2], strict=True)
     )
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
     smooth = F.grid_sample(value, grid, "bicubic", "border", align_corners=False)[0].clamp(0.0, 255.0)

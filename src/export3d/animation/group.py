@@ -20,12 +20,7 @@ from export3d.animation.parallel import made_beside
 from export3d.animation.scene import board_of
 from export3d.animation.targets import check_target, is_still
 from export3d.animation.transfer import TransferOptions
-from export3d.animation.video_output import (
-    Output,
-    Progress,
-    VideoOptions,
-    VideoReport,
-)
+from export3d.animation.video_output import Output, Progress, VideoOptions, VideoReport
 from export3d.errors import FaceCutOffError, FaceTooSmallError, UsageError
 from export3d.images import read_image
 from export3d.provenance import Finish

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.face_state import ARKIT_NAMES, FaceState
+from export3d.images import bounds
 from export3d.landmarks import BLINKS, EyeShape
 from export3d.portrait.state import Box, DrivenPlanes, PortraitCode, patched
 
@@ -80,11 +81,10 @@ class Lid:
         free, pixel = shape.places(brow)[1].mean() - upper.max(), 1.0 / (width * side)
         reach = float(np.clip(0.9 * free, *_REACH))
         moves = (opening > 0.0) & (t < upper + reach) & (t > upper - opening - _BEYOND - pixel)
-        if not moves.any():
+        inside = bounds(moves)
+        if inside is None:
             return None
-        rows, columns = (
-            slice(places[0], places[-1] + 1) for places in map(np.flatnonzero, (moves.any(1), moves.any(0)))
-        )
+        rows, columns = inside
         maps = {"rim": upper, "opening": opening, "height": t, "grid": 2.0 * at - 1.0}
         return Lid(
             box=(slice(y0 + rows.start, y0 + rows.stop), slice(x0 + columns.start, x0 + columns.stop)),

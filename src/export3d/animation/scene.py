@@ -14,7 +14,6 @@ from export3d.animation.paste import Pasteboard, pasteboard
 from export3d.animation.person import planes
 from export3d.animation.subject import Subject
 from export3d.errors import UsageError
-from export3d.rendering.fused import fused_status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,4 +79,4 @@ def board_of(animator: Animator, *, height: int | None, backdrop: Backdrop | Non
     own = animator.layer(subject.state, subject.camera).opacity
     how = {"landmarks": subject.landmarks, "height": height, "backdrop": backdrop}
     board = pasteboard(subject.image, subject.crop, subject.person, own, **how)
-    return replace(board, fused=animator.fast is not None and len(board.behind) == 3 and fused_status()[0])
+    return replace(board, fused=animator.fused and len(board.behind) == 3)

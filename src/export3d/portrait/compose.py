@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export3d.camera import Camera
+from export3d.images import bounds
 from export3d.portrait.background import background_window
 from export3d.portrait.detail import GAIN, DetailNet, sharper
 from export3d.portrait.layers import Choice, Layers, mixed, trusting
@@ -172,14 +173,11 @@ def _moving_box(left: Pass, size: int) -> tuple[Box, Box] | None:
     seen = (
         F.max_pool2d(((left.opacity + more) > _VISIBLE).float(), 3, 1, 1)[0, 0] > 0
     )  # enlarging spreads by half a ray
-    if not bool(seen.any()):
+    found = bounds(seen.cpu().numpy())
+    if found is None:
         return None
     step = rays // math.gcd(rays, size // 2)  # rays after which rays and pairs of pixels meet again
-    bounds = []
-    for along in (seen.any(dim=1), seen.any(dim=0)):
-        places = along.nonzero()[:, 0]
-        first, last = int(places[0]) // step * step, -(-(int(places[-1]) + 1) // step) * step
-        bounds.append((first, last - first))
-    (top, height), (side, width) = bounds
+    ends = [(along.start // step * step, -(-along.stop // step) * step) for along in found]
+    (top, height), (side, width) = ((first, last - first) for first, last in ends)
     box = (top, side, height, width)
     return box, tuple(x * size // rays for x in box)

@@ -114,13 +114,8 @@ def paper_page(folder: Path, pictures: Path | None = None) -> str:
         lines += [*_pretraining(content.get("clebs")), *section(content), ""]
         for other in sorted(folder.glob(f"{name}_seed*.json")):
             content = read_result(other)
-            lines += [
-                f"### Seed {content['seed']}",
-                "",
-                f"`{other.name}`: `{content['command']}`, {content['date']}",
-                "",
-            ]
-            lines += [*section(content), ""]
+            said = f"`{other.name}`: `{content['command']}`, {content['date']}"
+            lines += [f"### Seed {content['seed']}", "", said, "", *section(content), ""]
     if (path := folder / "phase2.json").is_file():
         lines += ["## Phase 2", "", *_phase2(read_result(path)), ""]
     found = [name for name in FIGURES if pictures is not None and (pictures / name).is_file()]
@@ -147,7 +142,7 @@ def _phase2(content: dict[str, Any]) -> list[str]:
     pairs = content["differences"]
     metrics = list(dict.fromkeys(metric for row in pairs.values() for metric in row))
     return [
-        "One model of phase 1 (`full`), trained on for 2,000 steps of 8 with the discriminator and without it, else alike",
+        "One model of phase 1 (`full`), trained on with the discriminator and without it, else alike and for as long",
         f"(`phase2.json`: `{content['command']}`, {content['date']}). Against exact truth:",
         *("", *_grid(rows), "", "Paired differences, 95 %:", ""),
         *table(

@@ -59,13 +59,13 @@ def random_sheet(
     options: AppearanceOptions | None = None,
 ) -> np.ndarray:
     """One picture of each seed, nothing picked: pose and gaze are drawn, expressions take turns."""
-    pictures = []
-    for seed, expression in zip(seeds, cycle(EXPRESSIONS.values()), strict=False):
+    pictures, expressions = [], cycle(EXPRESSIONS.values())
+    for seed in seeds:
         person = Identity.create(head, seed, options)
         rng = np.random.default_rng([seed, 20])
         yaw, pitch, roll = (float(rng.normal() * sd) for sd in (0.25, 0.1, 0.06))
         gaze = torch.tensor([[rng.normal() * 0.15 - 0.4 * yaw, 0.0]], dtype=torch.float32)
-        weights = _total(person, head.weights(**expression)[None])
+        weights = _total(person, head.weights(**next(expressions))[None])
         frame = render_frames(person, weights, gaze, Camera.look_at_head(yaw, pitch, roll), size=size)
         pictures.append(frame.color)
     return contact_sheet(torch.cat(pictures), columns)
