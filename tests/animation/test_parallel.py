@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from export3d.animation.parallel import batched, in_order, one_thread_each
+from export3d.animation.parallel import batched, in_order, one_thread_each, read_ahead
 
 
 def test_results_come_in_the_order_of_the_items_even_if_later_ones_are_ready_first() -> None:
@@ -49,6 +49,41 @@ def test_only_a_few_items_are_read_before_they_are_needed() -> None:
 
     for count, (item, _) in enumerate(in_order(items(), [lambda i: i] * 2, ahead=1), start=1):
         assert item == count - 1 and len(read) <= count + 2
+
+
+def test_a_reader_starts_before_it_is_asked_and_stays_a_few_items_ahead() -> None:
+    read: list[int] = []
+    started = threading.Event()
+
+    def items() -> Iterator[int]:
+        for i in range(50):
+            read.append(i)
+            started.set()
+            yield i
+
+    with read_ahead(items(), 3) as frames:
+        assert started.wait(5.0)
+        for count, item in enumerate(frames):
+            assert item == count and len(read) <= count + 5  # this one, three ahead, and one being read
+            if count == 9:
+                break
+    stopped = len(read)
+    time.sleep(0.02)
+    assert len(read) == stopped < 20
+
+
+def test_an_error_of_what_is_read_ahead_comes_in_its_place() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise ValueError("the fourth cannot be read")
+
+    got: list[int] = []
+    with pytest.raises(ValueError, match="the fourth"), read_ahead(items(), 2) as frames:
+        for item in frames:
+            got.append(item)
+    assert got == [0, 1, 2]
+    with read_ahead(range(5), 8) as numbers:
+        assert list(numbers) == [0, 1, 2, 3, 4]
 
 
 def test_lists_of_items_are_full_but_for_the_last_one() -> None:

@@ -18,7 +18,7 @@ from export3d.animation.backdrop import Backdrop
 from export3d.animation.compose import depth_picture, depth_range, resize
 from export3d.animation.driven import driven_frames
 from export3d.animation.drivers import Driver, DrivingFrame
-from export3d.animation.parallel import made_beside
+from export3d.animation.parallel import READ_AHEAD, made_beside, read_ahead, threads_of
 from export3d.animation.paths import OrbitOptions, orbit_cameras
 from export3d.animation.scene import Scene
 from export3d.animation.targets import check_target, finished, is_series, is_still, of_series, write_picture
@@ -130,11 +130,12 @@ def animate_video(
     started = time.perf_counter()
     lost = LostFaces(on_lost, name=driver.name)
     frames = driven_frames(animator, driver, lost, motion=motion, rigid=video.rigid, pictures=video.side_by_side)
-    scene = Scene.of(animator, subject, size=video.size, backdrop=video.backdrop, beside=video.side_by_side)
-    picture = partial(scene.picture, name=driver.name)
     finish = finish or Finish(facts=Facts(composite=video.side_by_side))
     clock = {"time_base": driver.time_base, "copy_audio_from": driver.audio}
-    with Output(path, driver.fps, video, finish, **clock) as output:
+    with Output(path, driver.fps, video, finish, **clock) as output, read_ahead(frames, READ_AHEAD) as frames:
+        with threads_of(1):  # while the driver is being tracked
+            scene = Scene.of(animator, subject, size=video.size, backdrop=video.backdrop, beside=video.side_by_side)
+        picture = partial(scene.picture, name=driver.name)
         if is_still(path):
             output.write(next(picture(frame, animator) for frame in frames if frame.found))
         else:
