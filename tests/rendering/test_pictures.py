@@ -120,14 +120,18 @@ def test_a_head_before_its_crown_is_that_of_pytorch(
     head = HeadLayer.of_picture(picture, opacity, behind).with_room(room)
     height, width = head.opacity.shape[1:]
     home = HeadPose.of_camera(Camera.look_at_head().to_vector()[0].numpy())
-    crown = Crown(light=torch.rand(1, 4, height - 5, width), home=home, size=side)
+    light = (
+        torch.rand(1, 4, height - 5, width).tril(width // 4).triu(-width // 3)
+    )  # each row shows something else of it
+    light[..., : height // 8, :] = 0.0
+    crown = Crown(light=light, home=home, size=side)
     camera = Camera.look_at_head(0.3, roll=0.4).to_vector()[0].numpy()
     placed = HeadLayer.of_picture(picture, opacity, behind, place=Place()).with_room(room)
     assert not torch.equal(placed.opacity, head.opacity)
     for expected, light, shown in (
         (head, None, None),
         (placed, None, faded(side, side)),
-        (crown.behind(head, camera), (crown.framed, crown.places(camera)), None),
+        (crown.behind(head, camera), (crown.framed, crown.spans, crown.places(camera)), None),
     ):
         how = {"haze": HAZE, "room": width - height, "crown": light, "shown": shown}
         colours, clear = head_layer(picture, opacity, behind, **how)

@@ -15,7 +15,7 @@ from export3d.animation.paste import CHIN, GROWTH, HAIR, HEAD, JAW, RIM, soft
 from export3d.animation.person import HOLE_FROM, Person, filled, planes
 from export3d.camera import FOCAL
 from export3d.portrait.background import grown
-from export3d.rendering.fused import head_layer
+from export3d.rendering.fused import head_layer, spans
 from export3d.tracking import Crop, crop_image
 from export3d.tracking.alignment import plane_turn
 from export3d.tracking.head_fit import HeadPose
@@ -95,6 +95,11 @@ class Crown:
         """The light as `head_layer` reads it."""
         return F.pad(self.light[0], (1, 1, 1, 1)).permute(1, 2, 0).contiguous()
 
+    @cached_property
+    def spans(self) -> np.ndarray:
+        """Where each row of it shows anything."""
+        return spans(self.framed[..., 3].numpy())
+
     def places(self, camera: np.ndarray) -> np.ndarray:
         """``(2, 3)``: where pixels of a picture by the camera ``(25,)`` lie in the light, see `head_layer`."""
         now, then = (_place(pose) for pose in (HeadPose.of_camera(camera), self.home))
@@ -129,7 +134,7 @@ def before_crown(
     """The head of `HeadLayer.of_picture`'s `parts` with `room`, seen by the camera ``(25,)``, before its crown; by the compiled
     renderer where `fused`."""
     if fused:
-        light, side = None if crown is None else (crown.framed, crown.places(camera)), parts[0].shape[-1]
+        light, side = None if crown is None else (crown.framed, crown.spans, crown.places(camera)), parts[0].shape[-1]
         shown = None if place is None else faded(side, side)
         return HeadLayer(*head_layer(*parts, haze=HAZE, room=round(room * side), crown=light, shown=shown), place)
     head = HeadLayer.of_picture(*parts, place=place).with_room(room)

@@ -12,6 +12,7 @@ from export3d.rendering.fused.pictures import (
     repainted,
     rgb_to_yuv,
     rounded,
+    spans,
 )
 from export3d.rendering.fused.render import EVERYTHING, FusedDepth, FusedJoint, FusedScene, Layer, render_fused
 
@@ -33,4 +34,5 @@ __all__ = [
     "repainted",
     "rgb_to_yuv",
     "rounded",
+    "spans",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 VARIABLE = "EXPORT3D_FUSED"
 """Environment variable: `0` never takes the fused renderer; `plain`, `avx2` or `avx512` takes this version of it."""
 
-_VERSION = 10  # kVersion of kernel/scene.h
+_VERSION = 11  # kVersion of kernel/scene.h
 
 _F, _I, _L, _P = ctypes.c_float, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -79,7 +79,7 @@ class Layered(ctypes.Structure):
     _fields_ = [
         *((name, _I) for name in ("height", "width", "rows", "room")),
         ("haze", _F),
-        *((name, _P) for name in ("picture", "opacity", "behind", "crown")),
+        *((name, _P) for name in ("picture", "opacity", "behind", "crown", "spans")),
         *((name, _F * 3) for name in ("across", "down")),
         *((name, _P) for name in ("columns", "rows_shown", "colours", "clear")),
     ]

@@ -136,7 +136,7 @@ def head_layer(
     *,
     haze: float,
     room: int,
-    crown: tuple[Tensor, np.ndarray] | None,
+    crown: tuple[Tensor, np.ndarray, np.ndarray] | None,
     shown: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Colours ``(3, H, W)`` in [0, 255] times the opacity, and opacity ``(1, H, W)``, of the head in a `picture` before
@@ -145,8 +145,8 @@ def head_layer(
     Args:
         haze: opacity below it shows nothing.
         room: pixels above the picture and at both sides, H - S; there is nothing but the crown.
-        crown: ``(h + 2, W + 2, 4)``, colours and opacity like the result's, of the upper rows, with a border of zeros; and
-            ``(2, 3)``: the pixel across and down where pixel (x, y) lies in it is this times (1, x, y).
+        crown: ``(h + 2, W + 2, 4)``, colours and opacity like the result's, of the upper rows, with a border of zeros; from
+            `spans` of its opacity; and ``(2, 3)``: the pixel across and down where pixel (x, y) lies in it is this times (1, x, y).
         shown: float32 ``(S,)`` twice, shares of the head that the columns and rows of the picture show; None: all of it.
     """
     side = picture.shape[-1]
@@ -164,10 +164,19 @@ def head_layer(
         call.columns, call.rows_shown = (x.data_ptr() for x in shown)
     if crown is not None:
         check_shape("crown", crown[0], None, width + 2, 4)
-        call.rows, call.crown = crown[0].shape[0] - 2, crown[0].data_ptr()
-        call.across[:], call.down[:] = crown[1].tolist()
+        call.rows, call.crown, call.spans = crown[0].shape[0] - 2, crown[0].data_ptr(), crown[1].ctypes.data
+        call.across[:], call.down[:] = crown[2].tolist()
     binding.library().export3d_fused_layer(ctypes.byref(call), _kernel(), torch.get_num_threads())
     return colours, clear
+
+
+def spans(opacity: np.ndarray) -> np.ndarray:
+    """int32 ``(H, 2)``: the first column of each row of an opacity ``(H, W)`` that shows anything, and one past the last; W and
+    0 where nothing does."""
+    shows, width = opacity > 0.0, opacity.shape[1]
+    some = shows.any(axis=1)
+    ends = (np.where(some, shows.argmax(axis=1), width), np.where(some, width - shows[:, ::-1].argmax(axis=1), 0))
+    return np.stack(ends, axis=1).astype(np.int32)
 
 
 def paste_head(made: np.ndarray, head: Tensor, places: np.ndarray, share: Tensor) -> None:

@@ -344,6 +344,21 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
   }
 }
 
+// Between which columns of row y of a head layer its crown may show: those of the crown's rows that are read there.
+void crown_part(const export3d::Layered& l, int y, int& begin, int& end) {
+  const float left = l.across[0] + l.across[2] * y + 1.0f, high = l.down[0] + l.down[2] * y + 1.0f;
+  const float last = high + l.down[1] * (l.width - 1), step = l.across[1];
+  const float lowest = high < last ? high : last, most = high < last ? last : high;
+  begin = 0, end = lowest < l.rows + 1.0f && most > 0.0f ? l.width : 0;
+  if (begin == end || !(step > 0.1f)) return;
+  int first = l.width + 2, stop = 0;
+  for (int row = lowest > 0.0f ? (int)lowest : 0; row < l.rows + 2 && row <= most + 1.0f; ++row)
+    first = least_of(first, l.spans[2 * row]), stop = stop > l.spans[2 * row + 1] ? stop : l.spans[2 * row + 1];
+  const float from = (first - 1 - left) / step - 1.0f, to = (stop - left) / step + 2.0f;
+  if (from > 0.0f) begin = from < l.width ? (int)from : l.width;
+  if (to < l.width) end = to > 0.0f ? (int)to : 0;
+}
+
 // One row of a head layer (`HeadLayer.of_picture`, `Crown.behind`): the picture with nothing around it, and the crown.
 void layer(const export3d::Layered& l, int y) {
   const int row = y - l.room, side = l.width - 2 * l.room;
@@ -367,8 +382,11 @@ void layer(const export3d::Layered& l, int y) {
       store(colours + c * area + to, within(light * scale, 0.0f, 255.0f) * shown);
     }
   }
+  if (!l.crown || y >= l.rows) return;
   const int wide = l.width + 2;
-  for (int x = 0; l.crown && y < l.rows && x < l.width; ++x) {
+  int begin, end;
+  crown_part(l, y, begin, end);
+  for (int x = begin; x < end; ++x) {
     if (clear[x] == 1.0f) continue;
     const float across = l.across[0] + l.across[1] * x + l.across[2] * y + 1.0f;
     const float down = l.down[0] + l.down[1] * x + l.down[2] * y + 1.0f;
@@ -376,6 +394,7 @@ void layer(const export3d::Layered& l, int y) {
     const int left = (int)across, top = (int)down;
     const float u = across - left, v = down - top, room = 1.0f - clear[x];
     const float* from = l.crown + 4 * ((size_t)top * wide + left);
+    if (from[3] + from[7] + from[4 * wide + 3] + from[4 * wide + 7] == 0.0f) continue;
     const Four upper = load_four(from) * (1.0f - u) + load_four(from + 4) * u;
     const Four lower = load_four(from + 4 * wide) * (1.0f - u) + load_four(from + 4 * wide + 4) * u;
     const Four met = (upper * (1.0f - v) + lower * v) * room;
@@ -421,10 +440,9 @@ void paste(const export3d::Pasted& p, float* scratch, int y) {
     const Four read = level ? cubic.read(blended + corners[x] - top, x) : cubic.read(p.head, p.head_width, x);
     // Cubic kernels ring; what shows nothing must stay nothing.
     const float opacity = read[3] > 1.0f / 512.0f ? (read[3] < 1.0f ? read[3] : 1.0f) : 0.0f;
-    const Four part = {(float)to[0], (float)to[1], (float)to[2], 0.0f};
+    const Four part = load_bytes(to);
     const Four change = limited(read, 0.0f, 255.0f * opacity) + part * -opacity;
-    const Four value = limited(part + change * share[x], 0.0f, 255.0f);
-    for (int c = 0; c < 3; ++c) to[c] = (uint8_t)std::nearbyint(value[c]);
+    store_bytes(to, limited(part + change * share[x], 0.0f, 255.0f));
   }
 }
 

@@ -114,6 +114,13 @@ inline Four limited(Four x, float low, float high) {
   x = x > least ? x : least;
   return x < most ? x : most;
 }
+typedef uint8_t FourBytes __attribute__((vector_size(4)));
+// Three bytes as numbers.
+inline Four load_bytes(const uint8_t* from) {
+  FourBytes bytes = {};
+  std::memcpy(&bytes, from, 3);
+  return __builtin_convertvector(bytes, Four);
+}
 #else
 struct Four {
   float v[4];
@@ -126,7 +133,16 @@ inline Four limited(Four x, float low, float high) {
   for (float& v : x.v) v = v > low ? (v < high ? v : high) : low;
   return x;
 }
+inline Four load_bytes(const uint8_t* from) { return {(float)from[0], (float)from[1], (float)from[2], 0.0f}; }
 #endif
+// Numbers from 0 to 255, rounded.
+inline void store_bytes(uint8_t* to, Four x) {
+  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: the low bits of x + kMagic hold x
+  uint32_t parts[4];
+  x = x + Four{kMagic, kMagic, kMagic, kMagic};
+  std::memcpy(parts, &x, sizeof parts);
+  for (int c = 0; c < 3; ++c) to[c] = (uint8_t)parts[c];
+}
 
 inline float sum(Floats x) {
   float parts[kLanes];

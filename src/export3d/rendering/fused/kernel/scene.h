@@ -6,7 +6,7 @@
 
 namespace export3d {
 
-constexpr int kVersion = 10;  // of this layout; binding.py refuses a library of another one
+constexpr int kVersion = 11;  // of this layout; binding.py refuses a library of another one
 
 // A smooth joint about a height (the neck): x + w(y) (x - pivot) extra, w from 0 at `top` to 1 at `bottom`.
 struct Joint {
@@ -78,6 +78,7 @@ struct Layered {
   float haze;                                   // opacity below it shows nothing
   const float *picture, *opacity, *behind;      // (3, side, side) in [-1, 1]; (side, side); as the picture
   const float* crown;                           // (rows + 2, width + 2, 4) with a border of zeros, or null
+  const int32_t* spans;                         // (rows + 2, 2): first column of a row of it that holds any of it, and one past the last
   float across[3], down[3];                     // where pixel (x, y) of the picture lies in the crown: of 1, x and y
   const float *columns, *rows_shown;            // shares of the pictures that are shown, (side) each; or null: all of it
   float *colours, *clear;                       // (3, height, width) in [0, 255] times the opacity; (height, width)
