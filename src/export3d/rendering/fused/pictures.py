@@ -146,7 +146,8 @@ def head_layer(
         haze: opacity below it shows nothing.
         room: pixels above the picture and at both sides, H - S; there is nothing but the crown.
         crown: ``(h + 2, W + 2, 4)``, colours and opacity like the result's, of the upper rows, with a border of zeros; from
-            `spans` of its opacity; and ``(2, 3)``: the pixel across and down where pixel (x, y) lies in it is this times (1, x, y).
+            `spans` of its opacity; and ``(2, 3)``: the pixel across and down where pixel (x, y) lies in it is this times
+            (1, x, y).
         shown: float32 ``(S,)`` twice, shares of the head that the columns and rows of the picture show; None: all of it.
     """
     side = picture.shape[-1]
