@@ -24,7 +24,7 @@ from export3d.errors import UsageError
 from export3d.face_state import FaceState
 from export3d.images import read_cutout, to_tensor, to_uint8
 from export3d.model import Render
-from export3d.portrait import FastConfig, Model, PortraitModel, WeightMaps, drivable
+from export3d.portrait import FastConfig, Model, PortraitModel, WeightMaps, drivable, quick
 from export3d.precision import uses_bf16
 from export3d.provenance import AllowedSources
 from export3d.rendering.fused import fused_status, rounded
@@ -105,7 +105,7 @@ class Animator:
         pays = self.fast is not None and isinstance(model, PortraitModel)
         self.half = pays and uses_bf16("auto", self.device)
         self.subject: Subject | None = None
-        self._drivable = drivable(model)
+        self._drivable = drivable(quick(model) if self.half else model)
         self._forget()
 
     def twin(self) -> Animator:
@@ -294,7 +294,7 @@ class Animator:
     def drive_ahead(self, states: Sequence[FaceState]) -> None:
         """Make the planes of several faces (B = 1 each) in one pass, where that is sooner; pictures of them find these."""
         self._ahead = []
-        if self.fast is not None and len(states) > 1 and isinstance(self.model, PortraitModel):
+        if self.fast is not None and len(states) > 1 and isinstance(model := self._drivable, PortraitModel):
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-                driven = self.model.drive_several(self.current().code, states)
+                driven = model.drive_several(self.current().code, states)
             self._ahead = [(face.map(torch.clone), planes) for face, planes in zip(states, driven, strict=True)]

@@ -5,6 +5,7 @@ from export3d.portrait.cues import WeightMaps
 from export3d.portrait.drivable import Drivable, Model, drivable
 from export3d.portrait.loading import build_model, load_model, preset, save_model
 from export3d.portrait.model import PortraitModel
+from export3d.portrait.quick import quick
 from export3d.portrait.state import DrivenPlanes, PortraitCode
 from export3d.rendering.fast import FastConfig
 
@@ -22,5 +23,6 @@ __all__ = [
     "drivable",
     "load_model",
     "preset",
+    "quick",
     "save_model",
 ]
