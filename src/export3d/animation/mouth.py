@@ -23,16 +23,14 @@ from export3d.model import Render
 CORNERS, LINE = (48, 54), ((60, 60), (61, 67), (62, 66), (63, 65), (64, 64))
 """Of the landmarks: the outer corners, and upper and lower edge of the opening from corner to corner."""
 
-_OPEN = 0.12
-"""Lips so far apart in the photograph, in widths, show what is behind them."""
+_OPEN, _LOOSE = 0.12, 0.05
+"""Lips so far apart in the photograph, in widths, show what is behind them; rays lie so far beside a smooth surface at most."""
 
-_LOOSE = 0.05
-"""How far rays lie beside a smooth surface at most, in widths."""
+_LAID, _ENDS = (0.12, 0.24), 0.55
+"""Lips are laid anew wholly up to the first and not at all from the second on, so far from the line, nor from the third on
+along it."""
 
-_LAID = (0.12, 0.24)
-"""Lips are laid anew wholly up to the first and not at all from the second on, so far from the line."""
-
-_CORNER, _ALIKE = 0.5, 0.2
+_CORNER, _ALIKE = 0.52, 0.2
 """Where lips meet along the mouth. Both tell of a place between them where along the mouth it is, so far apart at most."""
 
 _COARSE = 4
@@ -110,8 +108,8 @@ class Mouth:
 
     def _box(self, lips: Lips, size: int) -> Box | None:
         """Rows and columns of the pixels that are drawn."""
-        sides = ((lips.upper, _LAID[1]), (lips.lower, -_LAID[1]))
-        ends = np.concatenate([side.at(ACROSS, np.full_like(ACROSS, t)) for side, t in sides])
+        s = np.linspace(-_ENDS, _ENDS, 13)
+        ends = np.concatenate([lips.upper.at(s, s * 0.0 + _LAID[1]), lips.lower.at(s, s * 0.0 - _LAID[1])])
         (x0, y0), (x1, y1) = (
             np.clip(np.round(at * size), 0, size).astype(int).tolist() for at in (ends.min(axis=0), ends.max(axis=0))
         )
@@ -121,8 +119,10 @@ class Mouth:
         """The box ``(3, h, w)`` with its mouth."""
         above = laid.upper[1] + laid.lower[1] > 0.0  # nearer to the upper lip
         s, t, x, y = (torch.where(above, up, low) for up, low in zip(laid.upper, laid.lower, strict=True))
-        share = ((_LAID[1] - t.abs()) / (_LAID[1] - _LAID[0])).clamp(0.0, 1.0) * ((0.6 - s.abs()) / 0.1).clamp(0.0, 1.0)
-        after = torch.lerp(before, _read(self.picture, torch.stack([x, y], dim=-1)), share * laid.open)
+        share = ((_LAID[1] - t.abs()) / (_LAID[1] - _LAID[0])).clamp(0.0, 1.0) * ((_ENDS - s.abs()) / 0.1).clamp(
+            0.0, 1.0
+        )
+        after = torch.lerp(before, _read(self.picture, torch.stack([x, y], dim=-1)), share * min(1.0, 3.0 * laid.open))
         between = (0.5 - laid.upper[1] / laid.pixel).clamp(0.0, 1.0) * (0.5 + laid.lower[1] / laid.pixel).clamp(
             0.0, 1.0
         )
@@ -162,7 +162,7 @@ class _Laid:
     Attributes:
         upper, lower: s, t, and x, y in the photograph, each ``(h, w)``.
         opening: ``(h, w)`` between the edges, widths.
-        open: share of what is laid anew, 0 to 1.
+        open: whether they are, 0 to 1; lips are laid anew from a third of it on.
         pixel: side of a pixel, widths.
         box, size: in a picture of so many pixels a side.
     """
@@ -185,7 +185,7 @@ class _Laid:
         guess = ((seen - lips.middle) @ lips.along / lips.width, (lips.middle - seen) @ lips.down / lips.width)
         upper, lower = (side.places(seen, *guess) for side in (lips.upper, lips.lower))
         s = (upper[0] + lower[0]) / 2.0
-        wanted = np.interp(s, ACROSS, opening).clip(min=0.0) * (1.0 - (s / _CORNER).clip(-1.0, 1.0) ** 2)
+        wanted = np.interp(s, ACROSS, opening).clip(min=0.0) * (1.0 - (s / _CORNER).clip(-1.0, 1.0) ** 4)
         moved = (np.interp(s, ACROSS, lips.opening) - wanted) / 2.0
         fields = [wanted]
         for along, up in ((upper[0], upper[1] + moved), (lower[0], lower[1] - moved)):

@@ -13,7 +13,7 @@ UPPER, LOWER = (0.0, 0.165, 0.295, 0.405), (0.0, 0.10, 0.21, 0.33)
 _WHITE, _GUM, _TONGUE, _DARK = (1.0, 0.965, 0.9), (0.78, 0.5, 0.47), (0.62, 0.33, 0.32), (0.16, 0.07, 0.065)
 """Colours in full light."""
 
-_LIGHTEST, _FULL = 0.95, 0.9
+_LIGHTEST, _FULL = 0.95, 1.0
 """The light in which a face is seen is that of its lightest places, this quantile; in full light they have this grey."""
 
 
