@@ -31,7 +31,8 @@ _LAID, _ENDS = (0.12, 0.24), 0.55
 along it."""
 
 _CORNER, _ALIKE = 0.52, 0.2
-"""Where lips meet along the mouth. Both tell of a place between them where along the mouth it is, so far apart at most."""
+"""Where lips meet along the mouth. What both tell of a place between them differs by so much at most; else
+no mouth is there."""
 
 _COARSE = 4
 """Pixels from one place that is calculated to the next; between them all is smooth."""
@@ -126,7 +127,8 @@ class Mouth:
         between = (0.5 - laid.upper[1] / laid.pixel).clamp(0.0, 1.0) * (0.5 + laid.lower[1] / laid.pixel).clamp(
             0.0, 1.0
         )
-        between *= ((laid.upper[0] - laid.lower[0]).abs() < _ALIKE) & (s.abs() < _CORNER)  # else no mouth is there
+        apart = [(low - up).abs() for up, low in zip(laid.upper[:2], laid.lower[:2], strict=True)]
+        between *= (apart[0] < _ALIKE) & ((apart[1] - laid.opening).abs() < _ALIKE) & (s.abs() < _CORNER)
         part = bounds((between > 0.0).numpy())
         if part is None:
             return after
