@@ -31,8 +31,7 @@ _LAID, _ENDS = (0.12, 0.24), 0.55
 along it."""
 
 _CORNER, _ALIKE = 0.52, 0.2
-"""Where lips meet along the mouth. What both tell of a place between them differs by so much at most; else
-no mouth is there."""
+"""Where lips meet along the mouth; and by how much what both tell of a place between them differs at most, where a mouth is."""
 
 _COARSE = 4
 """Pixels from one place that is calculated to the next; between them all is smooth."""
