@@ -23,11 +23,9 @@ FEWEST, _SOLID = 12, 0.9
 _BESIDE, _ALONG = (0.17, 0.6), 0.7
 """From where to where, up and down from the line, skin carries its lip, and how far along it; nearer, rays may stand still."""
 
-_STILL, _OPEN, _MIDST = 0.5, (0.05, 0.12), (0.2, 0.35)
-"""Rays stand still that cross less than so many widths of the portrait's mouth per width of their own. Where the band in which
-they do is narrower than the second, in widths, the mouth is shut; where it is wider than the third, as open as it is found.
-Puckered lips grow as well, but nothing stands still in them. The band is looked for as far from the opening's middle, along and
-up and down, as the last says."""
+_STILL, _MIDST = 0.5, (0.2, 0.35)
+"""Rays stand still that cross less than so many widths of the portrait's mouth per width of their own. They are looked for so
+far from the opening's middle, along and up and down."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class Lips:
     Attributes:
         upper, lower: what carries them.
         opening: ``(19,)`` between their edges, in widths of the mouth, along it.
-        open: whether they are, 0 to 1.
+        band: how wide the one is in which rays stand still, in widths.
         middle: ``(2,)`` of the opening, (x, y) in [0, 1] of the picture.
         along, down: ``(2,)`` unit vectors in the picture.
         width: of the mouth, in pictures.
@@ -130,7 +128,7 @@ class Lips:
     upper: Carried
     lower: Carried
     opening: np.ndarray
-    open: float
+    band: float
     middle: np.ndarray
     along: np.ndarray
     down: np.ndarray
@@ -154,7 +152,7 @@ class Lips:
             upper=upper,
             lower=lower,
             opening=(edges[1] - edges[0]) @ down / width,
-            open=float(np.interp(_band(rays, t, (middle, along, down), width), _OPEN, (0.0, 1.0))),
+            band=_band(rays, t, (middle, along, down), width),
             middle=middle,
             along=along,
             down=down,

@@ -33,6 +33,10 @@ along it."""
 _CORNER, _ALIKE = 0.52, 0.2
 """Where lips meet along the mouth; and by how much what both tell of a place between them differs at most, where a mouth is."""
 
+_BAND, _PUCKERED, _NARROW = (0.0, 0.05), (0.05, 0.12), (0.9, 0.97)
+"""Where the band in which rays stand still is not wider than the first, in widths, the mouth is shut; from the second on it is
+as open as it is found. Puckered lips, which are as much narrower as the last say, need more: some stand still in them, too."""
+
 _COARSE = 4
 """Pixels from one place that is calculated to the next; between them all is smooth."""
 
@@ -48,7 +52,7 @@ class Mouth:
         frame: where the mouth lies in the head.
         places: ``(6, 2)`` of where the photograph shows (s, t), in [0, 1].
         depth: ``(6,)`` of z, scene units.
-        rest: ``(19,)`` what is found as its opening in the portrait itself.
+        rest, breadth: ``(19,)`` what is found as its opening in the portrait itself, and its width there, in its own.
         inside: what is seen between the lips.
     """
 
@@ -57,6 +61,7 @@ class Mouth:
     places: np.ndarray
     depth: np.ndarray
     rest: np.ndarray
+    breadth: float
     inside: Inside
 
     @staticmethod
@@ -83,6 +88,7 @@ class Mouth:
             return None
         where = np.stack(frame.places(points), axis=-1)
         places = _fitted(where, seen)
+        ends = _at(places, np.array([[-0.3, 0.0], [0.3, 0.0]]))
         face = np.stack(np.meshgrid(np.linspace(-0.8, 0.8, 17), np.linspace(-0.6, 1.2, 19)), axis=-1)
         return Mouth(
             picture=picture.cpu(),
@@ -90,21 +96,24 @@ class Mouth:
             places=places,
             depth=_fitted(where, points[:, 2]),
             rest=lips.opening,
+            breadth=lips.width * 0.6 / float(np.linalg.norm(ends[1] - ends[0])),
             inside=Inside.of((_read(picture, torch.from_numpy(_at(places, face)).float()) + 1.0) / 2.0),
         )
 
     def drawn(self, render: Render, camera: Camera) -> None:
         """Draw the mouth in place into the final image of a `render` (B = 1) seen by `camera`, where it is open."""
         lips = Lips.of(Rays.of(render), self.frame)
-        if lips is None or lips.open == 0.0 or render.image is None:
+        if lips is None or lips.band == 0.0 or render.image is None:
             return
-        size, opening = render.image.shape[-1], lips.opening - self.rest
-        box = self._box(lips, size)
-        if box is None or opening.max() * lips.width * size < 1.0:
+        size, opening, skull = render.image.shape[-1], lips.opening - self.rest, self._skull(camera)
+        narrow = np.interp(lips.width / float(np.linalg.norm(skull[1])) / self.breadth, _NARROW, (0.0, 1.0))
+        least, most = np.array(_PUCKERED) + narrow * (np.array(_BAND) - _PUCKERED)
+        share, box = float(np.interp(lips.band, (least, most), (0.0, 1.0))), self._box(lips, size)
+        if box is None or share == 0.0 or opening.max() * lips.width * size < 1.0:
             return
-        laid = _Laid.of(lips, opening * lips.open, self.places, box, size)
+        laid = _Laid.of(lips, opening * share, self.places, box, size)
         part = render.image[0][(slice(None), *box)]
-        part.copy_(self._painted(part.float().cpu(), laid, camera))
+        part.copy_(self._painted(part.float().cpu(), laid, min(1.0, 3.0 * share), skull))
 
     def _box(self, lips: Lips, size: int) -> Box | None:
         """Rows and columns of the pixels that are drawn."""
@@ -115,14 +124,14 @@ class Mouth:
         )
         return (slice(y0, y1), slice(x0, x1)) if min(y1 - y0, x1 - x0) > _COARSE else None
 
-    def _painted(self, before: Tensor, laid: _Laid, camera: Camera) -> Tensor:
+    def _painted(self, before: Tensor, laid: _Laid, share: float, skull: tuple[np.ndarray, np.ndarray]) -> Tensor:
         """The box ``(3, h, w)`` with its mouth."""
         above = laid.upper[1] + laid.lower[1] > 0.0  # nearer to the upper lip
         s, t, x, y = (torch.where(above, up, low) for up, low in zip(laid.upper, laid.lower, strict=True))
-        share = ((_LAID[1] - t.abs()) / (_LAID[1] - _LAID[0])).clamp(0.0, 1.0) * ((_ENDS - s.abs()) / 0.1).clamp(
+        near = ((_LAID[1] - t.abs()) / (_LAID[1] - _LAID[0])).clamp(0.0, 1.0) * ((_ENDS - s.abs()) / 0.1).clamp(
             0.0, 1.0
         )
-        after = torch.lerp(before, _read(self.picture, torch.stack([x, y], dim=-1)), share * min(1.0, 3.0 * laid.open))
+        after = torch.lerp(before, _read(self.picture, torch.stack([x, y], dim=-1)), share * near)
         between = (0.5 - laid.upper[1] / laid.pixel).clamp(0.0, 1.0) * (0.5 + laid.lower[1] / laid.pixel).clamp(
             0.0, 1.0
         )
@@ -132,28 +141,18 @@ class Mouth:
         if part is None:
             return after
         edges = (laid.upper[1][part], laid.lower[0][part], laid.lower[1][part])
-        colours = self.inside.seen(self._skull(camera, laid, part), edges, laid.opening[part])
+        colours = self.inside.seen(laid.before(skull, part), edges, laid.opening[part])
         inner = (slice(None), *part)
         after[inner] = torch.lerp(after[inner], colours * 2.0 - 1.0, between[part])
         return after
 
-    def _skull(self, camera: Camera, laid: _Laid, part: Box) -> tuple[Tensor, Tensor]:
-        """Where pixels lie before the upper teeth, which no lip moves: s and t ``(h, w)`` of the shut mouth."""
+    def _skull(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+        """Where the camera sees the middle of the shut mouth, which no lip moves, and one width along it: (x, y) in [0, 1]."""
         s = np.array([-0.3, 0.0, 0.3])
         points = self.frame.points(s, _at(self.depth, np.stack([s, np.zeros(3)], axis=-1)))
         seen, _ = camera.project(torch.from_numpy(points)[None].to(camera.to_vector()))
         left, middle, right = seen[0].double().cpu().numpy()
-        along = (right - left) / 0.6
-        up = np.array([along[1], -along[0]])
-        away = [
-            (torch.arange(inner.start, inner.stop) + outer.start + 0.5) / laid.size - centre
-            for outer, inner, centre in zip(laid.box, part, middle[::-1], strict=True)
-        ]
-        scale = max(float(along @ along), 1e-12)
-        return (
-            (away[1] * along[0] + away[0][:, None] * along[1]).float() / scale,
-            (away[1] * up[0] + away[0][:, None] * up[1]).float() / scale,
-        )
+        return middle, (right - left) / 0.6
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,6 @@ class _Laid:
     Attributes:
         upper, lower: s, t, and x, y in the photograph, each ``(h, w)``.
         opening: ``(h, w)`` between the edges, widths.
-        open: whether they are, 0 to 1; lips are laid anew from a third of it on.
         pixel: side of a pixel, widths.
         box, size: in a picture of so many pixels a side.
     """
@@ -171,7 +169,6 @@ class _Laid:
     upper: tuple[Tensor, ...]
     lower: tuple[Tensor, ...]
     opening: Tensor
-    open: float
     pixel: float
     box: Box
     size: int
@@ -193,7 +190,18 @@ class _Laid:
             fields += [along, up, *np.moveaxis(_at(places, np.stack([along, up], axis=-1)), -1, 0)]
         smooth = torch.from_numpy(np.stack(fields)).float()[None]
         fine = F.interpolate(smooth, shape, mode="bilinear", align_corners=True)[0].unbind(0)
-        return _Laid(fine[1:5], fine[5:], fine[0], lips.open, 1.0 / (size * lips.width), box, size)
+        return _Laid(fine[1:5], fine[5:], fine[0], 1.0 / (size * lips.width), box, size)
+
+    def before(self, skull: tuple[np.ndarray, np.ndarray], part: Box) -> tuple[Tensor, Tensor]:
+        """s and t ``(h, w)`` in the shut mouth of what its pixels lie before."""
+        (middle, along), up = skull, np.array([skull[1][1], -skull[1][0]])
+        y, x = (
+            (torch.arange(inner.start, inner.stop) + outer.start + 0.5) / self.size - centre
+            for outer, inner, centre in zip(self.box, part, middle[::-1], strict=True)
+        )
+        scale = max(float(along @ along), 1e-12)
+        s, t = ((x * way[0] + y[:, None] * way[1]).float() / scale for way in (along, up))
+        return s, t
 
 
 def _smooth(at: np.ndarray) -> np.ndarray:
