@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -32,6 +33,18 @@ def test_an_unknown_command_gets_the_nearest_one(capsys: pytest.CaptureFixture[s
     assert main(["anmate", "--source", "x"]) == 2
     err = capsys.readouterr().err
     assert "'anmate' is not a command. Did you mean 'animate'?" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "wanted"),
+    [("animate", None, "PASSIVE"), ("animate", "ACTIVE", "ACTIVE"), ("train", None, None)],
+)
+def test_threads_of_commands_that_use_a_model_sleep_while_they_wait_unless_told_otherwise(
+    command: str, given: str | None, wanted: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", {"PATH": ""} | ({} if given is None else {"OMP_WAIT_POLICY": given}))
+    assert main([command, "--no-such-option"]) == 2
+    assert os.environ.get("OMP_WAIT_POLICY") == wanted
 
 
 def test_an_unknown_option_gets_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,6 +145,8 @@ def _run(arguments: list[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UsageError(f"'{name}' is not a command.{hint} See them all with: export3d --help")
+    if command.group == USE:  # beside other work, threads that spin for each other would double the time of a start
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         entry = getattr(importlib.import_module(f"export3d.cli.{command.module}"), f"{name.replace('-', '_')}_main")
     except ImportError as error:
