@@ -6,8 +6,8 @@
 Films run from decoding and tracking to the finished file; the kinds of one size take turns, every second round in the reverse
 order, and ratios are medians of the rounds' own. What marks cost is told by the clock and, since other work on the machine
 moves that more than marks do, by the processor's time of all threads as well. Stages are timed by the processor's clock in a
-film of their own on one thread: their sum, divided by the cores, is the least time for a frame. Without `--portrait` and
-`--driving` the bundled samples are taken, which are rendered heads; the portrait is enlarged into a photograph of 1920 x 1080,
+film of their own on one thread, which tracks, too: their sum, divided by the cores, is the least time for a frame. Without
+`--portrait` and `--driving` the bundled samples are taken, which are rendered heads; the portrait is enlarged into a photograph of 1920 x 1080,
 in which its face is 600 pixels high.
 """
 
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -174,6 +174,7 @@ def time_stages(case: str, model: PortraitModel, tracker: Tracker, photo: np.nda
     animator, driver = prepared(case, model, tracker, photo), ClipDriver(clip, tracker, threads=1)
     video = VideoOptions(size=height(case), workers=1, threads=1)
     with ExitStack() as stack:
+        stack.enter_context(patch("export3d.animation.video_output.read_ahead", lambda frames, _: nullcontext(frames)))
         for name, (owner, function) in STAGES.items():
             stack.enter_context(patch.object(owner, function, timed(getattr(owner, function), spent, name)))
         start = time.process_time()
