@@ -7,8 +7,8 @@ Films run from decoding and tracking to the finished file; the kinds of one size
 order, and ratios are medians of the rounds' own. What marks cost is told by the clock and, since other work on the machine
 moves that more than marks do, by the processor's time of all threads as well. Stages are timed by the processor's clock in a
 film of their own on one thread, which tracks, too: their sum, divided by the cores, is the least time for a frame. Without
-`--portrait` and `--driving` the bundled samples are taken, which are rendered heads; the portrait is enlarged into a photograph of 1920 x 1080,
-in which its face is 600 pixels high.
+`--portrait` and `--driving` the bundled samples are taken, which are rendered heads; the portrait is enlarged into a
+photograph of 1920 x 1080, in which its face is 600 pixels high.
 """
 
 from __future__ import annotations
