@@ -26,7 +26,8 @@ PERSON_WEIGHT = 0.05
 """What a person's mean error counts beside the errors about it. An error that portrait and driver share moves the whole head
 and is hardly seen; one that changes from frame to frame is."""
 
-DROPOUT = 0.2
+DROPOUT, NOISE = 0.2, 0.4
+"""Share of hidden units left out, and noise on the features: real meshes are noisier in what hardly varies."""
 
 UNITS = torch.tensor([0.02, 0.02, 0.02, 0.012, 0.012, 0.015])
 """Errors that weigh the same: radians, scene units, logarithm of the distance."""
@@ -166,7 +167,8 @@ def _correction(features: np.ndarray, wanted: np.ndarray, person: np.ndarray, st
         for _ in range(steps):
             drawn = torch.randint(len(count), (PEOPLE, 1))
             chosen = first[drawn] + (torch.rand(PEOPLE, LOOKS) * count[drawn]).long()
-            error = net(rows[chosen]) - goal[chosen]
+            seen = rows[chosen]
+            error = net(seen + NOISE * torch.randn_like(seen)) - goal[chosen]
             mean = error.mean(dim=1, keepdim=True)
             loss = (error - mean).square().mean() + PERSON_WEIGHT * mean.square().mean()
             adam.zero_grad()
