@@ -23,9 +23,8 @@ import torch
 from PIL import Image
 
 from export3d.animation import Animator, TransferOptions
-from export3d.animation.animator import turned_by
 from export3d.animation.drivers import ClipDriver, DrivingFrame
-from export3d.animation.framing import facing
+from export3d.animation.framing import facing, turned_by
 from export3d.animation.transfer import AHEAD, transfer
 from export3d.camera import Camera
 from export3d.files import file_sha256

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from export3d.animation import Animator
-from export3d.animation.animator import turned_by
+from export3d.animation.framing import turned_by
 from export3d.camera import Camera
 from export3d.errors import NoFaceError, UnreadableImageError, UsageError
 from export3d.face_state import FaceState

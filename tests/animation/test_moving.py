@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from export3d.animation.animator import NECK_ROLL_RAD, Subject, turned_by
 from export3d.animation.drivers import DrivingFrame
+from export3d.animation.framing import NECK_ROLL_RAD, turned_by
+from export3d.animation.subject import Subject
 from export3d.animation.transfer import DISTANCES, FARTHEST_ASIDE, TransferOptions, move_in_plane, transfer
 from export3d.camera import Camera
 from export3d.face_state import FaceState

@@ -21,7 +21,7 @@ from export3d.animation import (
     animate_video,
     orbit_video,
 )
-from export3d.animation.animator import turned_by
+from export3d.animation.framing import turned_by
 from export3d.animation.paths import OrbitOptions
 from export3d.animation.regions import parse_strengths
 from export3d.animation.video_output import VideoOptions, VideoReport

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -13,9 +12,10 @@ import numpy as np
 import torch
 
 from export3d.animation.crown import Crown, at_home, before_crown
-from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_larger
+from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_larger, turned_by
 from export3d.animation.head import HeadLayer
 from export3d.animation.lids import Lids
+from export3d.animation.mouth import Mouth
 from export3d.animation.paste import DETAIL_PX, LARGEST_PX
 from export3d.animation.person import Person, continued, person_apart
 from export3d.animation.subject import Subject
@@ -29,22 +29,6 @@ from export3d.precision import uses_bf16
 from export3d.provenance import AllowedSources
 from export3d.rendering.fused import fused_status, rounded
 from export3d.tracking import Crop, Tracker, crop_image
-from export3d.tracking.alignment import plane_turn
-from export3d.tracking.head_fit import HeadPose
-
-NECK_ROLL_RAD = math.radians(30.0)
-"""A neck bends a head sideways no further; what a driver's head is tilted beyond that, the whole person is."""
-
-
-def turned_by(state: FaceState, camera: np.ndarray) -> FaceState:
-    """The face with the turn of its head against a torso that faces the camera ``(25,)``. The torso is upright as long as
-    the neck allows; beyond that it tilts with the head."""
-    pose = HeadPose.of_camera(camera)
-    tilt = float(np.arctan2(pose.rotation[1, 0], pose.rotation[0, 0]))
-    upright = np.eye(3)
-    upright[:2, :2] = plane_turn(float(np.clip(tilt, -NECK_ROLL_RAD, NECK_ROLL_RAD)) - tilt)
-    seen = HeadPose(rotation=upright @ pose.rotation, origin=upright @ pose.origin)
-    return replace(state, turn=Camera.of_array(seen.camera()).head_turn())
 
 
 class Animator:
@@ -164,7 +148,7 @@ class Animator:
         """Encode a portrait whose crop, face (B = 1) and camera ``(25,)`` are known already, and make it the current one.
 
         Where the turn of its head is unknown, its torso is taken to face the camera. `others` are the crops of bystanders,
-        `opacity` uint8 ``(H, W)`` that of a cutout; `landmarks` ``(68, 2)`` in [0, 1] of the crop are where its lids are drawn.
+        `opacity` uint8 ``(H, W)`` that of a cutout; by `landmarks` ``(68, 2)`` in [0, 1] of the crop lids and mouth are drawn.
         """
         state = self.own_state(state, camera)
         person, warnings = self._apart(image, crop, others, opacity)
@@ -198,6 +182,9 @@ class Animator:
             side=side,
             warnings=warnings,
         )
+        if self.subject.lids is not None and landmarks is not None:
+            mouth = Mouth.of(self.render(state, camera), code.maps.photo.picture[0], landmarks)
+            self.subject = replace(self.subject, mouth=mouth)
         if person is not None:
             crown = Crown.of(person, crop, self.layer(state, camera), camera)
             self.subject = replace(self.subject, crown=crown)
@@ -277,7 +264,7 @@ class Animator:
 
     def render(self, state: FaceState, camera: np.ndarray | Camera) -> Render:
         """Like `frame`, with depth, opacity and the raw image."""
-        lids = (subject := self.current()).lids
+        lids, mouth = (subject := self.current()).lids, subject.mouth
         vector = camera.to_vector()[0].cpu().numpy() if isinstance(camera, Camera) else np.asarray(camera)
         shut = () if lids is None else lids.shut(state)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -287,7 +274,10 @@ class Animator:
                 self._state, self._render = state.map(torch.clone), None
             if self._render is None or shut != self._shut or not np.array_equal(vector, self._vector):  # type: ignore[arg-type]
                 driven = self._driven if lids is None else lids.drawn(self._driven, shut)
-                self._render = self._drivable.render(driven, Camera.of_array(vector).to(self.device), fast=self.fast)
+                seen_by = Camera.of_array(vector).to(self.device)
+                self._render = self._drivable.render(driven, seen_by, fast=self.fast)
+                if mouth is not None:
+                    mouth.drawn(self._render, seen_by)
                 self._vector, self._shut = vector.copy(), shut
         return self._render
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from export3d.animation.animator import Animator, turned_by
+from export3d.animation.animator import Animator
 from export3d.animation.drivers import Driver, DrivingFrame
-from export3d.animation.framing import anchored, facing
+from export3d.animation.framing import anchored, facing, turned_by
 from export3d.animation.lost import hold_lost
 from export3d.animation.regions import BetaReading
 from export3d.animation.transfer import AHEAD, TransferOptions, transfer

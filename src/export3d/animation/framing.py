@@ -10,7 +10,10 @@ from typing import Literal
 import numpy as np
 
 from export3d.animation.drivers import DrivingFrame
+from export3d.camera import Camera
+from export3d.face_state import FaceState
 from export3d.tracking import Crop
+from export3d.tracking.alignment import plane_turn
 from export3d.tracking.head_fit import HeadPose, rotation_of, vector_of
 
 Framing = Literal["photo", "face"]
@@ -40,6 +43,20 @@ TURN_GAIN = np.array([1.4, 1.18, 1.0])
 they are. Of turns up to 25 degrees on eight photographs .74, .89 and 1.0 was read again."""
 
 _FACING = np.diag([1.0, -1.0, -1.0])  # rotation of a head that faces the camera
+
+NECK_ROLL_RAD = math.radians(30.0)
+"""A neck bends a head sideways no further; what a driver's head is tilted beyond that, the whole person is."""
+
+
+def turned_by(state: FaceState, camera: np.ndarray) -> FaceState:
+    """The face with the turn of its head against a torso that faces the camera ``(25,)``. The torso is upright as long as
+    the neck allows; beyond that it tilts with the head."""
+    pose = HeadPose.of_camera(camera)
+    tilt = float(np.arctan2(pose.rotation[1, 0], pose.rotation[0, 0]))
+    upright = np.eye(3)
+    upright[:2, :2] = plane_turn(float(np.clip(tilt, -NECK_ROLL_RAD, NECK_ROLL_RAD)) - tilt)
+    seen = HeadPose(rotation=upright @ pose.rotation, origin=upright @ pose.origin)
+    return replace(state, turn=Camera.of_array(seen.camera()).head_turn())
 
 
 def is_larger(shape: tuple[int, ...], crop: Crop) -> bool:

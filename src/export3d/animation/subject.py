@@ -12,6 +12,7 @@ from PIL import Image
 from export3d.animation.crown import Crown
 from export3d.animation.framing import inside
 from export3d.animation.lids import Lids
+from export3d.animation.mouth import Mouth
 from export3d.animation.person import Person, continued
 from export3d.face_state import FaceState
 from export3d.tracking import Crop, crop_image
@@ -32,6 +33,7 @@ class Subject:
         landmarks: ``(68, 2)`` in [0, 1] of the crop, where a tracker found them.
         code: what the network keeps of the portrait.
         lids: that are drawn in the photograph, where films have its own detail.
+        mouth: that is drawn into pictures, likewise, where the photograph shows it shut.
         person: apart from the background, where a film shows the whole photograph or another background.
         crown: what of the person's head is not rendered.
         whole: films show the whole photograph.
@@ -46,6 +48,7 @@ class Subject:
     code: Any
     landmarks: np.ndarray | None = None
     lids: Lids | None = None
+    mouth: Mouth | None = None
     person: Person | None = None
     crown: Crown | None = None
     whole: bool = False

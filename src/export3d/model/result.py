@@ -19,6 +19,7 @@ class Render:
         depth: ``(B, 1, r, r)`` distance along the ray, scene units.
         opacity: ``(B, 1, r, r)`` in [0, 1].
         image_opacity: ``(B, 1, s, s)`` the same at the output size, of the shipped model; None otherwise.
+        guide: ``(B, 5, r, r)`` of the shipped model's source lookup, premultiplied by the opacity; None otherwise.
         planes: ``(B, 3, C, P, P)`` the generator's output before the running mean is added (for Eq. 12's update).
     """
 
@@ -28,6 +29,7 @@ class Render:
     opacity: Tensor
     planes: Tensor
     image_opacity: Tensor | None = None
+    guide: Tensor | None = None
 
 
 def as_images(met: RayResult, side: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -162,7 +162,7 @@ class PortraitModel(nn.Module):
         share = 1.0 if window is None else window[2] / rays
         left = self.look(features, guide, opacity, driven, share=share, fast=fast)
         image, image_opacity = self.compose(left, driven.code, size=size, window=window, fast=fast)
-        return Render(image, raw, depth, opacity, driven.planes, image_opacity)
+        return Render(image, raw, depth, opacity, driven.planes, image_opacity, guide)
 
     @torch.no_grad()
     def trace(self, driven: DrivenPlanes, camera: Camera, fast: FastConfig | None = None) -> Pass:

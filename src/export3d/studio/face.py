@@ -13,7 +13,7 @@ import torch
 from msgspec import Meta
 
 from export3d.animation import Subject
-from export3d.animation.animator import turned_by
+from export3d.animation.framing import turned_by
 from export3d.animation.sweep import basis_ends, require_basis
 from export3d.animation.transfer import relative_camera
 from export3d.camera import Camera

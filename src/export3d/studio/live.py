@@ -16,7 +16,7 @@ from msgspec import Meta
 from PIL import Image
 
 from export3d.animation import DrivingFrame, TransferOptions
-from export3d.animation.animator import turned_by
+from export3d.animation.framing import turned_by
 from export3d.animation.lost import hold_lost
 from export3d.animation.parallel import threads_of
 from export3d.animation.regions import REGIONS

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from export3d.animation import DrivingFrame, TransferOptions
-from export3d.animation.animator import turned_by
+from export3d.animation.framing import turned_by
 from export3d.animation.transfer import transfer
 from export3d.camera import Camera
 from export3d.data import ClipDataset
