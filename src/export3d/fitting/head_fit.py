@@ -16,7 +16,7 @@ from export3d.fitting.maps import looked_at, write_map
 from export3d.fitting.mesh_regressor import mean_mesh, mirror_indices
 from export3d.fitting.options import FitOptions
 from export3d.tracking.faces import FaceTracker
-from export3d.tracking.head_fit import COMPONENTS, NUM_MESH, HeadFit, HeadPose, in_plane, vector_of
+from export3d.tracking.head_fit import COMPONENTS, HIDDEN, NUM_MESH, HeadFit, HeadPose, in_plane, vector_of
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 
 STEPS, PEOPLE, LOOKS, RATE = 5000, 32, 8, 2e-3
@@ -158,10 +158,11 @@ def _correction(features: np.ndarray, wanted: np.ndarray, person: np.ndarray, st
     order = np.argsort(person, kind="stable")
     rows, goal = torch.from_numpy(features[order]), torch.from_numpy(wanted[order]).float() / UNITS
     count = torch.from_numpy(np.unique(person, return_counts=True)[1])
-    first, shapes = count.cumsum(0) - count, HeadFit.SHAPES
+    first = count.cumsum(0) - count
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(*shapes["inner"]), nn.SiLU(), nn.Dropout(DROPOUT), nn.Linear(*shapes["outer"]))
+        inner, outer = nn.Linear(COMPONENTS + 2, HIDDEN), nn.Linear(HIDDEN, 6)
+        net = nn.Sequential(inner, nn.SiLU(), nn.Dropout(DROPOUT), outer)
         adam = torch.optim.Adam(net.parameters())
         rate = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, total_steps=steps, pct_start=0.1)
         for _ in range(steps):
@@ -175,7 +176,6 @@ def _correction(features: np.ndarray, wanted: np.ndarray, person: np.ndarray, st
             loss.backward()
             adam.step()
             rate.step()
-    inner, outer = net[0], net[-1]
     arrays = (inner.weight.T, inner.bias, outer.weight.T * UNITS, outer.bias * UNITS)
     found = dict(zip(("inner", "inner_bias", "outer", "bias"), arrays, strict=True))
     return {name: tensor.detach().contiguous().numpy() for name, tensor in found.items()}
