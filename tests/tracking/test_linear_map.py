@@ -1,4 +1,4 @@
-"""Tests of the files of the tracker's linear maps."""
+"""Tests of the files of the tracker's maps."""
 
 import numpy as np
 import pytest
@@ -8,19 +8,20 @@ from safetensors.numpy import load_file, save_file
 from export3d.errors import CheckpointError
 from export3d.tensor_files import sealed
 from export3d.tracking.gaze import GazeMap
-from export3d.tracking.linear_map import LinearMap
+from export3d.tracking.head_fit import HeadFit
+from export3d.tracking.linear_map import StoredMap
 from export3d.tracking.mouth import MouthMap
 
-KINDS = pytest.mark.parametrize("kind", [GazeMap, MouthMap])
+KINDS = pytest.mark.parametrize("kind", [GazeMap, MouthMap, HeadFit])
 
 
 @KINDS
-def test_a_saved_map_comes_back_as_its_own_kind(kind: type[LinearMap], tmp_path):
+def test_a_saved_map_comes_back_as_its_own_kind(kind: type[StoredMap], tmp_path):
     bundled = kind.load()
     bundled.save(tmp_path / "m.safetensors")
     found = kind.load(tmp_path / "m.safetensors")
     assert type(found) is kind
-    assert np.array_equal(found.weight, bundled.weight) and np.array_equal(found.bias, bundled.bias)
+    assert all(np.array_equal(getattr(found, name), getattr(bundled, name)) for name in kind.SHAPES)
 
 
 def test_a_map_of_another_kind_is_refused(tmp_path):
@@ -30,11 +31,11 @@ def test_a_map_of_another_kind_is_refused(tmp_path):
 
 
 @KINDS
-def test_bad_files_are_refused(kind: type[LinearMap], tmp_path):
+def test_bad_files_are_refused(kind: type[StoredMap], tmp_path):
     path = tmp_path / "m.safetensors"
     with pytest.raises(CheckpointError, match=f"no such {kind.NAME} file") as caught:
         kind.load(path)
-    assert f"run: export3d train-{kind.NAME}" in str(caught.value)
+    assert f"run: export3d {kind.COMMAND}" in str(caught.value)
     path.write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         kind.load(path)

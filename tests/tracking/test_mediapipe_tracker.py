@@ -423,7 +423,7 @@ def test_the_bundled_regressor_sees_the_astronauts_smile_and_open_eyes(tracker, 
     regressor = LandmarkRegressor.load()
     portrait = Tracker(tracker, regressor).portrait(photo)
     angles = Camera.from_vector(torch.from_numpy(portrait.camera[None])).head_angles().rad2deg()
-    assert float(angles.abs().max()) < 8.0  # she looks into the camera, the head a little to the side
+    assert float(angles.abs().max()) < 10.0  # she looks into the camera, the head a little to the side
     assert 0.4 < float(np.sqrt((portrait.beta**2).mean())) < 1.6
     by_points, _ = regressor.coefficients(portrait.landmarks[None])
     agreement = np.corrcoef(by_points[0, :10], portrait.beta[:10])[0, 1]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from export3d.camera import FOCAL, Camera
 from export3d.errors import DataError
@@ -14,19 +15,22 @@ from export3d.fitting.detections import Detections, Progress
 from export3d.fitting.maps import looked_at, write_map
 from export3d.fitting.mesh_regressor import mean_mesh, mirror_indices
 from export3d.fitting.options import FitOptions
-from export3d.fitting.ridge import ridge_map
 from export3d.tracking.faces import FaceTracker
-from export3d.tracking.head_fit import NUM_FEATURES, NUM_MESH, HeadFit, HeadPose, in_plane, place_features
+from export3d.tracking.head_fit import COMPONENTS, HIDDEN, NUM_MESH, HeadFit, HeadPose, in_plane, vector_of
 from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 
-COMPONENTS = 100
-"""Principal components of the turned face that the correction reads."""
+STEPS, PEOPLE, LOOKS, RATE = 5000, 32, 8, 2e-3
+"""Of the training: steps, people in each, frames of each person, highest rate of Adam."""
 
-SIDED = 30
-"""So many of them also times from where the face is seen."""
+PERSON_WEIGHT = 0.05
+"""What a person's mean error counts beside the errors about it. An error that portrait and driver share moves the whole head
+and is hardly seen; one that changes from frame to frame is."""
 
-RIDGE = 0.2
-"""Of the standardised components' variance."""
+DROPOUT, NOISE = 0.2, 0.4
+"""Share of hidden units left out, and noise on the features: real meshes are noisier in what hardly varies."""
+
+UNITS = torch.tensor([0.02, 0.02, 0.02, 0.012, 0.012, 0.015])
+"""Errors that weigh the same: radians, scene units, logarithm of the distance."""
 
 MISREAD_RAD = 0.35
 """Meshes that lie farther from the truth are no faces that were read, but a few that were found upside down; they count for
@@ -49,13 +53,13 @@ def build_head_fit(
         "mean head alone": measure_poses([fit.fit_mean(mesh) for mesh in unseen.mesh], unseen, fit),
         "corrected": measure_poses([fit.fit(mesh) for mesh in unseen.mesh], unseen, fit),
     }
-    write_map(fit, options, command, (train, unseen), rows=rows, fitted_to={"components": COMPONENTS})
+    write_map(fit, options, command, (train, unseen), rows=rows, fitted_to={"components": COMPONENTS}, seed=0)
     degrees, pixels = rows["corrected"]["rotation_deg"], rows["corrected"]["face_px"]
     return f"{options.output}: on other people rotation {degrees:.2f} degrees, place {pixels:.2f} px of 256"
 
 
-def fit_head(detections: Detections) -> HeadFit:
-    """Mean head, weights and correction from the frames and their mirror images."""
+def fit_head(detections: Detections, steps: int = STEPS) -> HeadFit:
+    """Mean head, weights and correction from the frames and their mirror images, which count as other people's."""
     mesh = torch.from_numpy(detections.mesh)
     partner = mirror_indices(mean_mesh(mesh[:: max(1, len(mesh) // 2000)])[0])
     mirrored = mesh[:, partner] * torch.tensor([-1.0, 1.0, 1.0]) + torch.tensor([1.0, 0.0, 0.0])
@@ -63,28 +67,24 @@ def fit_head(detections: Detections) -> HeadFit:
     meshes = torch.cat([mesh, mirrored]).double().numpy()
     poses = [HeadPose.of_camera(p) for p in torch.cat([cameras.to_vector(), cameras.mirrored().to_vector()]).numpy()]
     fit = _without_correction(meshes, poses)
-    steps = np.stack([_step(fit.fit_mean(mesh), true) for mesh, true in zip(meshes, poses, strict=True)])
-    read = np.linalg.norm(steps[:, :3], axis=1) < MISREAD_RAD
-    meshes, poses = meshes[read], [pose for pose, kept in zip(poses, read, strict=True) if kept]
+    misread = [np.linalg.norm(_step(fit.fit_mean(mesh), true)[:3]) for mesh, true in zip(meshes, poses, strict=True)]
+    read = np.flatnonzero(np.array(misread) < MISREAD_RAD)
+    meshes, poses, person = meshes[read], [poses[i] for i in read], np.tile(detections.clip, 2)[read]
+    person[read >= len(mesh)] += detections.clip.max() + 1
     fit = _without_correction(meshes, poses)
     found = [fit.fit_mean(mesh) for mesh in meshes]
     turned = np.stack([fit.turned(mesh, pose) for mesh, pose in zip(meshes, found, strict=True)])
-    mean = turned.mean(0)
-    place = np.stack([place_features(pose) for pose in found])
+    fit = replace(fit, mean=turned.mean(0).astype(np.float32), basis=_components(turned - turned.mean(0)))
+    features = np.stack([fit.features(face, pose) for face, pose in zip(turned, found, strict=True)])
     wanted = np.stack([_step(pose, true) for pose, true in zip(found, poses, strict=True)])
-    correction = _correction(turned - mean, place, wanted)
-    return replace(fit, mean=mean.astype(np.float32), correction=correction.astype(np.float32))
+    return replace(fit, **_correction(features, wanted, person, steps))
 
 
 def _without_correction(meshes: np.ndarray, poses: Sequence[HeadPose]) -> HeadFit:
     rotation = np.stack([pose.rotation for pose in poses])
     template, weight = _mean_head(meshes[..., :2] - 0.5, rotation, np.stack([pose.origin for pose in poses]))
-    return HeadFit(
-        template=template.astype(np.float32),
-        weight=weight.astype(np.float32),
-        mean=np.zeros(3 * NUM_MESH, np.float32),
-        correction=np.zeros((NUM_FEATURES, 6), np.float32),
-    )
+    nothing = {name: np.zeros(shape, np.float32) for name, shape in HeadFit.SHAPES.items()}
+    return HeadFit(**{**nothing, "template": template.astype(np.float32), "weight": weight.astype(np.float32)})
 
 
 def measure_poses(poses: Sequence[HeadPose], seen: Detections, fit: HeadFit) -> dict[str, float]:
@@ -101,13 +101,15 @@ def measure_poses(poses: Sequence[HeadPose], seen: Detections, fit: HeadFit) -> 
     cosine = [(np.trace(pose.rotation @ true.rotation.T) - 1.0) / 2.0 for pose, true in zip(poses, truth, strict=True)]
     away = [np.linalg.norm(_seen(fit, a) - _seen(fit, b), axis=1).mean() for a, b in zip(poses, truth, strict=True)]
     depth = np.array([np.log(a.origin[2] / b.origin[2]) for a, b in zip(poses, truth, strict=True)])
-    inner = angles - np.stack([angles[seen.clip == person].mean(0) for person in seen.clip])
+    errors = np.concatenate([angles, depth[:, None]], axis=1)
+    inner = errors - np.stack([errors[seen.clip == person].mean(0) for person in seen.clip])
     row = {
         "rotation_deg": np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))).mean(),
         **{f"{name}_deg": np.abs(angles[:, i]).mean() for i, name in enumerate(("yaw", "pitch", "roll"))},
         **{f"{name}_within_deg": np.abs(inner[:, i]).mean() for i, name in enumerate(("yaw", "pitch", "roll"))},
         "face_px": 256.0 * np.mean(away),
         "distance_percent": 100.0 * np.abs(depth).mean(),
+        "distance_within_percent": 100.0 * np.abs(inner[:, 3]).mean(),
     }
     return {name: round(float(value), 4) for name, value in row.items()}
 
@@ -139,26 +141,41 @@ def _mean_head(points: np.ndarray, rotation: np.ndarray, origin: np.ndarray) -> 
 
 def _step(pose: HeadPose, true: HeadPose) -> np.ndarray:
     """``(6,)`` the correction that takes a pose to the true one; the inverse of `head_fit.corrected`."""
-    between = pose.rotation.T @ true.rotation
-    axis = np.array([between[2, 1] - between[1, 2], between[0, 2] - between[2, 0], between[1, 0] - between[0, 1]])
-    sine = np.linalg.norm(axis) / 2.0
-    angle = np.arctan2(sine, (np.trace(between) - 1.0) / 2.0)
     shift = in_plane(pose) @ (true.origin[:2] - pose.origin[:2])
-    return np.concatenate([axis * (angle / max(2.0 * sine, 1e-12)), shift, [np.log(true.origin[2] / pose.origin[2])]])
+    turn = vector_of(pose.rotation.T @ true.rotation)
+    return np.concatenate([turn, shift, [np.log(true.origin[2] / pose.origin[2])]])
 
 
-def _correction(faces: np.ndarray, place: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Ridge regression on principal components of the faces ``(N, 1434)``, the first of them from each side, and the place
-    ``(N, 7)``; the components are folded into the answer, which reads `features_of`."""
+def _components(faces: np.ndarray) -> np.ndarray:
+    """``(1434, 120)`` principal axes of centred faces ``(N, 1434)``, each over its standard deviation."""
     variance, axes = np.linalg.eigh(faces.T @ faces / len(faces))
-    spread = np.sqrt(np.maximum(variance[::-1][:COMPONENTS], 1e-12))
-    basis = axes[:, ::-1][:, :COMPONENTS] / spread
-    scale = np.maximum(place.std(axis=0), 1e-6)
-    scale[-1] = 1.0
-    read, place = faces @ basis, place / scale
-    columns = [read, read[:, :SIDED] * place[:, :1], read[:, :SIDED] * place[:, 1:2], place]
-    answer = ridge_map(np.concatenate(columns, axis=1), wanted, RIDGE)
-    ends = np.cumsum([part.shape[1] for part in columns])[:-1]
-    whole, aside, above, placed = np.split(answer, ends)
-    sided = basis[:, :SIDED]
-    return np.concatenate([basis @ whole, sided @ aside / scale[0], sided @ above / scale[1], placed / scale[:, None]])
+    spread = np.sqrt(np.maximum(variance[::-1][:COMPONENTS], 1e-10))
+    return (axes[:, ::-1][:, :COMPONENTS] / spread).astype(np.float32)
+
+
+def _correction(features: np.ndarray, wanted: np.ndarray, person: np.ndarray, steps: int) -> dict[str, np.ndarray]:
+    """The arrays of the network that gives the corrections ``(N, 6)`` from features ``(N, 122)`` of people ``(N,)``."""
+    order = np.argsort(person, kind="stable")
+    rows, goal = torch.from_numpy(features[order]), torch.from_numpy(wanted[order]).float() / UNITS
+    count = torch.from_numpy(np.unique(person, return_counts=True)[1])
+    first = count.cumsum(0) - count
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        inner, outer = nn.Linear(COMPONENTS + 2, HIDDEN), nn.Linear(HIDDEN, 6)
+        net = nn.Sequential(inner, nn.SiLU(), nn.Dropout(DROPOUT), outer)
+        adam = torch.optim.Adam(net.parameters())
+        rate = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, total_steps=steps, pct_start=0.1)
+        for _ in range(steps):
+            drawn = torch.randint(len(count), (PEOPLE, 1))
+            chosen = first[drawn] + (torch.rand(PEOPLE, LOOKS) * count[drawn]).long()
+            seen = rows[chosen]
+            error = net(seen + NOISE * torch.randn_like(seen)) - goal[chosen]
+            mean = error.mean(dim=1, keepdim=True)
+            loss = (error - mean).square().mean() + PERSON_WEIGHT * mean.square().mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            rate.step()
+    arrays = (inner.weight.T, inner.bias, outer.weight.T * UNITS, outer.bias * UNITS)
+    found = dict(zip(("inner", "inner_bias", "outer", "bias"), arrays, strict=True))
+    return {name: tensor.detach().contiguous().numpy() for name, tensor in found.items()}

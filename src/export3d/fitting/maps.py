@@ -45,6 +45,7 @@ def write_map(
     rows: Any,
     fitted_to: Mapping[str, Any],
     measured_on: Mapping[str, Any] | None = None,
+    seed: int | None = None,
 ) -> None:
     """Save a map, and what was measured where a report is asked for.
 
@@ -52,12 +53,13 @@ def write_map(
         seen: what it was fitted to, and what it was measured on.
         rows: what was measured.
         fitted_to, measured_on: further facts of these.
+        seed: of the fit; None draws no random numbers.
     """
     train, unseen = ({"people": len(np.unique(part.clip)), "frames": len(part.clip)} for part in seen)
     results = {
         "command": command,
         **measured_now(),
-        "seed": None,
+        "seed": seed,
         "fitted_to": {**train, **fitted_to},
         "measured_on": {**unseen, **(measured_on or {})},
         "rows": rows,

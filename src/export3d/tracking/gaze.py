@@ -6,6 +6,7 @@ The convention is that of the synthetic clips: radians in the head's frame, side
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,7 +30,8 @@ BLINKS = [BLENDSHAPE_NAMES.index(f"eyeBlink{side}") for side in ("Left", "Right"
 class GazeMap(LinearMap):
     """The map from the 52 scores to gaze, radians sideways and up; its weights are zero but for the eyes' scores."""
 
-    NAME, VERSION, SHAPE = "gaze", "2", (len(BLENDSHAPE_NAMES), 2)
+    NAME, COMMAND, VERSION = "gaze", "train-gaze", "2"
+    SHAPES: ClassVar[dict[str, tuple[int, ...]]] = {"weight": (len(BLENDSHAPE_NAMES), 2), "bias": (2,)}
 
     def read(self, scores: np.ndarray) -> np.ndarray:
         """Scores ``(..., 52)`` in MediaPipe's order -> gaze ``(..., 2)`` float32; NaN where both eyes are closed."""

@@ -1,32 +1,32 @@
-"""The camera from the dense mesh: a weighted fit of a mean head, in perspective, then a linear correction (Sec. 3.3).
+"""The camera from the dense mesh: a weighted fit of a mean head, in perspective, then a learned correction (Sec. 3.3).
 
 The mean head's 478 points lie in the head model's world, so what is fitted is the camera of the synthetic clips itself: how
-the head is turned, and where it lies in the crop and how far. The fit works at any roll. What one face differs from the
-mean by moves the answer, and does so differently from each side; the correction reads that off the residual face, turned to the
-front, and off from where it is seen, and takes it out.
+the head is turned, and where it lies in the crop and how far. The fit works at any roll. What a face differs from the mean by,
+and above all how it moves, shifts the answer, and does so differently from each side; a small network reads that off the
+residual face, turned to the front, and off from where it is seen, and takes it out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from export3d import __version__
 from export3d.camera import FOCAL
-from export3d.errors import CheckpointError
-from export3d.tensor_files import read_tensor_file, write_sealed
 from export3d.tracking.alignment import Crop
+from export3d.tracking.linear_map import StoredMap
 
-FORMAT = "export3d-head-fit"
-VERSION = 2
 NUM_MESH = 478
-NUM_PLACE = 7
-"""Numbers of :func:`place_features`."""
-NUM_FEATURES = 3 * 3 * NUM_MESH + NUM_PLACE
-"""Numbers of :func:`features_of`."""
+COMPONENTS = 120
+"""Principal components of the turned face that the correction reads."""
+HIDDEN = 128
+"""Width of the correction's hidden layer."""
+
+_FARTHEST = (
+    4.0  # components count up to so many standard deviations: an unusual face must not reach beyond what was learned
+)
+_ASIDE = 0.25  # about the spread of how far aside faces are seen
 
 STEPS = 3
 """Gauss-Newton steps: the first guess is within some degrees, the third step within 0.02."""
@@ -73,8 +73,20 @@ class HeadPose:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadFit:
-    """The mean head and the correction."""
+class HeadFit(StoredMap):
+    """The mean head, and the network that corrects its fit."""
+
+    NAME, COMMAND, VERSION = "head-fit", "train-camera", "3"
+    SHAPES: ClassVar[dict[str, tuple[int, ...]]] = {
+        "template": (NUM_MESH, 3),
+        "weight": (NUM_MESH,),
+        "mean": (3 * NUM_MESH,),
+        "basis": (3 * NUM_MESH, COMPONENTS),
+        "inner": (COMPONENTS + 2, HIDDEN),
+        "inner_bias": (HIDDEN,),
+        "outer": (HIDDEN, 6),
+        "bias": (6,),
+    }
 
     template: np.ndarray
     """``(478, 3)`` float32, the mean head's points in the world, scene units."""
@@ -82,21 +94,31 @@ class HeadFit:
     """``(478,)`` float32, sum 1: how much each point is trusted."""
     mean: np.ndarray
     """``(1434,)`` float32, the mean turned face (:meth:`turned`)."""
-    correction: np.ndarray
-    """``(3 * 1434 + 7, 6)`` float32: :func:`features_of` to a rotation vector in the head's axes (3), a shift of the origin
-    (2), and the logarithm of the factor on its distance (1)."""
-
-    def __post_init__(self) -> None:
-        for name, shape in _SHAPES.items():
-            array = getattr(self, name)
-            if array.shape != shape or array.dtype != np.float32 or not np.isfinite(array).all():
-                raise ValueError(f"HeadFit: {name} must be finite float32 of shape {shape}; got {array.shape}")
+    basis: np.ndarray
+    """``(1434, 120)`` float32: a turned face minus the mean to components, in their standard deviations."""
+    inner: np.ndarray
+    """``(122, 128)`` float32: :meth:`features` to the hidden layer."""
+    inner_bias: np.ndarray
+    """``(128,)`` float32."""
+    outer: np.ndarray
+    """``(128, 6)`` float32: the hidden layer to a rotation vector in the head's axes (3), a shift of the origin (2), and the
+    logarithm of the factor on its distance (1)."""
+    bias: np.ndarray
+    """``(6,)`` float32."""
 
     def fit(self, mesh: np.ndarray) -> HeadPose:
         """Mesh ``(478, 3)`` in units of the crop's side, x and y from its corner -> pose in the crop."""
         pose = self.fit_mean(mesh)
-        features = features_of(self.turned(mesh, pose) - self.mean, place_features(pose))
-        return corrected(pose, features @ self.correction)
+        features = self.features(self.turned(mesh, pose), pose)
+        hidden = features @ self.inner + self.inner_bias
+        return corrected(pose, hidden / (1.0 + np.exp(-hidden)) @ self.outer + self.bias)
+
+    def features(self, face: np.ndarray, pose: HeadPose) -> np.ndarray:
+        """``(122,)`` float32: components of a turned face ``(1434,)``, and from how far aside and above it is seen. How the
+        picture is turned in its plane changes nothing."""
+        components = (face - self.mean).astype(np.float32) @ self.basis
+        place = (pose.rotation.T @ pose.origin)[:2] / (_ASIDE * np.linalg.norm(pose.origin))
+        return np.concatenate([components.clip(-_FARTHEST, _FARTHEST), place.astype(np.float32)])
 
     def fit_mean(self, mesh: np.ndarray) -> HeadPose:
         """The same without the correction: least squares of the weighted distances in the picture."""
@@ -129,20 +151,6 @@ class HeadFit:
         flat: np.ndarray = (centred @ pose.rotation).reshape(-1)
         return flat
 
-    def save(self, path: str | Path) -> str:
-        """Write a safetensors file under a temporary name, rename it, and return its SHA-256."""
-        metadata = {"format": FORMAT, "version": str(VERSION), "created_by": f"export3d {__version__}"}
-        return write_sealed(path, metadata, {name: getattr(self, name) for name in _SHAPES})
-
-    @staticmethod
-    def load(path: str | Path | None = None) -> HeadFit:
-        """Read a file of :meth:`save`; None is the bundled one.
-
-        Raises:
-            CheckpointError: Missing, damaged, another format or version, or arrays of wrong names or shapes.
-        """
-        return _load_bundled() if path is None else _load(Path(path))
-
     def _first_guess(self, mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rotation and origin from the mesh's own depth, without perspective."""
         weight = self.weight.astype(np.float64)
@@ -158,27 +166,6 @@ class HeadFit:
         return rotation, seen - rotation @ middle
 
 
-_SHAPES: dict[str, tuple[int, ...]] = {
-    "template": (NUM_MESH, 3),
-    "weight": (NUM_MESH,),
-    "mean": (3 * NUM_MESH,),
-    "correction": (NUM_FEATURES, 6),
-}
-
-
-def place_features(pose: HeadPose) -> np.ndarray:
-    """``(7,)``: from where the face is seen, sideways and from above, powers of these, and one. How the picture is turned
-    in its plane changes nothing."""
-    x, y, _ = pose.rotation.T @ pose.origin / np.linalg.norm(pose.origin)
-    return np.array([x, y, x**2, y**2, x * y, x**3, 1.0])
-
-
-def features_of(face: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """``(..., F)`` a turned face minus the mean ``(..., F)`` and its place ``(..., 7)`` -> ``(..., 3 F + 7)``: the face, the
-    same times how far aside and how far from above it is seen, and the place."""
-    return np.concatenate([face, face * place[..., :1], face * place[..., 1:2], place], axis=-1)
-
-
 def in_plane(pose: HeadPose) -> np.ndarray:
     """``(2, 2)`` the rotation of the picture's plane that levels the head."""
     x, y = pose.rotation[:2, 0] / max(float(np.hypot(*pose.rotation[:2, 0])), 1e-12)
@@ -186,7 +173,7 @@ def in_plane(pose: HeadPose) -> np.ndarray:
 
 
 def corrected(pose: HeadPose, step: np.ndarray) -> HeadPose:
-    """A pose after a correction ``(6,)`` as `HeadFit.correction` gives it; the shift is given for a level head."""
+    """A pose after a correction ``(6,)`` as of `HeadFit.outer`; the shift is given for a level head."""
     origin = np.append(pose.origin[:2] + in_plane(pose).T @ step[3:5], pose.origin[2] * np.exp(step[5]))
     return HeadPose(rotation=pose.rotation @ rotation_of(step[:3]), origin=origin)
 
@@ -217,23 +204,3 @@ def smallest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     length = float(np.linalg.norm(axis))
     angle = np.arctan2(length, float(start @ end))
     return rotation_of(axis / max(length, 1e-12) * angle)
-
-
-@cache
-def _load_bundled() -> HeadFit:
-    return _load(Path(__file__).resolve().parent.parent / "assets" / "head_fit.safetensors")
-
-
-def _load(path: Path) -> HeadFit:
-    _, arrays = read_tensor_file(
-        path,
-        kind="head fit",
-        format_name=FORMAT,
-        version=str(VERSION),
-        error=CheckpointError,
-        remedy="Install export3d again, or run: export3d train-camera",
-    )
-    try:
-        return HeadFit(**arrays)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: not the arrays of a head fit ({error}). Make it again.") from error

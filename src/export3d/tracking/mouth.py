@@ -7,6 +7,7 @@ little. Where lips and chin lie against the nose tells nearly all of it, on phot
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -47,7 +48,11 @@ COLUMNS = [ARKIT_NAMES.index(name) for name in MOUTH_WEIGHTS]
 class MouthMap(LinearMap):
     """The map from :func:`mouth_features` to `MOUTH_WEIGHTS`. It knows the change of a face better than its level."""
 
-    NAME, VERSION, SHAPE = "mouth", "1", (3 * len(LIPS) + len(MOUTH_SCORES), len(MOUTH_WEIGHTS))
+    NAME, COMMAND, VERSION = "mouth", "train-mouth", "1"
+    SHAPES: ClassVar[dict[str, tuple[int, ...]]] = {
+        "weight": (3 * len(LIPS) + len(MOUTH_SCORES), len(MOUTH_WEIGHTS)),
+        "bias": (len(MOUTH_WEIGHTS),),
+    }
 
     def read(self, turned: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """`MOUTH_WEIGHTS` ``(N, Q)`` of faces, about 0 to 1 and not cut off there; arguments as of :func:`mouth_features`."""
