@@ -60,7 +60,7 @@ def main() -> None:
 
 def scores_of(work: Path) -> Scores:
     """The scores of `full` in a folder of `export3d reproduce`."""
-    found = read_scores(Settings(work=work), "full")
+    found = read_scores(Settings(output=work), "full")
     if found is None:
         raise SystemExit(f"{work}: no scores of `full`; run the stage `evaluate` first.")
     return found
