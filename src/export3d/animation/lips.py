@@ -100,15 +100,16 @@ class Carried:
 
     def places(self, seen: np.ndarray, s: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which places are seen at ``(.., 2)``, from a guess on, by Newton's method."""
-        for _ in range(4):
-            away = self.at(s, t) - seen
-            one, none = np.ones_like(s), np.zeros_like(s)
-            along = np.stack([none, one, none, 2.0 * s, t], axis=-1) @ self.terms
-            up = np.stack([none, none, one, none, s], axis=-1) @ self.terms
-            area = along[..., 0] * up[..., 1] - along[..., 1] * up[..., 0]
+        (x0, y0), (xs, ys), (xt, yt), (xss, yss), (xst, yst) = self.terms.tolist()
+        for _ in range(3):
+            up_x, up_y = xt + xst * s, yt + yst * s
+            away_x = x0 + s * (xs + xss * s) + t * up_x - seen[..., 0]
+            away_y = y0 + s * (ys + yss * s) + t * up_y - seen[..., 1]
+            along_x, along_y = xs + 2.0 * xss * s + xst * t, ys + 2.0 * yss * s + yst * t
+            area = along_x * up_y - along_y * up_x
             area = np.where(np.abs(area) < 1e-9, 1e-9, area)
-            s = (s - (away[..., 0] * up[..., 1] - away[..., 1] * up[..., 0]) / area).clip(-2.0, 2.0)
-            t = (t - (along[..., 0] * away[..., 1] - along[..., 1] * away[..., 0]) / area).clip(-2.0, 2.0)
+            s = np.minimum(np.maximum(s - (away_x * up_y - away_y * up_x) / area, -2.0), 2.0)
+            t = np.minimum(np.maximum(t - (along_x * away_y - along_y * away_x) / area, -2.0), 2.0)
         return s, t
 
 

@@ -30,14 +30,15 @@ _LAID, _ENDS = (0.12, 0.24), 0.55
 """Lips are laid anew wholly up to the first and not at all from the second on, so far from the line, nor from the third on
 along it."""
 
-_CORNER, _ALIKE = 0.52, 0.2
-"""Where lips meet along the mouth; and by how much what both tell of a place between them differs at most, where a mouth is."""
+_CORNER, _FADE, _ALIKE = 0.52, 0.06, 0.2
+"""Where lips meet along the mouth, and over how much of it what is between them fades there. Both tell of a place between them
+where a mouth is; what they tell differs by so much at most."""
 
 _BAND, _PUCKERED, _NARROW = (0.0, 0.05), (0.05, 0.12), (0.9, 0.97)
 """Where the band in which rays stand still is not wider than the first, in widths, the mouth is shut; from the second on it is
 as open as it is found. Puckered lips, which are as much narrower as the last say, need more: some stand still in them, too."""
 
-_COARSE = 4
+_COARSE = 6
 """Pixels from one place that is calculated to the next; between them all is smooth."""
 
 Box = tuple[slice, slice]
@@ -136,7 +137,8 @@ class Mouth:
             0.0, 1.0
         )
         apart = [(low - up).abs() for up, low in zip(laid.upper[:2], laid.lower[:2], strict=True)]
-        between *= (apart[0] < _ALIKE) & ((apart[1] - laid.opening).abs() < _ALIKE) & (s.abs() < _CORNER)
+        between *= (apart[0] < _ALIKE) & ((apart[1] - laid.opening).abs() < _ALIKE)
+        between *= ((_CORNER - s.abs()) / _FADE).clamp(0.0, 1.0)
         part = bounds((between > 0.0).numpy())
         if part is None:
             return after

@@ -41,7 +41,7 @@ class Row:
         between = (s[..., None] - ends).abs().amin(dim=-1)
         deep = t - self.edge - self.arch * s * s - 0.014 * torch.exp(-((between / 0.022) ** 2))
         there = (deep / _SOFT + 0.5).clamp(0.0, 1.0) * ((self.half - s.abs()) / 0.05).clamp(0.0, 1.0)
-        light = (1.0 - 0.25 * torch.exp(-((between / 0.009) ** 2))) * (1.0 - 0.65 * (s / self.half) ** 2)
+        light = (1.0 - 0.18 * torch.exp(-((between / 0.009) ** 2))) * (1.0 - 0.65 * (s / self.half) ** 2)
         return there, deep, self.light * light * (0.9 + 0.1 * (deep / 0.1).clamp(0.0, 1.0))
 
 
