@@ -16,6 +16,10 @@ RIGHT_EYE = slice(36, 42)
 """Of the person. A corner, two points of the upper lid, a corner, two of the lower."""
 LEFT_EYE = slice(42, 48)
 MOUTH = slice(48, 68)
+MOUTH_CORNERS = [48, 54]
+INNER_LIPS = slice(60, 68)
+INNER_EDGES = ([60, 61, 62, 63, 64], [60, 67, 66, 65, 64])
+"""Of the upper and of the lower lip, from corner to corner."""
 
 BLINKS = {"eyeBlinkLeft": (LEFT_EYE, slice(22, 27)), "eyeBlinkRight": (RIGHT_EYE, slice(17, 22))}
 """Weight -> its eye and its brow."""

@@ -92,11 +92,11 @@ class Carried:
         if len(s) < FEWEST:
             return None
         weight = np.exp((_BESIDE[0] - np.abs(t)) / 0.15)[:, None]
-        return cls(np.linalg.lstsq(_terms(s, t) * weight, seen * weight, rcond=None)[0])
+        return cls(np.linalg.lstsq(surface_terms(s, t) * weight, seen * weight, rcond=None)[0])
 
     def at(self, s: np.ndarray, t: np.ndarray) -> np.ndarray:
         """Where places are seen, ``(.., 2)``."""
-        return _terms(s, t) @ self.terms
+        return surface_terms(s, t) @ self.terms
 
     def places(self, seen: np.ndarray, s: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which places are seen at ``(.., 2)``, from a guess on, by Newton's method."""
@@ -171,5 +171,6 @@ def _band(rays: Rays, t: np.ndarray, place: tuple[np.ndarray, np.ndarray, np.nda
     return float((1.0 - crossed[midst] / _STILL).clip(0.0, 1.0).sum()) * step**2 / (2.0 * _MIDST[0])
 
 
-def _terms(s: np.ndarray, t: np.ndarray) -> np.ndarray:
+def surface_terms(s: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """``(.., 5)``: 1, s, t, s^2 and s t."""
     return np.stack([np.ones_like(s), s, t, s * s, s * t], axis=-1)

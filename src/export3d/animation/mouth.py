@@ -14,14 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export3d.animation.lips import ACROSS, FEWEST, Lips, MouthFrame, Rays
+from export3d.animation.lips import ACROSS, FEWEST, Lips, MouthFrame, Rays, surface_terms
 from export3d.animation.teeth import Inside
 from export3d.camera import Camera
 from export3d.images import bounds
+from export3d.landmarks import INNER_EDGES, INNER_LIPS, MOUTH_CORNERS
 from export3d.model import Render
-
-CORNERS, LINE = (48, 54), ((60, 60), (61, 67), (62, 66), (63, 65), (64, 64))
-"""Of the landmarks: the outer corners, and upper and lower edge of the opening from corner to corner."""
+from export3d.portrait.lookup import read_at
 
 _OPEN, _LOOSE = 0.12, 0.05
 """Lips so far apart in the photograph, in widths, show what is behind them; rays lie so far beside a smooth surface at most."""
@@ -70,16 +69,15 @@ class Mouth:
         """From the portrait in its own state, its photograph ``(3, S, S)`` and the landmarks ``(68, 2)`` in [0, 1] of it; None
         where the mouth is open, or its surface is not found."""
         marks, rays = landmarks.astype(np.float64), Rays.of(own)
-        across = float(np.linalg.norm(marks[CORNERS[1]] - marks[CORNERS[0]]))
-        apart = max(float(np.linalg.norm(marks[up] - marks[low])) for up, low in LINE)
-        centre = marks[60:68].mean(axis=0)
+        ends, (upper, lower) = marks[MOUTH_CORNERS], (marks[edge] for edge in INNER_EDGES)
+        across, apart = float(np.linalg.norm(ends[1] - ends[0])), float(np.linalg.norm(upper - lower, axis=-1).max())
+        centre = marks[INNER_LIPS].mean(axis=0)
         near = rays.met & (np.linalg.norm(rays.seen - centre, axis=-1) < 0.8 * across)
         if apart > _OPEN * across or near.sum() < 4 * FEWEST:
             return None
         seen, points = rays.seen[near], rays.points[near]
         surface = _fitted(seen - centre, points)
-        corners = _at(surface, marks[list(CORNERS)] - centre)
-        met = _at(surface, (marks[[up for up, _ in LINE]] + marks[[low for _, low in LINE]]) / 2.0 - centre)
+        corners, met = _at(surface, ends - centre), _at(surface, (upper + lower) / 2.0 - centre)
         width, middle = float(np.linalg.norm(corners[1] - corners[0])), float(met[[0, -1], 0].mean())
         if not 0.0 < np.abs(_at(surface, seen - centre) - points).mean() < _LOOSE * width:
             return None
@@ -89,7 +87,7 @@ class Mouth:
             return None
         where = np.stack(frame.places(points), axis=-1)
         places = _fitted(where, seen)
-        ends = _at(places, np.array([[-0.3, 0.0], [0.3, 0.0]]))
+        left, right = _at(places, np.array([[-0.3, 0.0], [0.3, 0.0]]))
         face = np.stack(np.meshgrid(np.linspace(-0.8, 0.8, 17), np.linspace(-0.6, 1.2, 19)), axis=-1)
         return Mouth(
             picture=picture.cpu(),
@@ -97,7 +95,7 @@ class Mouth:
             places=places,
             depth=_fitted(where, points[:, 2]),
             rest=lips.opening,
-            breadth=lips.width * 0.6 / float(np.linalg.norm(ends[1] - ends[0])),
+            breadth=lips.width * 0.6 / float(np.linalg.norm(right - left)),
             inside=Inside.of((_read(picture, torch.from_numpy(_at(places, face)).float()) + 1.0) / 2.0),
         )
 
@@ -119,7 +117,9 @@ class Mouth:
     def _box(self, lips: Lips, size: int) -> Box | None:
         """Rows and columns of the pixels that are drawn."""
         s = np.linspace(-_ENDS, _ENDS, 13)
-        ends = np.concatenate([lips.upper.at(s, s * 0.0 + _LAID[1]), lips.lower.at(s, s * 0.0 - _LAID[1])])
+        ends = np.concatenate(
+            [side.at(s, np.full_like(s, t)) for side, t in ((lips.upper, _LAID[1]), (lips.lower, -_LAID[1]))]
+        )
         (x0, y0), (x1, y1) = (
             np.clip(np.round(at * size), 0, size).astype(int).tolist() for at in (ends.min(axis=0), ends.max(axis=0))
         )
@@ -208,7 +208,7 @@ class _Laid:
 
 def _smooth(at: np.ndarray) -> np.ndarray:
     x, y = np.moveaxis(at, -1, 0)
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+    return np.concatenate([surface_terms(x, y), (y * y)[..., None]], axis=-1)
 
 
 def _fitted(at: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -223,7 +223,4 @@ def _at(terms: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 def _read(picture: Tensor, places: Tensor) -> Tensor:
     """``(3, S, S)`` at (x, y) ``(h, w, 2)`` in [0, 1] -> ``(3, h, w)``."""
-    read = F.grid_sample(
-        picture[None].float().cpu(), places[None] * 2.0 - 1.0, "bicubic", "border", align_corners=False
-    )
-    return read[0].clamp(-1.0, 1.0)
+    return read_at(picture[None].float().cpu(), places[None], "bicubic")[0].clamp(-1.0, 1.0)

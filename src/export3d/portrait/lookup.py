@@ -90,7 +90,7 @@ class SourceLookup(nn.Module):
         # Places stay float32: rounded, they would be read a part of a pixel beside.
         with torch.autocast(guide.device.type, enabled=False):
             place, _ = _unmultiplied(guide, opacity)
-            return _read(maps.features, _seen_at(camera, place, pose))
+            return read_at(maps.features, _seen_at(camera, place, pose))
 
     def layers(
         self,
@@ -118,7 +118,7 @@ class SourceLookup(nn.Module):
             mirrored = torch.cat([-place[:, :1], place[:, 1:]], dim=1)
             seen_at = [_seen_at(camera, at, pose) for at in (place, mirrored)]
             # Between pixels a linear mean blurs; a cubic one keeps edges (and may overshoot a little).
-            own, other = (_read(picture, at, "bicubic").clamp(-1.0, 1.0) for at in seen_at)
+            own, other = (read_at(picture, at, "bicubic").clamp(-1.0, 1.0) for at in seen_at)
             gates = gates * torch.cat([_inside(at, picture.shape[-1]) for at in seen_at], dim=1)
             gate, other_gate = gates[:, :1], gates[:, 1:]
             prior = torch.cat([torch.full_like(gate, 0.1), gate, 0.3 * other_gate * (1.0 - gate)], dim=1)
@@ -155,6 +155,6 @@ def _inside(seen_at: Tensor, size: int) -> Tensor:
     return (margin * size + 0.5).clamp(0.0, 1.0)[:, None]
 
 
-def _read(image: Tensor, seen_at: Tensor, mode: str = "bilinear") -> Tensor:
+def read_at(image: Tensor, seen_at: Tensor, mode: str = "bilinear") -> Tensor:
     """``image`` (B, C, H, W) at the positions ``(B, r, r, 2)`` -> (B, C, r, r)."""
     return F.grid_sample(image, seen_at * 2.0 - 1.0, mode=mode, padding_mode="border", align_corners=False)

@@ -23,10 +23,10 @@ COMPONENTS = 120
 HIDDEN = 128
 """Width of the correction's hidden layer."""
 
-_FARTHEST = (
-    4.0  # components count up to so many standard deviations: an unusual face must not reach beyond what was learned
-)
-_ASIDE = 0.25  # about the spread of how far aside faces are seen
+_FARTHEST = 4.0
+"""Components count up to so many standard deviations: an unusual face must not reach beyond what was learned."""
+_ASIDE = 0.25
+"""About the spread of how far aside faces are seen."""
 
 STEPS = 3
 """Gauss-Newton steps: the first guess is within some degrees, the third step within 0.02."""
