@@ -27,12 +27,13 @@ READ_AHEAD = 4
 
 
 def in_order(
-    items: Iterable[Item], works: Sequence[Callable[[Item], Result]], ahead: int = 1
+    items: Iterable[Item], works: Sequence[Callable[[Item], Result]], ahead: int = 2
 ) -> Iterator[tuple[Item, Result]]:
     """Each item with its result, in the order of the items.
 
     Args:
-        items: read in the calling thread, `ahead` items before the workers need them.
+        items: read in the calling thread, `ahead` items before the workers need them: with one, a worker that is done waits
+            whenever the caller is busy with a result (measured: one core of two idles 7 instead of 3 percent of a film).
         works: one function for each worker thread; they may hold state, no two threads use the same. With one function
             nothing runs beside the caller.
 
