@@ -1,8 +1,9 @@
-"""Whether bf16 autocast pays on this machine: measured at start-up, since some processors emulate it very slowly."""
+"""Whether bf16 autocast pays on this machine: measured once, since some processors emulate it very slowly."""
 
 from __future__ import annotations
 
 import time
+from functools import cache
 
 import torch
 
@@ -20,12 +21,16 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     return _matmul_seconds(torch.float32) > _WORTH * _matmul_seconds(torch.bfloat16)
 
 
+@cache
 def _matmul_seconds(dtype: torch.dtype) -> float:
-    a = torch.ones(_SIDE, _SIDE, dtype=dtype)
+    """By one thread's own time: with several, other work on the machine decided now and then."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    a, best = torch.ones(_SIDE, _SIDE, dtype=dtype), float("inf")
     torch.mm(a, a)
-    best = float("inf")
     for _ in range(_REPEATS):
-        start = time.perf_counter()
+        start = time.thread_time()
         torch.mm(a, a)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.thread_time() - start)
+    torch.set_num_threads(threads)
     return best

@@ -24,7 +24,7 @@ from export3d.errors import UsageError
 from export3d.face_state import FaceState
 from export3d.images import read_cutout, to_tensor, to_uint8
 from export3d.model import Render
-from export3d.portrait import FastConfig, Model, PortraitModel, WeightMaps, drivable, quick
+from export3d.portrait import Drivable, FastConfig, Model, PortraitModel, WeightMaps, drivable, quick
 from export3d.precision import uses_bf16
 from export3d.provenance import AllowedSources
 from export3d.rendering.fused import fused_status, rounded
@@ -89,12 +89,14 @@ class Animator:
         pays = self.fast is not None and isinstance(model, PortraitModel)
         self.half = pays and uses_bf16("auto", self.device)
         self.subject: Subject | None = None
-        self._drivable = drivable(quick(model) if self.half else model)
+        self.network = drivable(quick(model) if self.half else model)
         self._forget()
 
-    def twin(self) -> Animator:
-        """Another animator with the same model, tracker and portrait, for another thread; it keeps planes of its own."""
+    def twin(self, network: Drivable | None = None) -> Animator:
+        """Another animator with the same model, tracker and portrait, for another thread; it keeps planes of its own, and may
+        have another network that makes them."""
         other = copy(self)
+        other.network = network or self.network
         other._forget()
         return other
 
@@ -167,7 +169,7 @@ class Animator:
         source = self._crop(*seen, self.image_size)
         with torch.inference_mode():
             seen_by = Camera.of_array(camera).to(self.device)
-            code = self._drivable.encode(source, seen_by, state.to(self.device), photo=photo)
+            code = self.network.encode(source, seen_by, state.to(self.device), photo=photo)
         self._forget()
         self.subject = Subject(
             image=image,
@@ -270,12 +272,12 @@ class Animator:
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             if self._state is None or not state.same_as(self._state):
                 known = (driven for face, driven in self._ahead if face.same_as(state))
-                self._driven = next(known, None) or self._drivable.drive(subject.code, state.to(self.device))
+                self._driven = next(known, None) or self.network.drive(subject.code, state.to(self.device))
                 self._state, self._render = state.map(torch.clone), None
             if self._render is None or shut != self._shut or not np.array_equal(vector, self._vector):  # type: ignore[arg-type]
                 driven = self._driven if lids is None else lids.drawn(self._driven, shut)
                 seen_by = Camera.of_array(vector).to(self.device)
-                self._render = self._drivable.render(driven, seen_by, fast=self.fast)
+                self._render = self.network.render(driven, seen_by, fast=self.fast)
                 if mouth is not None:
                     mouth.drawn(self._render, seen_by)
                 self._vector, self._shut = vector.copy(), shut
@@ -284,7 +286,7 @@ class Animator:
     def drive_ahead(self, states: Sequence[FaceState]) -> None:
         """Make the planes of several faces (B = 1 each) in one pass, where that is sooner; pictures of them find these."""
         self._ahead = []
-        if self.fast is not None and len(states) > 1 and isinstance(model := self._drivable, PortraitModel):
+        if self.fast is not None and len(states) > 1 and isinstance(model := self.network, PortraitModel):
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
                 driven = model.drive_several(self.current().code, states)
             self._ahead = [(face.map(torch.clone), planes) for face, planes in zip(states, driven, strict=True)]

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from export3d.animation.animator import Animator
 from export3d.animation.backdrop import Backdrop
 from export3d.animation.compose import depth_picture, depth_range, resize
 from export3d.animation.driven import driven_frames
 from export3d.animation.drivers import Driver, DrivingFrame
+from export3d.animation.long_film import for_film
 from export3d.animation.parallel import READ_AHEAD, made_beside, read_ahead, threads_of
 from export3d.animation.paths import OrbitOptions, orbit_cameras
 from export3d.animation.scene import Scene
@@ -125,7 +127,7 @@ def animate_video(
         UsageError: Side by side with a driver that has no picture.
         OutputError: The file cannot be written; nothing is left behind.
     """
-    subject = animator.current()
+    subject, workers = animator.current(), video.workers or torch.get_num_threads()
     check_target(path, transparent=video.backdrop is not None and video.backdrop.picture is None)
     started = time.perf_counter()
     lost = LostFaces(on_lost, name=driver.name)
@@ -135,11 +137,12 @@ def animate_video(
     with Output(path, driver.fps, video, finish, **clock) as output, read_ahead(frames, READ_AHEAD) as frames:
         with threads_of(1):  # while the driver is being tracked
             scene = Scene.of(animator, subject, size=video.size, backdrop=video.backdrop, beside=video.side_by_side)
+            maker = animator if is_still(path) else for_film(animator, driver.num_frames_hint, workers)
         picture = partial(scene.picture, name=driver.name)
         if is_still(path):
             output.write(next(picture(frame, animator) for frame in frames if frame.found))
         else:
-            for frame, image in made_beside(animator, frames, picture, video.workers, ahead=_drive_ahead):
+            for frame, image in made_beside(maker, frames, picture, workers, ahead=_drive_ahead):
                 output.write(image, frame.pts, frame.duration)
                 if progress is not None:
                     progress(output.num_frames)

@@ -23,6 +23,7 @@ PACKAGES = {
     "torchmetrics": "eval",
     "c2pa-python": "provenance",
     "ray": "cluster",
+    "openvino": "fast",
 }
 """Package -> the extra that brings it (None: always installed)."""
 
@@ -73,6 +74,7 @@ def collect(options: InfoOptions) -> dict:
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "packages": {name: _version(name) for name in PACKAGES},
         "renderer": _renderer(),
+        "planes": _planes(),
         "model": _describe_model(options.model),
         "files": {name: _file_state(name) for name in ENVIRONMENT},
         "presets": {name: _preset_parameters(name) for name in chosen},
@@ -94,7 +96,8 @@ def as_text(facts: dict) -> str:
         extra = PACKAGES[name]
         missing = f'not installed; get it with: pip install "export3d[{extra}]"'
         lines.append(f"  {name:<14} {version or missing}")
-    lines += ["", f"Renderer of films on a CPU: {facts['renderer']}", "", "Model"]
+    lines += ["", f"Renderer of films on a CPU: {facts['renderer']}"]
+    lines += [f"Planes of films on a CPU: {facts['planes']}", "", "Model"]
     lines += [f"  {name:<14} {value}" for name, value in facts["model"].items()]
     lines += ["", "Optional files (environment variables)"]
     for name, state in facts["files"].items():
@@ -118,6 +121,13 @@ def _renderer() -> str:
 
     runs, reason = fused_status()
     return f"compiled ({reason})" if runs else f"PyTorch (the compiled one: {reason})"
+
+
+def _planes() -> str:
+    from export3d.portrait.openvino import PAYS_FROM, openvino_status
+
+    runs, reason = openvino_status()
+    return f"OpenVINO {reason} from {PAYS_FROM} frames on" if runs else f"PyTorch (OpenVINO: {reason})"
 
 
 def _version(package: str) -> str | None:

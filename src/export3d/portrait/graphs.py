@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib.util
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from export3d.camera import Camera
 from export3d.errors import MissingExtraError, UsageError
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.files import replacing
+from export3d.portrait.generator import PortraitGenerator
 from export3d.portrait.model import PortraitModel
 from export3d.portrait.state import DrivenPlanes, PhotoMaps, PortraitCode, PortraitMaps
 
@@ -59,18 +60,30 @@ def export_graphs(model: PortraitModel, folder: Path, size: int) -> dict[str, Gr
         raise UsageError(f"--size must be even and at least {model.config.image_size}, the model's own; got {size}.")
     graphs = graphs_of(model, size)
     for name, graph in graphs.items():
-        with replacing(folder / f"{name}.onnx") as path, torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                graph.module,
-                tuple(graph.inputs.values()),
-                str(path),
-                input_names=list(graph.inputs),
-                output_names=list(graph.outputs),
-                opset_version=OPSET,
-                dynamo=False,
-            )
+        with replacing(folder / f"{name}.onnx") as path:
+            write_graph(graph, str(path))
     return graphs
+
+
+def write_graph(graph: Graph, to: str | BinaryIO) -> None:
+    """Write one graph as ONNX."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph.module,
+            tuple(graph.inputs.values()),
+            to,  # type: ignore[arg-type]
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def planes_graph(generator: PortraitGenerator, *shapes: Sequence[int]) -> Graph:
+    """`PortraitGenerator.drive` alone, of tokens, detail and conditions of these shapes."""
+    inputs = {name: torch.zeros(x) for name, x in zip(("tokens", "detail", "condition"), shapes, strict=True)}
+    return Graph(_Step(generator, PortraitGenerator.drive), inputs, ("planes",))
 
 
 def graphs_of(model: PortraitModel, size: int) -> dict[str, Graph]:
@@ -101,7 +114,7 @@ def graphs_of(model: PortraitModel, size: int) -> dict[str, Graph]:
 class _Step(nn.Module):
     """A function of the model and of tensors. With gradients on, no part of the model looks at what a tensor holds."""
 
-    def __init__(self, model: PortraitModel, step: Callable[..., Any]) -> None:
+    def __init__(self, model: nn.Module, step: Callable[..., Any]) -> None:
         super().__init__()
         self.model, self.step = model, step
 

@@ -31,6 +31,11 @@ def quick(model: Model) -> Model:
     """The same model with a `QuickGenerator` of its parameters as they are now; the paper's model as it is."""
     if not isinstance(model, PortraitModel):
         return model
+    return with_generator(model, QuickGenerator(model.generator))
+
+
+def with_generator(model: PortraitModel, generator: nn.Module) -> PortraitModel:
+    """The same model with another generator."""
     other = copy(model)
-    other._modules = {**model._modules, "generator": QuickGenerator(model.generator)}
+    other._modules = {**model._modules, "generator": generator}
     return other
