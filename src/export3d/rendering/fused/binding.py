@@ -7,6 +7,9 @@ import os
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
+
+import torch
 
 VARIABLE = "EXPORT3D_FUSED"
 """Environment variable: `0` never takes the fused renderer; `plain`, `avx2` or `avx512` takes this version of it."""
@@ -116,6 +119,14 @@ class Converted(ctypes.Structure):
     ]
 
 
+_CALLS: dict[str, tuple[Any, ...]] = {
+    **dict(floats=(Scene,), head_floats=(Head,), paste_floats=(Pasted,), interleave=(Picture,), round=(Picture,)),
+    **dict(add_pattern=(Patterned,), convert=(Converted,), layer=(Layered,)),
+    **dict(render=(Scene, _P), paste=(Pasted, _P), head=(Head, ctypes.c_int, _P)),
+}
+"""Function -> what it is given: its structure, and after the version and the number of threads perhaps more."""
+
+
 def fused_status() -> tuple[bool, str]:
     """Whether the fused renderer runs here, and which version of it, or why not."""
     wanted = os.environ.get(VARIABLE, "")
@@ -140,6 +151,12 @@ def library() -> ctypes.CDLL:
     return found
 
 
+def run(what: str, call: ctypes.Structure, *more: int, threads: int | None = None) -> int:
+    """Call one of the library's functions, by as many threads as PyTorch uses when None."""
+    function, version = getattr(library(), f"export3d_fused_{what}"), os.environ.get(VARIABLE, "").encode()
+    return function(ctypes.byref(call), version, torch.get_num_threads() if threads is None else threads, *more)
+
+
 @lru_cache(maxsize=1)
 def _load() -> tuple[ctypes.CDLL | None, str]:
     """The library and "", or None and why there is none."""
@@ -157,19 +174,9 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return None, f"{paths[0].name} was built from other sources; install export3d again"
     found.export3d_fused_kernel.restype = ctypes.c_char_p
     found.export3d_fused_kernel.argtypes = [ctypes.c_char_p]
-    found.export3d_fused_floats.restype = ctypes.c_size_t
-    found.export3d_fused_floats.argtypes = [ctypes.POINTER(Scene), ctypes.c_char_p, ctypes.c_int]
-    found.export3d_fused_render.argtypes = [ctypes.POINTER(Scene), ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p]
-    for what, structure in (("head", Head), ("paste", Pasted)):
-        floats = getattr(found, f"export3d_fused_{what}_floats")
-        floats.restype = ctypes.c_size_t
-        floats.argtypes = [ctypes.POINTER(structure), ctypes.c_char_p, ctypes.c_int]
-    for what in ("interleave", "round"):
-        getattr(found, f"export3d_fused_{what}").argtypes = [ctypes.POINTER(Picture), ctypes.c_char_p, ctypes.c_int]
-    steps = [ctypes.POINTER(Head), ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
-    found.export3d_fused_head.argtypes = steps
-    found.export3d_fused_add_pattern.argtypes = [ctypes.POINTER(Patterned), ctypes.c_char_p, ctypes.c_int]
-    found.export3d_fused_convert.argtypes = [ctypes.POINTER(Converted), ctypes.c_char_p, ctypes.c_int]
-    found.export3d_fused_layer.argtypes = [ctypes.POINTER(Layered), ctypes.c_char_p, ctypes.c_int]
-    found.export3d_fused_paste.argtypes = [ctypes.POINTER(Pasted), ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p]
+    for what, (structure, *more) in _CALLS.items():
+        function = getattr(found, f"export3d_fused_{what}")
+        function.argtypes = [ctypes.POINTER(structure), ctypes.c_char_p, ctypes.c_int, *more]
+        if what.endswith("floats"):
+            function.restype = ctypes.c_size_t
     return found, ""

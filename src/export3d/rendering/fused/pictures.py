@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -49,7 +47,7 @@ def interleaved(picture: Tensor) -> Tensor:
     picture = picture.detach().float().contiguous()
     out = torch.empty(height + 2 * _MARGIN, width + 2 * _MARGIN, 4)
     call = binding.Picture(channels, height, width, picture.data_ptr(), out.data_ptr())
-    binding.library().export3d_fused_interleave(ctypes.byref(call), _kernel(), torch.get_num_threads())
+    binding.run("interleave", call)
     return out
 
 
@@ -59,7 +57,7 @@ def rounded(picture: Tensor) -> np.ndarray:
     picture = picture.detach().float().contiguous()
     out = np.empty((*picture.shape[1:], 3), dtype=np.uint8)
     call = binding.Picture(*picture.shape, picture.data_ptr(), out.ctypes.data)
-    binding.library().export3d_fused_round(ctypes.byref(call), _kernel(), torch.get_num_threads())
+    binding.run("round", call)
     return out
 
 
@@ -84,9 +82,8 @@ def read_head(head: FusedHead, height: int, width: int) -> tuple[Tensor, Tensor]
         **dict(picture=head.photo.data_ptr(), portrait=pinhole_of(head.camera), pose=joint_of(head.pose)),
         **dict(layers=layers.data_ptr(), clues=clues.data_ptr()),
     )
-    threads, library = torch.get_num_threads(), binding.library()
-    work = torch.empty(library.export3d_fused_head_floats(ctypes.byref(call), _kernel(), threads))
-    library.export3d_fused_head(ctypes.byref(call), _kernel(), threads, 0, work.data_ptr())
+    work = torch.empty(binding.run("head_floats", call))
+    binding.run("head", call, 0, work.data_ptr())
     return layers[..., :width].transpose(0, 1), clues[..., :width].transpose(0, 1)
 
 
@@ -118,15 +115,14 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
         **dict(layers=layers.data_ptr(), seen=None if seen is None else seen.data_ptr()),
         **dict(plane=strides[0], stride=strides[1], image=image.data_ptr(), opacity=opacity.data_ptr()),
     )
-    threads, library = torch.get_num_threads(), binding.library()
-    work = torch.empty(library.export3d_fused_head_floats(ctypes.byref(call), _kernel(), threads))
-    library.export3d_fused_head(ctypes.byref(call), _kernel(), threads, 0, work.data_ptr())
+    work = torch.empty(binding.run("head_floats", call))
+    binding.run("head", call, 0, work.data_ptr())
     if head.corrections is not None and seen is not None:
         said = head.corrections[1](seen.permute(0, 3, 1, 2))
         check_shape("corrections", said, 1, _SAID, height // 2, width // 2)
         said = said.detach().float().contiguous()
         call.said = said.data_ptr()
-    library.export3d_fused_head(ctypes.byref(call), _kernel(), threads, 1, work.data_ptr())
+    binding.run("head", call, 1, work.data_ptr())
 
 
 def head_layer(
@@ -167,7 +163,7 @@ def head_layer(
         check_shape("crown", crown[0], None, width + 2, 4)
         call.rows, call.crown, call.spans = crown[0].shape[0] - 2, crown[0].data_ptr(), crown[1].ctypes.data
         call.across[:], call.down[:] = crown[2].tolist()
-    binding.library().export3d_fused_layer(ctypes.byref(call), _kernel(), torch.get_num_threads())
+    binding.run("layer", call)
     return colours, clear
 
 
@@ -198,9 +194,8 @@ def paste_head(made: np.ndarray, head: Tensor, places: np.ndarray, share: Tensor
         stride=made.strides[0],
     )
     call.across[:], call.down[:] = places.tolist()
-    threads, library = torch.get_num_threads(), binding.library()
-    work = torch.empty(library.export3d_fused_paste_floats(ctypes.byref(call), _kernel(), threads))
-    library.export3d_fused_paste(ctypes.byref(call), _kernel(), threads, work.data_ptr())
+    work = torch.empty(binding.run("paste_floats", call))
+    binding.run("paste", call, work.data_ptr())
 
 
 def _met(opacity: Tensor) -> np.ndarray:
@@ -228,7 +223,7 @@ def rgb_to_yuv(image: np.ndarray, planes: Sequence[np.ndarray]) -> None:
     call = binding.Converted(
         height, width, image.ctypes.data, *(p.ctypes.data for p in planes), *(p.strides[0] for p in planes)
     )
-    binding.library().export3d_fused_convert(ctypes.byref(call), _kernel(), torch.get_num_threads())
+    binding.run("convert", call)
 
 
 def add_pattern(image: np.ndarray, pattern: np.ndarray, gain: np.ndarray) -> np.ndarray:
@@ -247,9 +242,5 @@ def add_pattern(image: np.ndarray, pattern: np.ndarray, gain: np.ndarray) -> np.
         raise ValueError(f"add_pattern: expected {wanted}; got {[(x.shape, x.dtype) for x in kept]}")
     out = np.empty_like(kept[2])
     call = binding.Patterned(height, width, *(x.ctypes.data for x in (*kept, out)))
-    binding.library().export3d_fused_add_pattern(ctypes.byref(call), _kernel(), torch.get_num_threads())
+    binding.run("add_pattern", call)
     return out
-
-
-def _kernel() -> bytes:
-    return os.environ.get(binding.VARIABLE, "").encode()

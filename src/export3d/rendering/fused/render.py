@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import threading
 from dataclasses import dataclass
 
@@ -108,15 +106,12 @@ def render_fused(
     """
     check_shape("origins", origins, 1, None, 3)
     check_shape("directions", directions, 1, origins.shape[1], 3)
-    library = binding.library()
     call = _Call(scene, origins, directions, config, fast)
-    name = os.environ.get(binding.VARIABLE, "").encode()
-    count = torch.get_num_threads() if threads is None else threads
-    floats = library.export3d_fused_floats(ctypes.byref(call.scene), name, count)
+    floats = binding.run("floats", call.scene, threads=threads)
     work = getattr(_kept, "work", None)  # kept: fresh memory costs a page fault for every 4 KiB
     if work is None or work.numel() < floats:
         work = _kept.work = torch.empty(floats)
-    library.export3d_fused_render(ctypes.byref(call.scene), name, count, work.data_ptr())
+    binding.run("render", call.scene, work.data_ptr(), threads=threads)
     return call.result
 
 
