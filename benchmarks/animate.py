@@ -39,6 +39,7 @@ from export3d.cli.demo import sample_portraits, samples_folder
 from export3d.images import read_image
 from export3d.portrait import PortraitModel, load_model
 from export3d.portrait.loading import checkpoint_path
+from export3d.portrait.openvino import PAYS_FROM, openvino_status
 from export3d.provenance import Finish, ProvenanceOptions
 from export3d.rendering.fused import fused_status
 from export3d.tracking import Tracker
@@ -91,7 +92,8 @@ def main() -> None:
     print(f"frames per second\n{table(films)}\n\ncore-milliseconds\n{table(stages)}\n\nseconds to {starts}")
     if options.save:
         weights = read_checkpoint(checkpoint_path(options.model), kind="export3d").sha256
-        result = {"weights_sha256": weights, "compiled": fused_status()[1], "films": films}
+        result = {"weights_sha256": weights, "compiled": fused_status()[1], "openvino": openvino_status()[1]}
+        result |= {"openvino_from_frames": PAYS_FROM, "films": films}
         print(f"saved {save('animate', result | {'core_ms': stages, 'start_s': starts})}")
 
 
