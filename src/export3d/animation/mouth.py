@@ -105,9 +105,10 @@ class Mouth:
         if lips is None or lips.band == 0.0 or render.image is None:
             return
         size, opening, skull = render.image.shape[-1], lips.opening - self.rest, self._skull(camera)
-        narrow = np.interp(lips.width / float(np.linalg.norm(skull[1])) / self.breadth, _NARROW, (0.0, 1.0))
-        least, most = np.array(_PUCKERED) + narrow * (np.array(_BAND) - _PUCKERED)
-        share, box = float(np.interp(lips.band, (least, most), (0.0, 1.0))), self._box(lips, size)
+        narrowed = lips.width / float(np.linalg.norm(skull[1])) / self.breadth
+        wide = np.interp(narrowed, _NARROW, (0.0, 1.0))
+        least, most = np.array(_PUCKERED) + wide * (np.array(_BAND) - _PUCKERED)
+        share, box = float(np.interp(lips.band * narrowed, (least, most), (0.0, 1.0))), self._box(lips, size)
         if box is None or share == 0.0 or opening.max() * lips.width * size < 1.0:
             return
         laid = _Laid.of(lips, opening * share, self.places, box, size)

@@ -53,3 +53,10 @@ def rays_through(camera: Camera, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         directions = world / world.norm(dim=-1, keepdim=True)
         origins = camera.cam_to_world[:, None, :3, 3].float().expand_as(directions)
     return origins, directions
+
+
+def met_at(camera: Camera, depth: Tensor) -> Tensor:
+    """Where the rays of whole pictures are at a depth ``(B, 1, r, r)`` along them: world points ``(B, 3, r, r)``."""
+    origins, directions = cast_rays(camera, depth.shape[-1])
+    points = origins + directions * depth.flatten(2).transpose(1, 2).to(directions)
+    return points.transpose(1, 2).reshape(-1, 3, *depth.shape[-2:])
