@@ -40,7 +40,7 @@ def still(points: torch.Tensor) -> torch.Tensor:
 def picture(movement: Movement = still) -> Render:
     """A flat face whose skin, met at points ``(3, r, r)``, has come there by `movement`."""
     depth = plane()
-    places = met_at(CAMERA, depth)[0]
+    places = met_at(cast_rays(CAMERA, RAYS), depth)[0]
     guide = torch.cat([places - movement(places), torch.ones(2, RAYS, RAYS)])[None]
     solid = torch.ones_like(depth)
     return Render(solid, solid, depth, solid, solid, None, guide)
@@ -73,12 +73,17 @@ def guide_of(bend: Bend, told: FaceState, movement: Movement = still, opacity: f
     driven = DrivenPlanes(planes=torch.zeros(1), turn=None, code=None)  # type: ignore[arg-type]
     carried = bend.told(driven, told).bend
     assert render.guide is not None and carried is not None
-    return carried(render.guide * opacity, render.opacity * opacity, met_at(CAMERA, render.depth)) / opacity
+    return (
+        carried(render.guide * opacity, render.opacity * opacity, met_at(cast_rays(CAMERA, RAYS), render.depth))
+        / opacity
+    )
 
 
 def corners_of(guide: torch.Tensor) -> np.ndarray:
     """``(2, 2)`` where the corners of the mouth are found, in its widths from its middle."""
-    met, places = (x.flatten(1).T[:, :2].double().numpy() for x in (met_at(CAMERA, plane())[0], guide[0, :3]))
+    met, places = (
+        x.flatten(1).T[:, :2].double().numpy() for x in (met_at(cast_rays(CAMERA, RAYS), plane())[0], guide[0, :3])
+    )
     found = []
     for corner in np.array([[-WIDTH / 2, LINE], [WIDTH / 2, LINE]]):
         away = places - corner

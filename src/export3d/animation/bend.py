@@ -19,7 +19,7 @@ from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.landmarks import MOUTH_CORNERS
 from export3d.model import Render
 from export3d.portrait.state import DrivenPlanes
-from export3d.rendering.rays import met_at
+from export3d.rendering.rays import cast_rays, met_at
 
 _OUTWARDS = {"mouthSmile": 0.139, "mouthStretch": 0.13, "mouthFrown": 0.037, "mouthDimple": 0.017}
 _INWARDS = {"mouthPucker": 0.091, "mouthFunnel": 0.067, "jawOpen": 0.056}
@@ -81,7 +81,7 @@ class Bend:
             rest=np.zeros(2),
             shown=np.ones(2),
         )
-        met = met_at(camera, own.depth)[0].double().cpu().numpy()
+        met = met_at(cast_rays(camera, own.depth.shape[-1]), own.depth)[0].double().cpu().numpy()
         rest, shown = bend._moved(rays.points[rays.met], np.moveaxis(met, 0, -1)[rays.met])
         return replace(bend, rest=rest, shown=shown) if shown.min() > 1.0 else None
 
@@ -90,7 +90,7 @@ class Bend:
         if state.weights is None:
             return driven
         change = np.nan_to_num(state.weights[0].double().cpu().numpy() - self.weights)
-        asked = np.einsum("w,wkc->kc", change, _CARRIED)
+        asked = np.tensordot(change, _CARRIED, 1)
         return replace(driven, bend=lambda guide, opacity, met: self._bent(guide, opacity, met, asked))
 
     def _bent(self, guide: Tensor, opacity: Tensor, met: Tensor, asked: np.ndarray) -> Tensor:

@@ -222,7 +222,7 @@ class PortraitModel(nn.Module):
         features, depth, opacity = as_images(met, rays if window is None else window[2])
         features, guide = features.tensor_split([-GUIDE_CHANNELS], dim=1)
         if driven.bend is not None:
-            guide = driven.bend(guide, opacity, met_at(camera, depth))
+            guide = driven.bend(guide, opacity, met_at((origins, directions), depth))
         return (features * 2.0 - 1.0, depth, opacity), guide  # an empty ray is black (EG3D)
 
     def look(

@@ -55,8 +55,7 @@ def rays_through(camera: Camera, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return origins, directions
 
 
-def met_at(camera: Camera, depth: Tensor) -> Tensor:
-    """Where the rays of whole pictures are at a depth ``(B, 1, r, r)`` along them: world points ``(B, 3, r, r)``."""
-    origins, directions = cast_rays(camera, depth.shape[-1])
-    points = origins + directions * depth.flatten(2).transpose(1, 2).to(directions)
+def met_at(rays: tuple[Tensor, Tensor], depth: Tensor) -> Tensor:
+    """Where rays ``(B, r^2, 3)``, origins and directions, are at a depth ``(B, 1, r, r)``: world points ``(B, 3, r, r)``."""
+    points = rays[0] + rays[1] * depth.flatten(2).transpose(1, 2).to(rays[1])
     return points.transpose(1, 2).reshape(-1, 3, *depth.shape[-2:])
