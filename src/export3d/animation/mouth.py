@@ -33,7 +33,7 @@ _CORNER, _FADE, _ALIKE = 0.52, 0.06, 0.2
 """Where lips meet along the mouth, and over how much of it what is between them fades there. Both tell of a place between them
 where a mouth is; what they tell differs by so much at most."""
 
-_BAND, _PUCKERED, _NARROW = (0.0, 0.05), (0.05, 0.12), (0.9, 0.97)
+_BAND, _PUCKERED, _NARROW = (0.0, 0.05), (0.08, 0.16), (0.8, 0.97)
 """Where the band in which rays stand still is not wider than the first, in widths, the mouth is shut; from the second on it is
 as open as it is found. Puckered lips, which are as much narrower as the last say, need more: some stand still in them, too."""
 
