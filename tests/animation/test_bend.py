@@ -114,6 +114,13 @@ def test_half_a_smile_carries_its_own_corner_out_and_up(bend: Bend) -> None:
     assert left == pytest.approx([0.5 + ASIDE * 0.139 / 2, 0.8 * 0.207 / 2], abs=0.015)
 
 
+def test_of_a_smile_that_ends_less_than_half_is_taken_back() -> None:
+    smiling = Bend.of(picture(), CAMERA, state(mouthSmileLeft=0.5), landmarks())
+    assert smiling is not None
+    left = corners_of(guide_of(smiling, state()))[1]
+    assert left == pytest.approx([0.5 - 0.4 * ASIDE * 0.139 / 2, 0.0], abs=0.005)
+
+
 def test_what_the_model_has_moved_is_not_moved_again(bend: Bend) -> None:
     def all_in(points: torch.Tensor) -> torch.Tensor:
         return torch.stack([-ASIDE * 0.091 * WIDTH * points[0].sign(), points[1] * 0.0, points[2] * 0.0])

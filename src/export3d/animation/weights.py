@@ -29,7 +29,7 @@ GAIN = 0.3
 """How far a weight goes per change of its score, on top of beta's reading. Chosen on 24 rendered validation people and on
 photographs."""
 
-MOUTH_GAINS = {"jawOpen": 1.4, "mouthPucker": 4.0} | {
+MOUTH_GAINS = {"jawOpen": 1.4, "mouthPucker": 5.0} | {
     f"{name}{side}": gain
     for name, gain in (("mouthSmile", 1.7), ("mouthDimple", 1.5), ("mouthStretch", 1.5))
     for side in ("Left", "Right")
