@@ -34,8 +34,8 @@ _ASIDE, _LIFT = 1.3, 0.8
 Chosen on 4 portraits and 12 clips; upwards the model's own way cannot be told from the jaw's."""
 
 _BACK = np.array([0.4, 0.0])
-"""So much counts, aside and up, of a weight that falls below the portrait's own: how far a face smiles in its photograph is read
-too high, and mouths that lose all of it looked puckered."""
+"""So much counts, aside and up, of a weight that falls below the portrait's own: how far a face smiles in its photograph is
+read too high, and mouths that lose all of it looked puckered."""
 
 _MOST = np.array([0.12, 0.17])
 """No corner is carried farther aside and up than so many widths: lips that are drawn in more look crumpled."""
