@@ -88,7 +88,7 @@ def test_a_pucker_goes_on_where_other_weights_end() -> None:
     weights = moved(transfer, state(jawOpen=1.0, mouthPucker=0.4, mouthSmileLeft=1.0))
     ends = [1.0, MOUTH_GAINS["mouthPucker"] * 0.4, 1.0]
     assert weights[[JAW, ARKIT_NAMES.index("mouthPucker"), WINK]].tolist() == pytest.approx(ends)
-    assert moved(transfer, state(mouthPucker=1.0))[ARKIT_NAMES.index("mouthPucker")].item() == 3.0
+    assert moved(transfer, state(mouthPucker=1.0))[ARKIT_NAMES.index("mouthPucker")].item() == 2.0
 
 
 def test_a_frame_without_a_face_or_without_scores_does_not_move_the_mean_of_the_mouth() -> None:

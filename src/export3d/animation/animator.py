@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from export3d.animation.bend import Bend
 from export3d.animation.crown import Crown, at_home, before_crown
 from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_larger, turned_by
 from export3d.animation.head import HeadLayer
@@ -185,8 +186,9 @@ class Animator:
             warnings=warnings,
         )
         if self.subject.lids is not None and landmarks is not None:
-            mouth = Mouth.of(self.render(state, camera), code.maps.photo.picture[0], landmarks)
-            self.subject = replace(self.subject, mouth=mouth)
+            own = self.render(state, camera)
+            bend = Bend.of(own, seen_by, state, landmarks)
+            self.subject = replace(self.subject, bend=bend, mouth=Mouth.of(own, code.maps.photo.picture[0], landmarks))
         if person is not None:
             crown = Crown.of(person, crop, self.layer(state, camera), camera)
             self.subject = replace(self.subject, crown=crown)
@@ -276,6 +278,7 @@ class Animator:
                 self._state, self._render = state.map(torch.clone), None
             if self._render is None or shut != self._shut or not np.array_equal(vector, self._vector):  # type: ignore[arg-type]
                 driven = self._driven if lids is None else lids.drawn(self._driven, shut)
+                driven = driven if subject.bend is None else subject.bend.told(driven, state)
                 seen_by = Camera.of_array(vector).to(self.device)
                 self._render = self.network.render(driven, seen_by, fast=self.fast)
                 if mouth is not None:

@@ -33,7 +33,7 @@ _CORNER, _FADE, _ALIKE = 0.52, 0.06, 0.2
 """Where lips meet along the mouth, and over how much of it what is between them fades there. Both tell of a place between them
 where a mouth is; what they tell differs by so much at most."""
 
-_BAND, _PUCKERED, _NARROW = (0.0, 0.05), (0.05, 0.12), (0.9, 0.97)
+_BAND, _PUCKERED, _NARROW = (0.0, 0.05), (0.08, 0.16), (0.8, 0.97)
 """Where the band in which rays stand still is not wider than the first, in widths, the mouth is shut; from the second on it is
 as open as it is found. Puckered lips, which are as much narrower as the last say, need more: some stand still in them, too."""
 
@@ -105,9 +105,10 @@ class Mouth:
         if lips is None or lips.band == 0.0 or render.image is None:
             return
         size, opening, skull = render.image.shape[-1], lips.opening - self.rest, self._skull(camera)
-        narrow = np.interp(lips.width / float(np.linalg.norm(skull[1])) / self.breadth, _NARROW, (0.0, 1.0))
-        least, most = np.array(_PUCKERED) + narrow * (np.array(_BAND) - _PUCKERED)
-        share, box = float(np.interp(lips.band, (least, most), (0.0, 1.0))), self._box(lips, size)
+        narrowed = lips.width / float(np.linalg.norm(skull[1])) / self.breadth
+        wide = np.interp(narrowed, _NARROW, (0.0, 1.0))
+        least, most = np.array(_PUCKERED) + wide * (np.array(_BAND) - _PUCKERED)
+        share, box = float(np.interp(lips.band * narrowed, (least, most), (0.0, 1.0))), self._box(lips, size)
         if box is None or share == 0.0 or opening.max() * lips.width * size < 1.0:
             return
         laid = _Laid.of(lips, opening * share, self.places, box, size)

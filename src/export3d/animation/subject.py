@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from export3d.animation.bend import Bend
 from export3d.animation.crown import Crown
 from export3d.animation.framing import inside
 from export3d.animation.lids import Lids
@@ -33,6 +34,7 @@ class Subject:
         landmarks: ``(68, 2)`` in [0, 1] of the crop, where a tracker found them.
         code: what the network keeps of the portrait.
         lids: that are drawn in the photograph, where films have its own detail.
+        bend: of the corners of its mouth, likewise.
         mouth: that is drawn into pictures, likewise, where the photograph shows it shut.
         person: apart from the background, where a film shows the whole photograph or another background.
         crown: what of the person's head is not rendered.
@@ -48,6 +50,7 @@ class Subject:
     code: Any
     landmarks: np.ndarray | None = None
     lids: Lids | None = None
+    bend: Bend | None = None
     mouth: Mouth | None = None
     person: Person | None = None
     crown: Crown | None = None

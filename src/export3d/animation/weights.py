@@ -29,7 +29,7 @@ GAIN = 0.3
 """How far a weight goes per change of its score, on top of beta's reading. Chosen on 24 rendered validation people and on
 photographs."""
 
-MOUTH_GAINS = {"jawOpen": 1.4, "mouthPucker": 6.0} | {
+MOUTH_GAINS = {"jawOpen": 1.4, "mouthPucker": 5.0} | {
     f"{name}{side}": gain
     for name, gain in (("mouthSmile", 1.7), ("mouthDimple", 1.5), ("mouthStretch", 1.5))
     for side in ("Left", "Right")
@@ -38,9 +38,9 @@ MOUTH_GAIN = 1.2
 """How far jaw and lips go per change of their reading, `MOUTH_GAIN` where `MOUTH_GAINS` has none: a regression shrinks what it
 reads, and the model what it is told. Twice as much moved photographs a little farther and cost rendered mouths 0.6 dB."""
 
-FARTHEST = torch.tensor([3.0 if name == "mouthPucker" else 1.0 for name in ARKIT_NAMES])
-"""Where each weight ends. A pucker of 1, as rendered heads have it, narrows a mouth by a tenth; people's go three times as far,
-and the model goes on beyond 1."""
+FARTHEST = torch.tensor([2.0 if name == "mouthPucker" else 1.0 for name in ARKIT_NAMES])
+"""Where each weight ends. A pucker of 1, as rendered heads have it, narrows a mouth by a tenth; people's go twice as far, and
+the model goes on beyond 1."""
 
 GAZE_GAIN = 1.6
 """How far eyes turn from the portrait's own gaze towards the driver's: the model turns those of photographs half as far as it

@@ -35,7 +35,7 @@ from export3d.portrait.neck import Neck
 from export3d.portrait.reader import PortraitReader
 from export3d.portrait.state import DrivenPlanes, PhotoMaps, PortraitCode
 from export3d.rendering.fast import FastConfig
-from export3d.rendering.rays import Window, cast_rays
+from export3d.rendering.rays import Window, cast_rays, met_at
 from export3d.rendering.renderer import activate_density, render_rays
 
 
@@ -221,6 +221,8 @@ class PortraitModel(nn.Module):
                 met = march_portrait(self.parts, driven, (origins, directions), self.config.renderer, fast)
         features, depth, opacity = as_images(met, rays if window is None else window[2])
         features, guide = features.tensor_split([-GUIDE_CHANNELS], dim=1)
+        if driven.bend is not None:
+            guide = driven.bend(guide, opacity, met_at((origins, directions), depth))
         return (features * 2.0 - 1.0, depth, opacity), guide  # an empty ray is black (EG3D)
 
     def look(

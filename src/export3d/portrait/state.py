@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
@@ -113,8 +113,11 @@ class DrivenPlanes:
         planes: ``(B, 3, C + 3, P, P)`` residual planes (Eq. 4), then a displacement in x, y, z.
         turn: ``(B, 3)`` of the head in this state, see `FaceState`; None: as rigid as the portrait.
         code: the portrait.
+        bend: the guide of the whole picture's rays ``(1, 5, r, r)``, their opacity ``(1, 1, r, r)`` and where they met the skin
+            ``(1, 3, r, r)`` -> another guide; None: it stays.
     """
 
     planes: Tensor
     turn: Tensor | None
     code: PortraitCode
+    bend: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None

@@ -53,3 +53,9 @@ def rays_through(camera: Camera, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         directions = world / world.norm(dim=-1, keepdim=True)
         origins = camera.cam_to_world[:, None, :3, 3].float().expand_as(directions)
     return origins, directions
+
+
+def met_at(rays: tuple[Tensor, Tensor], depth: Tensor) -> Tensor:
+    """Where rays ``(B, r^2, 3)``, origins and directions, are at a depth ``(B, 1, r, r)``: world points ``(B, 3, r, r)``."""
+    points = rays[0] + rays[1] * depth.flatten(2).transpose(1, 2).to(rays[1])
+    return points.transpose(1, 2).reshape(-1, 3, *depth.shape[-2:])
