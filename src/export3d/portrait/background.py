@@ -89,8 +89,10 @@ def without_rim(filled: Tensor, foreground: Tensor, reach: int) -> Tensor:
 
 def _box_mean(x: Tensor, far: int) -> Tensor:
     """Mean over a square that reaches so many pixels to each side, borders repeated; along one axis after the other."""
-    x = F.avg_pool2d(F.pad(x, (far, far, 0, 0), mode="replicate"), (1, 2 * far + 1), 1)
-    return F.avg_pool2d(F.pad(x, (0, 0, far, far), mode="replicate"), (2 * far + 1, 1), 1)
+    for axis, pads in ((-1, (far + 1, far, 0, 0)), (-2, (0, 0, far + 1, far))):
+        sums = F.pad(x, pads, mode="replicate").cumsum(axis)  # by its size the square costs nothing
+        x = (sums.narrow(axis, 2 * far + 1, x.shape[axis]) - sums.narrow(axis, 0, x.shape[axis])) / (2 * far + 1)
+    return x
 
 
 def _pull_push(weighted: Tensor, weight: Tensor) -> Tensor:
