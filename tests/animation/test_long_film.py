@@ -144,8 +144,8 @@ def test_info_says_who_makes_the_planes_and_why(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for pays, found, wanted in (
-        (False, True, "PyTorch (OpenVINO: bf16 is not faster on this processor)"),
-        (True, False, "PyTorch (OpenVINO: not installed; get it with: pip install"),
+        (False, True, "PyTorch (OpenVINO from 100 frames on: bf16 is not faster on this processor)"),
+        (True, False, "PyTorch (OpenVINO from 100 frames on: not installed; get it with: pip install"),
     ):
         monkeypatch.setattr("export3d.portrait.openvino.uses_bf16", lambda precision, device, pays=pays: pays)
         monkeypatch.setattr("importlib.util.find_spec", lambda name, found=found: found or None)

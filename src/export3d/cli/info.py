@@ -73,8 +73,7 @@ def collect(options: InfoOptions) -> dict:
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "packages": {name: _version(name) for name in PACKAGES},
-        "renderer": _renderer(),
-        "planes": _planes(),
+        **_films(),
         "model": _describe_model(options.model),
         "files": {name: _file_state(name) for name in ENVIRONMENT},
         "presets": {name: _preset_parameters(name) for name in chosen},
@@ -116,18 +115,15 @@ def as_text(facts: dict) -> str:
     return "\n".join(lines)
 
 
-def _renderer() -> str:
+def _films() -> dict[str, str]:
+    from export3d.portrait.openvino import PAYS_FROM, openvino_status
     from export3d.rendering.fused import fused_status
 
-    runs, reason = fused_status()
-    return f"compiled ({reason})" if runs else f"PyTorch (the compiled one: {reason})"
-
-
-def _planes() -> str:
-    from export3d.portrait.openvino import PAYS_FROM, openvino_status
-
-    runs, reason = openvino_status()
-    return f"OpenVINO {reason} from {PAYS_FROM} frames on" if runs else f"PyTorch (OpenVINO: {reason})"
+    able = {
+        "renderer": ("compiled", fused_status()),
+        "planes": (f"OpenVINO from {PAYS_FROM} frames on", openvino_status()),
+    }
+    return {part: f"{by} ({why})" if runs else f"PyTorch ({by}: {why})" for part, (by, (runs, why)) in able.items()}
 
 
 def _version(package: str) -> str | None:
