@@ -23,7 +23,7 @@ from export3d.portrait.quick import QuickGenerator
 from export3d.precision import uses_bf16
 
 PAYS_FROM = 100
-"""Frames of a film from which on reading and compiling the graph costs less than it saves."""
+"""Frames of a film that save as much as reading and compiling the graph cost."""
 
 ALIKE_DB = 50.0
 """Pictures of both paths are at least so much alike, or PyTorch makes the planes."""

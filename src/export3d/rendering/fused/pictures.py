@@ -82,8 +82,9 @@ def read_head(head: FusedHead, height: int, width: int) -> tuple[Tensor, Tensor]
         **dict(picture=head.photo.data_ptr(), portrait=pinhole_of(head.camera), pose=joint_of(head.pose)),
         **dict(layers=layers.data_ptr(), clues=clues.data_ptr()),
     )
-    work = torch.empty(binding.run("head_floats", call))
-    binding.run("head", call, 0, work.data_ptr())
+    threads = torch.get_num_threads()  # the same for all: by them goes the room
+    work = torch.empty(binding.run("head_floats", call, threads=threads))
+    binding.run("head", call, 0, work.data_ptr(), threads=threads)
     return layers[..., :width].transpose(0, 1), clues[..., :width].transpose(0, 1)
 
 
@@ -115,14 +116,15 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
         **dict(layers=layers.data_ptr(), seen=None if seen is None else seen.data_ptr()),
         **dict(plane=strides[0], stride=strides[1], image=image.data_ptr(), opacity=opacity.data_ptr()),
     )
-    work = torch.empty(binding.run("head_floats", call))
-    binding.run("head", call, 0, work.data_ptr())
+    threads = torch.get_num_threads()  # the same for all: by them goes the room
+    work = torch.empty(binding.run("head_floats", call, threads=threads))
+    binding.run("head", call, 0, work.data_ptr(), threads=threads)
     if head.corrections is not None and seen is not None:
         said = head.corrections[1](seen.permute(0, 3, 1, 2))
         check_shape("corrections", said, 1, _SAID, height // 2, width // 2)
         said = said.detach().float().contiguous()
         call.said = said.data_ptr()
-    binding.run("head", call, 1, work.data_ptr())
+    binding.run("head", call, 1, work.data_ptr(), threads=threads)
 
 
 def head_layer(
@@ -194,8 +196,9 @@ def paste_head(made: np.ndarray, head: Tensor, places: np.ndarray, share: Tensor
         stride=made.strides[0],
     )
     call.across[:], call.down[:] = places.tolist()
-    work = torch.empty(binding.run("paste_floats", call))
-    binding.run("paste", call, work.data_ptr())
+    threads = torch.get_num_threads()  # the same for all: by them goes the room
+    work = torch.empty(binding.run("paste_floats", call, threads=threads))
+    binding.run("paste", call, work.data_ptr(), threads=threads)
 
 
 def _met(opacity: Tensor) -> np.ndarray:

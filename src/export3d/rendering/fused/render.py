@@ -107,6 +107,7 @@ def render_fused(
     check_shape("origins", origins, 1, None, 3)
     check_shape("directions", directions, 1, origins.shape[1], 3)
     call = _Call(scene, origins, directions, config, fast)
+    threads = threads or torch.get_num_threads()
     floats = binding.run("floats", call.scene, threads=threads)
     work = getattr(_kept, "work", None)  # kept: fresh memory costs a page fault for every 4 KiB
     if work is None or work.numel() < floats:
