@@ -318,15 +318,17 @@ def test_a_still_face_under_noise_stays_still(tracker, photo):
 def test_arrays_are_what_mediapipes_own_objects_say(tracker, photo, kind):
     graph, other = (tracker._graphs._make(kind) for _ in range(2))
     face = np.ascontiguousarray(photo[:300, 60:360])
-    image, nothing = (tracker._graphs._image(x) for x in (face, np.zeros_like(face)))
+    image = tracker._graphs._image(face)
     told = other.detect(image) if kind == "anew" else other.detect_for_video(image, 1000)
-    found = detected(graph, image, None if kind == "anew" else 1000)
+    found = detected(graph, face, None if kind == "anew" else 1000)
     assert found is not None and np.ptp(found.points, axis=0).min() > 0.05
     assert np.array_equal(found.points, np.array([(p.x, p.y, p.z) for p in told.face_landmarks[0]], np.float32))
     scores = {entry.category_name: entry.score for entry in told.face_blendshapes[0]}
     assert np.array_equal(found.scores, np.array([scores[name] for name in BLENDSHAPE_NAMES], np.float32))
     assert np.array_equal(found.matrix, told.facial_transformation_matrixes[0])
-    assert detected(graph, nothing, None if kind == "anew" else 2000) is None
+    assert detected(graph, np.zeros_like(face), None if kind == "anew" else 2000) is None
+    with pytest.raises(ValueError, match="running mode|timestamp"):
+        detected(graph, face, 1000)  # of no graph for pictures, and in the past of one for films
     for each in (graph, other):
         each.close()
 

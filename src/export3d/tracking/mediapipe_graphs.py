@@ -83,11 +83,10 @@ class Graphs:
     def read(self, view: View, frame: np.ndarray, score: float, *, follow: bool) -> Face | None:
         """The face in a view, in pixels of the frame."""
         picture = view.cut(frame)
-        image = self._image(picture)
         if follow:
             self._time_ms += _FRAME_MS
         kind = "following" if follow else "anew"
-        found = self._run(kind, lambda graph: detected(graph, image, self._time_ms if follow else None))
+        found = self._run(kind, lambda graph: detected(graph, picture, self._time_ms if follow else None))
         if found is None:
             return None
         found.points[:, :2] += _PIXEL_CENTRE / picture.shape[0]
@@ -106,7 +105,7 @@ class Graphs:
         """Let the following graph lose its face, so that the next picture is searched anew."""
         if "following" in self._made:
             self._time_ms += _FRAME_MS
-            self._run("following", lambda graph: detected(graph, self._image(_blank()), self._time_ms))
+            self._run("following", lambda graph: detected(graph, _blank(), self._time_ms))
 
     def close(self) -> None:
         """Free the graphs; they are made again when they are needed."""
