@@ -327,7 +327,7 @@ def test_arrays_are_what_mediapipes_own_objects_say(tracker, photo, kind):
     assert np.array_equal(found.scores, np.array([scores[name] for name in BLENDSHAPE_NAMES], np.float32))
     assert np.array_equal(found.matrix, told.facial_transformation_matrixes[0])
     assert detected(graph, np.zeros_like(face), None if kind == "anew" else 2000) is None
-    with pytest.raises(ValueError, match="running mode|timestamp"):
+    with pytest.raises(ValueError, match=r"running mode|timestamp"):
         detected(graph, face, 1000)  # of no graph for pictures, and in the past of one for films
     for each in (graph, other):
         each.close()

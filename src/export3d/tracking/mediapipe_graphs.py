@@ -57,9 +57,9 @@ _FRAME_MS = 160
 class Graphs:
     """MediaPipe's three graphs, each made when it is first needed: detector, mesh anew, mesh from frame to frame."""
 
-    def __init__(self, mediapipe: Any, path: Path) -> None:
+    def __init__(self, mediapipe: Any, path: Path, matrix: bool) -> None:
         self.mediapipe = mediapipe
-        self._path = path
+        self._path, self._matrix = path, matrix
         self._made: dict[str, Any] = {}
         self._warned: set[str] = set()  # graphs that have found a face
         self._time_ms = 0
@@ -152,7 +152,7 @@ class Graphs:
                 running_mode=mode,
                 num_faces=1,  # more than one, and MediaPipe does not calm the points
                 output_face_blendshapes=True,
-                output_facial_transformation_matrixes=True,
+                output_facial_transformation_matrixes=self._matrix,
             )
             return vision.FaceLandmarker.create_from_options(options)
         except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:

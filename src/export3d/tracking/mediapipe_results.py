@@ -22,12 +22,12 @@ class Found(NamedTuple):
     """``(478, 3)`` float32 in [0, 1] of the picture, depth in the scale of x."""
     scores: np.ndarray
     """``(52,)`` float32 in the order of `BLENDSHAPE_NAMES`."""
-    matrix: np.ndarray
-    """``(4, 4)`` float32, the head's pose in MediaPipe's space."""
+    matrix: np.ndarray | None
+    """``(4, 4)`` float32, the head's pose in MediaPipe's space, where the graph gives it."""
 
 
 def detected(graph: Any, picture: np.ndarray, time_ms: int | None = None) -> Found | None:
-    """As `graph.detect_for_video(picture, time_ms)` of a `FaceLandmarker` with scores and matrix, or `graph.detect(picture)`,
+    """As `graph.detect_for_video(picture, time_ms)` of a `FaceLandmarker` with scores, or `graph.detect(picture)`,
     of a contiguous uint8 ``(H, W, 3)``; None where no face is found. One thread at a time may call it.
 
     The C functions behind both are the same in all versions from 1.2.0 to 1.2.3. They are called here, not by way of the
@@ -72,7 +72,7 @@ def _read(answer: Any) -> Found | None:
     return Found(
         np.stack([corners[axis] for axis in "xyz"], axis=1),
         scores["score"][np.argsort(scores["index"])],
-        answer.facial_transformation_matrixes[0].to_numpy(),
+        answer.facial_transformation_matrixes[0].to_numpy() if answer.facial_transformation_matrixes_count else None,
     )
 
 

@@ -39,15 +39,16 @@ class MediaPipeTracker:
         landmarker: path of a `face_landmarker.task`; default: the environment variable `EXPORT3D_FACE_LANDMARKER`, else
             what `export3d models get face-landmarker` has fetched.
         max_faces: most faces looked for in a frame.
+        matrix: whether faces get their `Face.matrix`, which costs some hundredths of the time.
 
     Raises:
         MissingExtraError: mediapipe is not installed.
         DownloadError: The landmarker's file has not been fetched; UsageError: a file that is named does not exist.
     """
 
-    def __init__(self, landmarker: str | Path | None = None, max_faces: int = 4) -> None:
+    def __init__(self, landmarker: str | Path | None = None, max_faces: int = 4, *, matrix: bool = True) -> None:
         self._path = require(FACE_LANDMARKER, landmarker)
-        self._graphs = Graphs(import_mediapipe(), self._path)
+        self._graphs = Graphs(import_mediapipe(), self._path, matrix)
         self._max_faces = max_faces
         digest = hashlib.sha256(self._path.read_bytes()).hexdigest()
         self.info = ExtractorInfo(NAME, str(self._graphs.mediapipe.__version__), digest, "")
