@@ -6,7 +6,8 @@ FOLDER holds `portraits/*.jpg` (one face each) and `clips/*.mp4`. Each clip is t
 `export3d animate --framing face` does; every second frame is rendered. Driver and result are read by the Face Landmarker, each
 frame anew. Correlation over the frames of a pair, and slope (movement of the result per movement of the driver), medians over
 the pairs whose driver moves: `measures` by `LEAST_SPREAD`, `clear` those whose spread is also at least three times the noise of
-the reading (the second differences of the driver's own), so that what is compared is movement and not noise.
+the reading (the second differences of the driver's own), so that what is compared is movement and not noise. `perfect` are
+those of the driver itself in place of the result: its film cut to one square of `DETAIL` pixels and read again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from export3d.camera import Camera
 from export3d.files import file_sha256
 from export3d.portrait import load_model
 from export3d.portrait.loading import checkpoint_path
-from export3d.tracking import Crop, Tracker, crop_transform
+from export3d.tracking import Crop, Tracker, crop_image, crop_transform
 from export3d.tracking.faces import BLENDSHAPE_NAMES
 from export3d.tracking.mouth import facing_front
 from export3d.tracking.regressor import LandmarkRegressor
@@ -62,12 +63,14 @@ SCORES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """A driver: its frames, which of them are rendered, what is read of those, and the noise of each measure's reading."""
+    """A driver: its frames, which of them are rendered, what is read of those and of their square cut out, and the noise of
+    each measure's reading."""
 
     name: str
     frames: list[DrivingFrame]
     every: int
     read: dict[str, np.ndarray]
+    again: dict[str, np.ndarray]
     noise: dict[str, float]
 
 
@@ -97,11 +100,14 @@ def main() -> None:
         clips = [read_clip(path, tracker, options.every) for path in films]
         pairs = [pair for photo in photos for pair in drive(animator, photo, clips)]
     rows, clear = ({name: summary(name, pairs, times) for name in clips[0].read} for times in (0.0, CLEAR))
-    shown = np.concatenate([np.isfinite(result["yaw"]) for _, _, result in pairs])
-    found = float(shown.mean())
+    themselves = [(clip, clip.read, clip.again) for clip in clips]
+    perfect = {name: summary(name, themselves, CLEAR) for name in clips[0].read}
+    faces = np.concatenate([np.isfinite(result["yaw"]) for _, _, result in pairs])
+    found = float(faces.mean())
     print(f"{len(photos)} portraits, {len(clips)} clips, a face in {found:.4f} of the frames")
     for name in rows:
-        print(f"{name:14s}", *(" ".join(f"{k} {v}" for k, v in row[name].items()).ljust(60) for row in (rows, clear)))
+        shown = (" ".join(f"{k} {v}" for k, v in row[name].items()).ljust(60) for row in (rows, clear, perfect))
+        print(f"{name:14s}", *shown)
     if options.save:
         path = checkpoint_path(options.model)
         facts = {
@@ -110,9 +116,9 @@ def main() -> None:
             "weights_sha256": file_sha256(path),
             "portraits": len(photos),
             "clips": len(clips),
-            "frames": len(shown),
+            "frames": len(faces),
         }
-        print(save("slopes", {**facts, "found": round(found, 4), "measures": rows, "clear": clear}))
+        print(save("slopes", {**facts, "found": round(found, 4), "measures": rows, "clear": clear, "perfect": perfect}))
 
 
 def read_clip(path: Path, tracker: Tracker, every: int) -> Clip:
@@ -121,11 +127,14 @@ def read_clip(path: Path, tracker: Tracker, every: int) -> Clip:
     frames = list(driver)
     driver.close()
     read = read_all([frame.image for frame in frames], tracker, [frame.crop for frame in frames])
+    square = next(frame.crop for frame in frames if frame.crop is not None)
+    cut = [crop_image(frame.image, square, DETAIL) for frame in frames[::every] if frame.image is not None]
     return Clip(
         name=path.stem,
         frames=[replace(frame, image=None) for frame in frames],
         every=every,
         read={name: values[::every] for name, values in read.items()},
+        again=read_all(cut, tracker, [Crop(DETAIL / 2, DETAIL / 2, DETAIL)] * len(cut)),
         noise={name: noise(values) for name, values in read.items()},
     )
 

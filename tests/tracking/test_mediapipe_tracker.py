@@ -14,7 +14,7 @@ from export3d.camera import Camera
 from export3d.downloads import FACE_LANDMARKER, place_of
 from export3d.errors import DownloadError, MissingExtraError, NoFaceError, SeveralFacesError, UsageError
 from export3d.tracking import Tracker, crop_image
-from export3d.tracking.faces import BLENDSHAPE_NAMES
+from export3d.tracking.faces import BLENDSHAPE_NAMES, Face, moved
 from export3d.tracking.head_fit import HeadPose
 from export3d.tracking.mediapipe_graphs import MESH_TO_68
 from export3d.tracking.mediapipe_results import detected
@@ -145,6 +145,37 @@ def test_a_moving_face_is_followed(tracker, photo):
         assert tracked.found
         assert tracked.crop.center_x - start.crop.center_x == pytest.approx(4 * step, abs=2.0)
         assert tracked.crop.center_y - start.crop.center_y == pytest.approx(2 * step, abs=2.0)
+
+
+def test_a_face_that_has_jumped_is_read_as_one_that_stands(tracker, photo):
+    def read(image, face, times):
+        for _ in range(times):
+            (face,) = tracker.detect(image, face)
+        return face
+
+    (start,) = look(tracker, photo)
+    jumped = np.ascontiguousarray(np.roll(photo, (8, 8), axis=(0, 1)))
+    at_once = read(jumped, read(photo, start, 3), 1)
+    settled = read(jumped, at_once, 4)
+    assert moved(start, at_once) == pytest.approx(8.0 * 2**0.5 / start.size_px, abs=0.02)
+    assert np.abs(at_once.mesh - settled.mesh)[:, :2].mean() < 0.12
+
+
+@pytest.mark.parametrize(
+    ("box", "turn", "far"),
+    [
+        ((3, 4, 103, 84), 0.0, 0.05),  # 3 px aside and 4 down, of 100
+        ((-10, -8, 110, 88), 0.0, np.log(1.2)),
+        ((0, 0, 100, 80), 0.3, 0.3),
+    ],
+)
+def test_a_face_has_moved_by_what_it_went_grew_or_turned(box, turn, far):
+    def face(box, turn):
+        points = np.zeros((68, 2), np.float32)
+        points[42:48] = 10.0 * np.cos(turn), 10.0 * np.sin(turn)
+        return Face(box=np.array(box, float), landmarks_px=points, confidence=1.0)
+
+    assert moved(face((0, 0, 100, 80), 0.0), face(box, turn)) == pytest.approx(far, abs=1e-6)
 
 
 def test_a_face_that_comes_back_is_found_again(tracker, photo):

@@ -121,6 +121,14 @@ class ObservingModel(Protocol):
         ...
 
 
+def moved(before: Face, now: Face) -> float:
+    """How far a face has gone, in its own size, has grown (natural logarithm) or turned (radians): the most of them."""
+    centres = [(face.box[:2] + face.box[2:]) / 2.0 for face in (before, now)]
+    gone = float(np.linalg.norm(centres[1] - centres[0])) / max(now.size_px, 1e-6)
+    grown = abs(float(np.log(max(now.size_px, 1e-6) / max(before.size_px, 1e-6))))
+    return max(gone, grown, abs(float(np.angle(np.exp(1j * (now.roll - before.roll))))))
+
+
 def box_overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two boxes ``(4,)``."""
     low = np.maximum(a[:2], b[:2])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from export3d.downloads import FACE_LANDMARKER, require
-from export3d.tracking.faces import ExtractorInfo, Face, box_overlap
+from export3d.tracking.faces import ExtractorInfo, Face, box_overlap, moved
 from export3d.tracking.mediapipe_graphs import Graphs, import_mediapipe
 from export3d.tracking.views import DETECTABLE, View, tiles, view_around, whole_views
 
@@ -24,6 +24,10 @@ _SMALLEST_PX = 32
 
 _WIDE = 2.0
 """Frames so many times as wide as high are searched in squares, too."""
+
+_MOVED = 0.02
+"""A face that has gone, grown or turned so much of its size since the frame before is read a second time: the graph looks where
+the face was, and the farther that is off, the worse it reads lids, brows and lips."""
 
 _TILE_EVERY = 25
 """While no face is found, every so many frames (and in the first) small faces are sought in tiles."""
@@ -81,7 +85,10 @@ class MediaPipeTracker:
         if self._view is None or not self._view.holds(near):
             self._view = view_around(near.box, near.roll)
             self._graphs.forget()
-        return self._graphs.read(self._view, frame, near.confidence, follow=True)
+        face = self._graphs.read(self._view, frame, near.confidence, follow=True)
+        if face is None or moved(near, face) < _MOVED:
+            return face
+        return self._graphs.read(self._view, frame, near.confidence, follow=True) or face
 
     def _search(self, frame: np.ndarray) -> list[Face]:
         """Detector on the whole frame, on turned copies where a face may lie on its side, with a border, and, now and
