@@ -164,17 +164,15 @@ class HeadFit(StoredMap):
         return np.ascontiguousarray(self.template.T, dtype=np.float64), self.weight.astype(np.float64)
 
     @cached_property
-    def _middle(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """The template's weighted centre ``(3,)``, its points about that times their weights ``(478, 3)``, and the weighted
-        mean of their squared distances."""
+    def _about(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Weighted centre ``(3,)`` of the template, its points about that by weight ``(478, 3)``, mean square of both."""
         template, weight = self._exact
-        middle = template @ weight
-        about = template.T - middle
-        return middle, about * weight[:, None], float(weight @ (about**2).sum(axis=1))
+        about = template.T - template @ weight
+        return template @ weight, about * weight[:, None], float(weight @ (about**2).sum(axis=1))
 
     def _first_guess(self, mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rotation and origin from the mesh's own depth, without perspective."""
-        middle, wanted, spread = self._middle
+        middle, wanted, spread = self._about
         centre = self._exact[1] @ mesh
         left, size, right = np.linalg.svd((mesh - centre).T @ wanted)
         sign = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
@@ -201,14 +199,10 @@ def rotation_of(vector: np.ndarray) -> np.ndarray:
     x, y, z = (float(value) for value in vector)
     angle = math.hypot(x, y, z)
     x, y, z = (value / max(angle, 1e-12) for value in (x, y, z))
-    sine, rest = math.sin(angle), 1.0 - math.cos(angle)
-    return np.array(
-        [
-            [1.0 - rest * (y * y + z * z), rest * x * y - sine * z, rest * x * z + sine * y],
-            [rest * x * y + sine * z, 1.0 - rest * (x * x + z * z), rest * y * z - sine * x],
-            [rest * x * z - sine * y, rest * y * z + sine * x, 1.0 - rest * (x * x + y * y)],
-        ]
-    )
+    s, c, d = math.sin(angle), math.cos(angle), 1.0 - math.cos(angle)
+    top = (c + d * x * x, d * x * y - s * z, d * x * z + s * y)
+    middle = (d * x * y + s * z, c + d * y * y, d * y * z - s * x)
+    return np.array([top, middle, (d * x * z - s * y, d * y * z + s * x, c + d * z * z)])
 
 
 def vector_of(rotation: np.ndarray) -> np.ndarray:
