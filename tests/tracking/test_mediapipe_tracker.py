@@ -161,6 +161,21 @@ def test_a_face_that_has_jumped_is_read_as_one_that_stands(tracker, photo):
     assert np.abs(at_once.mesh - settled.mesh)[:, :2].mean() < 0.12
 
 
+def test_a_face_in_steady_motion_is_looked_for_where_it_goes(tracker, photo, monkeypatch):
+    reads = []
+    (face,), read = look(tracker, photo), tracker._graphs.read
+    monkeypatch.setattr(
+        tracker._graphs, "read", lambda view, *more, **told: reads.append(view.x) or read(view, *more, **told)
+    )
+    counts = []
+    for step in range(1, 8):
+        before = len(reads)
+        (face,) = tracker.detect(np.ascontiguousarray(np.roll(photo, 4 * step, axis=1)), face)
+        counts.append(len(reads) - before)
+    assert counts[0] == 2 and counts[3:] == [1] * 4  # 4 of 85 px are far at first
+    assert reads[-1] - reads[0] == pytest.approx(0.7 * 4 * 6, abs=4)
+
+
 @pytest.mark.parametrize(
     ("box", "turn", "far"),
     [

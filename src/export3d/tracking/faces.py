@@ -44,6 +44,12 @@ class Face:
         return float(self.box[3] - self.box[1])
 
     @property
+    def centre(self) -> np.ndarray:
+        """``(2,)`` middle of the box."""
+        middle: np.ndarray = (self.box[:2] + self.box[2:]) / 2.0
+        return middle
+
+    @property
     def size_px(self) -> float:
         """Longer side of the box."""
         return float((self.box[2:] - self.box[:2]).max())
@@ -123,8 +129,7 @@ class ObservingModel(Protocol):
 
 def moved(before: Face, now: Face) -> float:
     """How far a face has gone, in its own size, has grown (natural logarithm) or turned (radians): the most of them."""
-    centres = [(face.box[:2] + face.box[2:]) / 2.0 for face in (before, now)]
-    gone = float(np.linalg.norm(centres[1] - centres[0])) / max(now.size_px, 1e-6)
+    gone = float(np.linalg.norm(now.centre - before.centre)) / max(now.size_px, 1e-6)
     grown = abs(float(np.log(max(now.size_px, 1e-6) / max(before.size_px, 1e-6))))
     return max(gone, grown, abs(float(np.angle(np.exp(1j * (now.roll - before.roll))))))
 
