@@ -131,10 +131,9 @@ def moved(before: Face, now: Face) -> float:
 
 def box_overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two boxes ``(4,)``."""
-    low = np.maximum(a[:2], b[:2])
-    high = np.minimum(a[2:], b[2:])
-    shared = float(np.prod(np.clip(high - low, 0.0, None)))
-    total = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - shared
+    (left, top, right, bottom), (x0, y0, x1, y1) = a.tolist(), b.tolist()
+    shared = max(min(right, x1) - max(left, x0), 0.0) * max(min(bottom, y1) - max(top, y0), 0.0)
+    total = (right - left) * (bottom - top) + (x1 - x0) * (y1 - y0) - shared
     return shared / total if total > 0.0 else 0.0
 
 
