@@ -14,6 +14,7 @@ from export3d.camera import Camera
 from export3d.downloads import FACE_LANDMARKER, place_of
 from export3d.errors import DownloadError, MissingExtraError, NoFaceError, SeveralFacesError, UsageError
 from export3d.tracking import Tracker, crop_image
+from export3d.tracking.arkit import BlendshapeModel
 from export3d.tracking.faces import BLENDSHAPE_NAMES, Face, moved
 from export3d.tracking.head_fit import HeadPose
 from export3d.tracking.mediapipe_graphs import MESH_TO_68
@@ -358,6 +359,16 @@ def test_a_still_face_under_noise_stays_still(tracker, photo):
     noisy = [np.clip(photo + rng.normal(size=photo.shape) * 4.0, 0, 255).astype(np.uint8) for _ in range(8)]
     landmarks = np.stack([f.crop.from_crop(f.landmarks) for f in map(driver.frame, noisy)])
     assert np.linalg.norm(np.diff(landmarks[2:], axis=0), axis=-1).mean() < 0.1
+
+
+def test_the_facial_matrix_is_found_where_it_is_read_and_changes_no_points(tracker, photo):
+    (with_matrix,) = look(tracker, photo)
+    for coefficients, there in ((None, False), (BlendshapeModel(tracker.info), True)):
+        with Tracker(coefficients=coefficients) as made:
+            (face,) = made.face_tracker.detect(photo)
+            assert (face.matrix is not None) == there
+            assert np.array_equal(face.mesh, with_matrix.mesh)
+            assert np.array_equal(face.blendshapes, with_matrix.blendshapes)
 
 
 @pytest.mark.parametrize("kind", ["anew", "following"])
