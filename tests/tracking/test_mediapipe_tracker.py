@@ -14,6 +14,7 @@ from export3d.camera import Camera
 from export3d.downloads import FACE_LANDMARKER, place_of
 from export3d.errors import DownloadError, MissingExtraError, NoFaceError, SeveralFacesError, UsageError
 from export3d.tracking import Tracker, crop_image
+from export3d.tracking.arkit import BlendshapeModel
 from export3d.tracking.faces import BLENDSHAPE_NAMES, Face, moved
 from export3d.tracking.head_fit import HeadPose
 from export3d.tracking.mediapipe_graphs import MESH_TO_68
@@ -159,6 +160,21 @@ def test_a_face_that_has_jumped_is_read_as_one_that_stands(tracker, photo):
     settled = read(jumped, at_once, 4)
     assert moved(start, at_once) == pytest.approx(8.0 * 2**0.5 / start.size_px, abs=0.02)
     assert np.abs(at_once.mesh - settled.mesh)[:, :2].mean() < 0.12
+
+
+def test_a_face_in_steady_motion_is_looked_for_where_it_goes(tracker, photo, monkeypatch):
+    reads = []
+    (face,), read = look(tracker, photo), tracker._graphs.read
+    monkeypatch.setattr(
+        tracker._graphs, "read", lambda view, *more, **told: reads.append(view.x) or read(view, *more, **told)
+    )
+    counts = []
+    for step in range(1, 8):
+        before = len(reads)
+        (face,) = tracker.detect(np.ascontiguousarray(np.roll(photo, 4 * step, axis=1)), face)
+        counts.append(len(reads) - before)
+    assert counts[0] == 2 and counts[3:] == [1] * 4  # 4 of 85 px are far at first
+    assert reads[-1] - reads[0] == pytest.approx(0.7 * 4 * 6, abs=4)
 
 
 @pytest.mark.parametrize(
@@ -345,19 +361,31 @@ def test_a_still_face_under_noise_stays_still(tracker, photo):
     assert np.linalg.norm(np.diff(landmarks[2:], axis=0), axis=-1).mean() < 0.1
 
 
+def test_the_facial_matrix_is_found_where_it_is_read_and_changes_no_points(tracker, photo):
+    (with_matrix,) = look(tracker, photo)
+    for coefficients, there in ((None, False), (BlendshapeModel(tracker.info), True)):
+        with Tracker(coefficients=coefficients) as made:
+            (face,) = made.face_tracker.detect(photo)
+            assert (face.matrix is not None) == there
+            assert np.array_equal(face.mesh, with_matrix.mesh)
+            assert np.array_equal(face.blendshapes, with_matrix.blendshapes)
+
+
 @pytest.mark.parametrize("kind", ["anew", "following"])
 def test_arrays_are_what_mediapipes_own_objects_say(tracker, photo, kind):
     graph, other = (tracker._graphs._make(kind) for _ in range(2))
     face = np.ascontiguousarray(photo[:300, 60:360])
-    image, nothing = (tracker._graphs._image(x) for x in (face, np.zeros_like(face)))
+    image = tracker._graphs._image(face)
     told = other.detect(image) if kind == "anew" else other.detect_for_video(image, 1000)
-    found = detected(graph, image, None if kind == "anew" else 1000)
+    found = detected(graph, face, None if kind == "anew" else 1000)
     assert found is not None and np.ptp(found.points, axis=0).min() > 0.05
     assert np.array_equal(found.points, np.array([(p.x, p.y, p.z) for p in told.face_landmarks[0]], np.float32))
     scores = {entry.category_name: entry.score for entry in told.face_blendshapes[0]}
     assert np.array_equal(found.scores, np.array([scores[name] for name in BLENDSHAPE_NAMES], np.float32))
     assert np.array_equal(found.matrix, told.facial_transformation_matrixes[0])
-    assert detected(graph, nothing, None if kind == "anew" else 2000) is None
+    assert detected(graph, np.zeros_like(face), None if kind == "anew" else 2000) is None
+    with pytest.raises(ValueError, match=r"running mode|timestamp"):
+        detected(graph, face, 1000)  # of no graph for pictures, and in the past of one for films
     for each in (graph, other):
         each.close()
 

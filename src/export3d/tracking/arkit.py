@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from export3d.camera import RADIUS, Camera, default_intrinsics
+from export3d.camera import RADIUS
 from export3d.errors import UsageError
 from export3d.tracking.alignment import EG3D_ALIGNMENT, Alignment, Crop
 from export3d.tracking.faces import ExtractorInfo, Face
-from export3d.tracking.head_fit import smallest_turn
+from export3d.tracking.head_fit import HeadPose, smallest_turn
 
 BETA_DIM = 64
 _TO_OPENCV = np.diag([1.0, -1.0, -1.0])
@@ -53,8 +52,4 @@ def camera_from_matrix(matrix: np.ndarray) -> np.ndarray:
     left, _, right = np.linalg.svd(matrix[:3, :3].astype(np.float64))
     rotation = left @ right  # the nearest rotation: the matrix also holds a scale
     head = smallest_turn(np.array([0.0, 0.0, -1.0]), matrix[:3, 3].astype(np.float64)).T @ rotation
-    world = np.eye(4)
-    world[:3, :3] = head.T @ _TO_OPENCV
-    world[:3, 3] = head.T @ np.array([0.0, 0.0, RADIUS])
-    camera = Camera(torch.from_numpy(world)[None], default_intrinsics(1, dtype=torch.float64))
-    return camera.to_vector()[0].float().numpy()
+    return HeadPose(rotation=_TO_OPENCV @ head, origin=np.array([0.0, 0.0, RADIUS])).camera()

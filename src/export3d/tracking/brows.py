@@ -11,6 +11,7 @@ from export3d.face_state import ARKIT_NAMES
 
 EYES_AND_BROWS = {"Right": ((33, 133), (70, 63, 105, 66, 107)), "Left": ((263, 362), (300, 293, 334, 296, 336))}
 """Side of the person -> points of the mesh: the eye's outer and inner corner, the upper edge of the brow."""
+_EYES, _BROWS = map(np.array, zip(*EYES_AND_BROWS.values(), strict=True))
 
 LEVEL = 1.0
 """Height of a brow at rest in widths of its eye, about; people differ, so changes count."""
@@ -25,12 +26,9 @@ COLUMNS = [ARKIT_NAMES.index(name) for name in BROW_WEIGHTS]
 
 def brow_heights(turned: np.ndarray) -> np.ndarray:
     """``(2,)`` of right and left in widths of the eye, of a mesh ``(478, 3)`` that faces the front (`facing_front`)."""
-    found = []
-    for (outer, inner), brow in EYES_AND_BROWS.values():
-        corners = turned[[outer, inner], :2]
-        width = float(np.linalg.norm(corners[1] - corners[0]))
-        found.append((corners[:, 1].mean() - turned[list(brow), 1].mean()) / max(width, 1e-6))
-    return np.array(found)
+    corners, brows = turned[_EYES, :2], turned[_BROWS, 1]
+    width = np.hypot(*(corners[:, 1] - corners[:, 0]).T)
+    return (corners[:, :, 1].mean(axis=1) - brows.mean(axis=1)) / np.maximum(width, 1e-6)
 
 
 def brow_weights(turned: np.ndarray) -> np.ndarray:

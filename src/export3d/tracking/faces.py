@@ -44,6 +44,12 @@ class Face:
         return float(self.box[3] - self.box[1])
 
     @property
+    def centre(self) -> np.ndarray:
+        """``(2,)`` middle of the box."""
+        middle: np.ndarray = (self.box[:2] + self.box[2:]) / 2.0
+        return middle
+
+    @property
     def size_px(self) -> float:
         """Longer side of the box."""
         return float((self.box[2:] - self.box[:2]).max())
@@ -123,18 +129,16 @@ class ObservingModel(Protocol):
 
 def moved(before: Face, now: Face) -> float:
     """How far a face has gone, in its own size, has grown (natural logarithm) or turned (radians): the most of them."""
-    centres = [(face.box[:2] + face.box[2:]) / 2.0 for face in (before, now)]
-    gone = float(np.linalg.norm(centres[1] - centres[0])) / max(now.size_px, 1e-6)
+    gone = float(np.linalg.norm(now.centre - before.centre)) / max(now.size_px, 1e-6)
     grown = abs(float(np.log(max(now.size_px, 1e-6) / max(before.size_px, 1e-6))))
     return max(gone, grown, abs(float(np.angle(np.exp(1j * (now.roll - before.roll))))))
 
 
 def box_overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two boxes ``(4,)``."""
-    low = np.maximum(a[:2], b[:2])
-    high = np.minimum(a[2:], b[2:])
-    shared = float(np.prod(np.clip(high - low, 0.0, None)))
-    total = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - shared
+    (left, top, right, bottom), (x0, y0, x1, y1) = a.tolist(), b.tolist()
+    shared = max(min(right, x1) - max(left, x0), 0.0) * max(min(bottom, y1) - max(top, y0), 0.0)
+    total = (right - left) * (bottom - top) + (x1 - x0) * (y1 - y0) - shared
     return shared / total if total > 0.0 else 0.0
 
 

@@ -8,7 +8,9 @@ residual face, turned to the front, and off from where it is seen, and takes it 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -124,22 +126,27 @@ class HeadFit(StoredMap):
         """The same without the correction: least squares of the weighted distances in the picture."""
         if mesh.shape != (NUM_MESH, 3) or not np.isfinite(mesh).all():
             raise ValueError(f"mesh must be finite and of shape ({NUM_MESH}, 3); got {mesh.shape}")
-        points = mesh[:, :2].T.astype(np.float64) - 0.5
-        template, weight = self.template.T.astype(np.float64), np.tile(self.weight.astype(np.float64), 2)
-        rotation, origin = self._first_guess(mesh)
+        given = mesh.astype(np.float64)
+        template, weight = self._exact
+        points, twice = given[:, :2].T - 0.5, np.concatenate([weight, weight])
+        rotation, origin = self._first_guess(given)
         rows = np.zeros((6, 2, NUM_MESH))
+        flat = rows.reshape(6, -1)
         for _ in range(STEPS):
-            x, y, z = rotation @ template
+            turned = rotation @ template
+            x, y, z = turned
             lens = FOCAL / (z + origin[2])
-            seen = np.stack([x + origin[0], y + origin[1]]) * lens
+            seen = (turned[:2] + origin[:2, None]) * lens
             # A small turn v moves a turned point q by v x q, so the slope s gives s . (v x q) = v . (q x s). The slopes of a
             # point's place in the picture are (lens, 0, -across / depth) and (0, lens, -down / depth).
             rows[3, 0] = rows[4, 1] = lens
             rows[5] = aside = seen * (-lens / FOCAL)
-            rows[:3, 0] = y * aside[0], z * lens - x * aside[0], -y * lens
-            rows[:3, 1] = y * aside[1] - z * lens, -x * aside[1], x * lens
-            flat = rows.reshape(6, -1)
-            weighted = flat * weight
+            rows[0], rows[1] = y * aside, -x * aside
+            ahead = z * lens
+            rows[1, 0] += ahead
+            rows[0, 1] -= ahead
+            rows[2] = -y * lens, x * lens
+            weighted = flat * twice
             step = np.linalg.solve(weighted @ flat.T, weighted @ (points - seen).reshape(-1))
             rotation, origin = rotation_of(step[:3]) @ rotation, origin + step[3:]
         return HeadPose(rotation=rotation, origin=origin)
@@ -147,21 +154,30 @@ class HeadFit(StoredMap):
     def turned(self, mesh: np.ndarray, pose: HeadPose) -> np.ndarray:
         """``(1434,)`` the mesh in scene units, turned to the front, about its weighted centre."""
         scaled = mesh.astype(np.float64) * (pose.origin[2] / FOCAL)
-        centred = scaled - self.weight.astype(np.float64) @ scaled
+        centred = scaled - self._exact[1] @ scaled
         flat: np.ndarray = (centred @ pose.rotation).reshape(-1)
         return flat
 
+    @cached_property
+    def _exact(self) -> tuple[np.ndarray, np.ndarray]:
+        """Template ``(3, 478)`` and weights ``(478,)``, float64."""
+        return np.ascontiguousarray(self.template.T, dtype=np.float64), self.weight.astype(np.float64)
+
+    @cached_property
+    def _about(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Weighted centre ``(3,)`` of the template, its points about that by weight ``(478, 3)``, mean square of both."""
+        template, weight = self._exact
+        about = template.T - template @ weight
+        return template @ weight, about * weight[:, None], float(weight @ (about**2).sum(axis=1))
+
     def _first_guess(self, mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rotation and origin from the mesh's own depth, without perspective."""
-        weight = self.weight.astype(np.float64)
-        goal, given = self.template.astype(np.float64), mesh.astype(np.float64)
-        middle, centre = weight @ goal, weight @ given
-        moved, wanted = given - centre, goal - middle
-        left, size, right = np.linalg.svd((moved * weight[:, None]).T @ wanted)
+        middle, wanted, spread = self._about
+        centre = self._exact[1] @ mesh
+        left, size, right = np.linalg.svd((mesh - centre).T @ wanted)
         sign = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
         rotation = (left * sign) @ right
-        scale = (size * sign).sum() / (weight @ (wanted**2).sum(axis=1))  # sides of the crop per scene unit
-        depth = FOCAL / max(float(scale), 1e-6)
+        depth = FOCAL / max(float(size @ sign) / spread, 1e-6)  # the quotient: sides of the crop per scene unit
         seen = np.append((centre[:2] - 0.5) * depth / FOCAL, depth)
         return rotation, seen - rotation @ middle
 
@@ -180,11 +196,13 @@ def corrected(pose: HeadPose, step: np.ndarray) -> HeadPose:
 
 def rotation_of(vector: np.ndarray) -> np.ndarray:
     """Rotation vector ``(3,)`` -> matrix ``(3, 3)`` (Rodrigues)."""
-    angle = float(np.linalg.norm(vector))
-    x, y, z = vector / max(angle, 1e-12)
-    skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    turned: np.ndarray = np.eye(3) + np.sin(angle) * skew + (1.0 - np.cos(angle)) * (skew @ skew)
-    return turned
+    x, y, z = (float(value) for value in vector)
+    angle = math.hypot(x, y, z)
+    x, y, z = (value / max(angle, 1e-12) for value in (x, y, z))
+    s, c, d = math.sin(angle), math.cos(angle), 1.0 - math.cos(angle)
+    top = (c + d * x * x, d * x * y - s * z, d * x * z + s * y)
+    middle = (d * x * y + s * z, c + d * y * y, d * y * z - s * x)
+    return np.array([top, middle, (d * x * z - s * y, d * y * z + s * x, c + d * z * z)])
 
 
 def vector_of(rotation: np.ndarray) -> np.ndarray:

@@ -57,9 +57,9 @@ _FRAME_MS = 160
 class Graphs:
     """MediaPipe's three graphs, each made when it is first needed: detector, mesh anew, mesh from frame to frame."""
 
-    def __init__(self, mediapipe: Any, path: Path) -> None:
+    def __init__(self, mediapipe: Any, path: Path, matrix: bool) -> None:
         self.mediapipe = mediapipe
-        self._path = path
+        self._path, self._matrix = path, matrix
         self._made: dict[str, Any] = {}
         self._warned: set[str] = set()  # graphs that have found a face
         self._time_ms = 0
@@ -83,11 +83,10 @@ class Graphs:
     def read(self, view: View, frame: np.ndarray, score: float, *, follow: bool) -> Face | None:
         """The face in a view, in pixels of the frame."""
         picture = view.cut(frame)
-        image = self._image(picture)
         if follow:
             self._time_ms += _FRAME_MS
         kind = "following" if follow else "anew"
-        found = self._run(kind, lambda graph: detected(graph, image, self._time_ms if follow else None))
+        found = self._run(kind, lambda graph: detected(graph, picture, self._time_ms if follow else None))
         if found is None:
             return None
         found.points[:, :2] += _PIXEL_CENTRE / picture.shape[0]
@@ -106,7 +105,7 @@ class Graphs:
         """Let the following graph lose its face, so that the next picture is searched anew."""
         if "following" in self._made:
             self._time_ms += _FRAME_MS
-            self._run("following", lambda graph: detected(graph, self._image(_blank()), self._time_ms))
+            self._run("following", lambda graph: detected(graph, _blank(), self._time_ms))
 
     def close(self) -> None:
         """Free the graphs; they are made again when they are needed."""
@@ -153,7 +152,7 @@ class Graphs:
                 running_mode=mode,
                 num_faces=1,  # more than one, and MediaPipe does not calm the points
                 output_face_blendshapes=True,
-                output_facial_transformation_matrixes=True,
+                output_facial_transformation_matrixes=self._matrix,
             )
             return vision.FaceLandmarker.create_from_options(options)
         except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,11 @@ _WIDE = 2.0
 """Frames so many times as wide as high are searched in squares, too."""
 
 _MOVED = 0.02
-"""A face that has gone, grown or turned so much of its size since the frame before is read a second time: the graph looks where
-the face was, and the farther that is off, the worse it reads lids, brows and lips."""
+"""A face that is so much of its size, turn or place away from where it was looked for is read a second time: the graph looks
+where the face was, and the farther that is off, the worse it reads lids, brows and lips."""
+
+_GOES_ON, _JUMPS = 0.7, 0.1
+"""The view goes on by so much of what the face has gone from frame to frame; what is farther than so many sizes is a jump."""
 
 _TILE_EVERY = 25
 """While no face is found, every so many frames (and in the first) small faces are sought in tiles."""
@@ -43,19 +47,21 @@ class MediaPipeTracker:
         landmarker: path of a `face_landmarker.task`; default: the environment variable `EXPORT3D_FACE_LANDMARKER`, else
             what `export3d models get face-landmarker` has fetched.
         max_faces: most faces looked for in a frame.
+        matrix: whether faces get their `Face.matrix`, which costs some hundredths of the time.
 
     Raises:
         MissingExtraError: mediapipe is not installed.
         DownloadError: The landmarker's file has not been fetched; UsageError: a file that is named does not exist.
     """
 
-    def __init__(self, landmarker: str | Path | None = None, max_faces: int = 4) -> None:
+    def __init__(self, landmarker: str | Path | None = None, max_faces: int = 4, *, matrix: bool = True) -> None:
         self._path = require(FACE_LANDMARKER, landmarker)
-        self._graphs = Graphs(import_mediapipe(), self._path)
+        self._graphs = Graphs(import_mediapipe(), self._path, matrix)
         self._max_faces = max_faces
         digest = hashlib.sha256(self._path.read_bytes()).hexdigest()
         self.info = ExtractorInfo(NAME, str(self._graphs.mediapipe.__version__), digest, "")
         self._view: View | None = None  # of the face that is followed
+        self._before: np.ndarray | None = None  # its middle in the frame before, pixels
         self._num_lost: int | None = None  # frames since a face was seen; None before the first frame of a clip
         self._closing = weakref.finalize(self, self._graphs.close)
 
@@ -67,25 +73,29 @@ class MediaPipeTracker:
         if face is not None:
             self._num_lost = 0
             return [face]
-        self._view = None
+        self._view = self._before = None
         faces = self._search(frame)
         self._num_lost = 0 if faces else (self._num_lost or 0) + 1
         return faces
 
     def reset(self) -> None:
         """Forget the previous frame; the next one is searched anew."""
-        self._num_lost = self._view = None
+        self._num_lost = self._view = self._before = None
 
     def close(self) -> None:
         """Free MediaPipe's graphs."""
         self._graphs.close()
 
     def _follow(self, frame: np.ndarray, near: Face) -> Face | None:
+        gone = np.zeros(2) if self._before is None else near.centre - self._before
+        gone = np.round(_GOES_ON * gone) if np.abs(gone).max() < _JUMPS * near.size_px else np.zeros(2)
+        self._before = near.centre
         if self._view is None or not self._view.holds(near):
-            self._view = view_around(near.box, near.roll)
+            self._view, gone = view_around(near.box, near.roll), np.zeros(2)
             self._graphs.forget()
+        self._view = replace(self._view, x=self._view.x + int(gone[0]), y=self._view.y + int(gone[1]))
         face = self._graphs.read(self._view, frame, near.confidence, follow=True)
-        if face is None or moved(near, face) < _MOVED:
+        if face is None or moved(replace(near, box=near.box + np.tile(gone, 2)), face) < _MOVED:
             return face
         return self._graphs.read(self._view, frame, near.confidence, follow=True) or face
 

@@ -104,7 +104,7 @@ class BetaReader:
 
     def __init__(self, net: MeshNet) -> None:
         part = {name: tensor.detach().numpy() for name, tensor in net.state_dict().items()}
-        self._onto = part["template"], part["steadiness"]
+        self._onto = Template(part["template"], part["steadiness"])
         self._basis = np.ascontiguousarray(part["basis"].T)
         self._place = part["place_mean"], part["place_scale"]
         self._hidden = [
@@ -118,8 +118,8 @@ class BetaReader:
 
     def read(self, mesh: np.ndarray) -> np.ndarray:
         """Mesh ``(478, 3)`` as for :meth:`MeshNet.features` -> ``(beta_dim,)`` float32."""
-        turned, place = turned_to_template(mesh[None], *self._onto)
-        components = self._basis @ (turned[0] - self._onto[0]).reshape(-1)
+        turned, place = self._onto.turned(mesh[None])
+        components = self._basis @ (turned[0] - self._onto.points).reshape(-1)
         mean, scale = self._place
         features = np.concatenate([components, (place[0] - mean) / scale]).clip(-_FARTHEST, _FARTHEST)
         hidden = features
@@ -131,28 +131,33 @@ class BetaReader:
 
 
 def turn_to_template(mesh: Tensor, template: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """:func:`turned_to_template` of tensors; nothing is differentiated."""
-    turned, place = turned_to_template(mesh.numpy(), template.numpy(), weight.numpy())
+    """`Template.turned` of tensors; nothing is differentiated."""
+    turned, place = Template(template.numpy(), weight.numpy()).turned(mesh.numpy())
     return torch.from_numpy(turned), torch.from_numpy(place)
 
 
-def turned_to_template(mesh: np.ndarray, template: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rotate, scale and shift meshes onto a template by weighted least squares.
+class Template:
+    """Points to which meshes are turned by weighted least squares.
 
     Args:
-        mesh: ``(N, P, 3)``.
-        template: ``(P, 3)``.
+        points: ``(P, 3)``.
         weight: ``(P,)``, sum 1; large where expressions move the face little.
-
-    Returns:
-        The turned meshes ``(N, P, 3)``, and what was taken out ``(N, 10)``: two columns of the rotation, size, centre.
     """
-    centre, goal = weight @ mesh, weight @ template
-    moved = mesh - centre[:, None]
-    left, size, right = np.linalg.svd(np.swapaxes(moved, 1, 2) @ ((template - goal) * weight[:, None]))
-    sign = np.sign(np.linalg.det(left @ right))  # a rotation, never a mirror image
-    left[:, :, 2] *= sign[:, None]
-    size[:, 2] *= sign
-    rotation, scale = left @ right, size.sum(1) / (weight @ np.square(moved)).sum(1)
-    turned = scale[:, None, None] * (moved @ rotation) + goal
-    return turned, np.concatenate([rotation[:, :, 0], rotation[:, :, 1], 1.0 / scale[:, None], centre], axis=1)
+
+    def __init__(self, points: np.ndarray, weight: np.ndarray) -> None:
+        self.points = points
+        self._weight, self._centre = weight, weight @ points
+        self._weighted = (points - self._centre) * weight[:, None]
+
+    def turned(self, mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Meshes ``(N, P, 3)`` rotated, scaled and shifted onto the template ``(N, P, 3)``, and what was taken out
+        ``(N, 10)``: two columns of the rotation, size, centre."""
+        centre = self._weight @ mesh
+        moved = mesh - centre[:, None]
+        left, size, right = np.linalg.svd(np.swapaxes(moved, 1, 2) @ self._weighted)
+        sign = np.sign(np.linalg.det(left @ right))  # a rotation, never a mirror image
+        left[:, :, 2] *= sign[:, None]
+        size[:, 2] *= sign
+        rotation, scale = left @ right, size.sum(1) / (self._weight @ np.square(moved)).sum(1)
+        turned = scale[:, None, None] * (moved @ rotation) + self._centre
+        return turned, np.concatenate([rotation[:, :, 0], rotation[:, :, 1], 1.0 / scale[:, None], centre], axis=1)

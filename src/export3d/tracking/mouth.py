@@ -7,6 +7,7 @@ little. Where lips and chin lie against the nose tells nearly all of it, on phot
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from export3d.face_state import ARKIT_NAMES
 from export3d.tracking.faces import BLENDSHAPE_NAMES
 from export3d.tracking.head_fit import HeadFit
 from export3d.tracking.linear_map import LinearMap
-from export3d.tracking.mesh_regressor import turned_to_template
+from export3d.tracking.mesh_regressor import Template
 
 NOSE = 2
 """Under its tip: the point of the mesh from which the others are measured."""
@@ -67,5 +68,10 @@ def mouth_features(turned: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def facing_front(mesh: np.ndarray) -> np.ndarray:
     """Meshes ``(N, 478, 3)`` as `Face.mesh` with the head's pose and size taken out; x right, y down, scene units."""
+    return _front().turned(mesh.astype(np.float32))[0]
+
+
+@cache
+def _front() -> Template:
     fit = HeadFit.load()
-    return turned_to_template(mesh.astype(np.float32), fit.template * _FRONT, fit.weight)[0]
+    return Template(fit.template * _FRONT, fit.weight)

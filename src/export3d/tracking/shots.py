@@ -41,9 +41,9 @@ class ShotDetector:
 def reduced(image: np.ndarray) -> np.ndarray:
     """A frame, uint8 ``(H, W, 3)``, averaged down to 64 x 36, float32; of large frames every so many pixels count."""
     step = max(min(image.shape[:2]) // 72, 1)
-    small = Image.fromarray(np.ascontiguousarray(image[::step, ::step])).resize(
-        _SIZE, Image.Resampling.BOX, reducing_gap=2.0
-    )
+    pixels = np.ascontiguousarray(image[::step]).view("V3")[:, ::step]  # taken whole: three bytes a pixel
+    few = np.ascontiguousarray(pixels).view(np.uint8)
+    small = Image.fromarray(few).resize(_SIZE, Image.Resampling.BOX, reducing_gap=2.0)
     return np.asarray(small, dtype=np.float32)
 
 

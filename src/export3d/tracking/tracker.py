@@ -118,7 +118,7 @@ class Tracker:
         if face_tracker is None:
             from export3d.tracking.mediapipe_tracker import MediaPipeTracker
 
-            face_tracker = MediaPipeTracker()
+            face_tracker = MediaPipeTracker(matrix=coefficients.info.expression_space == "arkit52")
         self.face_tracker = face_tracker
         self.coefficients = coefficients
         self.gaze = gaze if gaze is not None else GazeMap.load()

@@ -62,8 +62,7 @@ class View:
 
     def holds(self, face: Face) -> bool:
         """Whether a face still lies well inside: not near the edge, not too small or large, not turned away."""
-        box = face.box
-        centre = (box[:2] + box[2:]) / 2.0 - (self.x, self.y)
+        box, centre = face.box, face.centre - (self.x, self.y)
         size = max(float(box[2] - box[0]), face.height_px) / self.side
         inside = np.abs(centre / self.side - 0.5).max() < 0.22
         turned = np.angle(np.exp(1j * (face.roll - self.turns * np.pi / 2.0)))
