@@ -8,6 +8,7 @@ import io
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from importlib import metadata
 from typing import Any
 
@@ -50,14 +51,9 @@ class CompiledGenerator(nn.Module):
     """
 
     def __init__(self, quick: QuickGenerator, shapes: Sequence[Sequence[int]], threads: int) -> None:
-        import openvino
-
         super().__init__()
         self.quick, self.encode, self.detail, self._count = quick, quick.encode, quick.detail, shapes[0][0]
-        how = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
-        core = openvino.Core()
-        self._compiled: Any = core.compile_model(core.read_model(io.BytesIO(_graph(quick.full, shapes))), "CPU", how)
-        self._shared = lambda x: openvino.Tensor(x.numpy(), shared_memory=True)
+        self._compiled = _compiled(_graph(quick.full, shapes), threads)
         self._own = threading.local()  # a request for each thread
 
     def drive(self, tokens: Tensor, detail: Tensor, condition: Tensor) -> Tensor:
@@ -67,10 +63,26 @@ class CompiledGenerator(nn.Module):
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
         planes = torch.empty(tuple(self._compiled.output(0).shape))
-        self._own.request.set_output_tensor(self._shared(planes))
+        self._own.request.set_output_tensor(_shared(planes))
         given = (x.float().contiguous() for x in (tokens, detail, condition))
-        self._own.request.infer([self._shared(x) for x in given], share_inputs=True)
+        self._own.request.infer([_shared(x) for x in given], share_inputs=True)
         return planes
+
+
+def _shared(x: Tensor) -> Any:
+    import openvino
+
+    return openvino.Tensor(x.numpy(), shared_memory=True)
+
+
+@lru_cache(maxsize=1)
+def _compiled(graph: bytes, threads: int) -> Any:
+    """Kept for the next film: it does not depend on the portrait."""
+    import openvino
+
+    how = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
+    core = openvino.Core()
+    return core.compile_model(core.read_model(io.BytesIO(graph)), "CPU", how)
 
 
 def _graph(generator: PortraitGenerator, shapes: Sequence[Sequence[int]]) -> bytes:
