@@ -43,8 +43,9 @@ def animator(
 
 
 @pytest.fixture
-def noisy(tiny_model: PortraitModel) -> CompiledGenerator:
+def noisy(tiny_model: PortraitModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CompiledGenerator:
     """Of a generator every weight of which has a say."""
+    monkeypatch.setenv("EXPORT3D_CACHE", str(tmp_path / "cache"))
     return CompiledGenerator(QuickGenerator(tiny_model.generator), [x.shape for x in _inputs(tiny_model)], threads=2)
 
 
