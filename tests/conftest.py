@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from export3d.downloads import CACHE_VARIABLE, cache_folder
+
 HEAD_MODEL_VARIABLE = "EXPORT3D_HEAD_MODEL"
 
 SLOW_MODULES = frozenset(
@@ -54,6 +56,10 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     # What is remembered between runs (signing certificate, consent) must not come from, or go to, the user's own folder.
     os.environ["EXPORT3D_CONFIG"] = tempfile.mkdtemp(prefix="export3d-config-")
+    fetched = [path for path in cache_folder().glob("*") if path.is_file()]  # are read; what films keep goes elsewhere
+    os.environ[CACHE_VARIABLE] = tempfile.mkdtemp(prefix="export3d-cache-")
+    for path in fetched:
+        (cache_folder() / path.name).symlink_to(path.resolve())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
