@@ -111,7 +111,7 @@ def test_puckered_lips_draw_both_corners_in(bend: Bend) -> None:
 def test_half_a_smile_carries_its_own_corner_out_and_up(bend: Bend) -> None:
     right, left = corners_of(guide_of(bend, state(mouthSmileLeft=0.5)))
     assert right == pytest.approx([-0.5, 0.0], abs=0.005)
-    assert left == pytest.approx([0.5 + ASIDE * 0.139 / 2, 0.8 * 0.207 / 2], abs=0.015)
+    assert left == pytest.approx([0.5 + ASIDE * 0.139 / 2, 0.5 * 0.207 / 2], abs=0.015)
 
 
 def test_of_a_smile_that_ends_less_than_half_is_taken_back() -> None:
