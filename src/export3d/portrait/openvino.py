@@ -70,7 +70,7 @@ class CompiledGenerator(nn.Module):
 
 
 def _shared(x: Tensor) -> Any:
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]
 
     return openvino.Tensor(x.numpy(), shared_memory=True)
 
@@ -78,7 +78,7 @@ def _shared(x: Tensor) -> Any:
 @lru_cache(maxsize=1)
 def _compiled(graph: bytes, threads: int) -> Any:
     """Kept for the next film: it does not depend on the portrait."""
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]
 
     how = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
     core = openvino.Core()
