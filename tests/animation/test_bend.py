@@ -114,6 +114,41 @@ def test_half_a_smile_carries_its_own_corner_out_and_up(bend: Bend) -> None:
     assert left == pytest.approx([0.5 + ASIDE * 0.139 / 2, 0.5 * 0.207 / 2], abs=0.015)
 
 
+def test_frowning_lips_go_out_a_little_and_down(bend: Bend) -> None:
+    left = corners_of(guide_of(bend, state(mouthFrownLeft=1.0)))[1]
+    assert left == pytest.approx([0.5 + ASIDE * 0.037, -0.5 * 0.09], abs=0.01)
+
+
+def test_half_way_to_its_corner_a_lip_is_lifted_a_quarter(bend: Bend) -> None:
+    met, places = met_at(cast_rays(CAMERA, RAYS), plane())[0], guide_of(bend, state(mouthSmileLeft=1.0))[0]
+    lifted = (met[1] - places[1]) / WIDTH
+    at = ((places[0] - WIDTH / 4) ** 2 + (places[1] - LINE) ** 2).flatten().argmin()
+    assert float(lifted.flatten()[at]) == pytest.approx(0.5 * 0.207 / 4, abs=0.008)
+
+
+def test_what_seems_moved_in_the_portrait_itself_is_not_moved_back() -> None:
+    def aside(points: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.full_like(points[0], 0.05 * WIDTH), points[1] * 0.0, points[2] * 0.0])
+
+    own = picture(aside)
+    bend = Bend.of(own, CAMERA, state(), landmarks())
+    assert bend is not None and bend.rest == pytest.approx([0.05, 0.05], abs=1e-3)
+    assert torch.equal(guide_of(bend, state(), aside), own.guide)  # type: ignore[arg-type]
+
+
+def test_the_fewer_rays_find_a_corner_the_less_it_is_carried(bend: Bend) -> None:
+    render = picture()
+    assert render.guide is not None
+    hidden = render.guide[:, :1] > 0.38 * WIDTH  # the left corner and all beyond it
+    told = bend.told(DrivenPlanes(planes=torch.zeros(1), turn=None, code=None), state(mouthPucker=1.0)).bend  # type: ignore[arg-type]
+    assert told is not None
+    opacity = torch.where(hidden, 0.0, 1.0)
+    after = told(render.guide * opacity, opacity, met_at(cast_rays(CAMERA, RAYS), render.depth))
+    x, moved = render.guide[0, 0] / WIDTH, (after[0, 0] - render.guide[0, 0]).abs()
+    left, right = (moved[(side * x > 0.25) & (side * x < 0.38)].max() for side in (1.0, -1.0))
+    assert 0.05 * right < left < 0.7 * right
+
+
 def test_of_a_smile_that_ends_less_than_half_is_taken_back() -> None:
     smiling = Bend.of(picture(), CAMERA, state(mouthSmileLeft=0.5), landmarks())
     assert smiling is not None
