@@ -134,7 +134,7 @@ def read_clip(path: Path, tracker: Tracker, every: int) -> Clip:
         frames=[replace(frame, image=None) for frame in frames],
         every=every,
         read={name: values[::every] for name, values in read.items()},
-        again=read_all(cut, tracker, [Crop(DETAIL / 2, DETAIL / 2, DETAIL)] * len(cut)),
+        again=read_squares(cut, tracker),
         noise={name: noise(values) for name, values in read.items()},
     )
 
@@ -157,9 +157,7 @@ def drive(animator: Animator, photo: Path, clips: list[Clip]) -> list[Pair]:
             enlarged(animator.frame(turned_by(frame.state, frame.camera), frame.camera))
             for frame in islice(moved, 0, None, clip.every)
         ]
-        side = images[0].shape[0]
-        crops: list[Crop | None] = [Crop(side / 2, side / 2, side)] * len(images)
-        pairs.append((clip, clip.read, read_all(images, animator.tracker, crops)))
+        pairs.append((clip, clip.read, read_squares(images, animator.tracker)))
     return pairs
 
 
@@ -168,6 +166,12 @@ def enlarged(image: np.ndarray) -> np.ndarray:
     if image.shape[0] >= SIDE:
         return image
     return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def read_squares(images: list[np.ndarray], tracker: Tracker) -> dict[str, np.ndarray]:
+    """As `read_all`, of the face in the middle of squares of one size."""
+    side = images[0].shape[0]
+    return read_all(images, tracker, [Crop(side / 2, side / 2, side)] * len(images))
 
 
 def read_all(images: list[Any], tracker: Tracker, crops: list[Crop | None]) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export3d.animation.lips import Rays
+from export3d.animation.lips import Rays, found_places
 from export3d.camera import Camera
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.landmarks import MOUTH_CORNERS
@@ -100,11 +100,10 @@ class Bend:
 
     def _bent(self, guide: Tensor, opacity: Tensor, met: Tensor, asked: np.ndarray) -> Tensor:
         """As `DrivenPlanes.bend`."""
-        share = opacity[0].flatten(1).double().cpu().numpy()
-        places = guide[0, :3].flatten(1).double().cpu().numpy() / share.clip(min=0.05)
-        away = np.abs(places[:2].T - self.corners.mean(axis=0)) / self.width
-        near = np.flatnonzero((share[0] > 0.5) & (away < (_BEYOND, _BELOW)).all(axis=-1))
-        at = places[:, near].T
+        places, share = (values.reshape(-1, *values.shape[2:]) for values in found_places(guide, opacity))
+        away = np.abs(places[:, :2] - self.corners.mean(axis=0)) / self.width
+        near = np.flatnonzero((share > 0.5) & (away < (_BEYOND, _BELOW)).all(axis=-1))
+        at = places[near]
         moved, shown = self._moved(at, met[0].flatten(1).T[torch.from_numpy(near)].double().cpu().numpy())
         left = np.stack([_ASIDE * asked[:, 0] - (moved - self.rest), _LIFT * asked[:, 1]], axis=-1)
         left = left.clip(-_MOST, _MOST) * (2.0 * shown / self.shown).clip(max=1.0)[:, None]
@@ -112,9 +111,7 @@ class Bend:
         for _ in range(4):  # until what is carried here is what lies that far back
             change = self._carried(at[:, :2] - change, left)
         bent = guide.clone()
-        bent[0, :2].flatten(1)[:, torch.from_numpy(near)] -= torch.from_numpy((change * share[0, near, None]).T).to(
-            guide
-        )
+        bent[0, :2].flatten(1)[:, torch.from_numpy(near)] -= torch.from_numpy((change * share[near, None]).T).to(guide)
         return bent
 
     def _moved(self, places: np.ndarray, met: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from export3d.model import Render
 
@@ -46,10 +47,9 @@ class Rays:
     def of(render: Render) -> Rays:
         """Of a picture of the shipped model (B = 1)."""
         assert render.guide is not None  # the paper's model has none
-        opacity = render.opacity[0, 0].double().cpu().numpy()
-        found = render.guide[0, :3].double().cpu().numpy() / opacity.clip(min=0.05)
+        points, opacity = found_places(render.guide, render.opacity)
         y, x = (np.mgrid[: len(opacity), : len(opacity)] + 0.5) / len(opacity)
-        return Rays(np.stack([x, y], axis=-1), np.moveaxis(found, 0, -1), opacity > _SOLID)
+        return Rays(np.stack([x, y], axis=-1), points, opacity > _SOLID)
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,12 @@ def _band(rays: Rays, t: np.ndarray, place: tuple[np.ndarray, np.ndarray, np.nda
     crossed = -(right * down[0] + below * down[1]) / step
     midst = rays.met & (np.abs(away @ along) < _MIDST[0] * width) & (np.abs(away @ down) < _MIDST[1] * width)
     return float((1.0 - crossed[midst] / _STILL).clip(0.0, 1.0).sum()) * step**2 / (2.0 * _MIDST[0])
+
+
+def found_places(guide: Tensor, opacity: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Which places of the portrait rays found ``(r, r, 3)``, and their opacity ``(r, r)``, by the guide ``(1, 5, r, r)``."""
+    share = opacity[0, 0].double().cpu().numpy()
+    return np.moveaxis(guide[0, :3].double().cpu().numpy() / share.clip(min=0.05), 0, -1), share
 
 
 def surface_terms(s: np.ndarray, t: np.ndarray) -> np.ndarray:

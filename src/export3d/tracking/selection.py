@@ -87,7 +87,7 @@ def follow_face(faces: Sequence[Face], previous_box: np.ndarray) -> Face | None:
 def nearest_face(faces: Sequence[Face], box: np.ndarray) -> Face:
     """The face whose centre is nearest to the centre of a box: picks up a face again after it was lost."""
     centre = (box[:2] + box[2:]) / 2.0
-    return min(faces, key=lambda face: float(np.linalg.norm((face.box[:2] + face.box[2:]) / 2.0 - centre)))
+    return min(faces, key=lambda face: float(np.linalg.norm(face.centre - centre)))
 
 
 def describe(ordered: Sequence[Face]) -> str:
