@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export3d.animation.head import rising
 from export3d.animation.lips import Rays, found_places
 from export3d.camera import Camera
 from export3d.face_state import ARKIT_NAMES, FaceState
@@ -126,19 +127,13 @@ class Bend:
         """How far places ``(N, 2)`` go ``(N, 2)`` when the corners go `left` ``(2, 2)`` widths: lips are drawn out between
         them, and all beside them comes to rest."""
         s, t = ((places - self.corners.mean(axis=0)) / self.width).T
-        far = _smooth(1.0 - np.where(t > 0.0, t / _ABOVE, -t / _BELOW))
+        far = rising(1.0 - np.where(t > 0.0, t / _ABOVE, -t / _BELOW))
         out = np.zeros_like(places)
         for side, way in zip(_SIDES.values(), left, strict=True):
             along = np.clip(2.0 * side * s, 0.0, 1.0)
-            beside = _smooth((_BEYOND - side * s) / (_BEYOND - 0.5)) * far * self.width
+            beside = rising((_BEYOND - side * s) / (_BEYOND - 0.5)) * far * self.width
             out += np.stack([along, along**2], axis=-1) * beside[:, None] * way
         return out
-
-
-def _smooth(x: np.ndarray) -> np.ndarray:
-    """From 0 at 0 to 1 at 1."""
-    x = np.clip(x, 0.0, 1.0)
-    return x * x * (3.0 - 2.0 * x)
 
 
 def _table() -> np.ndarray:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Values = TypeVar("Values", np.ndarray, Tensor)
 
 HAZE = 0.3
 """Opacity below it is haze and shows nothing, what is as near to 1 is solid: enlarged from few rays, an edge is too soft."""
@@ -92,7 +95,7 @@ def faded(height: int, width: int, *, over: float = SIDE_FADE, whole: bool = Fal
     return rising(across / over), rising(away[1] / over)
 
 
-def rising(away: Tensor) -> Tensor:
+def rising(away: Values) -> Values:
     """From 0 at 0 to 1 at 1, level at both."""
-    away = away.clamp(0.0, 1.0)
+    away = away.clip(0.0, 1.0)
     return away * away * (3.0 - 2.0 * away)
