@@ -16,7 +16,8 @@ from export3d.checkpoint import write_checkpoint
 from export3d.configs import config_to_dict
 from export3d.errors import CheckpointError
 from export3d.face_state import FaceState
-from export3d.portrait import PortraitModel, compose, load_model
+from export3d.portrait import PortraitModel, load_model
+from export3d.portrait import detail as detail_module
 from export3d.portrait import layers as layers_module
 from export3d.portrait.detail import GAIN, DetailConfig, DetailNet, sharper
 from export3d.portrait.layers import AGREEMENT, Choice, Layers, mixed, trusting
@@ -49,7 +50,7 @@ def _photo(size: int, batch: int = 1) -> Tensor:
 def test_at_the_models_own_size_a_photograph_changes_nothing_but_its_sharpness_without_the_network(
     make_model: Make, make_state: States, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compose, "GAIN", 0.0)
+    monkeypatch.setattr(detail_module, "GAIN", 0.0)
     monkeypatch.setattr(layers_module, "AGREEMENT", 1e-9)
     model = _silent(make_model())
     driven, camera = _driven(model, make_state, _photo(32, 2), 2)
@@ -148,10 +149,9 @@ def test_refused_sizes_are_named(make_model: Make, make_state: States) -> None:
 # ----- the network --------------------------------------------------------------------------------------------------
 
 
-def _choice(size: int, state: int) -> tuple[Choice, Layers]:
-    rgb, logits, residual, more = (torch.randn(1, n, size, size) for n in (3, 3, 3, 1))
-    choice = Choice(rgb, logits, residual, more, torch.randn(1, 5, state, state))
-    return choice, Layers(
+def _choice(size: int) -> tuple[Choice, Layers]:
+    rgb, logits, residual, more, state = (torch.randn(1, n, size, size) for n in (3, 3, 3, 1, 5))
+    return Choice(rgb, logits, residual, more, state), Layers(
         colours=torch.randn(1, 2, 3, size, size),
         prior=torch.rand(1, 3, size, size) + 0.01,
         clues=torch.rand(1, 4, size, size),
@@ -159,31 +159,44 @@ def _choice(size: int, state: int) -> tuple[Choice, Layers]:
     )
 
 
+def _net() -> DetailNet:
+    return DetailNet(DetailConfig(width=4, state=2, reach=0.01), 5, layers=2)
+
+
 def test_a_new_network_corrects_nothing_and_a_trained_one_everything_but_the_raw_image() -> None:
-    net, (choice, layers) = DetailNet(DetailConfig(width=4, state=2), 5, layers=2), _choice(16, 8)
-    same, as_read = net(choice, layers)
-    assert net.is_silent and all(torch.equal(a, b) for a, b in zip(same, choice, strict=True))
-    assert torch.equal(as_read.colours, sharper(layers, GAIN).colours)
-    torch.nn.init.normal_(net.out.weight)
-    mended, other = net(choice, layers)
-    changed = [not torch.equal(a, b) for a, b in zip(mended, choice, strict=True)]
-    assert not net.is_silent and changed == [False, True, True, True, False]
-    assert [torch.equal(other.colours[:, k], layers.colours[:, k]) for k in range(2)] == [False, True]
+    net, (choice, layers) = _net(), _choice(16)
+    trusted, same = trusting(choice, layers), net(choice, layers)
+    assert all(torch.equal(getattr(same, name), getattr(trusted, name)) for name in trusted._fields[:-1])
+    assert (same.gain == GAIN).all() and not same.shift.any()
+    torch.nn.init.normal_(net.out.weight, std=9.0)
+    mended = net(choice, layers)
+    assert [name for name in same._fields if torch.equal(getattr(mended, name), getattr(same, name))] == ["rgb"]
+    assert mended.shift.shape == (1, 2, 16, 16) and 0.009 < mended.shift.abs().max() <= 0.01
+
+
+@pytest.mark.parametrize("part", ["rgb", "logits", "residual", "more", "state", "colours", "prior", "opacity"])
+def test_the_network_sees_all_that_the_super_resolution_left(part: str) -> None:
+    net, (choice, layers) = _net(), _choice(8)
+    changed = {part: getattr(choice if part in choice._fields else layers, part) + 0.2}
+    others = (choice._replace(**changed), layers) if part in choice._fields else (choice, replace(layers, **changed))
+    seen = []
+    net.first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    net(choice, layers), net(*others)
+    assert seen[0].shape == (1, 3 + 6 + 3 + 1 + 2, 8, 8) and not torch.equal(seen[0], seen[1])
 
 
 def test_the_network_invents_no_pattern_of_pixels_where_all_that_it_sees_is_flat() -> None:
-    net, (choice, layers) = DetailNet(DetailConfig(width=4, state=2), 5, layers=2), _choice(32, 16)
+    net, (choice, layers) = _net(), _choice(32)
     torch.nn.init.normal_(net.out.weight)
     flat = Choice(*(torch.full_like(x, 0.3) for x in choice))  # type: ignore[call-arg]
     even = Layers(*(torch.full_like(x, 0.4) for x in (layers.colours, layers.prior, layers.clues, layers.opacity)))
-    mended, other = net(flat, even)
-    for x in (mended.logits, mended.residual, mended.more, other.colours[:, 0]):
-        inner = x[..., 10:-10, 10:-10]  # beside the border the convolutions see it
+    for x in net(flat, even):
+        inner = x[..., 12:-12, 12:-12]  # beside the border the convolutions see it
         assert torch.allclose(inner, inner[..., :1, :1].expand_as(inner), atol=1e-4)
 
 
 def test_the_mixture_is_the_sum_of_shares_and_the_residual() -> None:
-    choice, layers = _choice(4, 4)
+    choice, layers = _choice(4)
     image, opacity = mixed(choice, layers)
     weights = choice.logits[0, :, 1, 2].exp() * layers.prior[0, :, 1, 2]
     weights = weights / weights.sum()
@@ -205,7 +218,7 @@ def test_a_file_from_before_the_network_loads_with_one_that_corrects_nothing(tmp
     model = make_model()
     _write(tmp_path / "old.safetensors", model, ("detail.",))
     first, second = (load_model(tmp_path / "old.safetensors") for _ in range(2))
-    assert isinstance(first, PortraitModel) and first.detail.is_silent and bool(first.detail.first.weight.any())
+    assert isinstance(first, PortraitModel) and not first.detail.out.weight.any() and bool(first.detail.first.weight.any())
     pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 

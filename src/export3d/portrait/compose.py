@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,8 @@ from torch import Tensor
 from export3d.camera import Camera
 from export3d.images import bounds
 from export3d.portrait.background import background_window
-from export3d.portrait.detail import GAIN, DetailNet, sharper
-from export3d.portrait.layers import Choice, Layers, mixed, trusting
+from export3d.portrait.detail import DetailNet, sharper
+from export3d.portrait.layers import Choice, Layers, Mixture, mixed
 from export3d.portrait.lookup import SourceLookup, enlarged
 from export3d.portrait.state import PhotoMaps, PortraitMaps
 from export3d.rendering.rays import Window
@@ -39,17 +39,13 @@ class Pass:
         guide: ``(B, 5, r, q)`` of the source lookup, premultiplied by the opacity.
         opacity: ``(B, 1, r, q)``.
         choice: of the super-resolution, ``(B, .., s, t)``.
-        layers: what it chose from, ``(B, .., s, t)``; None where it is `trusting` or a `part`.
+        layers: what it chose from, ``(B, .., s, t)``.
     """
 
     guide: Tensor
     opacity: Tensor
     choice: Choice
-    layers: Layers | None = None
-
-    def trusting(self) -> Pass:
-        """The same for pictures with the photograph's detail; see `layers.trusting`."""
-        return self if self.layers is None else replace(self, choice=trusting(self.choice, self.layers), layers=None)
+    layers: Layers
 
     def part(self, sample: int, box: Box) -> Pass:
         """A rectangle of rays of one sample, B = 1."""
@@ -57,23 +53,27 @@ class Pass:
 
         def cut(x: Tensor) -> Tensor:
             k = x.shape[-1] // self.opacity.shape[-1]
-            return x[sample : sample + 1, :, k * top : k * (top + height), k * left : k * (left + width)]
+            return x[sample : sample + 1, ..., k * top : k * (top + height), k * left : k * (left + width)]
 
-        return Pass(cut(self.guide), cut(self.opacity), Choice(*map(cut, self.choice)))
+        return self._each(cut, cut)
 
     def half(self) -> Pass:
-        """The same without layers, in half the memory; the places keep their digits."""
-        return Pass(self.guide, self.opacity, Choice(*(x.half() for x in self.choice)))
+        """The same in half the memory; the places keep their digits."""
+        return self._each(lambda x: x, Tensor.half)
 
     def float(self) -> Pass:
         """The same in single precision."""
-        return Pass(self.guide, self.opacity, Choice(*(x.float() for x in self.choice)), self.layers)
+        return self._each(lambda x: x, Tensor.float)
+
+    def _each(self, rays: Callable[[Tensor], Tensor], pixels: Callable[[Tensor], Tensor]) -> Pass:
+        """The same after a function of what is told of rays, and one of what is told of pixels."""
+        layers = {name: pixels(x) for name, x in vars(self.layers).items()}
+        return Pass(rays(self.guide), rays(self.opacity), Choice(*map(pixels, self.choice)), Layers(**layers))
 
 
 def compose_small(left: Pass, maps: PortraitMaps, rays: int, window: Window | None) -> tuple[Tensor, Tensor]:
     """The final image ``(B, 3, s, s)`` and the head's opacity in it ``(B, 1, s, s)`` at the model's own size; `rays` along each
     side of the whole picture, of which `left` is all or the `window`."""
-    assert left.layers is not None  # only a part has none
     size = maps.background.shape[-1]
     behind = background_window(maps.background, size, _pixels(window, size, rays))
     image, opacity = mixed(left.choice, left.layers)
@@ -144,15 +144,11 @@ def head_at(
         camera: the portrait's.
         pose: from the unturned volume to the portrait's torso.
     """
-    layers = lookup.layers(left.guide, left.opacity, photo.picture, camera=camera, size=size, pose=pose)
-    smooth = [x.float() for x in left.choice[:-1]]  # all but the state
-    rgb, logits, residual, more = enlarged(torch.cat(smooth, dim=1), size).split([x.shape[1] for x in smooth], dim=1)
-    choice = Choice(rgb, logits, residual, more, left.choice.state)
-    if torch.is_grad_enabled() or not detail.is_silent:
-        choice, layers = detail(choice, layers)
-    else:
-        layers = sharper(layers, GAIN)
-    return mixed(choice, layers)
+    mixture = detail(left.choice, left.layers)
+    mixture = Mixture(*enlarged(torch.cat(mixture, dim=1), size).split([x.shape[1] for x in mixture], dim=1))
+    where = {"camera": camera, "size": size, "pose": pose, "shift": mixture.shift}
+    layers = lookup.layers(left.guide, left.opacity, photo.picture, **where)
+    return mixed(mixture, sharper(layers, mixture.gain))
 
 
 def _pixels(window: Window | None, size: int, rays: int) -> Window | None:

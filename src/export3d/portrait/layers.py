@@ -51,6 +51,23 @@ class Choice(NamedTuple):
     """``(B, H, s, s)`` the features behind them."""
 
 
+class Mixture(NamedTuple):
+    """How a picture with the photograph's detail is mixed (`detail.py`); smooth enough to be enlarged."""
+
+    rgb: Tensor
+    """``(B, 3, s, s)`` as in `Choice`."""
+    logits: Tensor
+    """``(B, 1 + K, s, s)``, without the prior."""
+    residual: Tensor
+    """``(B, 3, s, s)``."""
+    more: Tensor
+    """``(B, 1, s, s)``."""
+    gain: Tensor
+    """``(B, 1, s, s)`` share of its fine detail that the photograph gets on top."""
+    shift: Tensor
+    """``(B, 2, s, s)`` how far beside its place the photograph is read, across and down, in its side."""
+
+
 def trusting(choice: Choice, layers: Layers) -> Choice:
     """The choice in which the first picture has the raw image's share wherever both agree: it says the same in more detail."""
     prior = layers.prior.log()
@@ -61,7 +78,7 @@ def trusting(choice: Choice, layers: Layers) -> Choice:
     return choice._replace(logits=shares.clamp_min(_LEAST_SHARE).log() - prior)
 
 
-def mixed(choice: Choice, layers: Layers) -> tuple[Tensor, Tensor]:
+def mixed(choice: Choice | Mixture, layers: Layers) -> tuple[Tensor, Tensor]:
     """The head's colours (B, 3, s, s) and opacity (B, 1, s, s); choice and layers are of one size."""
     shares = torch.softmax(choice.logits + layers.prior.log(), dim=1)
     image = choice.residual

@@ -11,7 +11,7 @@ from torch import Tensor
 from export3d.model.decoder import COLOUR_MARGIN, RadianceDecoder
 from export3d.model.export3d import TriPlaneField
 from export3d.portrait.compose import Pass
-from export3d.portrait.detail import GAIN, DetailNet
+from export3d.portrait.detail import DetailNet
 from export3d.portrait.fast_field import FoldedField
 from export3d.portrait.field import FieldParts
 from export3d.portrait.layers import Layers
@@ -68,16 +68,14 @@ def paint_portrait(
 ) -> None:
     """As `compose.head_at` for a rectangle of one picture: the head before what stands in `image` (1, 3, h, w), and its
     `opacity` (1, 1, h, w)."""
-    choice, photo = left.choice, code.maps.photo
+    photo = code.maps.photo
     assert photo is not None
     head = FusedHead(
         guide=torch.cat([left.guide, left.opacity], dim=1)[0],
-        choice=torch.cat([x.float() for x in choice[:-1]], dim=1)[0],
+        mixture=torch.cat(detail(left.choice, left.layers), dim=1)[0],
         photo=photo.interleaved,
         camera=code.camera,
         pose=_joint(neck, code.state.turn, -neck.lag),
-        gain=GAIN,
-        corrections=None if detail.is_silent else (detail.state(choice.state)[0], detail.said),
     )
     paint_head(head, image[0], opacity[0, 0])
 

@@ -168,7 +168,7 @@ class PortraitModel(nn.Module):
     def trace(self, driven: DrivenPlanes, camera: Camera, fast: FastConfig | None = None) -> Pass:
         """What `render` has of the whole picture before it is composed."""
         met, guide = self.march(driven, camera, fast=fast)
-        return self.look(met[0], guide, met[2], driven, fast=fast).trusting()
+        return self.look(met[0], guide, met[2], driven, fast=fast)
 
     def compose(
         self,
@@ -183,7 +183,6 @@ class PortraitModel(nn.Module):
         `fast` as of `render`."""
         photo, rays = code.maps.photo, self.config.renderer.raw_size
         if photo is not None:
-            left = left.trusting()
             read = partial(self.head_at, photo=photo, camera=code.camera, turn=code.state.turn)
             paint = partial(paint_portrait, code=code, neck=self.neck.config, detail=self.detail)
             paint = paint if reads_fused(fast, left.opacity) else None

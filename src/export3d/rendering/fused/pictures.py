@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,8 @@ from export3d.checks import check_shape
 from export3d.rendering.fused import binding
 from export3d.rendering.fused.render import FusedJoint, joint_of, pinhole_of
 
-_MARGIN, _LINES, _CLUES, _SAID = 4, 9, 28, 8  # kMargin, kLines, kClues, kSaid of the kernel
+_MARGIN, _LINES = 4, 9  # kMargin, kLines of the kernel
 _TILE, _BLOCK = 128, 8  # kTile, kBlock
-
-Corrections = tuple[Tensor, Callable[[Tensor], Tensor]]
-"""State ``(K, s, t)`` that the correcting network reads beside the rest, and the network: ``(1, 28 + K, h / 2, w / 2)`` ->
-``(1, 8, h / 2, w / 2)``, as `portrait.detail.DetailNet` has them."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class FusedHead:
@@ -34,11 +29,9 @@ class FusedHead:
     """The portrait's."""
     pose: FusedJoint | None
     """From the unturned volume to the portrait's torso."""
-    choice: Tensor | None = None
-    """``(10, s, t)``: raw image 3, logits 3, residual 3, opacity 1; not for `read_head`."""
-    gain: float = 0.0
-    """Share of its own fine detail that the photograph gets on top, before what the corrections say."""
-    corrections: Corrections | None = None
+    mixture: Tensor | None = None
+    """``(13, s, t)``: raw image 3, logits 3, residual 3, opacity, gain, shift 2, see `portrait.layers.Mixture`; not for
+    `read_head`."""
 
 
 def interleaved(picture: Tensor) -> Tensor:
@@ -95,36 +88,26 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
     """
     height, width = opacity.shape
     check_shape("guide", head.guide, 6, None, None)
-    assert head.choice is not None  # only reading does without
-    check_shape("choice", head.choice, 10, None, None)
+    assert head.mixture is not None  # only reading does without
+    check_shape("mixture", head.mixture, 13, None, None)
     check_shape("image", image, 3, height, width)
     strides = (image.stride(0), image.stride(1), image.stride(2), opacity.stride(0), opacity.stride(1))
     if height % 2 or width % 2 or strides[1:] != (strides[1], 1, strides[1], 1):
         raise ValueError(f"paint_head: expected even sides and rows alike; got {height}x{width} with strides {strides}")
-    state = None if head.corrections is None else head.corrections[0]
-    count = 0 if state is None else state.shape[0]
-    given = {"guide": head.guide, "choice": head.choice} | ({} if state is None else {"state": state})
-    kept = {name: x.detach().float().contiguous() for name, x in given.items()}
+    guide, mixture = (x.detach().float().contiguous() for x in (head.guide, head.mixture))
     layers = torch.empty(height, _LINES, -(-width // 16) * 16)
-    seen = torch.empty(1, height // 2, width // 2, _CLUES + count) if state is not None else None
     call = binding.Head(
-        **dict(rays_height=head.guide.shape[1], rays_width=head.guide.shape[2]),
-        **dict(small_height=head.choice.shape[1], small_width=head.choice.shape[2], state_channels=count),
-        **dict(side=head.photo.shape[0] - 2 * _MARGIN, height=height, width=width, gain=head.gain),
-        **{name: x.data_ptr() for name, x in kept.items()},
+        **dict(rays_height=guide.shape[1], rays_width=guide.shape[2]),
+        **dict(small_height=mixture.shape[1], small_width=mixture.shape[2]),
+        **dict(side=head.photo.shape[0] - 2 * _MARGIN, height=height, width=width),
+        **dict(guide=guide.data_ptr(), mixture=mixture.data_ptr(), layers=layers.data_ptr()),
         **dict(picture=head.photo.data_ptr(), portrait=pinhole_of(head.camera), pose=joint_of(head.pose)),
-        **dict(layers=layers.data_ptr(), seen=None if seen is None else seen.data_ptr()),
         **dict(plane=strides[0], stride=strides[1], image=image.data_ptr(), opacity=opacity.data_ptr()),
     )
     threads = torch.get_num_threads()  # the same for all: by them goes the room
     work = torch.empty(binding.run("head_floats", call, threads=threads))
-    binding.run("head", call, 0, work.data_ptr(), threads=threads)
-    if head.corrections is not None and seen is not None:
-        said = head.corrections[1](seen.permute(0, 3, 1, 2))
-        check_shape("corrections", said, 1, _SAID, height // 2, width // 2)
-        said = said.detach().float().contiguous()
-        call.said = said.data_ptr()
-    binding.run("head", call, 1, work.data_ptr(), threads=threads)
+    for step in (0, 1):
+        binding.run("head", call, step, work.data_ptr(), threads=threads)
 
 
 def head_layer(

@@ -1,13 +1,11 @@
 // The picture at the photograph's own size, row by row (part of march.cpp): `head_at` and `paste` of the PyTorch code.
 //
-// What is calculated at a few places is enlarged, the photograph is read where the guide says, and the layers are mixed. A
-// network in between corrects the mixture: `look` writes what it reads, `mix` takes what it said.
+// What is calculated at a few places is enlarged, the photograph is read where the guide says, and the layers are mixed.
 #pragma once
 
-constexpr int kGuide = 6, kChoice = 10;     // guide and opacity; raw image, three logits, residual, opacity
+constexpr int kGuide = 6, kMixture = 11;    // guide and opacity; raw image, three logits, residual, opacity, gain of fine detail
+constexpr int kShift = 2;                   // beside the mixture: across and down
 constexpr int kLines = 9;                   // of a row in `layers`: own and mirrored colours, two gates, opacity
-constexpr int kClues = 28;                  // of the corrections' inputs, without the state
-constexpr int kSaid = 8;                    // three logits, residual, opacity, gain of the fine detail
 constexpr int kMargin = export3d::kMargin;  // pixels around an interleaved picture that repeat its border
 
 // Bilinear enlargement of (channels, height, width), centres of pixels aligned by area; rows in the order they are asked for.
@@ -182,8 +180,8 @@ struct Shown {
 
   Shown(const export3d::Head& h, float*& scratch)
       : opacity(h.guide + 5 * (size_t)h.rays_height * h.rays_width, 1, h.rays_height, h.rays_width, h.height, h.width, scratch),
-        more(h.choice + 9 * (size_t)h.small_height * h.small_width, 1, h.small_height, h.small_width, h.height, h.width, scratch),
-        width(h.width), all(h.clues || h.seen) {}
+        more(h.mixture + 9 * (size_t)h.small_height * h.small_width, 1, h.small_height, h.small_width, h.height, h.width, scratch),
+        width(h.width), all(h.clues) {}
   static size_t room(const export3d::Head& h) {
     return Enlarged::room(1, h.rays_width, h.width) + Enlarged::room(1, h.small_width, h.width);
   }
@@ -200,18 +198,16 @@ struct Shown {
 };
 
 size_t compose_floats(const export3d::Head& h) {
-  const int line = up(h.width, 16), most = h.small_width > h.width / 2 ? h.small_width : h.width / 2;
-  return Shown::room(h) + Enlarged::room(kGuide, h.rays_width, h.width) + Enlarged::room(kChoice, h.small_width, h.width) +
-         Enlarged::room(h.state_channels > kSaid ? h.state_channels : kSaid, most, h.width) + 2 * CubicRow::room(line) +
-         (size_t)line * 8;
+  const int line = up(h.width, 16);
+  return Shown::room(h) + Enlarged::room(kGuide, h.rays_width, h.width) + Enlarged::room(kMixture, h.small_width, h.width) +
+         Enlarged::room(kShift, h.small_width, h.width) + 2 * CubicRow::room(line) + (size_t)line * 8;
 }
 
-// Rows [first, last) of the layers, both even, and what the corrections read there.
+// Rows [first, last) of the layers.
 void look(const export3d::Head& h, float* scratch, int first, int last) {
-  const int line = up(h.width, 16), half = h.width / 2, seen = kClues + h.state_channels;
+  const int line = up(h.width, 16), small = h.small_height * h.small_width;
   Enlarged guide(h.guide, kGuide, h.rays_height, h.rays_width, h.height, h.width, scratch);
-  Enlarged choice(h.choice, kChoice, h.small_height, h.small_width, h.height, h.width, scratch);
-  Enlarged state(h.state, h.state_channels, h.small_height, h.small_width, h.height / 2, half, scratch);
+  Enlarged shift(h.mixture + (size_t)kMixture * small, h.mixture ? kShift : 0, h.small_height, h.small_width, h.height, h.width, scratch);
   CubicRow own(line, scratch), other(line, scratch);
   Shown shown(h, scratch);
   int edges[4][2], known = first > 0 ? first - 1 : 0;
@@ -224,7 +220,7 @@ void look(const export3d::Head& h, float* scratch, int first, int last) {
     }
     if (begin >= end) continue;
     begin = begin > 0 ? begin - 1 : 0, end = least_of(end + 1, h.width);
-    const float* g = guide.row(y);
+    const float *g = guide.row(y), *beside = h.mixture ? shift.row(y) : nullptr;
     float *layers = h.layers + (size_t)y * kLines * line, *clues = h.clues ? h.clues + (size_t)y * 4 * line : nullptr;
     for (int x = begin / kLanes * kLanes; x < end; x += kLanes) {
       const Floats opacity = load(g + 5 * line + x), low = splat(1e-3f);
@@ -239,8 +235,9 @@ void look(const export3d::Head& h, float* scratch, int first, int last) {
         for (int a = 0; a < 3; ++a)
           seen_at[a] = p[0] * h.portrait.rotation[a] + p[1] * h.portrait.rotation[3 + a] + p[2] * h.portrait.rotation[6 + a];
         const Floats near = 1.0f / seen_at[2];
-        const Floats u = seen_at[0] * near * h.portrait.focal[0] + h.portrait.middle[0];
-        const Floats v = seen_at[1] * near * h.portrait.focal[1] + h.portrait.middle[1];
+        Floats u = seen_at[0] * near * h.portrait.focal[0] + h.portrait.middle[0];
+        Floats v = seen_at[1] * near * h.portrait.focal[1] + h.portrait.middle[1];
+        if (beside && !k) u += load(beside + x), v += load(beside + line + x);
         Floats margin = pick(u < 1.0f - u, u, 1.0f - u);
         const Floats other_margin = pick(v < 1.0f - v, v, 1.0f - v);
         margin = pick(other_margin < margin, other_margin, margin);
@@ -259,33 +256,13 @@ void look(const export3d::Head& h, float* scratch, int first, int last) {
         for (int c = 0; c < 3; ++c) layers[(3 * k + c) * line + x] = read[c];
         if (clues) clues[(2 + k) * line + x] = read[3];
       }
-    if (!h.seen) continue;
-    float* to = h.seen + (size_t)(y / 2) * half * seen;
-    for (int x = 0; x < half; ++x)
-      for (int c = 0; c < 3; ++c)
-        for (int right = 0; right < 2; ++right) to[x * seen + 4 * c + 2 * (y & 1) + right] = layers[c * line + 2 * x + right];
-    if (y & 1) continue;
-    const float *c = choice.row(y), *s = state.row(y / 2);
-    for (int x = 0; x < half; ++x, to += seen) {
-      const int at = 2 * x;
-      for (int i = 0; i < 3; ++i) {
-        const float raw = c[i * line + at], prior = i ? layers[(5 + i) * line + at] : 0.11f;
-        to[12 + i] = raw;
-        to[15 + i] = c[(3 + i) * line + at] + std::log(prior);
-        to[18 + i] = c[(6 + i) * line + at];
-        for (int k = 0; k < 2; ++k) to[22 + 3 * k + i] = std::fabs(layers[(3 * k + i) * line + at] - raw);
-      }
-      to[21] = layers[8 * line + at] + c[9 * line + at];
-      for (int i = 0; i < h.state_channels; ++i) to[kClues + i] = s[i * state.line + x];
-    }
   }
 }
 
 // Rows [first, last) of the head before what is behind it.
 void mix(const export3d::Head& h, float* scratch, int first, int last) {
   const int line = up(h.width, 16);
-  Enlarged choice(h.choice, kChoice, h.small_height, h.small_width, h.height, h.width, scratch);
-  Enlarged said(h.said, h.said ? kSaid : 0, h.height / 2, h.width / 2, h.height, h.width, scratch);
+  Enlarged mixture(h.mixture, kMixture, h.small_height, h.small_width, h.height, h.width, scratch);
   float *image = take(scratch, 4 * (size_t)line), *soft = take(scratch, (size_t)line);
   float* sums = take(scratch, (size_t)line + 32) + 16;
   Shown shown(h, scratch);
@@ -295,14 +272,13 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
     float* opacity_row = h.opacity + (size_t)y * h.stride;
     std::memset(opacity_row, 0, h.width * sizeof(float));
     if (begin == end) continue;
-    const float *c = choice.row(y), *t = h.said ? said.row(y) : nullptr, *layers = h.layers + (size_t)y * kLines * line;
+    const float *c = mixture.row(y), *layers = h.layers + (size_t)y * kLines * line;
     const float* above = layers - (y > 0 ? kLines * line : 0);
     const float* below = layers + (y + 1 < h.height ? kLines * line : 0);
     for (int x = begin; x < end; x += kLanes) {
       Floats share[3], most, total = splat(0.0f);
       for (int k = 0; k < 3; ++k) {
         share[k] = load(c + (3 + k) * line + x);
-        if (t) share[k] += load(t + k * line + x);
         most = k ? pick(most < share[k], share[k], most) : share[k];
       }
       for (int k = 0; k < 3; ++k) {
@@ -313,14 +289,10 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
       for (int a = 0; a < 3; ++a) {
         Floats value = load(c + (6 + a) * line + x) + share[0] * load(c + a * line + x) +
                        share[1] * load(layers + a * line + x) + share[2] * load(layers + (3 + a) * line + x);
-        if (t) value += load(t + (3 + a) * line + x);
         store(image + a * line + x, value);
       }
-      const Floats gain = splat(h.gain);  // of the portrait's own detail
-      store(soft + x, share[1] * (t ? gain + load(t + 7 * line + x) : gain));
-      Floats opacity = load(layers + 8 * line + x) + load(c + 9 * line + x);
-      if (t) opacity += load(t + 6 * line + x);
-      store(image + 3 * line + x, within(opacity, 0.0f, 1.0f));
+      store(soft + x, share[1] * load(c + 10 * line + x));  // of the portrait's own detail
+      store(image + 3 * line + x, within(load(layers + 8 * line + x) + load(c + 9 * line + x), 0.0f, 1.0f));
     }
     for (int a = 0; a < 3; ++a) {  // the portrait less its 3x3 binomial mean: one axis after the other
       const float *up_row = above + a * line, *row = layers + a * line, *down_row = below + a * line;

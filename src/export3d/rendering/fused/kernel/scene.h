@@ -6,7 +6,7 @@
 
 namespace export3d {
 
-constexpr int kVersion = 11;  // of this layout; binding.py refuses a library of another one
+constexpr int kVersion = 13;  // of this layout; binding.py refuses a library of another one
 
 // A smooth joint about a height (the neck): x + w(y) (x - pivot) extra, w from 0 at `top` to 1 at `bottom`.
 struct Joint {
@@ -59,15 +59,12 @@ struct Picture {
 
 // A rectangle of a picture with the photograph's detail, see compose.h; (channels, height, width) unless it says otherwise.
 struct Head {
-  int32_t rays_height, rays_width, small_height, small_width, state_channels, side, height, width;
-  float gain;  // share of its own fine detail that the photograph gets on top, before `said`
-  const float *guide, *choice, *state;
+  int32_t rays_height, rays_width, small_height, small_width, side, height, width;
+  const float *guide, *mixture;  // (6, rays_..); (13, small_..): raw image, three logits, residual, opacity, gain, shift; or null
   const float* picture;  // the photograph, `side` pixels along each side, interleaved
   Pinhole portrait;
   Joint pose;
-  float *layers, *seen;  // (height, 9, width rounded up to 16); (height / 2, width / 2, 28 + state_channels), or null
-  float* clues;          // (height, 4, width rounded up to 16), or null: gates, and the fourth channel of the picture twice
-  const float* said;     // (8, height / 2, width / 2), or null
+  float *layers, *clues;  // (height, 9, width rounded up to 16); the same with 4: gates, fourth channel of the picture twice; or null
   int64_t plane, stride;  // distances of channels and of rows in `image` (3, ..) and `opacity`
   float *image, *opacity;
 };
