@@ -33,7 +33,7 @@ SLOW_MODULES = frozenset(
     provenance/test_mark
     studio/test_server studio/test_in_browser studio/test_workshop
     tracking/test_mediapipe_tracker tracking/test_track_command
-    training/test_adversary training/test_batches training/test_detail
+    training/test_adversary training/test_batches
     training/test_distributed training/test_face_shapes training/test_gaze
     training/test_heads_stream training/test_mesh_regressor training/test_perceptual training/test_pretrain
     training/test_regressor training/test_resume training/test_start training/test_train

@@ -149,15 +149,15 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 def test_a_safetensors_file_from_elsewhere_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "m.safetensors")
     with pytest.raises(
-        CheckpointError, match=r"expected format 'export3d-checkpoint', version 1 or 2 or 3; got 'none'"
+        CheckpointError, match=r"expected format 'export3d-checkpoint', version 1 or 2 or 3 or 4; got 'none'"
     ):
         read_checkpoint(tmp_path / "m.safetensors", kind="export3d")
 
 
 def test_a_newer_version_says_which_and_what_to_do(tmp_path: Path) -> None:
-    path = _with_header(_write(tmp_path / "m.safetensors"), version="4")
+    path = _with_header(_write(tmp_path / "m.safetensors"), version="5")
     with pytest.raises(
-        CheckpointError, match=r"version 1 or 2 or 3; got 'export3d-checkpoint', version 4\. Upgrade export3d"
+        CheckpointError, match=r"version 1 or 2 or 3 or 4; got 'export3d-checkpoint', version 5\. Upgrade export3d"
     ):
         read_checkpoint(path, kind="export3d")
 

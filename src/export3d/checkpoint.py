@@ -22,8 +22,8 @@ from export3d.reading import parse_json, reading, shortened
 from export3d.tensor_files import arrays_digest, content_digest, read_tensor_file
 
 FORMAT = "export3d-checkpoint"
-VERSION = 3
-READABLE = ("1", "2", "3")
+VERSION = 4
+READABLE = ("1", "2", "3", "4")
 
 Migration = Callable[[dict[str, Tensor], dict[str, Any]], tuple[dict[str, Tensor], dict[str, Any]]]
 

@@ -1,4 +1,4 @@
-"""portrait/compose.py and portrait/detail.py: pictures at the photograph's own size."""
+"""portrait/compose.py and what it takes of portrait/layers.py: pictures at the photograph's own size."""
 
 from __future__ import annotations
 
@@ -11,27 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from export3d import checkpoint
 from export3d.camera import Camera
 from export3d.checkpoint import write_checkpoint
 from export3d.configs import config_to_dict
 from export3d.errors import CheckpointError
 from export3d.face_state import FaceState
-from export3d.portrait import PortraitModel, load_model
-from export3d.portrait import detail as detail_module
+from export3d.portrait import PortraitModel, compose, load_model
 from export3d.portrait import layers as layers_module
-from export3d.portrait.detail import GAIN, DetailConfig, DetailNet, sharper
-from export3d.portrait.layers import AGREEMENT, Choice, Layers, mixed, trusting
+from export3d.portrait.layers import AGREEMENT, Choice, Layers, mixed, sharper, trusting
 from export3d.portrait.state import DrivenPlanes
 
 Make = Callable[..., PortraitModel]
 States = Callable[..., FaceState]
-
-
-def _silent(model: PortraitModel) -> PortraitModel:
-    for tensor in (model.detail.out.weight, model.detail.out.bias):
-        assert tensor is not None
-        tensor.data.zero_()
-    return model
 
 
 def _driven(model: PortraitModel, make_state: States, photo: Tensor, batch: int = 1) -> tuple[DrivenPlanes, Camera]:
@@ -47,12 +39,12 @@ def _photo(size: int, batch: int = 1) -> Tensor:
 
 
 @torch.no_grad()
-def test_at_the_models_own_size_a_photograph_changes_nothing_but_its_sharpness_without_the_network(
+def test_at_the_models_own_size_a_photograph_changes_nothing_but_its_sharpness(
     make_model: Make, make_state: States, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(detail_module, "GAIN", 0.0)
+    monkeypatch.setattr(compose, "GAIN", 0.0)
     monkeypatch.setattr(layers_module, "AGREEMENT", 1e-9)
-    model = _silent(make_model())
+    model = make_model()
     driven, camera = _driven(model, make_state, _photo(32, 2), 2)
     without = replace(driven, code=replace(driven.code, maps=replace(driven.code.maps, photo=None)))
     with_photo, plain = model.render(driven, camera), model.render(without, camera)
@@ -76,7 +68,7 @@ def test_a_picture_has_the_photographs_size_or_the_one_asked_for(
 
 @torch.no_grad()
 def test_a_window_shows_what_the_whole_picture_shows_there(make_model: Make, make_state: States) -> None:
-    model = _silent(make_model())  # the network sees beyond a window's edge
+    model = make_model()
     driven, camera = _driven(model, make_state, _photo(64, 2), 2)
     whole = model.render(driven, camera).image
     top, left = torch.tensor([2, 1]), torch.tensor([4, 0])
@@ -93,7 +85,7 @@ def test_a_window_shows_what_the_whole_picture_shows_there(make_model: Make, mak
 def test_composing_only_where_the_head_is_gives_the_same_picture(
     make_model: Make, make_state: States, size: int
 ) -> None:
-    model = _silent(make_model())
+    model = make_model()
     driven, camera = _driven(model, make_state, _photo(64))
     left = model.trace(driven, camera)
     left.opacity[:, :, :5] = 0.0
@@ -120,7 +112,7 @@ def test_without_a_head_the_photographs_background_is_shown(make_model: Make, ma
 
 @torch.no_grad()
 def test_fine_detail_of_the_photograph_is_in_the_picture(make_model: Make, make_state: States) -> None:
-    model = _silent(make_model(scale=0.0))
+    model = make_model(scale=0.0)
     model.superres.high_rgb.bias.data[4] = 30.0  # type: ignore[union-attr]  # the portrait's own colours alone
     model.superres.high_rgb.bias.data[-1] = 100.0  # type: ignore[union-attr]  # all of it is head
     stripes = torch.where(torch.arange(128) % 4 < 2, 1.0, -1.0).expand(1, 3, 128, 128)
@@ -146,12 +138,11 @@ def test_refused_sizes_are_named(make_model: Make, make_state: States) -> None:
             model.encode(torch.zeros(1, 3, 32, 32), camera, make_state(1), photo=_photo(33))
 
 
-# ----- the network --------------------------------------------------------------------------------------------------
+# ----- the mixture --------------------------------------------------------------------------------------------------
 
 
 def _choice(size: int) -> tuple[Choice, Layers]:
-    rgb, logits, residual, more, state = (torch.randn(1, n, size, size) for n in (3, 3, 3, 1, 5))
-    return Choice(rgb, logits, residual, more, state), Layers(
+    return Choice(*(torch.randn(1, n, size, size) for n in (3, 3, 3, 1))), Layers(
         colours=torch.randn(1, 2, 3, size, size),
         prior=torch.rand(1, 3, size, size) + 0.01,
         clues=torch.rand(1, 4, size, size),
@@ -159,40 +150,15 @@ def _choice(size: int) -> tuple[Choice, Layers]:
     )
 
 
-def _net() -> DetailNet:
-    return DetailNet(DetailConfig(width=4, state=2, reach=0.01), 5, layers=2)
-
-
-def test_a_new_network_corrects_nothing_and_a_trained_one_everything_but_the_raw_image() -> None:
-    net, (choice, layers) = _net(), _choice(16)
-    trusted, same = trusting(choice, layers), net(choice, layers)
-    assert all(torch.equal(getattr(same, name), getattr(trusted, name)) for name in trusted._fields[:-1])
-    assert (same.gain == GAIN).all() and not same.shift.any()
-    torch.nn.init.normal_(net.out.weight, std=9.0)
-    mended = net(choice, layers)
-    assert [name for name in same._fields if torch.equal(getattr(mended, name), getattr(same, name))] == ["rgb"]
-    assert mended.shift.shape == (1, 2, 16, 16) and 0.009 < mended.shift.abs().max() <= 0.01
-
-
-@pytest.mark.parametrize("part", ["rgb", "logits", "residual", "more", "state", "colours", "prior", "opacity"])
-def test_the_network_sees_all_that_the_super_resolution_left(part: str) -> None:
-    net, (choice, layers) = _net(), _choice(8)
-    changed = {part: getattr(choice if part in choice._fields else layers, part) + 0.2}
-    others = (choice._replace(**changed), layers) if part in choice._fields else (choice, replace(layers, **changed))
-    seen = []
-    net.first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    net(choice, layers), net(*others)
-    assert seen[0].shape == (1, 3 + 6 + 3 + 1 + 2, 8, 8) and not torch.equal(seen[0], seen[1])
-
-
-def test_the_network_invents_no_pattern_of_pixels_where_all_that_it_sees_is_flat() -> None:
-    net, (choice, layers) = _net(), _choice(32)
-    torch.nn.init.normal_(net.out.weight)
-    flat = Choice(*(torch.full_like(x, 0.3) for x in choice))  # type: ignore[call-arg]
-    even = Layers(*(torch.full_like(x, 0.4) for x in (layers.colours, layers.prior, layers.clues, layers.opacity)))
-    for x in net(flat, even):
-        inner = x[..., 12:-12, 12:-12]  # beside the border the convolutions see it
-        assert torch.allclose(inner, inner[..., :1, :1].expand_as(inner), atol=1e-4)
+def test_only_the_portrait_itself_gets_more_of_its_fine_detail() -> None:
+    _, layers = _choice(4)
+    layers.colours[:] = 0.2
+    layers.colours[0, 0, :, 2, 1] = 1.0  # its 3x3 binomial mean is 0.2 + 0.8 / 4
+    found = sharper(layers, 0.5).colours
+    assert torch.allclose(found[0, 0, :, 2, 1], torch.tensor(1.0 + 0.5 * 0.6))
+    assert torch.allclose(found[0, 0, :, 1, 1], torch.tensor(0.2 - 0.5 * 0.1)) and torch.equal(
+        found[:, 1], layers.colours[:, 1]
+    )
 
 
 def test_the_mixture_is_the_sum_of_shares_and_the_residual() -> None:
@@ -205,29 +171,20 @@ def test_the_mixture_is_the_sum_of_shares_and_the_residual() -> None:
     assert torch.equal(opacity, (layers.opacity + choice.more).clamp(0.0, 1.0))
 
 
-# ----- files from before it -----------------------------------------------------------------------------------------
-
-
-def _write(path: Path, model: PortraitModel, missing: tuple[str, ...]) -> None:
-    tensors = {name: t for name, t in model.state_dict().items() if not name.startswith(missing)}
-    config = {"model": "portrait", **config_to_dict(model.config)}
-    write_checkpoint(path, tensors, kind="export3d", config=config)
-
-
-def test_a_file_from_before_the_network_loads_with_one_that_corrects_nothing(tmp_path: Path, make_model: Make) -> None:
+def test_a_file_with_the_network_of_version_3_loads_without_it(
+    tmp_path: Path, make_model: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = make_model()
-    _write(tmp_path / "old.safetensors", model, ("detail.",))
-    first, second = (load_model(tmp_path / "old.safetensors") for _ in range(2))
-    assert isinstance(first, PortraitModel) and not first.detail.out.weight.any() and bool(first.detail.first.weight.any())
-    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
-
-
-@pytest.mark.parametrize("missing", [("detail.first.weight",), ("detail.", "neck", "lookup.guide.bias")])
-def test_nothing_else_may_be_missing(tmp_path: Path, make_model: Make, missing: tuple[str, ...]) -> None:
-    _write(tmp_path / "m.safetensors", make_model(), missing)
-    with pytest.raises(CheckpointError, match=f"missing '{missing[-1]}'"):
-        load_model(tmp_path / "m.safetensors")
+    tensors = {**model.state_dict(), "detail.out.weight": torch.ones(8, 4, 3, 3)}
+    config = {"model": "portrait", **config_to_dict(model.config), "detail": {"width": 4, "state": 2, "slope": 0.1}}
+    for version, path in ((3, tmp_path / "old.safetensors"), (4, tmp_path / "new.safetensors")):
+        monkeypatch.setattr(checkpoint, "VERSION", version)
+        write_checkpoint(path, tensors, kind="export3d", config=config)
+    loaded = load_model(tmp_path / "old.safetensors").state_dict()
+    assert loaded.keys() == model.state_dict().keys()
+    assert all(torch.equal(loaded[name], t) for name, t in model.state_dict().items())
+    with pytest.raises(CheckpointError, match="detail"):
+        load_model(tmp_path / "new.safetensors")
 
 
 def test_the_portrait_has_the_share_of_the_raw_image_where_both_agree() -> None:
@@ -240,9 +197,7 @@ def test_the_portrait_has_the_share_of_the_raw_image_where_both_agree() -> None:
         clues=torch.zeros(1, 0, 2, 2),
         opacity=torch.ones(1, 1, 2, 2),
     )
-    choice = Choice(
-        rgb, torch.randn(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), torch.zeros(1, 1, 2, 2), torch.zeros(1, 4, 2, 2)
-    )
+    choice = Choice(rgb, torch.randn(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), torch.zeros(1, 1, 2, 2))
     before, after = (torch.softmax(x.logits + layers.prior.log(), dim=1) for x in (choice, trusting(choice, layers)))
     assert torch.allclose(after[:, :, :, 1], before[:, :, :, 1], atol=2e-4)  # they differ
     assert after[:, 0, :, 0].max() < 2e-4

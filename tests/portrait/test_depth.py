@@ -106,4 +106,6 @@ def test_the_fast_path_with_nothing_left_out_gives_the_exact_picture(
         driven = model.drive(model.encode(source, Camera.look_at_head(), state), state)
         exact, fast = model.render(driven, camera), model.render(driven, camera, fast=nothing_left_out)
     assert exact.image is not None and fast.image is not None
-    assert torch.allclose(fast.image, exact.image, atol=1e-4) and exact.image.std() > 0.05
+    assert torch.allclose(fast.raw, exact.raw, atol=1e-5) and exact.image.std() > 0.05
+    # A read beside the portrait by a rounded place shows most in noise, which no photograph is.
+    assert torch.allclose(fast.image, exact.image, atol=1e-3)

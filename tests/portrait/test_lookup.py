@@ -84,18 +84,6 @@ def test_a_place_and_its_mirror_image_are_read_where_the_portraits_camera_sees_t
     assert torch.allclose(layers.colours[0, 1, :2, 3, 5], other[0, 0], atol=within)
 
 
-def test_a_shift_moves_where_the_portrait_is_read_and_not_its_mirror_image() -> None:
-    module, camera = SourceLookup(LOOKUP, 6), Camera.look_at_head(0.2, 0.1)
-    guide, opacity = _guide(torch.full((3, 4, 4), 0.05), (0.7, 0.4), opacity=0.6)
-    where = {"camera": camera, "size": (8, 8), "pose": _still}
-    shift = torch.tensor([0.1, -0.2])[None, :, None, None] * torch.ones(1, 2, 8, 8)
-    still, moved = (module.layers(guide, opacity, _positions(4), **where, shift=x) for x in (None, shift))
-    by = moved.colours - still.colours
-    assert torch.allclose(by[0, 0, :2], shift[0], atol=0.05 / 16) and not by[0, 1].any()
-    beyond = module.layers(guide, opacity, _positions(4), **where, shift=shift + 1.0)
-    assert torch.allclose(beyond.prior[:, 1], torch.tensor(0.01)) and not beyond.clues[:, 0].any()
-
-
 def test_the_portrait_is_read_by_a_cubic_kernel_which_keeps_thin_lines() -> None:
     module, camera = SourceLookup(LOOKUP, 6), Camera.look_at_head()
     picture = torch.zeros(1, 4, 9, 9)

@@ -200,8 +200,7 @@ def test_parts_of_the_preset_that_ships_have_these_sizes() -> None:
         "lookup": 15_353,
         "reader": 440_848,
         "superres": 61_298,
-        "detail": 8_944,
-        "total": 3_080_286,
+        "total": 3_071_342,
     }
 
 

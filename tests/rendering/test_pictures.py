@@ -50,7 +50,7 @@ def model() -> PortraitModel:
     torch.manual_seed(0)
     model = build_model(preset("tiny-portrait"))
     assert isinstance(model, PortraitModel)
-    for parameter in (*model.detail.out.parameters(), model.superres.high_rgb.weight, model.lookup.guide.weight):
+    for parameter in (model.superres.high_rgb.weight, model.lookup.guide.weight):
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval().requires_grad_(False)
 
@@ -141,23 +141,12 @@ def test_a_head_before_its_crown_is_that_of_pytorch(
     assert (clear - head.opacity).max() > 0.3
 
 
-@pytest.fixture
-def silent(model: PortraitModel) -> Iterator[PortraitModel]:
-    """The model without corrections."""
-    kept = [p.clone() for p in model.detail.out.parameters()]
-    for parameter in model.detail.out.parameters():
-        parameter.zero_()
-    yield model
-    for parameter, value in zip(model.detail.out.parameters(), kept, strict=True):
-        parameter.copy_(value)
-
-
 @needs_kernel
-def test_without_corrections_and_a_turn_it_is_the_same_too(silent: PortraitModel) -> None:
+def test_without_a_turn_it_is_the_same_too(model: PortraitModel) -> None:
     torch.manual_seed(1)
-    left, code = _pass(silent, 96, None)
+    left, code = _pass(model, 96, None)
     with torch.inference_mode():
-        expected, found = silent.compose(left, code)[0], silent.compose(left, code, fast=FastConfig())[0]
+        expected, found = model.compose(left, code)[0], model.compose(left, code, fast=FastConfig())[0]
     assert torch.allclose(found, expected, atol=1e-3)
 
 
@@ -165,19 +154,19 @@ def test_without_corrections_and_a_turn_it_is_the_same_too(silent: PortraitModel
 @pytest.mark.parametrize("kernel", list(_kernels()))
 @pytest.mark.parametrize("photo_px", [64, 130, 260])
 def test_a_head_with_gaps_is_the_same_too_and_nothing_is_left_where_it_does_not_show(
-    kernel: str, photo_px: int, silent: PortraitModel, monkeypatch: pytest.MonkeyPatch
+    kernel: str, photo_px: int, model: PortraitModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(binding.VARIABLE, kernel)
     torch.manual_seed(photo_px)
-    left, code = _pass(silent, photo_px, None)
+    left, code = _pass(model, photo_px, None)
     spots = torch.zeros_like(left.opacity)  # in two corners, and empty rows between them
     spots[..., :2, -3:] = spots[..., -3:, :2] = 1.0
     wide = F.interpolate(spots, size=left.choice.more.shape[-2:])
     left = replace(left, opacity=left.opacity * spots, guide=left.guide * spots)
     left = replace(left, choice=left.choice._replace(more=0.2 * left.choice.more - 2.0 * (1.0 - wide)))
     with torch.inference_mode():
-        expected, opacity = silent.compose(left, code)
-        found, found_opacity = silent.compose(left, code, fast=FastConfig())
+        expected, opacity = model.compose(left, code)
+        found, found_opacity = model.compose(left, code, fast=FastConfig())
     assert code.maps.photo is not None
     nothing = opacity[:, 0] == 0.0
     assert 0.5 < nothing.float().mean() < 0.95

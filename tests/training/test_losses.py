@@ -30,7 +30,6 @@ from export3d.training.losses.terms import (
     weighted_mean,
     weighted_sum,
 )
-from export3d.training.losses.texture import texture_difference
 
 NONE = LossWeights(mse_raw=0, mse=0, perceptual_raw=0, perceptual=0)
 
@@ -218,13 +217,6 @@ def test_a_term_is_there_from_the_smallest_weight_on_and_not_without_one(name: s
     wanted = replace(wanted, depth=one, inside=one, opacity=one, solid=torch.ones(2, 3))
     assert name not in reconstruction_terms(given, wanted, NONE, mean_difference)
     assert name in reconstruction_terms(given, wanted, replace(NONE, **{name: 1e-3}), mean_difference)
-
-
-def test_texture_asks_how_much_detail_there_is_not_where() -> None:
-    stripes = torch.where(torch.arange(16) % 4 < 2, 1.0, -1.0).expand(1, 3, 16, 16)
-    assert float(texture_difference(stripes.roll(1, dims=-1), stripes, cell=4)) == 0.0
-    # Each pixel has one neighbour of the other kind: a Laplacian of 2, and of 1 at half the contrast.
-    assert float(texture_difference(0.5 * stripes, stripes, cell=4)) == pytest.approx(1.0)
 
 
 def test_the_surface_term_needs_places_on_both_sides() -> None:

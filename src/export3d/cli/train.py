@@ -25,7 +25,6 @@ from export3d.training.loop.memory import keep_freed_memory
 from export3d.training.loop.run import LoopOptions, LoopResult, Task, run_loop
 from export3d.training.loop.run_folder import RunFolder
 from export3d.training.phases.config import TRAIN_PRESETS, TrainConfig
-from export3d.training.phases.detail import DetailTask
 from export3d.training.phases.pretrain import PretrainTask
 from export3d.training.phases.pretrain_config import PRETRAIN_PRESETS, PretrainConfig
 from export3d.training.phases.train import MODEL_FILE, TrainTask
@@ -153,7 +152,7 @@ def train_main(argv: list[str]) -> int:
 
 def _train_task(
     options: TrainOptions, dataset: ClipSource, held_out: ClipSource | None, world: World
-) -> tuple[TrainConfig, TrainTask | DetailTask, dict[str, Any]]:
+) -> tuple[TrainConfig, TrainTask, dict[str, Any]]:
     from export3d.training.phases.setup import prepare_training
     from export3d.training.phases.sheets import make_sheet
 
@@ -282,7 +281,7 @@ def _world(machine: MachineOptions) -> Any:
 
 def _print_dry_run(
     config: PretrainConfig | TrainConfig,
-    task: PretrainTask | TrainTask | DetailTask,
+    task: PretrainTask | TrainTask,
     module: torch.nn.Module,
     dataset: ClipSource,
     world: World,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,7 @@ from torch import Tensor
 from export3d.camera import Camera
 from export3d.images import bounds
 from export3d.portrait.background import background_window
-from export3d.portrait.detail import DetailNet, sharper
-from export3d.portrait.layers import Choice, Layers, Mixture, mixed
+from export3d.portrait.layers import GAIN, Choice, Layers, mixed, sharper, trusting
 from export3d.portrait.lookup import SourceLookup, enlarged
 from export3d.portrait.state import PhotoMaps, PortraitMaps
 from export3d.rendering.rays import Window
@@ -39,41 +38,33 @@ class Pass:
         guide: ``(B, 5, r, q)`` of the source lookup, premultiplied by the opacity.
         opacity: ``(B, 1, r, q)``.
         choice: of the super-resolution, ``(B, .., s, t)``.
-        layers: what it chose from, ``(B, .., s, t)``.
+        layers: what it chose from, ``(B, .., s, t)``; None where it is `trusting` or a `part`.
     """
 
     guide: Tensor
     opacity: Tensor
     choice: Choice
-    layers: Layers
+    layers: Layers | None = None
 
-    def part(self, sample: int, box: Box) -> Pass:
-        """A rectangle of rays of one sample, B = 1."""
+    def trusting(self) -> Pass:
+        """The same for pictures with the photograph's detail; see `layers.trusting`."""
+        return self if self.layers is None else replace(self, choice=trusting(self.choice, self.layers), layers=None)
+
+    def part(self, box: Box) -> Pass:
+        """A rectangle of rays, without layers."""
         top, left, height, width = box
 
         def cut(x: Tensor) -> Tensor:
             k = x.shape[-1] // self.opacity.shape[-1]
-            return x[sample : sample + 1, ..., k * top : k * (top + height), k * left : k * (left + width)]
+            return x[..., k * top : k * (top + height), k * left : k * (left + width)]
 
-        return self._each(cut, cut)
-
-    def half(self) -> Pass:
-        """The same in half the memory; the places keep their digits."""
-        return self._each(lambda x: x, Tensor.half)
-
-    def float(self) -> Pass:
-        """The same in single precision."""
-        return self._each(lambda x: x, Tensor.float)
-
-    def _each(self, rays: Callable[[Tensor], Tensor], pixels: Callable[[Tensor], Tensor]) -> Pass:
-        """The same after a function of what is told of rays, and one of what is told of pixels."""
-        layers = {name: pixels(x) for name, x in vars(self.layers).items()}
-        return Pass(rays(self.guide), rays(self.opacity), Choice(*map(pixels, self.choice)), Layers(**layers))
+        return Pass(cut(self.guide), cut(self.opacity), Choice(*map(cut, self.choice)))
 
 
 def compose_small(left: Pass, maps: PortraitMaps, rays: int, window: Window | None) -> tuple[Tensor, Tensor]:
     """The final image ``(B, 3, s, s)`` and the head's opacity in it ``(B, 1, s, s)`` at the model's own size; `rays` along each
     side of the whole picture, of which `left` is all or the `window`."""
+    assert left.layers is not None  # only a part has none
     size = maps.background.shape[-1]
     behind = background_window(maps.background, size, _pixels(window, size, rays))
     image, opacity = mixed(left.choice, left.layers)
@@ -120,9 +111,9 @@ def compose_photo(
     box, (top, side, height, width) = found
     inner = (..., slice(top, top + height), slice(side, side + width))
     if paint is not None:
-        paint(left.part(0, box), whole[inner], whole_opacity[inner])
+        paint(left.part(box), whole[inner], whole_opacity[inner])
         return whole, whole_opacity
-    image, opacity = read(left.part(0, box), (height, width))
+    image, opacity = read(left.part(box), (height, width))
     whole[inner] += opacity * (image - whole[inner])
     whole_opacity[inner] = opacity
     return whole, whole_opacity
@@ -136,7 +127,6 @@ def head_at(
     camera: Camera,
     pose: Callable[[Tensor], Tensor],
     lookup: SourceLookup,
-    detail: DetailNet,
 ) -> tuple[Tensor, Tensor]:
     """The head's colours ``(B, 3, h, w)`` and opacity ``(B, 1, h, w)`` at `size` (h, w), both even.
 
@@ -144,11 +134,10 @@ def head_at(
         camera: the portrait's.
         pose: from the unturned volume to the portrait's torso.
     """
-    mixture = detail(left.choice, left.layers)
-    mixture = Mixture(*enlarged(torch.cat(mixture, dim=1), size).split([x.shape[1] for x in mixture], dim=1))
-    where = {"camera": camera, "size": size, "pose": pose, "shift": mixture.shift}
-    layers = lookup.layers(left.guide, left.opacity, photo.picture, **where)
-    return mixed(mixture, sharper(layers, mixture.gain))
+    layers = lookup.layers(left.guide, left.opacity, photo.picture, camera=camera, size=size, pose=pose)
+    parts = [x.float() for x in left.choice]
+    choice = Choice(*enlarged(torch.cat(parts, dim=1), size).split([x.shape[1] for x in parts], dim=1))
+    return mixed(choice, sharper(layers, GAIN))
 
 
 def _pixels(window: Window | None, size: int, rays: int) -> Window | None:

@@ -9,7 +9,6 @@ from export3d.model.config import PAPER_SMALL, TINY, ModelConfig
 from export3d.model.generator import GeneratorConfig
 from export3d.portrait.background import BackgroundConfig
 from export3d.portrait.depth import SourceDepthConfig
-from export3d.portrait.detail import DetailConfig
 from export3d.portrait.generator import PortraitGeneratorConfig
 from export3d.portrait.lookup import SourceLookupConfig
 from export3d.portrait.neck import NeckConfig
@@ -24,7 +23,6 @@ class PortraitConfig(ModelConfig):
     source_depth: SourceDepthConfig = field(default_factory=SourceDepthConfig)
     background: BackgroundConfig = field(default_factory=BackgroundConfig)
     neck: NeckConfig = field(default_factory=NeckConfig)
-    detail: DetailConfig = field(default_factory=DetailConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +53,6 @@ TINY_PORTRAIT = _portrait(
     source_lookup=SourceLookupConfig(channels=4, width=8),
     source_depth=SourceDepthConfig(channels=2, widths=(8, 8, 8, 8)),
     background=BackgroundConfig(width=4),
-    detail=DetailConfig(width=4, state=2),
 )
 
 PORTRAIT_PRESETS: dict[str, PortraitConfig] = {"portrait": PORTRAIT, "tiny-portrait": TINY_PORTRAIT}

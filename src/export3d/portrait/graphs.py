@@ -156,7 +156,7 @@ def _state(prefix: str) -> dict[str, Tensor]:
 def _code(camera: Tensor | None = None, state: FaceState | None = None, **given: Tensor) -> PortraitCode:
     """A portrait of which only what a step reads is there."""
     none = torch.zeros(1)
-    photo = PhotoMaps(given.get("photo_picture", none), given.get("photo_background", none), none)
+    photo = PhotoMaps(given.get("photo_picture", none), given.get("photo_background", none))
     names = {"background": "background", "picture": "looked_up", "features": "features", "depth": "depth"}
     maps = {field: given.get(name, none) for field, name in names.items()}
     return PortraitCode(

@@ -3,7 +3,7 @@ lookup says (not in the paper)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -11,10 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export3d.model.superres import SuperResConfig, SuperResolution
-from export3d.nn.conv import conv
+from export3d.nn.conv import binomial_mean, conv
 
 AGREEMENT = 0.12
 """Mean difference of colours in [-1, 1] at which two pictures still agree by 1 / e."""
+
+GAIN = 0.35
+"""Share of its fine detail that the photograph gets on top after it was read at its own size."""
 
 _LEAST_SHARE = 1e-4
 
@@ -47,25 +50,6 @@ class Choice(NamedTuple):
     """``(B, 3, s, s)`` added to the mixture."""
     more: Tensor
     """``(B, 1, s, s)`` added to the opacity."""
-    state: Tensor
-    """``(B, H, s, s)`` the features behind them."""
-
-
-class Mixture(NamedTuple):
-    """How a picture with the photograph's detail is mixed (`detail.py`); smooth enough to be enlarged."""
-
-    rgb: Tensor
-    """``(B, 3, s, s)`` as in `Choice`."""
-    logits: Tensor
-    """``(B, 1 + K, s, s)``, without the prior."""
-    residual: Tensor
-    """``(B, 3, s, s)``."""
-    more: Tensor
-    """``(B, 1, s, s)``."""
-    gain: Tensor
-    """``(B, 1, s, s)`` share of its fine detail that the photograph gets on top."""
-    shift: Tensor
-    """``(B, 2, s, s)`` how far beside its place the photograph is read, across and down, in its side."""
 
 
 def trusting(choice: Choice, layers: Layers) -> Choice:
@@ -78,13 +62,20 @@ def trusting(choice: Choice, layers: Layers) -> Choice:
     return choice._replace(logits=shares.clamp_min(_LEAST_SHARE).log() - prior)
 
 
-def mixed(choice: Choice | Mixture, layers: Layers) -> tuple[Tensor, Tensor]:
+def mixed(choice: Choice, layers: Layers) -> tuple[Tensor, Tensor]:
     """The head's colours (B, 3, s, s) and opacity (B, 1, s, s); choice and layers are of one size."""
     shares = torch.softmax(choice.logits + layers.prior.log(), dim=1)
     image = choice.residual
     for share, picture in zip(shares.split(1, dim=1), (choice.rgb, *layers.colours.unbind(1)), strict=True):
         image = torch.addcmul(image, share, picture)
     return image, (layers.opacity + choice.more).clamp(0.0, 1.0)
+
+
+def sharper(layers: Layers, gain: float) -> Layers:
+    """The pictures with `gain` times the fine detail (itself less its 3x3 binomial mean) of the first one added to it."""
+    own = layers.colours[:, 0]
+    own = own + gain * (own - binomial_mean(own))
+    return replace(layers, colours=torch.cat([own[:, None], layers.colours[:, 1:]], dim=1))
 
 
 class LayeredSuperResolution(SuperResolution):
@@ -109,6 +100,6 @@ class LayeredSuperResolution(SuperResolution):
         seen = torch.cat([rgb, layers.colours.flatten(1, 2), layers.clues], dim=1).to(x.dtype)
         # Laid out as the features are: the convolution would copy all of them otherwise.
         x = torch.cat([x, seen.contiguous(memory_format=torch.channels_last)], dim=1)
-        state = F.leaky_relu(self.high_second(x), self.config.slope)
-        residual, logits, more = self.high_rgb(state).float().split([3, 1 + self.layers, 1], dim=1)
-        return Choice(rgb, logits, residual, more, state)
+        x = F.leaky_relu(self.high_second(x), self.config.slope)
+        residual, logits, more = self.high_rgb(x).float().split([3, 1 + self.layers, 1], dim=1)
+        return Choice(rgb, logits, residual, more)

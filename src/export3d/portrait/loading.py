@@ -16,7 +16,6 @@ from export3d.errors import CheckpointError, UsageError
 from export3d.model.config import PRESETS, ModelConfig
 from export3d.model.export3d import Export3D
 from export3d.portrait.config import PORTRAIT_PRESETS, PortraitConfig
-from export3d.portrait.detail import DetailNet
 from export3d.portrait.drivable import Model
 from export3d.portrait.model import PortraitModel
 from export3d.reading import reading, shortened
@@ -31,8 +30,6 @@ RENAMED = {"small": "portrait", "small-literal": "paper-small"}
 
 MAX_SIZE = 16384
 """Of anything in a model: blocks, channels, pixels."""
-
-_DETAIL = "detail."
 
 _CLASSES: dict[str, type[ModelConfig]] = {"paper": ModelConfig, "portrait": PortraitConfig}
 
@@ -85,19 +82,8 @@ def load_model(name_or_path: str | Path | None = None, device: str = "cpu") -> M
     config = config_of(stored.config, str(path))
     with reading(path, "no model can be built of its configuration", CheckpointError, "Copy it again."):
         model = build_model(config)
-    load_strictly(model, with_detail(stored.tensors, model), str(path))
+    load_strictly(model, stored.tensors, str(path))
     return model.eval().requires_grad_(False).to(torch.device(device))
-
-
-def with_detail(tensors: dict[str, Tensor], model: Model) -> dict[str, Tensor]:
-    """The tensors of a file from before `DetailNet`, which lacks all of it, with a network that corrects nothing yet; those of
-    any other file as they are."""
-    if not isinstance(model, PortraitModel) or any(name.startswith(_DETAIL) for name in tensors):
-        return tensors
-    with torch.random.fork_rng(devices=[]):  # its hidden layers are random, but always the same
-        torch.manual_seed(0)
-        fresh = DetailNet(model.config.detail, model.config.superres.channels[1], layers=2)
-    return {**tensors, **{_DETAIL + name: t for name, t in fresh.state_dict().items()}}
 
 
 def config_of(stored: dict[str, Any], where: str) -> ModelConfig:
@@ -183,4 +169,11 @@ def two_models(tensors: dict[str, Tensor], config: dict[str, Any]) -> tuple[dict
     return {moved.get(name, name): t for name, t in tensors.items()}, {"model": "portrait", **config}
 
 
+def without_detail(tensors: dict[str, Tensor], config: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Version 3 -> 4: the portrait model lost the network that corrected pictures with the photograph's detail."""
+    kept = {name: t for name, t in tensors.items() if not name.startswith("detail.")}
+    return kept, {name: x for name, x in config.items() if name != "detail"}
+
+
 MIGRATIONS[KIND, 1] = two_models
+MIGRATIONS[KIND, 3] = without_detail

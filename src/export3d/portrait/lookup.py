@@ -101,7 +101,6 @@ class SourceLookup(nn.Module):
         camera: Camera,
         size: tuple[int, int],
         pose: Callable[[Tensor], Tensor],
-        shift: Tensor | None = None,
     ) -> Layers:
         """Read the portrait at the output size.
 
@@ -112,15 +111,12 @@ class SourceLookup(nn.Module):
             camera: the portrait's camera.
             size: height and width ``(h, w)`` to which the rays are enlarged.
             pose: places ``(B, P, 3)`` -> where the portrait's torso has them (`Neck.posed`).
-            shift: ``(B, 2, h, w)`` how far beside those places the portrait itself is read, in sides of the picture.
         """
         with torch.autocast(guide.device.type, enabled=False):
             guide, opacity = enlarged(guide, size), enlarged(opacity, size)
             place, gates = _unmultiplied(guide, opacity)
             mirrored = torch.cat([-place[:, :1], place[:, 1:]], dim=1)
             seen_at = [_seen_at(camera, at, pose) for at in (place, mirrored)]
-            if shift is not None:
-                seen_at[0] = seen_at[0] + shift.movedim(1, -1)
             # Between pixels a linear mean blurs; a cubic one keeps edges (and may overshoot a little).
             own, other = (read_at(picture, at, "bicubic").clamp(-1.0, 1.0) for at in seen_at)
             gates = gates * torch.cat([_inside(at, picture.shape[-1]) for at in seen_at], dim=1)

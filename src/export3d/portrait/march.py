@@ -11,10 +11,9 @@ from torch import Tensor
 from export3d.model.decoder import COLOUR_MARGIN, RadianceDecoder
 from export3d.model.export3d import TriPlaneField
 from export3d.portrait.compose import Pass
-from export3d.portrait.detail import DetailNet
 from export3d.portrait.fast_field import FoldedField
 from export3d.portrait.field import FieldParts
-from export3d.portrait.layers import Layers
+from export3d.portrait.layers import GAIN, Layers
 from export3d.portrait.neck import NeckConfig, turn_matrix
 from export3d.portrait.state import DrivenPlanes, PortraitCode
 from export3d.rendering.fast import FastConfig, render_square
@@ -63,19 +62,18 @@ def read_portrait(guide: Tensor, opacity: Tensor, side: int, *, code: PortraitCo
     return Layers(layers[:, :6].unflatten(1, (2, 3)), prior, clues, layers[:, 8:])
 
 
-def paint_portrait(
-    left: Pass, image: Tensor, opacity: Tensor, *, code: PortraitCode, neck: NeckConfig, detail: DetailNet
-) -> None:
+def paint_portrait(left: Pass, image: Tensor, opacity: Tensor, *, code: PortraitCode, neck: NeckConfig) -> None:
     """As `compose.head_at` for a rectangle of one picture: the head before what stands in `image` (1, 3, h, w), and its
     `opacity` (1, 1, h, w)."""
     photo = code.maps.photo
     assert photo is not None
     head = FusedHead(
         guide=torch.cat([left.guide, left.opacity], dim=1)[0],
-        mixture=torch.cat(detail(left.choice, left.layers), dim=1)[0],
+        choice=torch.cat([x.float() for x in left.choice], dim=1)[0],
         photo=photo.interleaved,
         camera=code.camera,
         pose=_joint(neck, code.state.turn, -neck.lag),
+        gain=GAIN,
     )
     paint_head(head, image[0], opacity[0, 0])
 

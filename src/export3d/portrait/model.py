@@ -25,7 +25,6 @@ from export3d.portrait.compose import Pass, compose_photo, compose_small, head_a
 from export3d.portrait.config import PortraitConfig
 from export3d.portrait.cues import ExpressionCues
 from export3d.portrait.depth import SourceDepth
-from export3d.portrait.detail import DetailNet
 from export3d.portrait.field import FieldParts, PortraitField
 from export3d.portrait.generator import PortraitGenerator
 from export3d.portrait.layers import LayeredSuperResolution
@@ -56,7 +55,6 @@ class PortraitModel(nn.Module):
         self.neck = Neck(config.neck)
         seen = config.decoder.colour_channels + config.source_lookup.channels
         self.superres = LayeredSuperResolution(config.superres, seen, layers=2, clues=4)  # Sec. 3.3
-        self.detail = DetailNet(config.detail, config.superres.channels[1], layers=2)  # not in the paper
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
@@ -168,7 +166,7 @@ class PortraitModel(nn.Module):
     def trace(self, driven: DrivenPlanes, camera: Camera, fast: FastConfig | None = None) -> Pass:
         """What `render` has of the whole picture before it is composed."""
         met, guide = self.march(driven, camera, fast=fast)
-        return self.look(met[0], guide, met[2], driven, fast=fast)
+        return self.look(met[0], guide, met[2], driven, fast=fast).trusting()
 
     def compose(
         self,
@@ -183,8 +181,9 @@ class PortraitModel(nn.Module):
         `fast` as of `render`."""
         photo, rays = code.maps.photo, self.config.renderer.raw_size
         if photo is not None:
+            left = left.trusting()
             read = partial(self.head_at, photo=photo, camera=code.camera, turn=code.state.turn)
-            paint = partial(paint_portrait, code=code, neck=self.neck.config, detail=self.detail)
+            paint = partial(paint_portrait, code=code, neck=self.neck.config)
             paint = paint if reads_fused(fast, left.opacity) else None
             return compose_photo(left, photo, read, rays=rays, size=size, window=window, paint=paint)
         if size not in (None, self.config.image_size):
@@ -196,7 +195,7 @@ class PortraitModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """See `compose.head_at`; `camera` and `turn` (B, 3) are the portrait's."""
         pose = self.neck.posed(turn)
-        return head_at(left, size, photo=photo, camera=camera, pose=pose, lookup=self.lookup, detail=self.detail)
+        return head_at(left, size, photo=photo, camera=camera, pose=pose, lookup=self.lookup)
 
     def march(
         self,

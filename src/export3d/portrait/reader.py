@@ -50,4 +50,4 @@ def photo_maps(photo: Tensor, foreground: Tensor, lookup: SourceLookup) -> Photo
     behind = fill_background(photo, head, reach)
     if size > 2 * small:  # at the model's own size the line is as soft as everything else
         behind = without_rim(behind, head, reach)
-    return PhotoMaps(lookup.sharpened(photo), behind.contiguous(), head)
+    return PhotoMaps(lookup.sharpened(photo), behind.contiguous())

@@ -21,25 +21,15 @@ class PhotoMaps:
     Attributes:
         picture: ``(B, 3, S, S)`` the photograph, sharpened, in [-1, 1].
         background: ``(B, 3, S, S)`` in [-1, 1], the head filled in.
-        foreground: ``(B, 1, S, S)`` of the photograph in [0, 1].
     """
 
     picture: Tensor
     background: Tensor
-    foreground: Tensor
 
     @cached_property
     def interleaved(self) -> Tensor:
         """The first picture as the compiled renderer reads it."""
         return interleaved(self.picture[0])
-
-    def half(self) -> PhotoMaps:
-        """The same in half the memory."""
-        return PhotoMaps(self.picture.half(), self.background.half(), self.foreground.half())
-
-    def float(self) -> PhotoMaps:
-        """The same in single precision."""
-        return PhotoMaps(self.picture.float(), self.background.float(), self.foreground.float())
 
 
 @dataclass(frozen=True, kw_only=True)

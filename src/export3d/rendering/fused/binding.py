@@ -14,7 +14,7 @@ import torch
 VARIABLE = "EXPORT3D_FUSED"
 """Environment variable: `0` never takes the fused renderer; `plain`, `avx2` or `avx512` takes this version of it."""
 
-_VERSION = 13  # kVersion of kernel/scene.h
+_VERSION = 12  # kVersion of kernel/scene.h
 
 _F, _I, _L, _P = ctypes.c_float, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -65,8 +65,12 @@ class Head(ctypes.Structure):
     """`Head` of kernel/scene.h."""
 
     _fields_ = [
-        *((name, _I) for name in ("rays_height", "rays_width", "small_height", "small_width", "side", "height", "width")),
-        *((name, _P) for name in ("guide", "mixture", "picture")),
+        *(
+            (name, _I)
+            for name in ("rays_height", "rays_width", "small_height", "small_width", "side", "height", "width")
+        ),
+        ("gain", _F),
+        *((name, _P) for name in ("guide", "choice", "picture")),
         ("portrait", Pinhole),
         ("pose", Joint),
         *((name, _P) for name in ("layers", "clues")),

@@ -17,6 +17,7 @@ from export3d.rendering.fused.render import FusedJoint, joint_of, pinhole_of
 _MARGIN, _LINES = 4, 9  # kMargin, kLines of the kernel
 _TILE, _BLOCK = 128, 8  # kTile, kBlock
 
+
 @dataclass(frozen=True, kw_only=True)
 class FusedHead:
     """What one pass at the model's size leaves of a rectangle of the picture, B = 1, and the photograph."""
@@ -29,9 +30,10 @@ class FusedHead:
     """The portrait's."""
     pose: FusedJoint | None
     """From the unturned volume to the portrait's torso."""
-    mixture: Tensor | None = None
-    """``(13, s, t)``: raw image 3, logits 3, residual 3, opacity, gain, shift 2, see `portrait.layers.Mixture`; not for
-    `read_head`."""
+    choice: Tensor | None = None
+    """``(10, s, t)``: raw image 3, logits 3, residual 3, opacity 1; not for `read_head`."""
+    gain: float = 0.0
+    """Share of its own fine detail that the photograph gets on top."""
 
 
 def interleaved(picture: Tensor) -> Tensor:
@@ -88,19 +90,19 @@ def paint_head(head: FusedHead, image: Tensor, opacity: Tensor) -> None:
     """
     height, width = opacity.shape
     check_shape("guide", head.guide, 6, None, None)
-    assert head.mixture is not None  # only reading does without
-    check_shape("mixture", head.mixture, 13, None, None)
+    assert head.choice is not None  # only reading does without
+    check_shape("choice", head.choice, 10, None, None)
     check_shape("image", image, 3, height, width)
     strides = (image.stride(0), image.stride(1), image.stride(2), opacity.stride(0), opacity.stride(1))
     if height % 2 or width % 2 or strides[1:] != (strides[1], 1, strides[1], 1):
         raise ValueError(f"paint_head: expected even sides and rows alike; got {height}x{width} with strides {strides}")
-    guide, mixture = (x.detach().float().contiguous() for x in (head.guide, head.mixture))
+    guide, choice = (x.detach().float().contiguous() for x in (head.guide, head.choice))
     layers = torch.empty(height, _LINES, -(-width // 16) * 16)
     call = binding.Head(
         **dict(rays_height=guide.shape[1], rays_width=guide.shape[2]),
-        **dict(small_height=mixture.shape[1], small_width=mixture.shape[2]),
+        **dict(small_height=choice.shape[1], small_width=choice.shape[2], gain=head.gain),
         **dict(side=head.photo.shape[0] - 2 * _MARGIN, height=height, width=width),
-        **dict(guide=guide.data_ptr(), mixture=mixture.data_ptr(), layers=layers.data_ptr()),
+        **dict(guide=guide.data_ptr(), choice=choice.data_ptr(), layers=layers.data_ptr()),
         **dict(picture=head.photo.data_ptr(), portrait=pinhole_of(head.camera), pose=joint_of(head.pose)),
         **dict(plane=strides[0], stride=strides[1], image=image.data_ptr(), opacity=opacity.data_ptr()),
     )

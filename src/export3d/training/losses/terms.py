@@ -42,8 +42,6 @@ class LossWeights:
     """Multi-scale gradient L1 of the raw image (not the paper)."""
     gradient: float = 0.0
     """Multi-scale gradient L1 of the final image (not the paper)."""
-    texture: float = 0.0
-    """Difference in how much fine detail there is (`texture.py`; the detail network's training only, not the paper)."""
     depth: float = 0.0
     """Mean absolute error of the depth inside the head, scene units (synthetic clips only, not the paper)."""
     opacity: float = 0.0

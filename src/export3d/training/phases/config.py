@@ -93,11 +93,6 @@ class TrainConfig:
     """Extra weight of the pixel terms around eyes and mouth (paper: 0)."""
     edge_px: int = 0
     """Border pixels of a window, but not of the picture, that the final image's terms leave out."""
-    detail_size: tuple[int, ...] = ()
-    """Sizes at which the detail network alone is trained, one drawn for each step; everything else is frozen (portrait model,
-    with --start). Empty: everything is trained, at the model's size."""
-    detail_pool: int = 1000
-    """Pairs in that training's pool; each is rendered once and its pass kept (about 2.5 MB at 256 pixels)."""
     jitter: bool = True
     """Random depths along the rays (as EG3D)."""
     precision: str = "auto"
@@ -122,20 +117,6 @@ class TrainConfig:
                 "train: portrait_until needs the portrait model; the paper's reads nothing off the portrait alone"
             )
         raw = self.model.renderer.raw_size
-        if self.detail_size and not isinstance(self.model, PortraitConfig):
-            raise ValueError("train: detail_size needs the portrait model; the paper's has no detail network")
-        if any(size % raw or size // raw % 2 for size in self.detail_size) or self.detail_pool < 1:
-            raise ValueError(
-                f"train: detail_size must be multiples of {2 * raw} (two pixels for each of {raw} rays), detail_pool at least "
-                f"1; got {self.detail_size} and {self.detail_pool}"
-            )
-        if self.detail_size:
-            window, sizes = self.sampling.window or raw, (min(self.detail_size), max(self.detail_size))
-            if (side := window * sizes[0] // sizes[1]) <= 4:
-                raise ValueError(
-                    f"train: sampling.window of {window} rays at size {sizes[0]} is {side} rays at {sizes[1]}; expected more "
-                    "than 4, of which two on each side are not compared"
-                )
         if self.sampling.window is not None and not 1 <= self.sampling.window <= raw:
             raise ValueError(f"train: sampling.window must lie in 1..{raw} (the raw size); got {self.sampling.window}")
         if self.sampling.raw_size != raw:

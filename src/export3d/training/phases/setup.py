@@ -9,15 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from export3d.data.source import ClipSource
-from export3d.errors import UsageError
 from export3d.expression.lebs import LeBS
 from export3d.model.config import ABLATIONS, ablation
-from export3d.portrait.model import PortraitModel
 from export3d.training.loop.distributed import World
 from export3d.training.phases.config import TrainConfig
-from export3d.training.phases.detail import DetailTask
 from export3d.training.phases.pretrain_files import load_expression
-from export3d.training.phases.train import TrainTask, first_model
+from export3d.training.phases.train import TrainTask
 from export3d.training.phases.train_inputs import (
     check_same_extractor,
     expression_of_model,
@@ -46,18 +43,12 @@ class TrainSetup:
 
     def task(
         self, dataset: ClipSource, world: World, *, sheet_clips: ClipSource | None = None, cache_gb: float = 4.0
-    ) -> TrainTask | DetailTask:
+    ) -> TrainTask:
         """The task for `loop.run_loop`.
 
         Raises:
             UsageError: The variant needs a pre-trained expression encoder and there is none.
         """
-        if self.config.detail_size:
-            if self.start is None:
-                raise UsageError("--detail-size: trains a part of a trained model; give --start MODEL.")
-            model = first_model(self.config, dataset, self.expression, self.start)
-            assert isinstance(model, PortraitModel)  # TrainConfig says so
-            return DetailTask(self.config, model, dataset, world, notes=self.notes, cache_gb=cache_gb)
         return TrainTask(
             self.config,
             dataset,

@@ -17,7 +17,7 @@ from export3d.errors import UsageError
 from export3d.expression.lebs import LeBS
 from export3d.fitting.face_shapes import fit_face_shapes
 from export3d.portrait.drivable import Model
-from export3d.portrait.loading import build_model, save_model, with_detail
+from export3d.portrait.loading import build_model, save_model
 from export3d.portrait.model import PortraitModel
 from export3d.precision import uses_bf16
 from export3d.training.batches.frame_store import FrameStore
@@ -75,8 +75,6 @@ class TrainTask:
         self._store = FrameStore(dataset, int(cache_gb * 2**30))
         self.sheet_clips = sheet_clips or dataset
         self.model = first_model(config, dataset, expression, start).to(world.device)
-        if isinstance(self.model, PortraitModel):
-            self.model.detail.requires_grad_(False)  # learns afterwards, alone (`detail.py`)
         self._autocast = uses_bf16(config.precision, world.device)
         if config.compile:
             self.model.generator.compile()
@@ -265,7 +263,7 @@ def first_model(
     model = build_model(config.model)
     install_expression(model, expression)
     if start is not None:
-        model.load_state_dict(with_detail(start, model))
+        model.load_state_dict(start)
     for part in model.cues.shapes if isinstance(model, PortraitModel) else ():
         if not part.is_fitted:
             part.set_map(*fit_face_shapes(dataset, part.names))

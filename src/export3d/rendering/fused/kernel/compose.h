@@ -3,8 +3,7 @@
 // What is calculated at a few places is enlarged, the photograph is read where the guide says, and the layers are mixed.
 #pragma once
 
-constexpr int kGuide = 6, kMixture = 11;    // guide and opacity; raw image, three logits, residual, opacity, gain of fine detail
-constexpr int kShift = 2;                   // beside the mixture: across and down
+constexpr int kGuide = 6, kChoice = 10;     // guide and opacity; raw image, three logits, residual, opacity
 constexpr int kLines = 9;                   // of a row in `layers`: own and mirrored colours, two gates, opacity
 constexpr int kMargin = export3d::kMargin;  // pixels around an interleaved picture that repeat its border
 
@@ -180,7 +179,7 @@ struct Shown {
 
   Shown(const export3d::Head& h, float*& scratch)
       : opacity(h.guide + 5 * (size_t)h.rays_height * h.rays_width, 1, h.rays_height, h.rays_width, h.height, h.width, scratch),
-        more(h.mixture + 9 * (size_t)h.small_height * h.small_width, 1, h.small_height, h.small_width, h.height, h.width, scratch),
+        more(h.choice + 9 * (size_t)h.small_height * h.small_width, 1, h.small_height, h.small_width, h.height, h.width, scratch),
         width(h.width), all(h.clues) {}
   static size_t room(const export3d::Head& h) {
     return Enlarged::room(1, h.rays_width, h.width) + Enlarged::room(1, h.small_width, h.width);
@@ -199,15 +198,14 @@ struct Shown {
 
 size_t compose_floats(const export3d::Head& h) {
   const int line = up(h.width, 16);
-  return Shown::room(h) + Enlarged::room(kGuide, h.rays_width, h.width) + Enlarged::room(kMixture, h.small_width, h.width) +
-         Enlarged::room(kShift, h.small_width, h.width) + 2 * CubicRow::room(line) + (size_t)line * 8;
+  return Shown::room(h) + Enlarged::room(kGuide, h.rays_width, h.width) + Enlarged::room(kChoice, h.small_width, h.width) +
+         2 * CubicRow::room(line) + (size_t)line * 8;
 }
 
 // Rows [first, last) of the layers.
 void look(const export3d::Head& h, float* scratch, int first, int last) {
-  const int line = up(h.width, 16), small = h.small_height * h.small_width;
+  const int line = up(h.width, 16);
   Enlarged guide(h.guide, kGuide, h.rays_height, h.rays_width, h.height, h.width, scratch);
-  Enlarged shift(h.mixture + (size_t)kMixture * small, h.mixture ? kShift : 0, h.small_height, h.small_width, h.height, h.width, scratch);
   CubicRow own(line, scratch), other(line, scratch);
   Shown shown(h, scratch);
   int edges[4][2], known = first > 0 ? first - 1 : 0;
@@ -220,7 +218,7 @@ void look(const export3d::Head& h, float* scratch, int first, int last) {
     }
     if (begin >= end) continue;
     begin = begin > 0 ? begin - 1 : 0, end = least_of(end + 1, h.width);
-    const float *g = guide.row(y), *beside = h.mixture ? shift.row(y) : nullptr;
+    const float* g = guide.row(y);
     float *layers = h.layers + (size_t)y * kLines * line, *clues = h.clues ? h.clues + (size_t)y * 4 * line : nullptr;
     for (int x = begin / kLanes * kLanes; x < end; x += kLanes) {
       const Floats opacity = load(g + 5 * line + x), low = splat(1e-3f);
@@ -235,9 +233,8 @@ void look(const export3d::Head& h, float* scratch, int first, int last) {
         for (int a = 0; a < 3; ++a)
           seen_at[a] = p[0] * h.portrait.rotation[a] + p[1] * h.portrait.rotation[3 + a] + p[2] * h.portrait.rotation[6 + a];
         const Floats near = 1.0f / seen_at[2];
-        Floats u = seen_at[0] * near * h.portrait.focal[0] + h.portrait.middle[0];
-        Floats v = seen_at[1] * near * h.portrait.focal[1] + h.portrait.middle[1];
-        if (beside && !k) u += load(beside + x), v += load(beside + line + x);
+        const Floats u = seen_at[0] * near * h.portrait.focal[0] + h.portrait.middle[0];
+        const Floats v = seen_at[1] * near * h.portrait.focal[1] + h.portrait.middle[1];
         Floats margin = pick(u < 1.0f - u, u, 1.0f - u);
         const Floats other_margin = pick(v < 1.0f - v, v, 1.0f - v);
         margin = pick(other_margin < margin, other_margin, margin);
@@ -262,7 +259,7 @@ void look(const export3d::Head& h, float* scratch, int first, int last) {
 // Rows [first, last) of the head before what is behind it.
 void mix(const export3d::Head& h, float* scratch, int first, int last) {
   const int line = up(h.width, 16);
-  Enlarged mixture(h.mixture, kMixture, h.small_height, h.small_width, h.height, h.width, scratch);
+  Enlarged choice(h.choice, kChoice, h.small_height, h.small_width, h.height, h.width, scratch);
   float *image = take(scratch, 4 * (size_t)line), *soft = take(scratch, (size_t)line);
   float* sums = take(scratch, (size_t)line + 32) + 16;
   Shown shown(h, scratch);
@@ -272,7 +269,7 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
     float* opacity_row = h.opacity + (size_t)y * h.stride;
     std::memset(opacity_row, 0, h.width * sizeof(float));
     if (begin == end) continue;
-    const float *c = mixture.row(y), *layers = h.layers + (size_t)y * kLines * line;
+    const float *c = choice.row(y), *layers = h.layers + (size_t)y * kLines * line;
     const float* above = layers - (y > 0 ? kLines * line : 0);
     const float* below = layers + (y + 1 < h.height ? kLines * line : 0);
     for (int x = begin; x < end; x += kLanes) {
@@ -291,7 +288,7 @@ void mix(const export3d::Head& h, float* scratch, int first, int last) {
                        share[1] * load(layers + a * line + x) + share[2] * load(layers + (3 + a) * line + x);
         store(image + a * line + x, value);
       }
-      store(soft + x, share[1] * load(c + 10 * line + x));  // of the portrait's own detail
+      store(soft + x, share[1] * h.gain);  // of the portrait's own detail
       store(image + 3 * line + x, within(load(layers + 8 * line + x) + load(c + 9 * line + x), 0.0f, 1.0f));
     }
     for (int a = 0; a < 3; ++a) {  // the portrait less its 3x3 binomial mean: one axis after the other

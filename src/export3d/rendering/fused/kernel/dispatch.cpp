@@ -25,7 +25,7 @@ using export3d::Kernel;
 using export3d::Scene;
 
 constexpr int kRaysAtOnce = 64;
-constexpr int kRowsAtOnce = 16;  // even: the corrections see pairs of rows
+constexpr int kRowsAtOnce = 16;
 constexpr int kMostThreads = 64;
 
 #if defined(EXPORT3D_X86)

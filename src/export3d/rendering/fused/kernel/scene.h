@@ -6,7 +6,7 @@
 
 namespace export3d {
 
-constexpr int kVersion = 13;  // of this layout; binding.py refuses a library of another one
+constexpr int kVersion = 12;  // of this layout; binding.py refuses a library of another one
 
 // A smooth joint about a height (the neck): x + w(y) (x - pivot) extra, w from 0 at `top` to 1 at `bottom`.
 struct Joint {
@@ -60,7 +60,8 @@ struct Picture {
 // A rectangle of a picture with the photograph's detail, see compose.h; (channels, height, width) unless it says otherwise.
 struct Head {
   int32_t rays_height, rays_width, small_height, small_width, side, height, width;
-  const float *guide, *mixture;  // (6, rays_..); (13, small_..): raw image, three logits, residual, opacity, gain, shift; or null
+  float gain;  // share of its own fine detail that the photograph gets on top
+  const float *guide, *choice;
   const float* picture;  // the photograph, `side` pixels along each side, interleaved
   Pinhole portrait;
   Joint pose;
