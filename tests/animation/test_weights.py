@@ -19,10 +19,14 @@ from export3d.animation.weights import (
 )
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait import WeightMaps
+from export3d.tracking.mouth import COLUMNS, MOUTH_WEIGHTS, SHOWN
 
-BROW, JAW, BLINK, OTHER_LID, SQUINT, WINK, PUFF = (
+BROW, JAW, BLINK, OTHER_LID, SQUINT, WINK, PUFF, PUCKER = (
     ARKIT_NAMES.index(n)
-    for n in ("browInnerUp", "jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "eyeSquintLeft", "mouthSmileLeft", "cheekPuff")
+    for n in (
+        *("browInnerUp", "jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "eyeSquintLeft"),
+        *("mouthSmileLeft", "cheekPuff", "mouthPucker"),
+    )
 )
 
 MAPS = WeightMaps(rest=torch.zeros(1, 52), weight=torch.eye(64, 52), back=torch.eye(52, 64))
@@ -85,10 +89,21 @@ def test_a_mouth_is_on_average_as_beta_says_and_changes_as_it_is_read() -> None:
 def test_a_pucker_goes_on_where_other_weights_end() -> None:
     transfer = WeightTransfer(state(), MAPS)
     transfer.expect([state()] * 9)
-    weights = moved(transfer, state(jawOpen=1.0, mouthPucker=0.4, mouthSmileLeft=1.0))
-    ends = [1.0, MOUTH_GAINS["mouthPucker"] * 0.4, 1.0]
-    assert weights[[JAW, ARKIT_NAMES.index("mouthPucker"), WINK]].tolist() == pytest.approx(ends)
-    assert moved(transfer, state(mouthPucker=1.0))[ARKIT_NAMES.index("mouthPucker")].item() == 2.0
+    weights = moved(transfer, state(mouthPucker=0.3, mouthLeft=1.5))
+    ends = [MOUTH_GAINS["mouthPucker"] * 0.3, 1.0]
+    assert weights[[PUCKER, ARKIT_NAMES.index("mouthLeft")]].tolist() == pytest.approx(ends)
+    assert moved(transfer, state(mouthPucker=1.0))[PUCKER].item() == 2.0
+    assert moved(transfer, state(mouthPucker=-1.0))[PUCKER].item() == -1.0
+
+
+def test_how_wide_a_mouth_is_that_ends_cut_off_others_take_up() -> None:
+    transfer, sides = WeightTransfer(state(), MAPS), ("mouthSmileLeft", "mouthSmileRight")
+    transfer.expect([state()] * 9)
+    weights = moved(transfer, state(**dict.fromkeys(sides, 0.7)))
+    assert weights[[ARKIT_NAMES.index(name) for name in sides]].tolist() == [1.0, 1.0]
+    asked = SHOWN[:, 0] @ [MOUTH_GAINS.get(name, 0.0) * 0.7 * (name in sides) for name in MOUTH_WEIGHTS]
+    assert SHOWN[:, 0] @ weights[COLUMNS].numpy() == pytest.approx(asked, abs=1e-6)
+    assert weights[PUCKER].item() < 0.0 < weights[ARKIT_NAMES.index("mouthStretchLeft")].item()
 
 
 def test_a_frame_without_a_face_or_without_scores_does_not_move_the_mean_of_the_mouth() -> None:
@@ -130,7 +145,7 @@ def test_brows_rest_in_the_middle_of_their_way_and_go_both_ways() -> None:
     transfer = WeightTransfer(state(browInnerUp=0.5), MAPS)
     for told in (0.1, 0.3, 0.2, 0.5, -0.4):  # the median is 0.2
         weights = moved(transfer, state(browInnerUp=told))
-    assert weights[BROW].item() == 0.0  # 0.5 - 0.6, cut off
+    assert weights[BROW].item() == pytest.approx(0.5 - 0.6)
     assert moved(transfer, state(browInnerUp=0.3))[BROW].item() == pytest.approx(
         0.5 + 0.3 - 0.25
     )  # the median is 0.25 now

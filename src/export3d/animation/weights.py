@@ -23,28 +23,40 @@ from export3d.animation.regions import MOUTH, region_of
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait import WeightMaps
 from export3d.tracking.brows import BROW_WEIGHTS
-from export3d.tracking.mouth import MOUTH_WEIGHTS
+from export3d.tracking.mouth import COLUMNS, MOUTH_WEIGHTS, SHOWN, TAKING
 
 GAIN = 0.3
 """How far a weight goes per change of its score, on top of beta's reading. Chosen on 24 rendered validation people and on
 photographs."""
 
-MOUTH_GAINS = {"jawOpen": 1.4, "mouthPucker": 5.0} | {
+MOUTH_GAINS = {"jawOpen": 1.4, "mouthPucker": 4.0} | {
     f"{name}{side}": gain
-    for name, gain in (("mouthSmile", 1.7), ("mouthDimple", 1.5), ("mouthStretch", 1.5))
+    for name, gain in (("mouthSmile", 1.7), ("mouthDimple", 1.5), ("mouthStretch", 2.5))
     for side in ("Left", "Right")
 }
 MOUTH_GAIN = 1.2
 """How far jaw and lips go per change of their reading, `MOUTH_GAIN` where `MOUTH_GAINS` has none: a regression shrinks what it
 reads, and the model what it is told. Twice as much moved photographs a little farther and cost rendered mouths 0.6 dB."""
 
-FARTHEST = torch.tensor([2.0 if name == "mouthPucker" else 1.0 for name in ARKIT_NAMES])
-"""Where each weight ends. A pucker of 1, as rendered heads have it, narrows a mouth by a tenth; people's go twice as far, and
-the model goes on beyond 1."""
+_ENDS = {"mouthPucker": (-1.0, 2.0), "mouthStretch": (-0.5, 1.0), "browDown": (0.0, 2.0)} | {
+    "browInnerUp": (-1.0, 1.0),
+    "browOuterUp": (-1.0, 1.0),
+}
+LOWEST, FARTHEST = torch.tensor(
+    [_ENDS.get(name.removesuffix("Left").removesuffix("Right"), (0.0, 1.0)) for name in ARKIT_NAMES]
+).T
+"""Where each weight begins and ends, each ``(52,)``. A pucker of 1, as rendered heads have it, narrows a mouth by a tenth;
+people's go twice as far, and the model goes on beyond 1. Below 0 it goes on, too: there a mouth is wider and brows are lower than
+the driver's level says, which is a guess."""
+
+STEADY = 4
+"""So often each face counts that is seen beforehand: rest and level, known from them, then stay through the first seconds."""
 
 GAZE_GAIN = 1.6
 """How far eyes turn from the portrait's own gaze towards the driver's: the model turns those of photographs half as far as it
 is told, and goes on doing so beyond the angles that it has learned from."""
+
+_TAKEN_UP = torch.from_numpy(SHOWN[:, :1] @ TAKING[:1])
 
 LIDS = ("eyeBlinkLeft", "eyeBlinkRight")
 
@@ -84,10 +96,14 @@ class MouthReading:
             self._told = self._told + (state.weights - self._told) / self._count
 
     def __call__(self, state: FaceState) -> Tensor:
-        """Weights ``(1, 52)`` from 0 to `FARTHEST`; NaN for all others, and where the face has none."""
+        """Weights ``(1, 52)`` from `LOWEST` to `FARTHEST`; NaN for all others, and where the face has none. What a mouth would be
+        wider or narrower beyond these ends, others take up."""
         if state.weights is None:
             return torch.full((1, len(ARKIT_NAMES)), torch.nan)
-        moved = (self._level + self._gains * (state.weights - self._told)).clamp(min=0.0).minimum(FARTHEST)
+        asked = self._level + self._gains * (state.weights - self._told)
+        moved = asked.maximum(LOWEST).minimum(FARTHEST)
+        moved[:, COLUMNS] += (asked - moved)[:, COLUMNS] @ _TAKEN_UP
+        moved = moved.maximum(LOWEST).minimum(FARTHEST)
         return torch.where(self._lips, moved, torch.nan)
 
     def applied(self, own: FaceState, state: FaceState) -> FaceState:
@@ -155,7 +171,7 @@ class WeightTransfer:
 
     def expect(self, faces: Sequence[FaceState]) -> None:
         """Learn beforehand of the first faces that will be found, so that rest is known from the first one on."""
-        for face in faces:
+        for face in [*faces] * STEADY:
             self._learn(face)
         self._known = len(faces)
 
@@ -193,7 +209,7 @@ class WeightTransfer:
         if self._lips is not None and not (blind or voiced):
             mouth = self._lips(state)
             moved, told = torch.where(mouth.isnan(), moved, mouth), told | self._brows | ~mouth.isnan()
-        moved = moved.clamp(min=0.0).minimum(FARTHEST)
+        moved = moved.maximum(LOWEST).minimum(FARTHEST)
         closed = (own + torch.from_numpy(np.interp(change, LID_SCORES, LID_WEIGHTS))).clamp(0.0, LID_WEIGHTS[-1])
         moved = torch.where(self._lids, closed.to(moved), moved)
         moved = torch.where(self._squints, torch.nan, moved)
