@@ -21,12 +21,13 @@ from export3d.animation.framing import (
     FARTHEST_RAD,
     FREE_RAD,
     WANDER,
+    WANDER_ALONE,
     ZOOM,
+    ZOOM_ALONE,
     anchored,
     beyond,
     facing,
     inside,
-    is_larger,
 )
 from export3d.animation.person import continued
 from export3d.camera import Camera
@@ -57,6 +58,26 @@ def test_a_head_begins_where_the_portrait_has_it_and_never_leaves_its_shoulders(
         and 0.9 * WANDER < away[2, 0] <= 1.001 * WANDER
     )
     assert [poses[i].origin[2] / home[2] for i in (3, 4)] == pytest.approx([1.0 / ZOOM, ZOOM])
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_face_alone_stays_in_its_square(relative: bool) -> None:
+    home = HeadPose.of_camera(HOME).origin
+    shifts, depths = (0.02, 0.9), (0.5 * home[2], 2.0 * home[2])
+    given = [a_frame(home[0] + x, home[2]) for x in shifts] + [a_frame(home[0], depth) for depth in depths]
+    poses = [HeadPose.of_camera(frame.camera) for frame in facing(given, HOME, relative=relative)]
+    away = np.array([pose.origin[:2] - home[:2] for pose in poses])
+    lengths = [math.hypot(x, 0.05 - home[1]) for x in shifts]
+    assert np.hypot(*away[:2].T) == pytest.approx(
+        [WANDER_ALONE * math.tanh(x / WANDER_ALONE) for x in lengths], rel=1e-4
+    )
+    assert [pose.origin[2] / home[2] for pose in poses] == pytest.approx([1.0, 1.0, 1.0 / ZOOM_ALONE, ZOOM_ALONE])
+
+
+def test_a_relative_motion_of_a_face_alone_starts_from_the_portraits_own_turn() -> None:
+    aside = Camera.look_at_head(math.radians(40.0)).to_vector()[0].numpy()
+    (moved,) = facing([replace(a_frame(0.0), camera=aside)], aside, relative=True)
+    assert HeadPose.of_camera(moved.camera).rotation == pytest.approx(HeadPose.of_camera(aside).rotation, abs=1e-5)
 
 
 def a_turn(yaw: float, home: float, *, strength: float = 1.0, alone: bool = False) -> float:
@@ -141,10 +162,6 @@ def test_a_relative_motion_is_held_to_the_shoulders_too_and_counted_from_the_por
     assert FREE_RAD < angle <= FARTHEST_RAD + 1e-6
 
 
-def test_a_photo_is_larger_than_a_crop_by_its_area() -> None:
-    assert is_larger((100, 130, 3), Crop(50, 50, 100)) and not is_larger((100, 120, 3), Crop(50, 50, 100))
-
-
 def test_what_is_shown_of_a_crop_lies_inside_the_photo() -> None:
     shape = (100, 80, 3)
     assert beyond(shape, Crop(40, 50, 80)) == 0.0 and beyond(shape, Crop(40, 50, 100)) == pytest.approx(0.1)
@@ -191,7 +208,7 @@ def found_person(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(person_module, "find_person", share)
 
 
-def test_the_whole_photo_is_the_default_where_it_is_larger_and_its_person_is_found(
+def test_the_whole_photo_is_the_default_where_its_person_is_found_and_of_a_close_up_too(
     tiny_model: PortraitModel, make_tracker: MakeTracker, photo: np.ndarray, found_person: None
 ) -> None:
     animator = Animator(tiny_model, make_tracker(), framing=None)
@@ -202,9 +219,37 @@ def test_the_whole_photo_is_the_default_where_it_is_larger_and_its_person_is_fou
     close = photo[y - near : y + near, x - near : x + near]
     moved = replace(subject.crop, center_x=float(near), center_y=float(near))
     again = animator.encode(close, moved, subject.state, subject.camera)
-    assert not again.whole and again.person is None
+    assert again.whole and again.person is not None
     assert "the photo ends 5% of the square" in again.warnings[0] and "border is continued" in again.warnings[0]
     assert again.shown.side == pytest.approx(2 * near)
+
+
+def test_behind_a_face_alone_is_the_photographs_own_background(
+    tiny_model: PortraitModel, make_tracker: MakeTracker, photo: np.ndarray, found_person: None
+) -> None:
+    photo = photo.copy()
+    photo[:, :80], photo[:, 80:] = (200, 0, 0), (0, 0, 200)
+    animator = Animator(tiny_model, make_tracker(), detail=64)
+    subject = animator.portrait(photo)
+    assert subject.person is None and not subject.whole and subject.warnings == ()
+    seen = animator._crop(*continued(photo, subject.crop), 64)[0]
+    for behind in (subject.code.maps.photo.background[0], subject.code.maps.background[0]):
+        side = behind.shape[-1]
+        y, x = (np.mgrid[:side, :side] + 0.5) / side - 0.5
+        beside = torch.from_numpy((np.hypot(x, y) > 0.47) & (np.abs(x) > 0.1))
+        shown = torch.nn.functional.interpolate(seen[None], (side, side), mode="area")[0]
+        assert (behind - shown)[:, beside].abs().max() < 0.05  # the model's own matte takes all for a head
+        middle = behind[:, side // 2, side // 2]
+        assert middle[0] == pytest.approx(-0.2, abs=0.15) and middle[2] == pytest.approx(-0.2, abs=0.15)
+
+
+def test_a_face_alone_whose_person_is_not_found_is_made_without_a_word(
+    tiny_model: PortraitModel, make_tracker: MakeTracker, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(person_module, "find_person", lambda image, crop: np.zeros(image.shape[:2], np.float32))
+    animator = Animator(tiny_model, make_tracker(), detail=64)
+    monkeypatch.setattr(animator, "_matte", lambda image, crop: torch.ones(1, 16, 16))
+    assert animator.portrait(photo).warnings == ()
 
 
 def test_a_person_who_cannot_be_told_from_the_background_is_shown_in_the_square_with_a_warning(

@@ -140,6 +140,37 @@ def test_the_old_chin_leaves_and_neck_and_background_close_over_it() -> None:
     np.testing.assert_allclose(without, 90, atol=6)
 
 
+def test_beside_the_throat_a_jaw_gives_way_to_the_background_and_shoulders_stay() -> None:
+    photo, crop = np.full((180, 240, 3), 90, dtype=np.uint8), CROPS["upright"]
+    landmarks = face_points((0.5, 0.5), 0.22)
+    share = share_in(photo, crop, 0.55)
+    photo[share > 0.0] = (250, 0, 0)
+    board = pasteboard(photo, crop, a_person(share), a_disc(64, 0.55), landmarks=landmarks)
+    left, right = landmarks[[4, 12]].min(axis=0)[0], landmarks[[4, 12]].max(axis=0)[0]
+    half, middle = (right - left) / 2.0, (left + right) / 2.0
+    places = np.array([[middle + 1.3 * half, 0.72], [middle, 0.72], [middle + 1.3 * half, 0.84], [0.5, 0.88]])
+    jaw, throat, low, body = (board.empty()[y, x, 0] for x, y in crop.from_crop(places).astype(int))
+    assert jaw < 120 < 150 < throat and low > jaw + 60 and body == 250
+
+
+def test_a_neck_bends_from_the_shoulders_to_where_the_head_has_gone() -> None:
+    head = replace(a_head(), place=Place(scale=2.0, x=0.1, y=-0.2))
+    board, picture = a_board(CROPS["upright"]), torch.zeros(1, 4, 64, 64)
+    lines = head.seen_at(board.places, picture, board.resting)
+    crop_y = board.places[1, 0] + board.places[1, 2] * np.arange(len(lines))
+    above, below = crop_y < 0.69, crop_y > 0.96
+    assert (board.resting[above] == 0.0).all() and (board.resting[below] == 1.0).all()
+    assert above.any() and below.any() and (np.diff(board.resting) >= 0.0).all()
+    # By hand: the place times 64 pixels, half a pixel less.
+    assert lines[above, 1, 0] == pytest.approx(64.0 * (2.0 * crop_y[above] - 0.2) - 0.5)
+    assert lines[below, 1, 0] == pytest.approx(64.0 * crop_y[below] - 0.5)
+    assert lines[above, 0, 1] == pytest.approx(2.0 * lines[below, 0, 1][0])
+    middle = np.abs(board.resting - 0.5).argmin()
+    share = board.resting[middle]
+    wanted = (1.0 - share) * (2.0 * crop_y[middle] - 0.2) + share * crop_y[middle]
+    assert lines[middle, 1, 0] == pytest.approx(64.0 * wanted - 0.5)
+
+
 def test_nobody_else_is_erased_with_the_head() -> None:
     crop, other = CROPS["upright"], Crop(158.0, 88.0, 60.0)
     photo = a_photo()

@@ -242,7 +242,7 @@ def test_a_pasted_head_is_that_of_pytorch_to_a_level(side: float, turn: float) -
     board = Pasteboard(
         photo=rng.integers(0, 256, (24, 30, 3), dtype=np.uint8),
         **dict(rows=slice(4, 18), columns=slice(7, 24), places=places, share=share, hole=torch.zeros(14, 17) > 1),
-        **dict(behind=255.0 * torch.rand(3, 14, 17), side=side),
+        **dict(behind=255.0 * torch.rand(3, 14, 17), side=side, resting=np.linspace(0.0, 1.0, 14)),
     )
     expected, found = board.paste(head), replace(board, fused=True).paste(head)
     assert np.abs(expected.astype(int) - found).max() <= 1 and (expected == found).mean() > 0.99
@@ -255,9 +255,11 @@ def test_a_pasted_head_is_that_of_pytorch_to_a_level(side: float, turn: float) -
 @needs_kernel
 def test_wrong_pictures_are_refused_with_a_reason() -> None:
     photo, head = np.zeros((4, 6, 3), dtype=np.uint8), torch.zeros(4, 8, 8)
-    places, share = np.zeros((2, 3)), torch.zeros(4, 6)
+    lines, share = np.zeros((4, 2, 2)), torch.zeros(4, 6)
     with pytest.raises(ValueError, match="photo must be uint8"):
-        paste_head(photo.astype(np.float32), head, places, share)
+        paste_head(photo.astype(np.float32), head, lines, share)
+    with pytest.raises(ValueError, match=r"lines of \(4, 2, 2\); got \(3, 2, 2\)"):
+        paste_head(photo, head, lines[:3], share)
     with pytest.raises(ValueError, match="add_pattern"):
         add_pattern(photo, np.zeros((128, 128), dtype=np.int16), np.zeros((1, 1), dtype=np.int16))
 

@@ -13,7 +13,8 @@ import torch
 
 from export3d.animation.bend import Bend
 from export3d.animation.crown import Crown, at_home, before_crown
-from export3d.animation.framing import TOLERATED, Framing, beyond, inside, is_larger, turned_by
+from export3d.animation.fill import without_person
+from export3d.animation.framing import TOLERATED, Framing, beyond, inside, turned_by
 from export3d.animation.head import HeadLayer
 from export3d.animation.lids import Lids
 from export3d.animation.mouth import Mouth
@@ -48,9 +49,9 @@ class Animator:
         allowed: the only portraits that are taken; all when None.
         detail: pictures of the face have the photograph's own detail, in as many pixels as the crop has there but at most so
             many along each side; None: the model's own size, without it. Heads in a whole photograph always have it.
-        framing: films show the whole photograph or the square around the face; None: the photograph where it is larger than
-            the square and its person can be told from the background.
-        apart: the person is told from the background whatever the framing, for another background.
+        framing: films show the whole photograph or the square around the face; None: the photograph where its person can be
+            told from the background.
+        apart: the person must be told from the background whatever the framing, for another background.
 
     Raises:
         UsageError: The tracker's coefficients are not in the model's expression space; `framing` photo or `apart` with the
@@ -155,9 +156,7 @@ class Animator:
         """
         state = self.own_state(state, camera)
         person, warnings = self._apart(image, crop, others, opacity)
-        whole = person is not None and (
-            self.framing == "photo" or (self.framing is None and is_larger(image.shape, crop))
-        )
+        whole = person is not None and self.framing != "face"
         seen = continued(image, crop) if person is None else (person.plain, person.crop)
         person = person if person is None or whole else replace(person, room=0.0)
         photo, detail, side = None, DETAIL_PX if whole else self.detail, self.image_size
@@ -171,6 +170,10 @@ class Animator:
         with torch.inference_mode():
             seen_by = Camera.of_array(camera).to(self.device)
             code = self.network.encode(source, seen_by, state.to(self.device), photo=photo)
+        if person is not None and not whole:  # what the model makes up behind them is blurred
+            empty = continued(without_person(image, person), crop)
+            code = replace(code, maps=code.maps.before(lambda size: self._crop(*empty, size)))
+        person = person if whole or self.apart else None
         self._forget()
         self.subject = Subject(
             image=image,
@@ -214,15 +217,17 @@ class Animator:
                 "continued; a photo with more room around the head looks better.",
             )
         asked = self.apart or self.framing == "photo"
-        useful = self.framing is None and is_larger(image.shape, crop) and isinstance(self.model, PortraitModel)
-        if not (asked or useful):
+        useful = self.framing is None or self.detail is not None
+        if not (asked or (useful and isinstance(self.model, PortraitModel))):
             return None, warnings
         try:
             return person_apart(image, crop, lambda: self._matte(image, crop), others=others, opacity=opacity), warnings
         except UsageError as error:
             if asked:
                 raise
-            return None, (*warnings, f"only the square around the face is shown: {error}")
+            if self.framing is None:
+                warnings = (*warnings, f"only the square around the face is shown: {error}")
+            return None, warnings
 
     def _crop(self, image: np.ndarray, crop: Crop, size: int) -> torch.Tensor:
         return to_tensor(np.array(crop_image(image, crop, size)))[None].to(self.device)  # a writable copy

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export3d.animation.head import HAZE, HeadLayer, Place, faded, grid_of, sizes
-from export3d.animation.paste import CHIN, GROWTH, HAIR, HEAD, JAW, RIM, soft
+from export3d.animation.head import HAZE, HeadLayer, Place, faded, grid_of, lines_of, sizes
+from export3d.animation.old_head import CHIN, GROWTH, HAIR, HEAD, JAW, RIM, soft
 from export3d.animation.person import HOLE_FROM, Person, filled, planes
 from export3d.camera import FOCAL
 from export3d.portrait.background import grown
@@ -109,7 +109,8 @@ class Crown:
 
     def behind(self, head: HeadLayer, camera: np.ndarray) -> HeadLayer:
         """The rendered head, seen by the camera ``(25,)``, before its crown."""
-        rows, grid = self.light.shape[-2], grid_of(self.places(camera), self.light, self.light)
+        rows = self.light.shape[-2]
+        grid = grid_of(lines_of(self.places(camera), rows), self.light, self.light)
         moved = F.grid_sample(self.light, grid, "bilinear", "zeros", align_corners=False)[0]
         room = 1.0 - head.opacity[:, :rows]
         colours, opacity = head.colours.clone(), head.opacity.clone()

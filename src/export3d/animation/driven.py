@@ -32,9 +32,8 @@ def driven_frames(
     portrait["maps"] = animator.weight_maps
     frames = held if pictures else (replace(frame, image=None) for frame in held)
     frames = transfer(frames, motion, time_base=driver.time_base, ahead=AHEAD, **portrait)
-    if subject.whole:
-        frames = anchored(frames, subject.camera, motion.strengths["pose"], relative=motion.relative)
-    elif isinstance(animator.model, PortraitModel) and not motion.relative:
-        frames = facing(frames, subject.camera, motion.strengths["pose"])
+    if isinstance(animator.model, PortraitModel):
+        held_to = anchored if subject.whole else facing
+        frames = held_to(frames, subject.camera, motion.strengths["pose"], relative=motion.relative)
     for frame in frames:
         yield replace(frame, state=replace(frame.state, turn=None) if rigid else turned_by(frame.state, frame.camera))

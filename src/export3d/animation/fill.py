@@ -7,14 +7,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export3d.animation.person import planes
+from export3d.animation.person import HOLE_FROM, Person, planes
 from export3d.images import bounds
+from export3d.portrait.background import grown
 
 LEVELS_PX = (12, 24, 48, 96, 192)
 """Longest sides of the pictures in which it is found, each from the one before."""
 
 STEPS = 60
 """How often each pixel takes the mean of its neighbours there."""
+
+
+_RIM = 0.02
+"""The hole of a person is so much wider than their share, as a part of the crop's side."""
+
+
+def without_person(image: np.ndarray, person: Person) -> np.ndarray:
+    """The photograph uint8 ``(H, W, 3)`` without the one who is driven; bystanders stay."""
+    own, anybody = (torch.from_numpy((x > HOLE_FROM).astype(np.float32))[None] for x in (person.own, person.share))
+    wider = max(round(_RIM * person.crop.side), 1)
+    empty = behind_person(image, grown(own, wider), grown(anybody, wider))
+    return empty.round().clamp(0.0, 255.0).byte().permute(1, 2, 0).contiguous().numpy()
 
 
 def behind_person(

@@ -18,15 +18,15 @@ from export3d.tracking.head_fit import HeadPose, rotation_of, vector_of
 
 Framing = Literal["photo", "face"]
 
-LARGER = 1.25
-"""A photograph is larger than the crop from this ratio of areas on."""
-
 TOLERATED = 0.02
 """A crop may reach beyond the photograph by this share of its side without being cut or warned of."""
 
 WANDER, ZOOM = 0.06, 1.1
 """How far a head goes from where it sits on its shoulders, in scene units, and by what factor it grows or shrinks at most:
 the shoulders of the photograph stay where they are."""
+
+WANDER_ALONE, ZOOM_ALONE = 0.12, 1.25
+"""The same where the face alone is shown: farther, the square would be emptied."""
 
 ASIDE_RAD = math.radians(10.0)
 """A driver who faces the camera turns a head so far at most from where the photograph has it."""
@@ -59,11 +59,6 @@ def turned_by(state: FaceState, camera: np.ndarray) -> FaceState:
     return replace(state, turn=Camera.of_array(seen.camera()).head_turn())
 
 
-def is_larger(shape: tuple[int, ...], crop: Crop) -> bool:
-    """Whether a photograph of shape (H, W, ..) shows more than the crop of the face."""
-    return shape[0] * shape[1] >= LARGER * crop.side**2
-
-
 def beyond(shape: tuple[int, ...], crop: Crop) -> float:
     """How far the square of a crop, set upright, reaches beyond a photograph of shape (H, W, ..), as a share of its side."""
     half = crop.side / 2.0
@@ -87,22 +82,26 @@ def inside(shape: tuple[int, ...], crop: Crop) -> Crop:
     return Crop(x, y, side)
 
 
-def facing(frames: Iterable[DrivingFrame], camera: np.ndarray, strength: float = 1.0) -> Iterator[DrivingFrame]:
-    """Driving frames whose head turns no farther from the portrait's, by its own camera ``(25,)``, than the portrait shows it;
-    in the picture's plane it turns freely.
+def facing(
+    frames: Iterable[DrivingFrame], camera: np.ndarray, strength: float = 1.0, *, relative: bool = False
+) -> Iterator[DrivingFrame]:
+    """Driving frames whose head goes and turns no farther from the portrait's, by its own camera ``(25,)``, than the portrait
+    shows it; in the picture's plane it turns freely.
 
     Args:
         strength: how far the head goes with the driver's.
+        relative: the motion starts from the portrait's own pose already.
     """
-    home = HeadPose.of_camera(camera).rotation
-    turned, told = _towards(home, strength), _Turns()
+    home = HeadPose.of_camera(camera)
+    turned, told = np.eye(3) if relative else _towards(home.rotation, strength), _Turns()
     for frame in frames:
         pose = HeadPose.of_camera(frame.camera)
         rotation = turned @ pose.rotation
-        away = rotation @ home.T
+        away = rotation @ home.rotation.T
         plane = rotation_of(np.array([0.0, 0.0, math.atan2(away[1, 0] - away[0, 1], away[0, 0] + away[1, 1])]))
-        rotation = plane @ _within(plane.T @ rotation, home, told, FREE_ALONE_RAD, FARTHEST_ALONE_RAD)
-        yield replace(frame, camera=replace(pose, rotation=rotation).camera())
+        rotation = plane @ _within(plane.T @ rotation, home.rotation, told, FREE_ALONE_RAD, FARTHEST_ALONE_RAD)
+        origin = _near(home.origin, pose.origin, home.origin, WANDER_ALONE, ZOOM_ALONE)
+        yield replace(frame, camera=HeadPose(rotation=rotation, origin=origin).camera())
 
 
 def anchored(
@@ -119,12 +118,17 @@ def anchored(
         if first is None and frame.found:
             first = pose.origin
         start = pose.origin if first is None else first
-        away = pose.origin[:2] - start[:2]
-        length = max(float(np.hypot(*away)), 1e-6)
-        aside = home[:2] + away * (WANDER * np.tanh(length / WANDER) / length)
-        depth = home[2] * float(np.clip(pose.origin[2] / max(start[2], 1e-6), 1.0 / ZOOM, ZOOM))
         rotation = _within(turned @ pose.rotation, own.rotation, told, FREE_RAD, FARTHEST_RAD)
-        yield replace(frame, camera=HeadPose(rotation=rotation, origin=np.append(aside, depth)).camera())
+        origin = _near(home, pose.origin, start, WANDER, ZOOM)
+        yield replace(frame, camera=HeadPose(rotation=rotation, origin=origin).camera())
+
+
+def _near(home: np.ndarray, origin: np.ndarray, start: np.ndarray, wander: float, zoom: float) -> np.ndarray:
+    """Where a head ``(3,)`` is that has gone from `start` to `origin`, begun at `home`: no farther aside, nearer or away."""
+    away = origin[:2] - start[:2]
+    length = max(float(np.hypot(*away)), 1e-6)
+    aside = home[:2] + away * (wander * np.tanh(length / wander) / length)
+    return np.append(aside, home[2] * float(np.clip(origin[2] / max(start[2], 1e-6), 1.0 / zoom, zoom)))
 
 
 def _towards(home: np.ndarray, strength: float) -> np.ndarray:

@@ -55,14 +55,22 @@ class HeadLayer:
         light *= 127.5 / opacity.clamp_min(HAZE)  # as if the head were solid
         return cls(light.clamp_(0.0, 255.0).mul_(clear), clear, place)
 
-    def seen_at(self, places: np.ndarray, picture: Tensor) -> np.ndarray:
-        """``(2, 3)``: pixel (x, y) shows that pixel across and down of a `picture` ``(.., H, W)`` of the head, of any size,
-        that is this times (1, x, y); in the crop it lies where `places` ``(2, 3)`` times (1, x, y) says, in [0, 1]."""
+    def seen_at(self, places: np.ndarray, picture: Tensor, resting: np.ndarray) -> np.ndarray:
+        """`lines_of` a photograph: where its pixels lie in a `picture` ``(.., H, W)`` of the head, of any size.
+
+        Args:
+            places: ``(2, 3)``; pixel (x, y) lies in the crop where this times (1, x, y) says, in [0, 1].
+            resting: ``(h,)`` in [0, 1], how far each row stays where the crop has it, however the head goes.
+        """
         place, (size, room) = self.place or Place(), sizes(self.opacity)
         count = np.array(picture.shape[:-3:-1]) * (size / np.array(self.opacity.shape[:-3:-1]))
-        matrix = places * (place.scale * count[:, None])
-        matrix[:, 0] += (np.array([place.x, place.y]) + room / size) * count - 0.5
-        return matrix
+        matrix = places * count[:, None]
+        start = room / size * count - 0.5
+        moved, home = lines_of(place.scale * matrix, len(resting)), lines_of(matrix, len(resting))
+        moved[..., 0] += np.array([place.x, place.y]) * count
+        lines = moved + resting[:, None, None] * (home - moved)
+        lines[..., 0] += start
+        return lines
 
     def with_room(self, share: float) -> HeadLayer:
         """The same with empty room above and at both sides, as a share of its side."""
@@ -71,11 +79,16 @@ class HeadLayer:
         return HeadLayer(colours, opacity, self.place)
 
 
-def grid_of(places: np.ndarray, to: Tensor, picture: Tensor) -> Tensor:
-    """``(1, h, w, 2)`` for `grid_sample`: where pixels (x, y) of `to` ``(.., h, w)`` lie in a `picture` whose pixel across and
-    down is `places` ``(2, 3)`` times (1, x, y)."""
-    y, x = np.mgrid[: to.shape[-2], : to.shape[-1]]
-    pixels = np.stack([np.ones_like(x), x, y], axis=-1) @ places.T
+def lines_of(places: np.ndarray, height: int) -> np.ndarray:
+    """``(h, 2, 2)``: pixel (x, y) lies across and down at the first of row y plus x times the second; from ``(2, 3)``, which
+    times (1, x, y) says where."""
+    start = places[:, 0] + np.arange(height)[:, None] * places[:, 2]
+    return np.stack([start, np.broadcast_to(places[:, 1], start.shape)], axis=-1)
+
+
+def grid_of(lines: np.ndarray, to: Tensor, picture: Tensor) -> Tensor:
+    """``(1, h, w, 2)`` for `grid_sample`: where pixels of `to` ``(.., h, w)`` lie in a `picture` as `lines_of` says."""
+    pixels = lines[:, None, :, 0] + np.arange(to.shape[-1])[:, None] * lines[:, None, :, 1]
     return torch.from_numpy((2.0 * pixels + 1.0) / picture.shape[:-3:-1] - 1.0).float()[None]
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from export3d.animation.backdrop import Backdrop, as_picture, laid
 from export3d.animation.compose import resize
 from export3d.animation.fill import behind_person
 from export3d.animation.head import SIDE_FADE, HeadLayer, grid_of, rising, sizes
+from export3d.animation.old_head import GROWTH, HEAD, JAW, old_head, soft
 from export3d.animation.person import HOLE_FROM, Person, crop_places, planes, spread
 from export3d.portrait.background import grown
 from export3d.rendering.fused import paste_head
@@ -29,8 +30,8 @@ FULL_HD = (1920, 1080)
 LARGEST_PX = 1024
 """Side of the largest picture that is composed, pixels; larger ones are enlarged from it."""
 
-DETAIL_PX, MASK_PX = 512, 256
-"""Side of the largest head that is composed, pixels (in a photograph with a larger one it is enlarged), and of its outline."""
+DETAIL_PX = 512
+"""Side of the largest head that is composed, pixels; in a photograph with a larger one it is enlarged."""
 
 LOWER_FADE = 0.25
 """Over so much of the crop's side the picture falls off to the photograph at the lower border, where the body goes on."""
@@ -38,18 +39,11 @@ LOWER_FADE = 0.25
 REACH = 0.2
 """A head's picture goes no farther beyond the crop and its room, as a share of the crop's side."""
 
-GROWTH, RIM = 0.02, 0.01
-"""The hole of the old head is so much wider than its matte, and its rim so soft, as shares of the crop's side."""
-
-HAIR = 0.25
-"""What is farther from the rendered head, as a share of the crop's side, is not its hair but somebody else."""
-
 BODY = 0.06
 """So near to the photograph's body, as a share of the crop's side, what is rendered of it below the head is shown."""
 
-HAIRLINE, HEAD, JAW, CHIN = 0.35, 0.55, 0.66, 0.8
-"""Between the first two heights of the crop less and less of what is not rendered is head, between the last two of what is;
-below all is body."""
+BENDING = (0.7, 0.95)
+"""Heights of the crop: above the first all goes with the head, below the second all stays, and between them a neck bends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +55,7 @@ class Pasteboard:
         rows, columns: the part of it that a head may touch, (h, w).
         places: ``(2, 3)``: its pixel (x, y) lies in the crop where this times (1, x, y) says, in [0, 1].
         share: float32 ``(1, h, w)`` in [0, 1], how far that part may change.
+        resting: ``(h,)`` in [0, 1], how far each row stays where it is when the head goes: a neck bends.
         hole: bool ``(h, w)``, where the old head was, its neighbourhood included.
         behind: float32 ``(C, h, w)`` in [0, 255], the part without the old head.
         side: of the crop, in pixels of `photo`.
@@ -72,6 +67,7 @@ class Pasteboard:
     columns: slice
     places: np.ndarray
     share: Tensor
+    resting: np.ndarray
     hole: Tensor
     behind: Tensor
     side: float
@@ -99,7 +95,8 @@ class Pasteboard:
             light, opacity = self._warped(head)
             return self._changed(onto, lambda part: part + self.share * (laid(light, opacity, part) - part))
         made, square = onto.copy(), self._square(head)[0]
-        paste_head(made[self.rows, self.columns], square, head.seen_at(self.places, square), self.share[0])
+        lines = head.seen_at(self.places, square, self.resting)
+        paste_head(made[self.rows, self.columns], square, lines, self.share[0])
         return made
 
     def _changed(self, onto: np.ndarray, change: Callable[[Tensor], Tensor]) -> np.ndarray:
@@ -126,7 +123,7 @@ class Pasteboard:
 
     def _warped(self, head: HeadLayer) -> tuple[Tensor, Tensor]:
         square = self._square(head)
-        grid = grid_of(head.seen_at(self.places, square), self.share, square)
+        grid = grid_of(head.seen_at(self.places, square, self.resting), self.share, square)
         warped = F.grid_sample(square, grid, "bicubic", "border", align_corners=False)[0]
         # Cubic kernels ring; what shows nothing must stay nothing.
         opacity = warped[3:].clamp(0.0, 1.0) * (warped[3:] > 1 / 512)
@@ -157,7 +154,7 @@ def pasteboard(
     photo = sized(image, height)
     scale = np.array([photo.shape[1] / (image.shape[1] & ~1), photo.shape[0] / (image.shape[0] & ~1)])
     side, room = crop.side * float(scale.mean()), (own.shape[-1] - own.shape[-2]) / sizes(own)[0]
-    rim, body_px, growth = (max(round(x * side), least) for x, least in ((RIM, 1), (BODY, 1), (GROWTH, 2)))
+    body_px, growth = max(round(BODY * side), 1), max(round(GROWTH * side), 2)
     rows, columns = _touched(photo, crop, room + REACH, scale)
     near, inner = _around((rows, columns), 2 * body_px)  # masks reach no farther
     top, left = near[0].start / scale[1], near[1].start / scale[0]
@@ -166,30 +163,23 @@ def pasteboard(
     grid = (places + room) / torch.tensor([0.5 + room, 0.5 + room / 2.0]) - 1.0
     rendered = F.grid_sample(own[None], grid[None], "bilinear", "zeros", align_corners=False)[0]
     down, owned, anybody = places[None, ..., 1], _at(person.own, photo)[..., near[0], near[1]], _at(person.share, photo)
-    hole = _hole(owned, rendered, down, side)
-    # Long hair beside the neck stays with the body: no line where the one ends and the other begins.
-    sure = grown((rendered > 0.5).float(), growth + rim)
-    beside, below = (((end - down) / (end - start)).clamp(0.0, 1.0) for start, end in ((HAIRLINE, HEAD), (JAW, CHIN)))
-    weight = soft(hole, rim) * torch.maximum(sure * below, beside) * _going(owned, places, room, side)
+    old = old_head(owned, rendered, places, side=side, room=room, landmarks=landmarks)
     # A body hardly moves: beside it nothing is rendered that the photograph does not have there.
     empty_there = 1.0 - soft(grown((owned > 0.5).float(), body_px), body_px)
     stays = ((down - HEAD) / (JAW - HEAD)).clamp(0.0, 1.0) * empty_there
     share = _share(places, room + REACH) * (1.0 - stays)
     if backdrop is None:
         empty, person_here = planes(photo[near]), grown((anybody > HOLE_FROM / 2.0).float(), growth)
-        empty += weight * (behind_person(photo, hole, person_here, near) - empty)
-        if landmarks is not None:  # where the chin was there is neck and clothing
-            face = grown(_face(landmarks, places), growth + rim)
-            chin = soft(face, rim) * (2.0 * (down - JAW) / (CHIN - JAW)).clamp(0.0, 1.0)
-            empty, weight = empty + chin * (behind_person(photo, face, None, near) - empty), torch.maximum(weight, chin)
+        empty += old.leaves * (behind_person(photo, old.hole, person_here, near) - empty)
+        # Where the chin was there is neck and clothing.
+        empty += old.throat * (behind_person(photo, old.face.ceil(), None, near) - empty)
     else:
-        photo, empty = _before(photo, backdrop, anybody, weight, near)
-    share, hole, empty = (x[..., inner[0], inner[1]].contiguous() for x in (share, weight > 0.0, empty))
-    where: dict[str, Any] = {
-        "rows": rows,
-        "columns": columns,
-        "places": _affine(crop, scale, (columns.start, rows.start)),
-    }
+        photo, empty = _before(photo, backdrop, anybody, old.leaves, near)
+    share, hole, empty = (
+        x[..., inner[0], inner[1]].contiguous() for x in (share, old.leaves + old.throat > 0.0, empty)
+    )
+    places = _affine(crop, scale, (columns.start, rows.start))
+    where: dict[str, Any] = {"rows": rows, "columns": columns, "places": places, "resting": _resting(places, share)}
     return Pasteboard(photo=photo, share=share, hole=hole[0], behind=empty, side=side, **where)
 
 
@@ -222,29 +212,9 @@ def _before(
     return made, laid(colours[here] * left, left, behind[here])
 
 
-def soft(mask: Tensor, pixels: int) -> Tensor:
-    """The mean of a mask ``(1, h, w)`` of 0 and 1 over the square that reaches so many pixels to each side."""
-    counts = []
-    for axis, pads in ((1, (0, 0, pixels + 1, pixels)), (2, (pixels + 1, pixels))):
-        n, at = mask.shape[axis], torch.arange(mask.shape[axis])
-        sums = F.pad(mask, pads).cumsum(axis)  # whole numbers, so that differences are exact
-        mask = sums.narrow(axis, 2 * pixels + 1, n) - sums.narrow(axis, 0, n)
-        counts.append((at + pixels + 1).clamp_max(n) - (at - pixels).clamp_min(0))
-    return mask / (counts[0][:, None] * counts[1])
-
-
 def _at(share: np.ndarray, photo: np.ndarray) -> Tensor:
     """A share ``(H, W)`` of the photograph's pixels at another size of it, ``(1, h, w)``."""
     return torch.from_numpy(np.array(Image.fromarray(share).resize((photo.shape[1], photo.shape[0]))))[None]
-
-
-def _hole(share: Tensor, rendered: Tensor, down: Tensor, side: float) -> Tensor:
-    """``(1, H, W)`` 1 where the old head is: of the person's `share`, what lies near the `rendered` head, `down` to the neck
-    (heights in the crop). The shoulders stay: they hardly move, and only a part of them is rendered."""
-    solid = (rendered > 0.5).float()
-    near = (grown(solid, max(round(HAIR * side), 1)) > 0.0) & (down < HEAD)
-    gone = (share > HOLE_FROM) & (near | ((solid > 0.0) & (down < CHIN)))
-    return grown(gone.float(), max(round(GROWTH * side), 2))
 
 
 def sized(image: np.ndarray, height: int | None = None) -> np.ndarray:
@@ -260,15 +230,6 @@ def sized(image: np.ndarray, height: int | None = None) -> np.ndarray:
     return resize(image, *(max(2 * round(n * scale / 2.0), 2) for n in (columns, rows)))
 
 
-def _face(landmarks: np.ndarray, places: Tensor) -> Tensor:
-    """``(1, H, W)`` 1 inside the outline of 68 landmarks; `places` ``(H, W, 2)`` and they are in [0, 1] of the crop."""
-    drawn = Image.new("1", (MASK_PX, MASK_PX))
-    outline = landmarks[[*range(17), *range(26, 16, -1)]] * MASK_PX
-    ImageDraw.Draw(drawn).polygon([(float(x), float(y)) for x, y in outline], fill=1)
-    mask = torch.from_numpy(np.array(drawn, dtype=np.float32))[None, None]
-    return F.grid_sample(mask, places[None].float() * 2.0 - 1.0, "bilinear", "zeros", align_corners=False)[0].round()
-
-
 def _share(places: Tensor, room: float) -> Tensor:
     """``(h, w)``: 1 inside the crop and the room around it, falling to 0 at its borders."""
     x, y = places.unbind(-1)
@@ -278,19 +239,18 @@ def _share(places: Tensor, room: float) -> Tensor:
     return share
 
 
-def _going(owned: Tensor, places: Tensor, room: float, side: float) -> Tensor:
-    """``(1, H, W)``: how much of a person goes with the head's picture; where they reach beyond it, its border stays."""
-    x, y = places.unbind(-1)
-    stays = (owned > HOLE_FROM) & (torch.stack([x, 1.0 - x, y]).amin(dim=0) < -room)
-    rim = max(round(SIDE_FADE * side / 2.0), 1)
-    return 1.0 - soft(grown(stays.float(), 3 * rim), rim)
-
-
 def _affine(crop: Crop, scale: np.ndarray, first: tuple[int, int]) -> np.ndarray:
     """`Pasteboard.places`, of the part from the `first` pixel on, across and down."""
     far = 1024.0 * np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     start, across, down = crop.to_crop((far + first + 0.5) / scale).astype(np.float64)
     return np.stack([start, (across - start) / far[1, 0], (down - start) / far[1, 0]], axis=1)
+
+
+def _resting(places: np.ndarray, share: Tensor) -> np.ndarray:
+    """`Pasteboard.resting`, by where the rows lie in the crop along its middle."""
+    middle = np.linalg.solve(places[:, 1:], 0.5 - places[:, 0])[0]
+    down = places[1, 0] + places[1, 1] * middle + places[1, 2] * np.arange(share.shape[-2])
+    return rising((down - BENDING[0]) / (BENDING[1] - BENDING[0]))
 
 
 def _straight(made: np.ndarray) -> np.ndarray:

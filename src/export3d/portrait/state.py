@@ -67,6 +67,11 @@ class PortraitMaps:
         """The first picture as the compiled renderer reads it."""
         return interleaved(self.picture[0])
 
+    def before(self, background: Callable[[int], Tensor]) -> PortraitMaps:
+        """The maps with another background, as a picture ``(B, 3, s, s)`` of each side s."""
+        photo = self.photo and replace(self.photo, background=background(self.photo.background.shape[-1]))
+        return replace(self, background=background(self.background.shape[-1]), photo=photo)
+
 
 Box = tuple[slice, slice]
 """Rows and columns of a picture."""

@@ -16,7 +16,7 @@ from msgspec import Meta
 from PIL import Image
 
 from export3d.animation import DrivingFrame, TransferOptions
-from export3d.animation.framing import turned_by
+from export3d.animation.framing import facing, turned_by
 from export3d.animation.lost import hold_lost
 from export3d.animation.parallel import threads_of
 from export3d.animation.regions import REGIONS
@@ -77,7 +77,8 @@ class Live:
         strengths = {region: 1.0 if options.pose or region != "pose" else 0.0 for region in REGIONS}
         motion = TransferOptions(relative=options.relative, strengths=strengths, shift=options.shift and options.pose)
         portrait = {"own": subject.state, "camera": subject.camera, "maps": self.stage.animator.weight_maps}
-        self._driven = transfer(frames, motion, time_base=CLOCK, **portrait)
+        moving = transfer(frames, motion, time_base=CLOCK, **portrait)
+        self._driven = facing(moving, subject.camera, strengths["pose"], relative=options.relative)
 
     def set(self, options: LiveOptions) -> None:
         """Other options; the resting face stays where it can."""

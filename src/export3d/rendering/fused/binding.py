@@ -93,9 +93,7 @@ class Pasted(ctypes.Structure):
 
     _fields_ = [
         *((name, _I) for name in ("head_height", "head_width", "height", "width")),
-        *((name, _P) for name in ("head", "met")),
-        *((name, _F * 3) for name in ("across", "down")),
-        *((name, _P) for name in ("share", "made")),
+        *((name, _P) for name in ("head", "met", "lines", "share", "made")),
         ("stride", _L),
     ]
 

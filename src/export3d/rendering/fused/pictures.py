@@ -178,24 +178,27 @@ def spans(opacity: np.ndarray) -> np.ndarray:
     return np.stack(ends, axis=1).astype(np.int32)
 
 
-def paste_head(made: np.ndarray, head: Tensor, places: np.ndarray, share: Tensor) -> None:
+def paste_head(made: np.ndarray, head: Tensor, lines: np.ndarray, share: Tensor) -> None:
     """Put a head before what is in a rectangle of a photograph, `made`, uint8 ``(h, w, 3)`` (its rows may lie apart).
 
     Args:
         head: ``(4, H, W)``, colours in [0, 255] times the opacity, and the opacity.
-        places: ``(2, 3)``: the pixel of the head across and down where pixel (x, y) lies is this times (1, x, y).
+        lines: ``(h, 2, 2)``: pixel (x, y) lies at the pixel of the head across and down that is the first of row y plus x times
+            the second.
         share: float32 ``(h, w)``, how far each pixel may change.
     """
     height, width = share.shape
     if made.dtype != np.uint8 or made.shape != (height, width, 3) or made.strides[1:] != (3, 1):
         raise ValueError(f"paste_head: photo must be uint8 {(height, width, 3)}; got {made.dtype} {made.shape}")
+    if lines.shape != (height, 2, 2):
+        raise ValueError(f"paste_head: expected lines of {(height, 2, 2)}; got {lines.shape}")
     square, met, kept = interleaved(head), _met(head[3]), share.detach().float().contiguous()
+    lines = np.ascontiguousarray(lines, dtype=np.float32)
     call = binding.Pasted(
         **dict(head_height=head.shape[1], head_width=head.shape[2], height=height, width=width),
-        **dict(head=square.data_ptr(), met=met.ctypes.data, share=kept.data_ptr(), made=made.ctypes.data),
-        stride=made.strides[0],
+        **dict(head=square.data_ptr(), met=met.ctypes.data, lines=lines.ctypes.data),
+        **dict(share=kept.data_ptr(), made=made.ctypes.data, stride=made.strides[0]),
     )
-    call.across[:], call.down[:] = places.tolist()
     threads = torch.get_num_threads()  # the same for all: by them goes the room
     work = torch.empty(binding.run("paste_floats", call, threads=threads))
     binding.run("paste", call, work.data_ptr(), threads=threads)

@@ -409,13 +409,14 @@ void paste(const export3d::Pasted& p, float* scratch, int y) {
   CubicRow cubic(line, scratch);
   float *blended = take(scratch, 4 * columns), steps[kLanes];
   for (int i = 0; i < kLanes; ++i) steps[i] = (float)i;
-  const float *share = p.share + (size_t)y * p.width, left = p.across[0] + p.across[2] * y, high = p.down[0] + p.down[2] * y;
+  const float *share = p.share + (size_t)y * p.width, *row = p.lines + 4 * (size_t)y;
+  const float left = row[0], step = row[1], high = row[2], fall = row[3];
   int begin = 0, end = p.width;
   const auto aim = [&](int x) {
     const Floats at = load(steps) + (float)x;
-    cubic.aim(x, at * p.across[1] + left, at * p.down[1] + high, p.head_width, p.head_height);
+    cubic.aim(x, at * step + left, at * fall + high, p.head_width, p.head_height);
   };
-  const bool level = p.down[1] == 0.0f;
+  const bool level = fall == 0.0f;
   if (level) {  // all lie as high in the head: between its first and its last pixel there
     aim(0);
     const uint8_t* met = p.met + ((const int32_t*)cubic.corner)[0] / 4 / columns * columns;
@@ -423,9 +424,9 @@ void paste(const export3d::Pasted& p, float* scratch, int y) {
     while (first < last && !met[first]) ++first;
     while (first < last && !met[last - 1]) --last;
     if (first == last) return;
-    const float lowest = (first + 1 - kMargin - left) / p.across[1] - 1.0f, most = (last + 1 - kMargin - left) / p.across[1] + 1.0f;
-    if (p.across[1] > 0.0f && first > 1 && lowest > 0.0f) begin = lowest < p.width ? (int)lowest : p.width;
-    if (p.across[1] > 0.0f && last < columns - 3 && most < p.width) end = most > 0.0f ? (int)most + 1 : 0;
+    const float lowest = (first + 1 - kMargin - left) / step - 1.0f, most = (last + 1 - kMargin - left) / step + 1.0f;
+    if (step > 0.0f && first > 1 && lowest > 0.0f) begin = lowest < p.width ? (int)lowest : p.width;
+    if (step > 0.0f && last < columns - 3 && most < p.width) end = most > 0.0f ? (int)most + 1 : 0;
   }
   while (begin < end && !(share[begin] > 0.0f)) ++begin;
   while (begin < end && !(share[end - 1] > 0.0f)) --end;

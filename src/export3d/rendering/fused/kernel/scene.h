@@ -89,7 +89,7 @@ struct Pasted {
   int32_t head_height, head_width, height, width;
   const float* head;                    // interleaved: colours in [0, 255] times opacity, opacity
   const uint8_t* met;                   // of each pixel of the interleaved head: whether the 4 x 4 from there on hold any of it
-  float across[3], down[3];             // where pixel (x, y) lies in the head, in its pixels: of 1, x and y
+  const float* lines;                   // (height, 4): across, its step from pixel to pixel, down, its step: where they lie in the head
   const float* share;                   // (height, width)
   uint8_t* made;                        // (height, width, 3), rows `stride` bytes apart; before the call without this head
   int64_t stride;
