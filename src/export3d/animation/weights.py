@@ -29,25 +29,23 @@ GAIN = 0.3
 """How far a weight goes per change of its score, on top of beta's reading. Chosen on 24 rendered validation people and on
 photographs."""
 
-MOUTH_GAINS = {"jawOpen": 1.4, "mouthPucker": 4.0} | {
+MOUTH_GAINS = {"jawOpen": 1.4, "mouthPucker": 3.5} | {
     f"{name}{side}": gain
-    for name, gain in (("mouthSmile", 1.7), ("mouthDimple", 1.5), ("mouthStretch", 2.5))
+    for name, gain in (("mouthSmile", 1.7), ("mouthDimple", 1.5), ("mouthStretch", 0.8))
     for side in ("Left", "Right")
 }
 MOUTH_GAIN = 1.2
 """How far jaw and lips go per change of their reading, `MOUTH_GAIN` where `MOUTH_GAINS` has none: a regression shrinks what it
 reads, and the model what it is told. Twice as much moved photographs a little farther and cost rendered mouths 0.6 dB."""
 
-_ENDS = {"mouthPucker": (-1.0, 2.0), "mouthStretch": (-0.5, 1.0), "browDown": (0.0, 2.0)} | {
-    "browInnerUp": (-1.0, 1.0),
-    "browOuterUp": (-1.0, 1.0),
+_ENDS = dict.fromkeys(("browInnerUp", "browOuterUp"), (-1.0, 1.0)) | {
+    **{"mouthPucker": (-1.0, 2.0), "mouthStretch": (-0.5, 1.0), "browDown": (0.0, 2.0)},
 }
 LOWEST, FARTHEST = torch.tensor(
     [_ENDS.get(name.removesuffix("Left").removesuffix("Right"), (0.0, 1.0)) for name in ARKIT_NAMES]
 ).T
-"""Where each weight begins and ends, each ``(52,)``. A pucker of 1, as rendered heads have it, narrows a mouth by a tenth;
-people's go twice as far, and the model goes on beyond 1. Below 0 it goes on, too: there a mouth is wider and brows are lower than
-the driver's level says, which is a guess."""
+"""Where each weight ``(52,)`` begins and ends. A pucker of 1, as rendered heads have it, narrows a mouth by a tenth; people's go
+twice as far. The model goes on beyond 1 and below 0, and the driver's level, from which these move, is a guess."""
 
 STEADY = 4
 """So often each face counts that is seen beforehand: rest and level, known from them, then stay through the first seconds."""
@@ -56,12 +54,15 @@ GAZE_GAIN = 1.6
 """How far eyes turn from the portrait's own gaze towards the driver's: the model turns those of photographs half as far as it
 is told, and goes on doing so beyond the angles that it has learned from."""
 
+FROM_REST = 0.5
+"""So much a pucker counts from rest: beta, which hardly sees one, puts its level too low."""
+
 _TAKEN_UP = torch.from_numpy(SHOWN[:, :1] @ TAKING[:1])
 
 LIDS = ("eyeBlinkLeft", "eyeBlinkRight")
 
 LID_SCORES = (0.0, 0.1, 0.25, 0.5)
-LID_WEIGHTS = (0.0, 0.1, 0.4, 1.0)
+LID_WEIGHTS = (0.0, 0.1, 0.45, 1.0)
 """Weight by the change of the score. On rendered heads a shut eye changes it by about 0.5; smaller changes are mostly looking
 down. A steeper curve, which lets the scores of the result change as the driver's do (`benchmarks/lids.py`), kept the eyes of
 photographs shut through whole clips."""
@@ -86,6 +87,7 @@ class MouthReading:
         self._maps = maps
         self._gains = torch.tensor([MOUTH_GAINS.get(name, MOUTH_GAIN) for name in ARKIT_NAMES])
         self._lips = torch.tensor([name in MOUTH_WEIGHTS for name in ARKIT_NAMES])
+        self._puckers = torch.tensor([name == "mouthPucker" for name in ARKIT_NAMES])
         self._level, self._told, self._count = torch.zeros(1, 1), torch.zeros(1, 1), 0
 
     def learn(self, state: FaceState) -> None:
@@ -95,12 +97,17 @@ class MouthReading:
             self._level = self._level + (self._maps.weights(state.beta) - self._level) / self._count
             self._told = self._told + (state.weights - self._told) / self._count
 
-    def __call__(self, state: FaceState) -> Tensor:
-        """Weights ``(1, 52)`` from `LOWEST` to `FARTHEST`; NaN for all others, and where the face has none. What a mouth would be
-        wider or narrower beyond these ends, others take up."""
+    def __call__(self, state: FaceState, rest: Tensor | None = None) -> Tensor:
+        """Weights ``(1, 52)`` from `LOWEST` to `FARTHEST`; NaN for all others, and where the face has none. Where a mouth would be
+        wider or narrower beyond these ends, others take that up. `rest`: weights ``(52,)`` as read at rest, where that is known.
+        """
         if state.weights is None:
             return torch.full((1, len(ARKIT_NAMES)), torch.nan)
-        asked = self._level + self._gains * (state.weights - self._told)
+        level = self._level
+        if rest is not None:
+            above = self._gains * (self._told - rest)
+            level = torch.where(self._puckers, torch.lerp(level.expand_as(above), above, FROM_REST), level)
+        asked = level + self._gains * (state.weights - self._told)
         moved = asked.maximum(LOWEST).minimum(FARTHEST)
         moved[:, COLUMNS] += (asked - moved)[:, COLUMNS] @ _TAKEN_UP
         moved = moved.maximum(LOWEST).minimum(FARTHEST)
@@ -207,7 +214,7 @@ class WeightTransfer:
         moved = own + torch.where(self._brows, change, read + GAIN * change)
         told = self._lids
         if self._lips is not None and not (blind or voiced):
-            mouth = self._lips(state)
+            mouth = self._lips(state, low)
             moved, told = torch.where(mouth.isnan(), moved, mouth), told | self._brows | ~mouth.isnan()
         moved = moved.maximum(LOWEST).minimum(FARTHEST)
         closed = (own + torch.from_numpy(np.interp(change, LID_SCORES, LID_WEIGHTS))).clamp(0.0, LID_WEIGHTS[-1])

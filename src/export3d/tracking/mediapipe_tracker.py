@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from export3d.downloads import FACE_LANDMARKER, require
-from export3d.tracking.displacement import displacement
 from export3d.tracking.faces import ExtractorInfo, Face, box_overlap, moved
 from export3d.tracking.mediapipe_graphs import Graphs, import_mediapipe
 from export3d.tracking.views import DETECTABLE, View, tiles, view_around, whole_views
@@ -30,6 +29,9 @@ _WIDE = 2.0
 _MOVED = 0.02
 """A face that is so much of its size, turn or place away from where it was looked for is read a second time: the graph looks
 where the face was, and the farther that is off, the worse it reads lids, brows and lips."""
+
+_GOES_ON, _JUMPS = 0.7, 0.1
+"""The view goes on by so much of what the face has gone from frame to frame; what is farther than so many sizes is a jump."""
 
 _TILE_EVERY = 25
 """While no face is found, every so many frames (and in the first) small faces are sought in tiles."""
@@ -59,7 +61,7 @@ class MediaPipeTracker:
         digest = hashlib.sha256(self._path.read_bytes()).hexdigest()
         self.info = ExtractorInfo(NAME, str(self._graphs.mediapipe.__version__), digest, "")
         self._view: View | None = None  # of the face that is followed
-        self._before: np.ndarray | None = None  # the frame before
+        self._before: np.ndarray | None = None  # its middle in the frame before, pixels
         self._num_lost: int | None = None  # frames since a face was seen; None before the first frame of a clip
         self._closing = weakref.finalize(self, self._graphs.close)
 
@@ -85,12 +87,12 @@ class MediaPipeTracker:
         self._graphs.close()
 
     def _follow(self, frame: np.ndarray, near: Face) -> Face | None:
-        before, self._before, gone = self._before, frame, np.zeros(2, int)
+        gone = np.zeros(2) if self._before is None else near.centre - self._before
+        gone = np.round(_GOES_ON * gone) if np.abs(gone).max() < _JUMPS * near.size_px else np.zeros(2)
+        self._before = near.centre
         if self._view is None or not self._view.holds(near):
-            self._view = view_around(near.box, near.roll)
+            self._view, gone = view_around(near.box, near.roll), np.zeros(2)
             self._graphs.forget()
-        elif before is not None:
-            gone = displacement(before, frame, near)
         self._view = replace(self._view, x=self._view.x + int(gone[0]), y=self._view.y + int(gone[1]))
         face = self._graphs.read(self._view, frame, near.confidence, follow=True)
         if face is None or moved(replace(near, box=near.box + np.tile(gone, 2)), face) < _MOVED:

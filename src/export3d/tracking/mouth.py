@@ -44,30 +44,38 @@ MOUTH_WEIGHTS = tuple(
 
 COLUMNS = [ARKIT_NAMES.index(name) for name in MOUTH_WEIGHTS]
 
-_ENDS = np.array([[61, 291], [33, 133], [263, 362]])
-_WIDTH, _EYE = np.float32(0.104), np.float32(0.056)
-"""Points at both ends of the mouth and of the eyes, and how wide these are, about, scene units."""
-
-WIDENS = {"mouthSmile": 0.139, "mouthStretch": 0.13, "mouthFrown": 0.037, "mouthDimple": 0.017}
-NARROWS = {"mouthPucker": 0.091, "mouthFunnel": 0.067, "jawOpen": 0.056}
-_OPENS = {"jawOpen": 0.65, "mouthFunnel": 0.27, "mouthUpperUp": 0.07, "mouthLowerDown": 0.067, "mouthPress": -0.025} | {
-    "mouthRollLower": -0.074,
-    "mouthRollUpper": 0.036,
+SHOWN_BY = {
+    **{
+        "mouthSmile": (0.139, 0.0),
+        "mouthStretch": (0.13, 0.0),
+        "mouthFrown": (0.037, 0.0),
+        "mouthDimple": (0.017, 0.0),
+    },
+    **{"mouthPucker": (-0.182, 0.0), "mouthFunnel": (-0.134, 0.27), "jawOpen": (-0.112, 0.65)},
+    **{"mouthUpperUp": (0.0, 0.07), "mouthLowerDown": (0.0, 0.067), "mouthRollLower": (0.0, -0.074)},
 }
-"""How far a weight of 1 carries a corner of the mouth outwards or inwards, and its lips apart, in widths of the mouth: measured
-on the head model."""
+"""How much a weight of 1, of one side where there are two, widens and opens a mouth, in its widths: measured on the head model."""
+_TAKEN_BY = {"jawOpen": (0.0, 1.0), "mouthPucker": (-0.2, 0.0), "mouthStretch": (1.0, 0.0)}
 
-_TAKEN = {"jawOpen": (0.0, 1.0), "mouthPucker": (-0.7, 0.0), "mouthStretchLeft": (1.0, 0.0), "mouthStretchRight": (1.0, 0.0)}
-"""Which weights take up what the others leave of a mouth's width and opening, and in which proportion."""
+SHOWN, _TAKEN = (
+    np.array(
+        [told.get(name.removesuffix("Left").removesuffix("Right"), (0.0, 0.0)) for name in MOUTH_WEIGHTS], np.float32
+    )
+    for told in (SHOWN_BY, _TAKEN_BY)
+)
+TAKING = np.linalg.inv(_TAKEN.T @ SHOWN) @ _TAKEN.T
+"""``(Q, 2)`` how much each of `MOUTH_WEIGHTS` widens and opens a mouth; ``(2, Q)`` those that take up what is missing of both."""
+
+_ENDS, _WIDTH, _EYE = np.array([[61, 291], [33, 133], [263, 362]]), np.float32(0.104), np.float32(0.056)
+"""Points at both ends of the mouth and of the eyes, and how wide these are, about, scene units."""
 
 _MEASURED, _BELIEVED = 0.6, 0.3
 """So much the measured width and opening count beside what the weights say of them, and so much the scores of smiles and puckers
 beside what the points say: on films of people they tell more than these, on rendered heads as much or little less."""
 
 _SCORED = [MOUTH_WEIGHTS.index(name) for name in ("mouthSmileLeft", "mouthSmileRight", "mouthPucker")]
-_SCORES = [BLENDSHAPE_NAMES.index(MOUTH_WEIGHTS[place]) for place in _SCORED]
-_SCALES = np.array([1.33, 1.33, 1.0], np.float32)
-"""Weights per score, on rendered heads."""
+_SCORES, _SCALES = [BLENDSHAPE_NAMES.index(MOUTH_WEIGHTS[place]) for place in _SCORED], np.float32([1.33, 1.33, 1.0])
+"""Weights per score as of rendered heads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +96,8 @@ class MouthMap(LinearMap):
 
 
 def mouth_sizes(turned: np.ndarray) -> np.ndarray:
-    """Meshes as of :func:`mouth_features` -> ``(N, 2)`` float32: how much wider a mouth is than at rest, about, and how far open,
-    in widths of it."""
+    """Meshes as of :func:`mouth_features` -> ``(N, 2)`` float32: how much wider than at rest, about, and how far open a mouth is, in
+    widths of it."""
     ends = turned[:, _ENDS, :2]
     mouth, *eyes = np.moveaxis(np.linalg.norm(ends[:, :, 1] - ends[:, :, 0], axis=-1), 1, 0)
     open_by = turned[:, 14, 1] - turned[:, 13, 1]
@@ -112,19 +120,3 @@ def facing_front(mesh: np.ndarray) -> np.ndarray:
 def _front() -> Template:
     fit = HeadFit.load()
     return Template(fit.template * _FRONT, fit.weight)
-
-
-def _shown() -> np.ndarray:
-    out = np.zeros((len(MOUTH_WEIGHTS), 2), np.float32)
-    for place, name in enumerate(MOUTH_WEIGHTS):
-        stem = name.removesuffix("Left").removesuffix("Right")
-        corners = 1.0 if stem != name else 2.0
-        out[place] = corners * (WIDENS.get(stem, 0.0) - NARROWS.get(stem, 0.0)), _OPENS.get(stem, 0.0)
-    return out
-
-
-SHOWN = _shown()
-"""``(Q, 2)``: how much a weight of 1 of `MOUTH_WEIGHTS` widens a mouth and opens it, widths."""
-TAKING = np.stack([_TAKEN.get(name, (0.0, 0.0)) for name in MOUTH_WEIGHTS], axis=1).astype(np.float32)
-TAKING = np.linalg.inv(TAKING @ SHOWN) @ TAKING
-"""``(2, Q)``: what takes up a width and an opening of 1."""
