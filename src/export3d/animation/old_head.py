@@ -65,15 +65,16 @@ def old_head(
     rim, growth, down = max(round(RIM * side), 1), max(round(GROWTH * side), 2), places[None, ..., 1]
     hole = _hole(owned, rendered, down, side)
     # Long hair beside the neck stays with the body: no line where the one ends and the other begins.
-    sure = grown((rendered > 0.5).float(), growth + rim)
+    solid = (rendered > 0.5).float()
     beside, below = (((end - down) / (end - start)).clamp(0.0, 1.0) for start, end in ((HAIRLINE, HEAD), (JAW, CHIN)))
+    going = torch.maximum(grown(solid, growth + rim) * below, beside)
     face = throat = torch.zeros_like(owned)
-    if landmarks is not None:  # not even of its jaw, and little of the neck beside it
+    if landmarks is not None:  # not even of its jaw, and little of the neck beside it that is rendered
         face = soft(grown(_inside(landmarks, places), growth + rim), rim)
         throat = face * rising((down - HEAD) / (JAW - HEAD)) * _between_jaws(landmarks, places, THROAT_SIDES)
         neck = _between_jaws(landmarks, places, NECK_SIDES) * ((NECK[1] - down) / (NECK[1] - NECK[0])).clamp(0.0, 1.0)
-        below = torch.maximum(below, torch.maximum(face, neck))
-    leaves = soft(hole, rim) * torch.maximum(sure * below, beside) * _going(owned, places, room, side)
+        going = torch.maximum(going, soft(grown(solid, rim), rim) * torch.maximum(face, neck))
+    leaves = soft(hole, rim) * going * _within(owned, places, room, side)
     return OldHead(hole=hole, leaves=leaves, face=face, throat=throat)
 
 
@@ -113,7 +114,7 @@ def _between_jaws(landmarks: np.ndarray, places: Tensor, sides: tuple[float, flo
     return rising((sides[1] - away) / (sides[1] - sides[0]))
 
 
-def _going(owned: Tensor, places: Tensor, room: float, side: float) -> Tensor:
+def _within(owned: Tensor, places: Tensor, room: float, side: float) -> Tensor:
     """``(1, H, W)``: how much of a person goes with the head's picture; where they reach beyond it, its border stays."""
     x, y = places.unbind(-1)
     stays = (owned > HOLE_FROM) & (torch.stack([x, 1.0 - x, y]).amin(dim=0) < -room)

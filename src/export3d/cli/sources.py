@@ -50,7 +50,7 @@ class SourceOptions(DrivingOptions):
 
     framing: Literal["photo", "face"] | None = None
     """What is shown: the whole photo, untouched but for the head that moves in it, or the square around the face. When left
-    out: the photo where it shows more than that square and its person can be told from the background."""
+    out: the photo where its person can be told from the background."""
 
     background: str = "keep"
     """What is behind the person: keep, the path of a picture, a colour (white, '#20a0ff'), or transparent (.webm, .mov, .png or

@@ -90,7 +90,7 @@ class VideoWish:
     relative: bool = False
     shift: bool = True
     smooth: bool = False
-    whole_photo: bool = False
+    whole_photo: bool = True
     size: int = 256
     on_lost: Literal["hold", "skip", "abort"] = "hold"
 
@@ -185,7 +185,7 @@ class VideoMaker:
         if self._tracker is None:
             self._tracker = self._make_tracker()
         animator = self._animator.twin()
-        animator.tracker, animator.detail, animator.framing = self._tracker, size, "photo" if whole else "face"
+        animator.tracker, animator.detail, animator.framing = self._tracker, size, None if whole else "face"
         animator.portrait(source, where=source.name)
         return animator
 
