@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from export3d.animation.weights import (
+    FROM_REST,
     GAIN,
     GAZE_GAIN,
     LID_SCORES,
@@ -19,7 +20,6 @@ from export3d.animation.weights import (
 )
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait import WeightMaps
-from export3d.tracking.mouth import COLUMNS, MOUTH_WEIGHTS, SHOWN
 
 BROW, JAW, BLINK, OTHER_LID, SQUINT, WINK, PUFF, PUCKER = (
     ARKIT_NAMES.index(n)
@@ -96,14 +96,13 @@ def test_a_pucker_goes_on_where_other_weights_end() -> None:
     assert moved(transfer, state(mouthPucker=-1.0))[PUCKER].item() == -1.0
 
 
-def test_how_wide_a_mouth_is_that_ends_cut_off_others_take_up() -> None:
-    transfer, sides = WeightTransfer(state(), MAPS), ("mouthSmileLeft", "mouthSmileRight")
-    transfer.expect([state()] * 9)
-    weights = moved(transfer, state(**dict.fromkeys(sides, 0.7)))
-    assert weights[[ARKIT_NAMES.index(name) for name in sides]].tolist() == [1.0, 1.0]
-    asked = SHOWN[:, 0] @ [MOUTH_GAINS.get(name, 0.0) * 0.7 * (name in sides) for name in MOUTH_WEIGHTS]
-    assert SHOWN[:, 0] @ weights[COLUMNS].numpy() == pytest.approx(asked, abs=1e-6)
-    assert weights[PUCKER].item() < 0.0 < weights[ARKIT_NAMES.index("mouthStretchLeft")].item()
+def test_a_pucker_and_a_jaw_begin_at_rest_where_beta_says_less_than_they_do() -> None:
+    transfer = WeightTransfer(state(), MAPS)
+    transfer.expect([state(mouthPucker=told, mouthFunnel=told) for told in (0.0, 0.0, 0.0, 0.2, 0.3)])
+    weights = moved(transfer, state(mouthPucker=0.0, mouthFunnel=0.0))
+    above = FROM_REST * MOUTH_GAINS["mouthPucker"] * 0.1  # by hand: the mean is .1, rest 0, beta's level 0
+    assert weights[PUCKER].item() == pytest.approx(above - MOUTH_GAINS["mouthPucker"] * 0.1)
+    assert weights[ARKIT_NAMES.index("mouthFunnel")].item() == 0.0
 
 
 def test_a_frame_without_a_face_or_without_scores_does_not_move_the_mean_of_the_mouth() -> None:

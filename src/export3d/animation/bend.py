@@ -21,7 +21,7 @@ from export3d.landmarks import MOUTH_CORNERS
 from export3d.model import Render
 from export3d.portrait.state import DrivenPlanes
 from export3d.rendering.rays import cast_rays, met_at
-from export3d.tracking.mouth import SHOWN_BY
+from export3d.tracking.mouth import WIDENS
 
 _UPWARDS = {"mouthSmile": 0.207, "mouthDimple": 0.054, "mouthFrown": -0.09, "mouthStretch": -0.06}
 """How far a weight of 1 lifts a corner of the mouth, in widths of it: measured on the head model."""
@@ -139,7 +139,7 @@ def _table() -> np.ndarray:
     """``(52, 2, 2)``: how far each weight carries both corners, x and y in widths."""
     carried = np.zeros((len(ARKIT_NAMES), len(_SIDES), 2))
     for place, (name, way) in enumerate(_SIDES.items()):
-        for weight, (wider, _) in SHOWN_BY.items():
+        for weight, wider in WIDENS.items():
             sided = weight + name in ARKIT_NAMES
             carried[ARKIT_NAMES.index(weight + name * sided), place, 0] = way * wider / (2 - sided)
         for weight, far in _UPWARDS.items():

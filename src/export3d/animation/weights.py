@@ -23,29 +23,28 @@ from export3d.animation.regions import MOUTH, region_of
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait import WeightMaps
 from export3d.tracking.brows import BROW_WEIGHTS
-from export3d.tracking.mouth import COLUMNS, MOUTH_WEIGHTS, SHOWN, TAKING
+from export3d.tracking.mouth import MOUTH_WEIGHTS, by_name
 
 GAIN = 0.3
 """How far a weight goes per change of its score, on top of beta's reading. Chosen on 24 rendered validation people and on
 photographs."""
 
-MOUTH_GAINS = {"jawOpen": 1.4, "mouthPucker": 3.5} | {
+MOUTH_GAINS = {"jawOpen": 1.5, "mouthPucker": 4.0} | {
     f"{name}{side}": gain
-    for name, gain in (("mouthSmile", 1.7), ("mouthDimple", 1.5), ("mouthStretch", 0.8))
+    for name, gain in (("mouthSmile", 1.7), ("mouthDimple", 1.5), ("mouthStretch", 0.5))
     for side in ("Left", "Right")
 }
 MOUTH_GAIN = 1.2
 """How far jaw and lips go per change of their reading, `MOUTH_GAIN` where `MOUTH_GAINS` has none: a regression shrinks what it
 reads, and the model what it is told. Twice as much moved photographs a little farther and cost rendered mouths 0.6 dB."""
 
-_ENDS = dict.fromkeys(("browInnerUp", "browOuterUp"), (-1.0, 1.0)) | {
-    **{"mouthPucker": (-1.0, 2.0), "mouthStretch": (-0.5, 1.0), "browDown": (0.0, 2.0)},
-}
-LOWEST, FARTHEST = torch.tensor(
-    [_ENDS.get(name.removesuffix("Left").removesuffix("Right"), (0.0, 1.0)) for name in ARKIT_NAMES]
-).T
-"""Where each weight ``(52,)`` begins and ends. A pucker of 1, as rendered heads have it, narrows a mouth by a tenth; people's go
-twice as far. The model goes on beyond 1 and below 0, and the driver's level, from which these move, is a guess."""
+_BROWS, _LIPS = (
+    dict.fromkeys(("browInnerUp", "browOuterUp"), (-1, 1)),
+    {"mouthPucker": (-1, 2), "mouthStretch": (-0.5, 1)},
+)
+LOWEST, FARTHEST = torch.tensor(by_name({**_BROWS, **_LIPS, "browDown": (0, 2)}, ARKIT_NAMES, (0, 1))).T
+"""Where each weight begins and ends. A pucker of 1, as rendered heads have it, narrows a mouth by a tenth; people's go twice
+as far. The model goes on beyond 1 and below 0, and the driver's level, from which weights move, is a guess."""
 
 STEADY = 4
 """So often each face counts that is seen beforehand: rest and level, known from them, then stay through the first seconds."""
@@ -54,10 +53,8 @@ GAZE_GAIN = 1.6
 """How far eyes turn from the portrait's own gaze towards the driver's: the model turns those of photographs half as far as it
 is told, and goes on doing so beyond the angles that it has learned from."""
 
-FROM_REST = 0.5
-"""So much a pucker counts from rest: beta, which hardly sees one, puts its level too low."""
-
-_TAKEN_UP = torch.from_numpy(SHOWN[:, :1] @ TAKING[:1])
+RESTED, FROM_REST = ("jawOpen", "mouthPucker"), 0.6
+"""These are at rest at the low end of their way: so much of what beta's level lacks there is added to it."""
 
 LIDS = ("eyeBlinkLeft", "eyeBlinkRight")
 
@@ -87,7 +84,7 @@ class MouthReading:
         self._maps = maps
         self._gains = torch.tensor([MOUTH_GAINS.get(name, MOUTH_GAIN) for name in ARKIT_NAMES])
         self._lips = torch.tensor([name in MOUTH_WEIGHTS for name in ARKIT_NAMES])
-        self._puckers = torch.tensor([name == "mouthPucker" for name in ARKIT_NAMES])
+        self._rested = torch.tensor([name in RESTED for name in ARKIT_NAMES])
         self._level, self._told, self._count = torch.zeros(1, 1), torch.zeros(1, 1), 0
 
     def learn(self, state: FaceState) -> None:
@@ -98,20 +95,16 @@ class MouthReading:
             self._told = self._told + (state.weights - self._told) / self._count
 
     def __call__(self, state: FaceState, rest: Tensor | None = None) -> Tensor:
-        """Weights ``(1, 52)`` from `LOWEST` to `FARTHEST`; NaN for all others, and where the face has none. Where a mouth would be
-        wider or narrower beyond these ends, others take that up. `rest`: weights ``(52,)`` as read at rest, where that is known.
-        """
+        """Weights ``(1, 52)`` from `LOWEST` to `FARTHEST`; NaN for all others, and where the face has none. `rest`: weights
+        ``(52,)`` as they are read at rest, where that is known."""
         if state.weights is None:
             return torch.full((1, len(ARKIT_NAMES)), torch.nan)
         level = self._level
         if rest is not None:
-            above = self._gains * (self._told - rest)
-            level = torch.where(self._puckers, torch.lerp(level.expand_as(above), above, FROM_REST), level)
+            above = self._gains * (self._told - rest) - level
+            level = level + torch.where(self._rested, FROM_REST * above.clamp(min=0.0), 0.0)
         asked = level + self._gains * (state.weights - self._told)
-        moved = asked.maximum(LOWEST).minimum(FARTHEST)
-        moved[:, COLUMNS] += (asked - moved)[:, COLUMNS] @ _TAKEN_UP
-        moved = moved.maximum(LOWEST).minimum(FARTHEST)
-        return torch.where(self._lips, moved, torch.nan)
+        return torch.where(self._lips, asked.maximum(LOWEST).minimum(FARTHEST), torch.nan)
 
     def applied(self, own: FaceState, state: FaceState) -> FaceState:
         """A face of a film, `own`, with jaw and lips as they are read in its `state`, and beta moved along."""
