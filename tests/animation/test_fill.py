@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from export3d.animation.fill import behind_person
+from cutouts import a_person
+from export3d.animation.fill import behind_person, without_person
 
 ROWS, COLUMNS = slice(20, 80), slice(60, 104)
 
@@ -50,3 +51,15 @@ def test_the_person_gives_no_colour_to_what_is_behind() -> None:
 def test_without_any_background_the_photograph_stays() -> None:
     photo, whole = a_slope(), torch.ones(1, 120, 160)
     assert torch.equal(behind_person(photo, whole, whole), torch.from_numpy(photo).permute(2, 0, 1).float())
+
+
+def test_the_driven_person_leaves_with_a_rim_and_bystanders_neither_leave_nor_show_through() -> None:
+    wall = a_slope()
+    photo, own, other = wall.copy(), *(np.zeros((120, 160), dtype=np.float32) for _ in range(2))
+    own[ROWS, COLUMNS], other[ROWS, 106:130] = 1.0, 1.0
+    photo[ROWS, 104:106] = (250, 0, 0)  # hair beyond what was taken for the person
+    photo[own > 0.0], photo[other > 0.0] = (250, 0, 0), (0, 0, 255)
+    made = without_person(photo, a_person(np.maximum(own, other), own))  # their crop has 80 pixels: a rim of two
+    assert made.dtype == np.uint8
+    np.testing.assert_array_equal(made[other > 0.0], photo[other > 0.0])
+    assert np.abs(made[ROWS, 58:106].astype(int) - wall[ROWS, 58:106]).max() < 12

@@ -109,10 +109,11 @@ def test_long_hair_beside_the_neck_leaves_with_the_head_little_by_little() -> No
     person = np.zeros((180, 240), dtype=np.float32)
     person[:, 90:150] = 1.0  # from the top of the photo to its bottom; of it only the disc is rendered
     photo[:, 90:150] = 250
-    board = pasteboard(photo, crop, a_person(person), a_disc(64, 0.2))
-    column = board.empty()[:, 96, 0].astype(int)  # beside the disc
-    assert column[70] < 110 and column[100] == 250
-    assert np.abs(np.diff(column[70:110])).max() < 30
+    for landmarks in (None, face_points((0.5, 0.5), 0.3)):  # with them it is as near as a neck
+        board = pasteboard(photo, crop, a_person(person), a_disc(64, 0.2), landmarks=landmarks)
+        column = board.empty()[:, 96, 0].astype(int)  # beside the disc
+        assert column[70] < 110 and column[100] == 250
+        assert np.abs(np.diff(column[70:110])).max() < 30
 
 
 def test_beside_the_photographs_body_none_is_rendered() -> None:
@@ -148,9 +149,12 @@ def test_beside_the_throat_a_jaw_gives_way_to_the_background_and_shoulders_stay(
     board = pasteboard(photo, crop, a_person(share), a_disc(64, 0.55), landmarks=landmarks)
     left, right = landmarks[[4, 12]].min(axis=0)[0], landmarks[[4, 12]].max(axis=0)[0]
     half, middle = (right - left) / 2.0, (left + right) / 2.0
-    places = np.array([[middle + 1.3 * half, 0.72], [middle, 0.72], [middle + 1.3 * half, 0.84], [0.5, 0.88]])
-    jaw, throat, low, body = (board.empty()[y, x, 0] for x, y in crop.from_crop(places).astype(int))
-    assert jaw < 120 < 150 < throat and low > jaw + 60 and body == 250
+    aside = middle + np.array([1.3, 0.0, 1.3, 2.1]) * half
+    jaw, throat, low, shoulder, body = (
+        board.empty()[y, x, 0]
+        for x, y in crop.from_crop(np.stack([[*aside, 0.5], [0.72, 0.72, 0.84, 0.7, 0.88]], axis=-1)).astype(int)
+    )
+    assert jaw < 120 < 150 < throat and low > jaw + 60 and shoulder == body == 250
 
 
 def test_a_neck_bends_from_the_shoulders_to_where_the_head_has_gone() -> None:

@@ -60,20 +60,26 @@ def old_head(
         places: ``(h, w, 2)`` where the pixels lie in the crop, in [0, 1].
         side: of the crop, pixels.
         room: share of the crop's side above it and at both sides that goes with the head.
-        landmarks: ``(68, 2)`` in [0, 1] of the crop; with them nothing of a face stays.
+        landmarks: ``(68, 2)`` in [0, 1] of the crop; with them jaw and neck leave, and shoulders stay.
     """
     rim, growth, down = max(round(RIM * side), 1), max(round(GROWTH * side), 2), places[None, ..., 1]
     hole = _hole(owned, rendered, down, side)
     # Long hair beside the neck stays with the body: no line where the one ends and the other begins.
     solid = (rendered > 0.5).float()
-    beside, below = (((end - down) / (end - start)).clamp(0.0, 1.0) for start, end in ((HAIRLINE, HEAD), (JAW, CHIN)))
-    going = torch.maximum(grown(solid, growth + rim) * below, beside)
-    face = throat = torch.zeros_like(owned)
-    if landmarks is not None:  # not even of its jaw, and little of the neck beside it that is rendered
+    beside, shoulders, below, low = (
+        ((end - down) / (end - start)).clamp(0.0, 1.0)
+        for start, end in ((HAIRLINE, HEAD), (HEAD, JAW), (JAW, CHIN), NECK)
+    )
+    face = throat = neck = torch.zeros_like(owned)
+    if landmarks is not None:
         face = soft(grown(_inside(landmarks, places), growth + rim), rim)
         throat = face * rising((down - HEAD) / (JAW - HEAD)) * _between_jaws(landmarks, places, THROAT_SIDES)
-        neck = _between_jaws(landmarks, places, NECK_SIDES) * ((NECK[1] - down) / (NECK[1] - NECK[0])).clamp(0.0, 1.0)
-        going = torch.maximum(going, soft(grown(solid, rim), rim) * torch.maximum(face, neck))
+        near = _between_jaws(landmarks, places, NECK_SIDES)
+        below = torch.lerp(shoulders, below, near)
+        neck = low * near
+    going = torch.maximum(
+        torch.maximum(grown(solid, growth + rim) * below, soft(grown(solid, rim), rim) * neck), beside
+    )
     leaves = soft(hole, rim) * going * _within(owned, places, room, side)
     return OldHead(hole=hole, leaves=leaves, face=face, throat=throat)
 

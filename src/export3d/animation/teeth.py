@@ -10,7 +10,7 @@ from torch import Tensor
 UPPER, LOWER = (0.0, 0.165, 0.295, 0.405), (0.0, 0.10, 0.21, 0.33)
 """Where one tooth ends and the next begins, from the middle outwards, in widths of a shut mouth of 5 cm."""
 
-_WHITE, _GUM, _TONGUE, _DARK = (1.0, 0.965, 0.9), (0.78, 0.5, 0.47), (0.62, 0.33, 0.32), (0.16, 0.07, 0.065)
+_WHITE, _GUM, _TONGUE, _DARK = (0.92, 0.88, 0.8), (0.71, 0.45, 0.42), (0.59, 0.32, 0.31), (0.19, 0.085, 0.08)
 """Colours in full light."""
 
 _LIGHTEST, _FULL = 0.95, 1.0
@@ -41,7 +41,7 @@ class Row:
         between = (s[..., None] - ends).abs().amin(dim=-1)
         deep = t - self.edge - self.arch * s * s - 0.014 * torch.exp(-((between / 0.022) ** 2))
         there = (deep / _SOFT + 0.5).clamp(0.0, 1.0) * ((self.half - s.abs()) / 0.05).clamp(0.0, 1.0)
-        light = (1.0 - 0.18 * torch.exp(-((between / 0.009) ** 2))) * (1.0 - 0.65 * (s / self.half) ** 2)
+        light = (1.0 - 0.13 * torch.exp(-((between / 0.009) ** 2))) * (1.0 - 0.65 * (s / self.half) ** 2)
         return there, deep, self.light * light * (0.9 + 0.1 * (deep / 0.1).clamp(0.0, 1.0))
 
 
