@@ -85,6 +85,7 @@ class MouthReading:
         self._gains = torch.tensor([MOUTH_GAINS.get(name, MOUTH_GAIN) for name in ARKIT_NAMES])
         self._lips = torch.tensor([name in MOUTH_WEIGHTS for name in ARKIT_NAMES])
         self._rested = torch.tensor([name in RESTED for name in ARKIT_NAMES])
+        self._seen = Resting()
         self._level, self._told, self._count = torch.zeros(1, 1), torch.zeros(1, 1), 0
 
     def learn(self, state: FaceState) -> None:
@@ -109,7 +110,9 @@ class MouthReading:
     def applied(self, own: FaceState, state: FaceState) -> FaceState:
         """A face of a film, `own`, with jaw and lips as they are read in its `state`, and beta moved along."""
         self.learn(state)
-        told = self(state)
+        if state.weights is not None:
+            self._seen.add(state.weights[0])
+        told = self(state, self._seen.at(REST_QUANTILES[0]))
         if own.weights is None:
             return own
         weights = torch.where(told.isnan(), own.weights, told)
