@@ -35,7 +35,7 @@ they would."""
 FREE_ALONE_RAD, FARTHEST_ALONE_RAD = math.radians(20.0), math.radians(35.0)
 """The same where the face alone is shown, which has no shoulders to stay on."""
 
-TURN_GAIN = np.array([1.4, 1.25, 1.0])
+TURN_GAIN = np.array([1.4, 1.27, 1.0])
 """How far heads of photographs are told to nod, turn and tilt per turn that shall be seen: the model shows them flatter than
 they are. Of turns up to 25 degrees on eight photographs .74, .89 and 1.0 was read again; with 1.18, .9 of small turns."""
 
