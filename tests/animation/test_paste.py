@@ -15,6 +15,7 @@ import torch
 from clips import face_points, make_clip
 from cutouts import CROPS, a_disc, a_head, a_person, a_photo, share_in
 from export3d.animation import Animator, ClipDriver, TransferOptions, animate_video
+from export3d.animation import old_head as old_head_module
 from export3d.animation import person as person_module
 from export3d.animation.head import HeadLayer, Place
 from export3d.animation.paste import FULL_HD, REACH, Pasteboard, pasteboard, sized
@@ -173,6 +174,18 @@ def test_a_neck_bends_from_the_shoulders_to_where_the_head_has_gone() -> None:
     share = board.resting[middle]
     wanted = (1.0 - share) * (2.0 * crop_y[middle] - 0.2) + share * crop_y[middle]
     assert lines[middle, 1, 0] == pytest.approx(64.0 * wanted - 0.5)
+
+
+def test_a_large_head_is_looked_at_in_larger_pixels_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    y, x = torch.meshgrid(*[(torch.arange(n) + 0.5) / 512.0 for n in (601, 513)], indexing="ij")
+    round_, places = (torch.hypot(x - 0.5, y - 0.45) < 0.3).float()[None], torch.stack([x, y], dim=-1)
+    given = {"side": 512.0, "room": 0.0, "landmarks": face_points((0.5, 0.5), 0.22)}
+    coarse = old_head_module.old_head(round_, round_, places, **given)  # type: ignore[arg-type]
+    monkeypatch.setattr(old_head_module, "ENOUGH_PX", 10**9)
+    for name, fine in vars(old_head_module.old_head(round_, round_, places, **given)).items():  # type: ignore[arg-type]
+        found = getattr(coarse, name)
+        assert found.shape == fine.shape == (1, 601, 513) and fine.mean() > 0.01
+        assert (found - fine).abs().mean() < 0.01 and (name == "hole" or (found - fine).abs().max() < 0.25)
 
 
 def test_nobody_else_is_erased_with_the_head() -> None:

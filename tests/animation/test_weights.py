@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from export3d.animation.weights import (
+    FROM_REST,
     GAIN,
     GAZE_GAIN,
     LID_SCORES,
@@ -20,9 +21,12 @@ from export3d.animation.weights import (
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait import WeightMaps
 
-BROW, JAW, BLINK, OTHER_LID, SQUINT, WINK, PUFF = (
+BROW, JAW, BLINK, OTHER_LID, SQUINT, WINK, PUFF, PUCKER = (
     ARKIT_NAMES.index(n)
-    for n in ("browInnerUp", "jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "eyeSquintLeft", "mouthSmileLeft", "cheekPuff")
+    for n in (
+        *("browInnerUp", "jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "eyeSquintLeft"),
+        *("mouthSmileLeft", "cheekPuff", "mouthPucker"),
+    )
 )
 
 MAPS = WeightMaps(rest=torch.zeros(1, 52), weight=torch.eye(64, 52), back=torch.eye(52, 64))
@@ -85,10 +89,20 @@ def test_a_mouth_is_on_average_as_beta_says_and_changes_as_it_is_read() -> None:
 def test_a_pucker_goes_on_where_other_weights_end() -> None:
     transfer = WeightTransfer(state(), MAPS)
     transfer.expect([state()] * 9)
-    weights = moved(transfer, state(jawOpen=1.0, mouthPucker=0.4, mouthSmileLeft=1.0))
-    ends = [1.0, MOUTH_GAINS["mouthPucker"] * 0.4, 1.0]
-    assert weights[[JAW, ARKIT_NAMES.index("mouthPucker"), WINK]].tolist() == pytest.approx(ends)
-    assert moved(transfer, state(mouthPucker=1.0))[ARKIT_NAMES.index("mouthPucker")].item() == 2.0
+    weights = moved(transfer, state(mouthPucker=0.3, mouthLeft=1.5))
+    ends = [MOUTH_GAINS["mouthPucker"] * 0.3, 1.0]
+    assert weights[[PUCKER, ARKIT_NAMES.index("mouthLeft")]].tolist() == pytest.approx(ends)
+    assert moved(transfer, state(mouthPucker=1.0))[PUCKER].item() == 2.0
+    assert moved(transfer, state(mouthPucker=-1.0))[PUCKER].item() == -1.0
+
+
+def test_a_pucker_and_a_jaw_begin_at_rest_where_beta_says_less_than_they_do() -> None:
+    transfer = WeightTransfer(state(), MAPS)
+    transfer.expect([state(mouthPucker=told, mouthFunnel=told) for told in (0.0, 0.0, 0.0, 0.2, 0.3)])
+    weights = moved(transfer, state(mouthPucker=0.0, mouthFunnel=0.0))
+    above = FROM_REST * MOUTH_GAINS["mouthPucker"] * 0.1  # by hand: the mean is .1, rest 0, beta's level 0
+    assert weights[PUCKER].item() == pytest.approx(above - MOUTH_GAINS["mouthPucker"] * 0.1)
+    assert weights[ARKIT_NAMES.index("mouthFunnel")].item() == 0.0
 
 
 def test_a_frame_without_a_face_or_without_scores_does_not_move_the_mean_of_the_mouth() -> None:
@@ -96,7 +110,8 @@ def test_a_frame_without_a_face_or_without_scores_does_not_move_the_mean_of_the_
     assert moved(transfer, state(jawOpen=0.2))[JAW].item() == 0.0
     moved(transfer, state(jawOpen=0.9), found=False)
     assert moved(transfer, replace(state(), weights=blank))[JAW].isnan()
-    assert moved(transfer, state(jawOpen=0.3))[JAW].item() == pytest.approx(MOUTH_GAINS["jawOpen"] * 0.05)
+    gain = MOUTH_GAINS["jawOpen"]  # by hand: the mean of .2 and .3, and at rest .215
+    assert moved(transfer, state(jawOpen=0.3))[JAW].item() == pytest.approx(gain * (0.05 + FROM_REST * (0.25 - 0.215)))
     told = MouthReading(MAPS)(state(jawOpen=0.3))
     assert told[0, BROW].isnan() and told[0, PUFF].isnan()
 
@@ -107,7 +122,8 @@ def test_faces_that_are_known_beforehand_tell_of_rest_from_the_first_one_on_and_
     transfer.expect(shown)
     first, unknowing = moved(transfer, shown[0]), moved(alone, shown[0])
     gain = MOUTH_GAINS["jawOpen"]
-    assert first[[BROW, JAW]].tolist() == pytest.approx([0.7, gain * (0.6 - 0.2)])  # by hand: median .2, mean .2
+    ends = [0.7, min(gain * (0.6 - 0.2 + FROM_REST * 0.2), 1.0)]
+    assert first[[BROW, JAW]].tolist() == pytest.approx(ends)  # by hand: median .2, mean .2, at rest 0
     assert unknowing[[BROW, JAW]].tolist() == [0.0, 0.0]
     for face in shown[1:]:
         both = moved(transfer, face), moved(alone, face)
@@ -130,7 +146,7 @@ def test_brows_rest_in_the_middle_of_their_way_and_go_both_ways() -> None:
     transfer = WeightTransfer(state(browInnerUp=0.5), MAPS)
     for told in (0.1, 0.3, 0.2, 0.5, -0.4):  # the median is 0.2
         weights = moved(transfer, state(browInnerUp=told))
-    assert weights[BROW].item() == 0.0  # 0.5 - 0.6, cut off
+    assert weights[BROW].item() == pytest.approx(0.5 - 0.6)
     assert moved(transfer, state(browInnerUp=0.3))[BROW].item() == pytest.approx(
         0.5 + 0.3 - 0.25
     )  # the median is 0.25 now

@@ -11,7 +11,16 @@ from export3d.fitting.mouth import MIRROR_WEIGHTS, mirrored_features
 from export3d.tracking.brows import BROW_WEIGHTS, FALL, RISE, brow_heights, brow_weights
 from export3d.tracking.faces import BLENDSHAPE_NAMES, Face, arkit_weights_of
 from export3d.tracking.head_fit import HeadFit, rotation_of
-from export3d.tracking.mouth import LIPS, MOUTH_WEIGHTS, MouthMap, facing_front, mouth_features
+from export3d.tracking.mouth import (
+    COLUMNS,
+    LIPS,
+    MOUTH_WEIGHTS,
+    SHOWN,
+    MouthMap,
+    facing_front,
+    mouth_features,
+    mouth_sizes,
+)
 from export3d.tracking.weights import weights_of
 
 JAW = ARKIT_NAMES.index("jawOpen")
@@ -47,6 +56,17 @@ def test_corners_that_go_out_and_up_are_a_smile(bundled):
     corners = {61: (-0.02, -0.02), 291: (0.02, -0.02), 78: (-0.02, -0.02), 308: (0.02, -0.02)}
     change = weights_of(face(corners), bundled) - weights_of(face(), bundled)
     assert min(change[ARKIT_NAMES.index(f"mouthSmile{side}")] for side in ("Left", "Right")) > 0.1
+
+
+def test_a_mouth_that_gets_wider_or_opens_is_told_so_by_its_weights(bundled):
+    moves = {"wider": {61: (-0.01, 0.0), 291: (0.01, 0.0)}, "open": {14: (0.0, 0.03)}}
+    still = (weights_of(face(), bundled), mouth_sizes(facing_front(face().mesh[None]))[0])
+    for place, moved in enumerate(moves.values()):
+        given = face(moved)
+        shown = mouth_sizes(facing_front(given.mesh[None]))[0] - still[1]
+        told = (weights_of(given, bundled) - still[0])[COLUMNS] @ SHOWN
+        assert shown[place] > 0.1
+        assert told[place] > 0.5 * shown[place]
 
 
 def test_the_mirrored_mouth_has_the_mirrored_weights(bundled):

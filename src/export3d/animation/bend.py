@@ -21,11 +21,10 @@ from export3d.landmarks import MOUTH_CORNERS
 from export3d.model import Render
 from export3d.portrait.state import DrivenPlanes
 from export3d.rendering.rays import cast_rays, met_at
+from export3d.tracking.mouth import WIDENS
 
-_OUTWARDS = {"mouthSmile": 0.139, "mouthStretch": 0.13, "mouthFrown": 0.037, "mouthDimple": 0.017}
-_INWARDS = {"mouthPucker": 0.091, "mouthFunnel": 0.067, "jawOpen": 0.056}
 _UPWARDS = {"mouthSmile": 0.207, "mouthDimple": 0.054, "mouthFrown": -0.09, "mouthStretch": -0.06}
-"""How far a weight of 1 carries a corner of the mouth, in widths of it: measured on the head model."""
+"""How far a weight of 1 lifts a corner of the mouth, in widths of it: measured on the head model."""
 
 _SIDES = {"Right": -1.0, "Left": 1.0}
 """Of the person, and where x grows."""
@@ -140,11 +139,11 @@ def _table() -> np.ndarray:
     """``(52, 2, 2)``: how far each weight carries both corners, x and y in widths."""
     carried = np.zeros((len(ARKIT_NAMES), len(_SIDES), 2))
     for place, (name, way) in enumerate(_SIDES.items()):
-        for told, axis, sign in ((_OUTWARDS, 0, way), (_UPWARDS, 1, 1.0)):
-            for weight, far in told.items():
-                carried[ARKIT_NAMES.index(weight + name), place, axis] = sign * far
-        for weight, far in _INWARDS.items():
-            carried[ARKIT_NAMES.index(weight), place, 0] = -way * far
+        for weight, wider in WIDENS.items():
+            sided = weight + name in ARKIT_NAMES
+            carried[ARKIT_NAMES.index(weight + name * sided), place, 0] = way * wider / (2 - sided)
+        for weight, far in _UPWARDS.items():
+            carried[ARKIT_NAMES.index(weight + name), place, 1] = far
     return carried
 
 

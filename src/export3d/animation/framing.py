@@ -28,9 +28,6 @@ the shoulders of the photograph stay where they are."""
 WANDER_ALONE, ZOOM_ALONE = 0.12, 1.25
 """The same where the face alone is shown: farther, the square would be emptied."""
 
-ASIDE_RAD = math.radians(10.0)
-"""A driver who faces the camera turns a head so far at most from where the photograph has it."""
-
 FREE_RAD, FARTHEST_RAD = math.radians(15.0), math.radians(25.0)
 """From the first angle on, turns away from there get smaller, and none reaches the second: the photograph does not show what
 they would."""
@@ -38,7 +35,7 @@ they would."""
 FREE_ALONE_RAD, FARTHEST_ALONE_RAD = math.radians(20.0), math.radians(35.0)
 """The same where the face alone is shown, which has no shoulders to stay on."""
 
-TURN_GAIN = np.array([1.4, 1.25, 1.0])
+TURN_GAIN = np.array([1.4, 1.27, 1.0])
 """How far heads of photographs are told to nod, turn and tilt per turn that shall be seen: the model shows them flatter than
 they are. Of turns up to 25 degrees on eight photographs .74, .89 and 1.0 was read again; with 1.18, .9 of small turns."""
 
@@ -132,11 +129,9 @@ def _near(home: np.ndarray, origin: np.ndarray, start: np.ndarray, wander: float
 
 
 def _towards(home: np.ndarray, strength: float) -> np.ndarray:
-    """The rotation ``(3, 3)`` that brings a head that faces the camera to within `ASIDE_RAD` of the portrait's; so much less of
-    it as the head already keeps of the portrait's turn."""
-    turn = vector_of(home @ _FACING.T)
-    share = max(1.0 - ASIDE_RAD / max(float(np.linalg.norm(turn)), 1e-6), 0.0)
-    return rotation_of(turn * share * min(strength, 1.0))
+    """The rotation ``(3, 3)`` that brings a head that faces the camera to the portrait's pose `home`; so much less of it as the
+    head already keeps of the portrait's turn."""
+    return rotation_of(vector_of(home @ _FACING.T) * min(strength, 1.0))
 
 
 class _Turns:

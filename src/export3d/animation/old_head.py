@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor
 from export3d.animation.head import SIDE_FADE, rising
 from export3d.animation.person import HOLE_FROM
 from export3d.portrait.background import grown
+
+ENOUGH_PX = 256
+"""A crop of twice as many pixels and more is looked at in larger ones: all of this is soft."""
 
 MASK_PX = 256
 """Side of the picture into which a face's outline is drawn."""
@@ -39,7 +43,7 @@ class OldHead:
     """Shares of the pixels of a part of a photograph, each ``(1, h, w)`` in [0, 1].
 
     Attributes:
-        hole: 1 where the old head is, its hair and a rim included.
+        hole: above 0 where the old head is, its hair and a rim included.
         leaves: what goes with the head, so that the background shows.
         face: of its face; 0 where its landmarks are unknown, as is the throat.
         throat: of the face, what has neck and clothing behind it.
@@ -62,6 +66,15 @@ def old_head(
         room: share of the crop's side above it and at both sides that goes with the head.
         landmarks: ``(68, 2)`` in [0, 1] of the crop; with them jaw and neck leave, and shoulders stay.
     """
+    if (pixels := int(side // ENOUGH_PX)) > 1:
+        height, width = owned.shape[-2:]
+        given = (
+            F.avg_pool2d(x[None], pixels, ceil_mode=True)[0] for x in (owned, rendered, places.permute(2, 0, 1).float())
+        )
+        owned, rendered, at = given
+        old = old_head(owned, rendered, at.permute(1, 2, 0), side=side / pixels, room=room, landmarks=landmarks)
+        enlarge = partial(F.interpolate, scale_factor=float(pixels), mode="bilinear", align_corners=False)
+        return OldHead(**{name: enlarge(x[None])[0, :, :height, :width] for name, x in vars(old).items()})
     rim, growth, down = max(round(RIM * side), 1), max(round(GROWTH * side), 2), places[None, ..., 1]
     hole = _hole(owned, rendered, down, side)
     # Long hair beside the neck stays with the body: no line where the one ends and the other begins.

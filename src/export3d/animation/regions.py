@@ -145,7 +145,8 @@ def _mixed_weights(own: Tensor | None, driving: Tensor | None, strengths: Streng
     if own is None or driving is None:
         return driving
     factors = torch.tensor([strengths[region_of(name)] for name in ARKIT_NAMES])
-    moved = (own + factors * (driving - own)).clamp(min=0.0).minimum(driving.clamp(min=1.0))  # lids close beyond 1
+    moved = (own + factors * (driving - own)).maximum(driving.clamp(max=0.0))
+    moved = moved.minimum(driving.clamp(min=1.0))  # lids close beyond 1
     return torch.where(factors == 0.0, own, moved)
 
 

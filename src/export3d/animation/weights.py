@@ -23,33 +23,43 @@ from export3d.animation.regions import MOUTH, region_of
 from export3d.face_state import ARKIT_NAMES, FaceState
 from export3d.portrait import WeightMaps
 from export3d.tracking.brows import BROW_WEIGHTS
-from export3d.tracking.mouth import MOUTH_WEIGHTS
+from export3d.tracking.mouth import MOUTH_WEIGHTS, by_name
 
 GAIN = 0.3
 """How far a weight goes per change of its score, on top of beta's reading. Chosen on 24 rendered validation people and on
 photographs."""
 
-MOUTH_GAINS = {"jawOpen": 1.4, "mouthPucker": 5.0} | {
+MOUTH_GAINS = {"jawOpen": 1.5, "mouthPucker": 4.0} | {
     f"{name}{side}": gain
-    for name, gain in (("mouthSmile", 1.7), ("mouthDimple", 1.5), ("mouthStretch", 1.5))
+    for name, gain in (("mouthSmile", 1.7), ("mouthDimple", 1.5), ("mouthStretch", 0.5))
     for side in ("Left", "Right")
 }
 MOUTH_GAIN = 1.2
 """How far jaw and lips go per change of their reading, `MOUTH_GAIN` where `MOUTH_GAINS` has none: a regression shrinks what it
 reads, and the model what it is told. Twice as much moved photographs a little farther and cost rendered mouths 0.6 dB."""
 
-FARTHEST = torch.tensor([2.0 if name == "mouthPucker" else 1.0 for name in ARKIT_NAMES])
-"""Where each weight ends. A pucker of 1, as rendered heads have it, narrows a mouth by a tenth; people's go twice as far, and
-the model goes on beyond 1."""
+_BROWS, _LIPS = (
+    dict.fromkeys(("browInnerUp", "browOuterUp"), (-1, 1)),
+    {"mouthPucker": (-1, 2), "mouthStretch": (-0.5, 1)},
+)
+LOWEST, FARTHEST = torch.tensor(by_name({**_BROWS, **_LIPS, "browDown": (0, 2)}, ARKIT_NAMES, (0, 1))).T
+"""Where each weight begins and ends. A pucker of 1, as rendered heads have it, narrows a mouth by a tenth; people's go twice
+as far. The model goes on beyond 1 and below 0, and the driver's level, from which weights move, is a guess."""
+
+STEADY = 4
+"""So often each face counts that is seen beforehand: rest and level, known from them, then stay through the first seconds."""
 
 GAZE_GAIN = 1.6
 """How far eyes turn from the portrait's own gaze towards the driver's: the model turns those of photographs half as far as it
 is told, and goes on doing so beyond the angles that it has learned from."""
 
+RESTED, FROM_REST = ("jawOpen", "mouthPucker"), 0.6
+"""These are at rest at the low end of their way: so much of what beta's level lacks there is added to it."""
+
 LIDS = ("eyeBlinkLeft", "eyeBlinkRight")
 
 LID_SCORES = (0.0, 0.1, 0.25, 0.5)
-LID_WEIGHTS = (0.0, 0.1, 0.4, 1.0)
+LID_WEIGHTS = (0.0, 0.1, 0.45, 1.0)
 """Weight by the change of the score. On rendered heads a shut eye changes it by about 0.5; smaller changes are mostly looking
 down. A steeper curve, which lets the scores of the result change as the driver's do (`benchmarks/lids.py`), kept the eyes of
 photographs shut through whole clips."""
@@ -74,6 +84,8 @@ class MouthReading:
         self._maps = maps
         self._gains = torch.tensor([MOUTH_GAINS.get(name, MOUTH_GAIN) for name in ARKIT_NAMES])
         self._lips = torch.tensor([name in MOUTH_WEIGHTS for name in ARKIT_NAMES])
+        self._rested = torch.tensor([name in RESTED for name in ARKIT_NAMES])
+        self._seen = Resting()
         self._level, self._told, self._count = torch.zeros(1, 1), torch.zeros(1, 1), 0
 
     def learn(self, state: FaceState) -> None:
@@ -83,17 +95,24 @@ class MouthReading:
             self._level = self._level + (self._maps.weights(state.beta) - self._level) / self._count
             self._told = self._told + (state.weights - self._told) / self._count
 
-    def __call__(self, state: FaceState) -> Tensor:
-        """Weights ``(1, 52)`` from 0 to `FARTHEST`; NaN for all others, and where the face has none."""
+    def __call__(self, state: FaceState, rest: Tensor | None = None) -> Tensor:
+        """Weights ``(1, 52)`` from `LOWEST` to `FARTHEST`; NaN for all others, and where the face has none. `rest`: weights
+        ``(52,)`` as they are read at rest, where that is known."""
         if state.weights is None:
             return torch.full((1, len(ARKIT_NAMES)), torch.nan)
-        moved = (self._level + self._gains * (state.weights - self._told)).clamp(min=0.0).minimum(FARTHEST)
-        return torch.where(self._lips, moved, torch.nan)
+        level = self._level
+        if rest is not None:
+            above = self._gains * (self._told - rest) - level
+            level = level + torch.where(self._rested, FROM_REST * above.clamp(min=0.0), 0.0)
+        asked = level + self._gains * (state.weights - self._told)
+        return torch.where(self._lips, asked.maximum(LOWEST).minimum(FARTHEST), torch.nan)
 
     def applied(self, own: FaceState, state: FaceState) -> FaceState:
         """A face of a film, `own`, with jaw and lips as they are read in its `state`, and beta moved along."""
         self.learn(state)
-        told = self(state)
+        if state.weights is not None:
+            self._seen.add(state.weights[0])
+        told = self(state, self._seen.at(REST_QUANTILES[0]))
         if own.weights is None:
             return own
         weights = torch.where(told.isnan(), own.weights, told)
@@ -155,7 +174,7 @@ class WeightTransfer:
 
     def expect(self, faces: Sequence[FaceState]) -> None:
         """Learn beforehand of the first faces that will be found, so that rest is known from the first one on."""
-        for face in faces:
+        for face in [*faces] * STEADY:
             self._learn(face)
         self._known = len(faces)
 
@@ -191,9 +210,9 @@ class WeightTransfer:
         moved = own + torch.where(self._brows, change, read + GAIN * change)
         told = self._lids
         if self._lips is not None and not (blind or voiced):
-            mouth = self._lips(state)
+            mouth = self._lips(state, low)
             moved, told = torch.where(mouth.isnan(), moved, mouth), told | self._brows | ~mouth.isnan()
-        moved = moved.clamp(min=0.0).minimum(FARTHEST)
+        moved = moved.maximum(LOWEST).minimum(FARTHEST)
         closed = (own + torch.from_numpy(np.interp(change, LID_SCORES, LID_WEIGHTS))).clamp(0.0, LID_WEIGHTS[-1])
         moved = torch.where(self._lids, closed.to(moved), moved)
         moved = torch.where(self._squints, torch.nan, moved)

@@ -6,9 +6,10 @@ little. Where lips and chin lie against the nose tells nearly all of it, on phot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -45,6 +46,39 @@ MOUTH_WEIGHTS = tuple(
 COLUMNS = [ARKIT_NAMES.index(name) for name in MOUTH_WEIGHTS]
 
 
+def by_name(told: dict[str, Any], names: Sequence[str], other: Any) -> list[Any]:
+    """What is told of each weight, of both sides together, or the `other`."""
+    return [told.get(name.removesuffix("Left").removesuffix("Right"), other) for name in names]
+
+
+WIDENS = {"mouthSmile": 0.139, "mouthStretch": 0.13, "mouthFrown": 0.037, "mouthDimple": 0.017} | {
+    "mouthPucker": -0.182,
+    "mouthFunnel": -0.134,
+    "jawOpen": -0.112,
+}
+_OPENS = {"jawOpen": 0.65, "mouthFunnel": 0.27, "mouthUpperUp": 0.07, "mouthLowerDown": 0.067, "mouthRollLower": -0.074}
+"""How much a weight of 1, of one side where there are two, widens and opens a mouth, in widths: measured on the head model."""
+
+SHOWN = np.stack([by_name(told, MOUTH_WEIGHTS, 0.0) for told in (WIDENS, _OPENS)], axis=1).astype(np.float32)
+_TAKEN = np.stack(by_name({"jawOpen": (0, 1), "mouthPucker": (-0.2, 0), "mouthStretch": (1, 0)}, MOUTH_WEIGHTS, (0, 0)))
+_TAKING = (np.linalg.inv(_TAKEN.T @ SHOWN) @ _TAKEN.T).astype(np.float32)
+"""``(Q, 2)`` how much each of `MOUTH_WEIGHTS` widens and opens a mouth; ``(2, Q)`` those that take up what the others lack."""
+
+_ENDS, _WIDTH, _EYE = np.array([[61, 291], [33, 133], [263, 362]]), np.float32(0.104), np.float32(0.056)
+"""Points at both ends of the mouth and of the eyes, and how wide these are, about, scene units."""
+
+_MEASURED, _BELIEVED = 0.6, 0.3
+"""So much width and opening as measured count beside what weights say of them, and so much the scores of smiles and puckers
+beside what points say: on films of people they tell more than these, on rendered heads as much or little less."""
+
+_SCORED = [MOUTH_WEIGHTS.index(name) for name in ("mouthSmileLeft", "mouthSmileRight", "mouthPucker")]
+_SCORES, _SCALES = (
+    [BLENDSHAPE_NAMES.index(MOUTH_WEIGHTS[place]) for place in _SCORED],
+    np.array([1.33, 1.33, 1.0], np.float32),
+)
+"""Weights per score as of rendered heads."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MouthMap(LinearMap):
     """The map from :func:`mouth_features` to `MOUTH_WEIGHTS`. It knows the change of a face better than its level."""
@@ -57,7 +91,18 @@ class MouthMap(LinearMap):
 
     def read(self, turned: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """`MOUTH_WEIGHTS` ``(N, Q)`` of faces, about 0 to 1 and not cut off there; arguments as of :func:`mouth_features`."""
-        return mouth_features(turned, scores) @ self.weight + self.bias
+        told: np.ndarray = mouth_features(turned, scores) @ self.weight + self.bias
+        told[:, _SCORED] += _BELIEVED * (scores[:, _SCORES] * _SCALES - told[:, _SCORED])
+        return told + _MEASURED * (mouth_sizes(turned) - told @ SHOWN) @ _TAKING
+
+
+def mouth_sizes(turned: np.ndarray) -> np.ndarray:
+    """Meshes as of :func:`mouth_features` -> ``(N, 2)`` float32: how much wider than usual and how far open mouths are."""
+    ends = turned[:, _ENDS, :2]
+    mouth, *eyes = np.moveaxis(np.linalg.norm(ends[:, :, 1] - ends[:, :, 0], axis=-1), 1, 0)
+    open_by = turned[:, 14, 1] - turned[:, 13, 1]
+    size = np.sqrt((eyes[0] + eyes[1]) / (2.0 * _EYE)) * _WIDTH  # as much by the eyes as by the face
+    return np.stack([mouth / size - 1.0, open_by / size], axis=-1)
 
 
 def mouth_features(turned: np.ndarray, scores: np.ndarray) -> np.ndarray:
