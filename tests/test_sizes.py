@@ -12,7 +12,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "export3d"
 LONGEST_FILE = 300
 LONGEST_FUNCTION = 60
-WHOLE_SOURCE = 47_750
+WHOLE_SOURCE = 47_300
 """Lines of all files. **The aim was 32,000 of them, and it was not reached**: studio, provenance, sound, meshes, backgrounds,
 lids and mouths came since, mouths last. This keeps what was reached."""
 

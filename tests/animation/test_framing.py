@@ -16,6 +16,7 @@ from clips import face_points
 from export3d.animation import Animator, DrivingFrame, Subject
 from export3d.animation import person as person_module
 from export3d.animation.framing import (
+    ASIDE_RAD,
     FARTHEST_ALONE_RAD,
     FARTHEST_RAD,
     FREE_RAD,
@@ -100,8 +101,8 @@ def test_a_head_turns_no_farther_than_the_photograph_shows_it() -> None:
 
 def test_a_face_alone_turns_farther_and_starts_from_the_portraits_own_turn() -> None:
     limit = math.degrees(FARTHEST_ALONE_RAD)
-    assert a_turn(13.0, home=5.0, alone=True) == pytest.approx(18.0, abs=0.01)
-    assert a_turn(0.0, home=40.0, alone=True) == pytest.approx(40.0, abs=0.01)
+    assert a_turn(18.0, home=5.0, alone=True) == pytest.approx(18.0, abs=0.01)
+    assert a_turn(0.0, home=40.0, alone=True) == pytest.approx(40.0 - math.degrees(ASIDE_RAD), abs=0.01)
     assert limit - 1.5 < a_turn(80.0, home=0.0, alone=True) < limit
 
 
@@ -109,7 +110,7 @@ def test_a_face_alone_turns_farther_and_starts_from_the_portraits_own_turn() -> 
 def test_a_head_that_does_not_go_with_the_driver_stays_as_the_photograph_has_it(alone: bool) -> None:
     assert a_turn(40.0, home=40.0, strength=0.0, alone=alone) == pytest.approx(40.0, abs=0.01)
     half = a_turn(20.0, home=40.0, strength=0.5, alone=alone)  # half way to a driver who faces the camera
-    assert half == pytest.approx(20.0 + (40.0) / 2, abs=0.01)
+    assert half == pytest.approx(20.0 + (40.0 - alone * math.degrees(ASIDE_RAD)) / 2, abs=0.01)
 
 
 @pytest.mark.parametrize("alone", [False, True])

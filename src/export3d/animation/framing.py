@@ -28,6 +28,9 @@ the shoulders of the photograph stay where they are."""
 WANDER_ALONE, ZOOM_ALONE = 0.12, 1.25
 """The same where the face alone is shown: farther, the square would be emptied."""
 
+ASIDE_RAD = math.radians(10.0)
+"""A driver who faces the camera turns a face alone so far at most from the portrait's pose; in a photograph it keeps that."""
+
 FREE_RAD, FARTHEST_RAD = math.radians(15.0), math.radians(25.0)
 """From the first angle on, turns away from there get smaller, and none reaches the second: the photograph does not show what
 they would."""
@@ -90,7 +93,7 @@ def facing(
         relative: the motion starts from the portrait's own pose already.
     """
     home = HeadPose.of_camera(camera)
-    turned, told = np.eye(3) if relative else _towards(home.rotation, strength), _Turns()
+    turned, told = np.eye(3) if relative else _towards(home.rotation, strength, ASIDE_RAD), _Turns()
     for frame in frames:
         pose = HeadPose.of_camera(frame.camera)
         rotation = turned @ pose.rotation
@@ -108,7 +111,7 @@ def anchored(
     turns no farther than the photograph shows it. `strength` as of `facing`; a `relative` motion starts from there already."""
     own = HeadPose.of_camera(camera)
     home = own.origin
-    first, turned = (home, np.eye(3)) if relative else (None, _towards(own.rotation, strength))
+    first, turned = (home, np.eye(3)) if relative else (None, _towards(own.rotation, strength, 0.0))
     told = _Turns()
     for frame in frames:
         pose = HeadPose.of_camera(frame.camera)
@@ -128,10 +131,12 @@ def _near(home: np.ndarray, origin: np.ndarray, start: np.ndarray, wander: float
     return np.append(aside, home[2] * float(np.clip(origin[2] / max(start[2], 1e-6), 1.0 / zoom, zoom)))
 
 
-def _towards(home: np.ndarray, strength: float) -> np.ndarray:
-    """The rotation ``(3, 3)`` that brings a head that faces the camera to the portrait's pose `home`; so much less of it as the
-    head already keeps of the portrait's turn."""
-    return rotation_of(vector_of(home @ _FACING.T) * min(strength, 1.0))
+def _towards(home: np.ndarray, strength: float, aside: float) -> np.ndarray:
+    """The rotation ``(3, 3)`` that brings a head that faces the camera to within `aside`, radians, of the portrait's pose;
+    so much less of it as the head already keeps of the portrait's turn."""
+    turn = vector_of(home @ _FACING.T)
+    share = max(1.0 - aside / max(float(np.linalg.norm(turn)), 1e-6), 0.0)
+    return rotation_of(turn * share * min(strength, 1.0))
 
 
 class _Turns:

@@ -53,7 +53,7 @@ GAZE_GAIN = 1.6
 """How far eyes turn from the portrait's own gaze towards the driver's: the model turns those of photographs half as far as it
 is told, and goes on doing so beyond the angles that it has learned from."""
 
-RESTED, FROM_REST = ("jawOpen", "mouthPucker"), 0.6
+RESTED, FROM_REST = ("jawOpen", "mouthPucker"), 0.3
 """These are at rest at the low end of their way: so much of what beta's level lacks there is added to it."""
 
 LIDS = ("eyeBlinkLeft", "eyeBlinkRight")
