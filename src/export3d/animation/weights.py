@@ -31,7 +31,7 @@ photographs."""
 
 MOUTH_GAINS = {"jawOpen": 1.5, "mouthPucker": 4.0} | {
     f"{name}{side}": gain
-    for name, gain in (("mouthSmile", 1.7), ("mouthDimple", 1.5), ("mouthStretch", 0.5))
+    for name, gain in (("mouthSmile", 1.5), ("mouthDimple", 1.5), ("mouthStretch", 0.5))
     for side in ("Left", "Right")
 }
 MOUTH_GAIN = 1.2
