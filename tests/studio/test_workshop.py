@@ -111,7 +111,7 @@ def test_a_film_has_the_frames_of_its_motion_and_says_what_was_lost(
 ) -> None:
     told: list[tuple[int, int | None]] = []
     path, said = workshop.videos.animate(
-        *files, VideoWish(size=64), lambda *given: told.append(given), threading.Event()
+        *files, VideoWish(size=64, whole_photo=False), lambda *given: told.append(given), threading.Event()
     )
     facts = clip_facts(path)
     assert (facts.num_frames, facts.size) == (4, (64, 64))
