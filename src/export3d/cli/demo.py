@@ -77,9 +77,11 @@ def run(options: DemoOptions) -> None:
     finish = start_finish(options.provenance, source=source, model=options.network.model)
     model = options.network.load()
     with Tracker(choice="largest", size=model.config.image_size) as tracker:
-        animator = Animator(model, tracker, exact=options.exact, allowed=allowed, detail=options.size)
+        animator = Animator(model, tracker, exact=options.exact, allowed=allowed, detail=options.size, framing=None)
         animator.portrait(source)
         _animate(animator, driving, options, beside)
+        animator.framing = "face"  # from all around there is no photograph
+        animator.portrait(source)
         _turn(animator, options, finish)
     warn_of_missing_manifest(finish)
 
