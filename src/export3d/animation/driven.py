@@ -32,8 +32,14 @@ def driven_frames(
     portrait["maps"] = animator.weight_maps
     frames = held if pictures else (replace(frame, image=None) for frame in held)
     frames = transfer(frames, motion, time_base=driver.time_base, ahead=AHEAD, **portrait)
-    if isinstance(animator.model, PortraitModel):
-        held_to = anchored if subject.whole else facing
-        frames = held_to(frames, subject.camera, motion.strengths["pose"], relative=motion.relative)
-    for frame in frames:
+    for frame in within_reach(frames, animator, motion):
         yield replace(frame, state=replace(frame.state, turn=None) if rigid else turned_by(frame.state, frame.camera))
+
+
+def within_reach(frames: Iterator[DrivingFrame], animator: Animator, motion: TransferOptions) -> Iterator[DrivingFrame]:
+    """Frames whose head goes and turns no farther than the animator's portrait shows it; the paper's model has no limits."""
+    subject = animator.current()
+    if not isinstance(animator.model, PortraitModel):
+        return frames
+    held_to = anchored if subject.whole else facing
+    return held_to(frames, subject.camera, motion.strengths["pose"], relative=motion.relative)

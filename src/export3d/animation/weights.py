@@ -29,11 +29,7 @@ GAIN = 0.3
 """How far a weight goes per change of its score, on top of beta's reading. Chosen on 24 rendered validation people and on
 photographs."""
 
-MOUTH_GAINS = {"jawOpen": 1.5, "mouthPucker": 4.0} | {
-    f"{name}{side}": gain
-    for name, gain in (("mouthSmile", 1.5), ("mouthDimple", 1.5), ("mouthStretch", 0.5))
-    for side in ("Left", "Right")
-}
+MOUTH_GAINS = {"jawOpen": 1.5, "mouthPucker": 4.0, "mouthSmile": 1.5, "mouthDimple": 1.5, "mouthStretch": 0.5}
 MOUTH_GAIN = 1.2
 """How far jaw and lips go per change of their reading, `MOUTH_GAIN` where `MOUTH_GAINS` has none: a regression shrinks what it
 reads, and the model what it is told. Twice as much moved photographs a little farther and cost rendered mouths 0.6 dB."""
@@ -82,7 +78,7 @@ class MouthReading:
 
     def __init__(self, maps: WeightMaps) -> None:
         self._maps = maps
-        self._gains = torch.tensor([MOUTH_GAINS.get(name, MOUTH_GAIN) for name in ARKIT_NAMES])
+        self._gains = torch.tensor(by_name(MOUTH_GAINS, ARKIT_NAMES, MOUTH_GAIN))
         self._lips = torch.tensor([name in MOUTH_WEIGHTS for name in ARKIT_NAMES])
         self._rested = torch.tensor([name in RESTED for name in ARKIT_NAMES])
         self._seen = Resting()

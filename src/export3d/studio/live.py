@@ -16,7 +16,8 @@ from msgspec import Meta
 from PIL import Image
 
 from export3d.animation import DrivingFrame, TransferOptions
-from export3d.animation.framing import facing, turned_by
+from export3d.animation.driven import within_reach
+from export3d.animation.framing import turned_by
 from export3d.animation.lost import hold_lost
 from export3d.animation.parallel import threads_of
 from export3d.animation.regions import REGIONS
@@ -77,8 +78,7 @@ class Live:
         strengths = {region: 1.0 if options.pose or region != "pose" else 0.0 for region in REGIONS}
         motion = TransferOptions(relative=options.relative, strengths=strengths, shift=options.shift and options.pose)
         portrait = {"own": subject.state, "camera": subject.camera, "maps": self.stage.animator.weight_maps}
-        moving = transfer(frames, motion, time_base=CLOCK, **portrait)
-        self._driven = facing(moving, subject.camera, strengths["pose"], relative=options.relative)
+        self._driven = within_reach(transfer(frames, motion, time_base=CLOCK, **portrait), self.stage.animator, motion)
 
     def set(self, options: LiveOptions) -> None:
         """Other options; the resting face stays where it can."""
